@@ -1,0 +1,29 @@
+"""What is measured: the names, directions and meanings of metrics."""
+
+from typing import Literal
+
+Direction = Literal["maximize", "minimize"]
+
+DIRECTIONS: dict[str, Direction] = {
+    "val/accuracy": "maximize",  # share of images classified right
+    "val/balanced_accuracy": "maximize",  # mean recall over the classes that occur
+    "val/macro_f1": "maximize",  # mean F1 over all classes
+    "val/loss": "minimize",  # mean cross-entropy, nats, without smoothing or class weights
+    "val/ece": "minimize",  # expected calibration error, 15 equal bins (Guo et al. 2017)
+}
+
+
+def is_better(value: float, than: float | None, *, metric: str) -> bool:
+    """Whether ``value`` beats ``than`` in the metric's direction; a first value beats nothing recorded."""
+    if than is None:
+        return True
+    return value > than if DIRECTIONS[metric] == "maximize" else value < than
+
+
+def best_epoch(values: dict[int, float], *, metric: str) -> int | None:
+    """The epoch of the best value; the earliest of equals; None without values."""
+    best: int | None = None
+    for epoch in sorted(values):
+        if is_better(values[epoch], None if best is None else values[best], metric=metric):
+            best = epoch
+    return best
