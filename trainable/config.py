@@ -83,9 +83,12 @@ class OptimizerConfig(Section):
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="Update rule.")
     lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the head.")
-    backbone_multiplier: float = Field(1.0, gt=0, le=10, description="Rate of the last backbone unit over `lr`.")
+    backbone_multiplier: float = Field(1.0, gt=0, le=10, description="Rate of the backbone over the head's, before layer decay.")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Factor from one unit to the one below it: rate(unit i of n) = lr·multiplier·decay^(n-1-i)."
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor from one unit to the one below it: unit i of n, from 0, has lr·backbone_multiplier·layer_decay^(n-i).",
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled (AdamW) or L2 (SGD); never on norms and biases.")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum; AdamW's beta1.")

