@@ -1,0 +1,23 @@
+"""Looks at a data set without decoding an image."""
+
+from dataclasses import dataclass
+
+from trainable.config import DataConfig
+from trainable.data.sources import read_source
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """Images a class in every given split, or under ``all`` where the split is still to be cut."""
+
+    num_images: int
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    domains: tuple[str, ...]
+
+
+def describe(config: DataConfig) -> DataDescription:
+    """What is there; raises the same UserErrors as training would before it reads the first image."""
+    source = read_source(config)
+    domains = {sample.domain for sample in source.samples if sample.domain is not None}
+    return DataDescription(len(source.samples), source.classes, source.counts(), tuple(sorted(domains)))

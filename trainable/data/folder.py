@@ -1,0 +1,59 @@
+"""Reads folders of class folders, with or without train, val and test above them."""
+
+import os
+from pathlib import Path
+
+from trainable.config import DataConfig
+from trainable.data.source import Sample, Source, make_source, split_of
+from trainable.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")
+
+
+def read_folder(path: Path, config: DataConfig) -> Source:
+    """``path/<class>/…`` or ``path/{train,val,test}/<class>/…``; a class folder's own folders belong to the class."""
+    if not path.is_dir():
+        raise UserError(f"data.path: {config.path!r} is a file; `data.format: folder` reads a folder")
+    found = {
+        (split, folder.name): (_images(folder), folder)
+        for split, parent in _split_folders(path).items()
+        for folder in _folders(parent)
+    }
+    if not found:
+        raise UserError(f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/")
+    if not any(images for images, _ in found.values()):
+        raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    for images, folder in found.values():
+        if not images:
+            raise UserError(f"data.path: class folder {folder.relative_to(path).as_posix()!r} has no images")
+    samples = [
+        Sample(image.relative_to(path).as_posix(), label, split, None, None, image.read_bytes)
+        for (split, label), (images, _) in found.items()
+        for image in images
+    ]
+    return make_source(samples, files=[image for images, _ in found.values() for image in images])
+
+
+def _split_folders(path: Path) -> dict[str | None, Path]:
+    """The folder of every given split; of None the folder itself where its own folders are the classes."""
+    if not (path / "train").is_dir() or not _folders(path / "train"):
+        return {None: path}
+    found: dict[str | None, Path] = {}
+    for folder in _folders(path):
+        split = split_of(folder.name, field="data.path")
+        if split in found:
+            raise UserError(f"data.path: folders {found[split].name!r} and {folder.name!r} both mean {split}")
+        found[split] = folder
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+    return sorted(found)

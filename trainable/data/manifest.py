@@ -1,0 +1,52 @@
+"""Reads a list of image paths: CSV or Parquet."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from trainable.config import DataConfig
+from trainable.data.columns import read_columns, require_column, text_column, wanted_columns
+from trainable.data.source import Sample, Source, make_source
+from trainable.errors import UserError
+
+CSV_SUFFIXES = (".csv", ".tsv")
+
+
+def read_manifest(path: Path, config: DataConfig) -> Source:
+    """One image a row; paths are absolute or relative to the manifest's folder."""
+    table = _read(path, config)
+    require_column(table.column_names, config.image_column, field="image_column")
+    wanted_columns(table.column_names, config=config)
+    columns = read_columns(table, config=config)
+    names = [name or "" for name in text_column(table, config.image_column, field="image_column")]
+    files = [path.parent / name for name in names]
+    _check_readable(names, files)
+    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, strict=True)
+    samples = [Sample(*texts, file.read_bytes) for *texts, file in rows]
+    return make_source(samples, files=[path, *files])
+
+
+def _read(path: Path, config: DataConfig) -> pa.Table:
+    if path.suffix.lower() == ".parquet":
+        return pq.ParquetFile(path).read()
+    if path.suffix.lower() not in CSV_SUFFIXES:
+        raise UserError(f"data.path: {config.path!r} is no manifest, expected .csv, .tsv or .parquet")
+    names = [config.image_column, config.label_column, config.split_column, config.group_column, config.domain_column]
+    as_text = {name: pa.string() for name in names if name is not None}  # label 01 is not label 1
+    try:
+        return pa_csv.read_csv(
+            path,
+            parse_options=pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ","),
+            convert_options=pa_csv.ConvertOptions(column_types=as_text),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(f"data.path: {config.path!r} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _check_readable(names: list[str], files: list[Path]) -> None:
+    missing = [name for name, file in zip(names, files, strict=True) if not (file.is_file() and os.access(file, os.R_OK))]
+    if missing:
+        raise UserError(f"data.path: {len(missing)} of {len(names)} images cannot be read, the first is {missing[0]!r}")

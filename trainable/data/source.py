@@ -1,0 +1,97 @@
+"""What a data source is once it has been read: labelled samples whose bytes are still where they were."""
+
+import difflib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainable.errors import UserError
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: ``name`` is its path or row for messages, ``split``, ``group`` and ``domain`` are None where not given.
+
+    ``read_bytes`` gives the encoded image and raises OSError where there is none.
+    """
+
+    name: str
+    label: str
+    split: str | None
+    group: str | None
+    domain: str | None
+    read_bytes: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """All samples of a data set, and the ``files`` whose change means that it changed."""
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def given_splits(self) -> tuple[str, ...]:
+        """The splits the data set brings itself, in the order of ``SPLITS``."""
+        present = {sample.split for sample in self.samples}
+        return tuple(split for split in SPLITS if split in present)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images a class in every given split, or under ``all`` where none is given."""
+        found = Counter((sample.split or "all", sample.label) for sample in self.samples)
+        return {name: {label: found[name, label] for label in self.classes} for name in self.given_splits or ("all",)}
+
+
+def make_source(samples: Sequence[Sample], *, files: Iterable[Path]) -> Source:
+    """The source of these samples; a UserError where no classifier could be trained and judged on them."""
+    if not samples:
+        raise UserError("data.path: there are no images")
+    source = Source(tuple(samples), tuple(sorted({sample.label for sample in samples})), tuple(files))
+    if len(source.classes) == 1:
+        raise UserError(f"data.path: {source.classes[0]!r} is the only class; a classifier needs two")
+    _check_splits(source)
+    _check_groups(source)
+    return source
+
+
+def split_of(name: str, *, field: str) -> str:
+    """The split that a folder or a column value names."""
+    if name not in SPLIT_NAMES:
+        hint = did_you_mean(name.lower(), SPLIT_NAMES)
+        raise UserError(f"{field}: {name!r} is no split, expected train, val or test{hint}")
+    return SPLIT_NAMES[name]
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of an error message that offers the nearest good name; empty where none is near."""
+    near = difflib.get_close_matches(name, list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _check_splits(source: Source) -> None:
+    given = source.given_splits
+    if given and "train" not in given:
+        raise UserError(f"data.path: there is {' and '.join(given)} but no train")
+    counts = source.counts()
+    for split in given:
+        for label in source.classes:
+            if not counts[split][label]:
+                there = next(other for other in given if counts[other][label])
+                hint = did_you_mean(label, [name for name, number in counts[split].items() if number])
+                raise UserError(f"data.path: class {label!r} is in {there} but not in {split}{hint}")
+
+
+def _check_groups(source: Source) -> None:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for sample in source.samples:
+        if sample.group is not None and sample.split is not None:
+            splits[sample.group].add(sample.split)
+    straddling = sorted(group for group, found in splits.items() if len(found) > 1)
+    if straddling:
+        where = " and ".join(split for split in SPLITS if split in splits[straddling[0]])
+        raise UserError(f"data.group_column: {len(straddling)} groups are in several splits: {straddling[0]!r} in {where}")

@@ -1,0 +1,74 @@
+"""Cuts the splits that a data set does not bring itself."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from trainable.errors import UserError
+
+
+def cut_splits(
+    labels: Sequence[str], *, groups: Sequence[str], given: Sequence[str | None], shares: Mapping[str, float], seed: int
+) -> list[str]:
+    """The split of every image: the given one where it is val or test, else a seeded, stratified cut of whole groups.
+
+    ``shares`` holds what of a class goes to each split that is to be cut; the rest of it is train. A group belongs
+    to the class of most of its images. Inside a class the groups stand in the order of a hash of (seed, group); one after the
+    other they are taken into a split while they bring it nearer to its share, the smallest one where none does, so
+    that a class has at least one group everywhere. The order of the images makes no difference.
+
+    Raises:
+        UserError: a class has fewer groups than there are splits.
+    """
+    open_images = [index for index, split in enumerate(given) if split in (None, "train")]
+    by_class = _groups_by_class([(labels[index], groups[index]) for index in open_images])
+    chosen: dict[str, str] = {}
+    for label in sorted({labels[index] for index in open_images}):
+        sizes = by_class.get(label, {})
+        if len(sizes) <= len(shares):
+            raise UserError(
+                f"data.path: class {label!r} has {len(sizes)} separate images or groups, "
+                f"a split into {len(shares) + 1} parts needs {len(shares) + 1}"
+            )
+        chosen |= _cut_class(sizes, shares=shares, seed=seed)
+    return [
+        chosen.get(group, "train") if split in (None, "train") else str(split)
+        for group, split in zip(groups, given, strict=True)
+    ]
+
+
+def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """For every class the groups that are its own, with their numbers of images."""
+    members: dict[str, Counter[str]] = defaultdict(Counter)
+    for label, group in images:
+        members[group][label] += 1
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for group, counts in members.items():
+        majority = min(counts, key=lambda label: (-counts[label], label))
+        found[majority][group] = counts.total()
+    return found
+
+
+def _cut_class(sizes: Mapping[str, int], *, shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    left = sorted(sizes, key=lambda group: (_position(seed, group), group))
+    chosen: dict[str, str] = {}
+    for number, (split, share) in enumerate(shares.items()):
+        target = share * sum(sizes.values())
+        taken = _take(left, sizes=sizes, target=target, must_leave=len(shares) - number)
+        chosen |= dict.fromkeys(taken, split)
+        left = [group for group in left if group not in chosen]
+    return chosen
+
+
+def _take(left: Sequence[str], *, sizes: Mapping[str, int], target: float, must_leave: int) -> list[str]:
+    taken: list[str] = []
+    filled = 0
+    for group in left:
+        if len(left) - len(taken) > must_leave and abs(filled + sizes[group] - target) < abs(filled - target):
+            taken.append(group)
+            filled += sizes[group]
+    return taken or [min(left, key=lambda group: sizes[group])]
+
+
+def _position(seed: int, group: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\x1f{group}".encode(), digest_size=16).digest()
