@@ -47,6 +47,8 @@ def _read(path: Path, config: DataConfig) -> pa.Table:
 
 
 def _check_readable(names: list[str], files: list[Path]) -> None:
-    missing = [name for name, file in zip(names, files, strict=True) if not (file.is_file() and os.access(file, os.R_OK))]
+    missing = [
+        name for name, file in zip(names, files, strict=True) if not (file.is_file() and os.access(file, os.R_OK))
+    ]
     if missing:
         raise UserError(f"data.path: {len(missing)} of {len(names)} images cannot be read, the first is {missing[0]!r}")

@@ -14,7 +14,7 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: ``name`` is its path or row for messages, ``split``, ``group`` and ``domain`` are None where not given.
+    """One image, its ``name`` its path or row for messages; split, group and domain are None where not given.
 
     ``read_bytes`` gives the encoded image and raises OSError where there is none.
     """
@@ -94,4 +94,6 @@ def _check_groups(source: Source) -> None:
     straddling = sorted(group for group, found in splits.items() if len(found) > 1)
     if straddling:
         where = " and ".join(split for split in SPLITS if split in splits[straddling[0]])
-        raise UserError(f"data.group_column: {len(straddling)} groups are in several splits: {straddling[0]!r} in {where}")
+        raise UserError(
+            f"data.group_column: {len(straddling)} groups are in several splits: {straddling[0]!r} in {where}"
+        )

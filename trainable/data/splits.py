@@ -12,14 +12,14 @@ def cut_splits(
 ) -> list[str]:
     """The split of every image: the given one where it is val or test, else a seeded, stratified cut of whole groups.
 
-    ``shares`` holds what of a class goes to each split that is to be cut; the rest of it is train. A group belongs
-    to the class of most of its images. Inside a class the groups stand in the order of a hash of (seed, group); one after the
-    other they are taken into a split while they bring it nearer to its share, the smallest one where none does, so
-    that a class has at least one group everywhere. The order of the images makes no difference.
-
-    Raises:
-        UserError: a class has fewer groups than there are splits.
+    ``shares`` holds what of a class goes to each split that is to be cut; the rest of it is train. A group belongs to
+    the class of most of its images. Inside a class the groups stand in the order of a hash of (seed, group); one after
+    the other they are taken into a split while they bring it nearer to its share, the smallest one where none does, so
+    that a class has at least one group everywhere. The order of the images makes no difference. Raises UserError where
+    a class has fewer groups than there are splits.
     """
+    if not shares:
+        return [str(split) for split in given]
     open_images = [index for index, split in enumerate(given) if split in (None, "train")]
     by_class = _groups_by_class([(labels[index], groups[index]) for index in open_images])
     chosen: dict[str, str] = {}

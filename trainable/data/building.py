@@ -1,0 +1,168 @@
+"""Builds the pack: reads, splits, decodes, writes every image of a data set once."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import PIL
+import pyarrow as pa
+from blake3 import blake3
+from filelock import BaseFileLock, FileLock
+
+from trainable.config import DataConfig
+from trainable.data.decode import BadImageError, Pixels, decode
+from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
+from trainable.data.input_spec import InputSpec
+from trainable.data.source import SPLITS, Sample, Source
+from trainable.data.splits import cut_splits
+from trainable.data.writing import write_beside
+from trainable.errors import UserError
+
+VERSION = 1  # of everything in this file and in decode.py that determines the pack's bytes
+IMAGES_PER_RECORD_BATCH = 64
+
+SCHEMA = pa.schema(
+    {
+        "image": pa.large_binary(),  # null where the image is bad
+        "height": pa.int32(),  # 0 where the image is bad
+        "width": pa.int32(),
+        "label": pa.int16(),
+        "split": pa.int8(),
+        "group": pa.string(),
+        "domain": pa.string(),
+        "sample_id": pa.uint64(),
+        "name": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image of the pack before it is decoded."""
+
+    sample: Sample
+    sample_id: int
+    split: str
+
+
+def pack_recipe(config: DataConfig, *, spec: InputSpec) -> dict[str, object]:
+    """Every setting that has a say in the bytes of the pack."""
+    return {
+        **config.model_dump(exclude={"cache", "workers", "image_size"}),
+        "stored_side": spec.stored_side,
+        "interpolation": spec.interpolation,
+        "version": VERSION,
+        "pillow": PIL.__version__,
+    }
+
+
+def building_lock(folder: Path) -> BaseFileLock:
+    """Held by the one process that builds in ``folder``; the system lets it go when the process dies."""
+    return FileLock(folder / "building.lock")
+
+
+def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: Path) -> Path:
+    """The pack's file in ``folder``, named by its content; not written again where it is there already."""
+    digests = image_digests(source)
+    fingerprint = content_fingerprint(source, digests=digests)
+    rows = _rows(source, digests=digests, config=config)
+    path = folder / f"{fingerprint[:16]}-{_content_key(rows, fingerprint=fingerprint, config=config, spec=spec)}.arrow"
+    if not path.exists():
+        _write(path, rows, source=source, fingerprint=fingerprint, config=config, spec=spec)
+    return path
+
+
+def _rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> list[Row]:
+    """All images in canonical order, with their splits; equal images are one group where no other is given."""
+    missing = {"test": config.test_share, "val": config.val_share}
+    shares = {split: share for split, share in missing.items() if split not in source.given_splits}
+    splits = cut_splits(
+        [sample.label for sample in source.samples],
+        groups=[
+            f"group {sample.group}" if sample.group is not None else f"image {digest.hex()}"
+            for sample, digest in zip(source.samples, digests, strict=True)
+        ],
+        given=[sample.split for sample in source.samples],
+        shares=shares,
+        seed=config.split_seed,
+    )
+    ids = [int.from_bytes(digest[:8], "little") for digest in digests]
+    rows = [Row(*parts) for parts in zip(source.samples, ids, splits, strict=True)]
+    return sorted(rows, key=lambda row: (row.sample_id, row.sample.name))
+
+
+def _content_key(rows: Sequence[Row], *, fingerprint: str, config: DataConfig, spec: InputSpec) -> str:
+    columns = [[row.sample_id, row.split, *_texts(row.sample)] for row in rows]
+    recipe = pack_recipe(config, spec=spec)
+    wanted = {name: recipe[name] for name in ("channels", "on_bad_image", "stored_side", "interpolation")}
+    program = {name: recipe[name] for name in ("version", "pillow")}
+    text = json.dumps([fingerprint, columns, wanted, program], sort_keys=True)
+    return str(blake3(text.encode()).hexdigest(length=16))
+
+
+def _texts(sample: Sample) -> list[str | None]:
+    return [sample.name, sample.label, sample.group, sample.domain]
+
+
+def _write(
+    path: Path, rows: Sequence[Row], *, source: Source, fingerprint: str, config: DataConfig, spec: InputSpec
+) -> None:
+    described = {"classes": json.dumps(source.classes), "fingerprint": fingerprint, "channels": str(config.channels)}
+    schema = SCHEMA.with_metadata({"version": str(VERSION), **described})
+    read = partial(_read, channels=config.channels, side=spec.stored_side, interpolation=spec.interpolation)
+    bad: list[tuple[Row, BadImageError]] = []
+    with write_beside(path) as file:
+        with pa.ipc.new_file(file, schema) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(rows), IMAGES_PER_RECORD_BATCH):
+                some = rows[start : start + IMAGES_PER_RECORD_BATCH]
+                images = list(pool.map(read, some))
+                bad += [
+                    (row, image) for row, image in zip(some, images, strict=True) if isinstance(image, BadImageError)
+                ]
+                writer.write_batch(_record_batch(some, images, classes=source.classes, schema=schema))
+        _check_bad_images(bad, rows=rows, classes=source.classes, config=config)
+
+
+def _read(row: Row, *, channels: int, side: int, interpolation: str) -> Pixels | BadImageError:
+    try:
+        return decode(read_or_empty(row.sample), channels=channels, side=side, interpolation=interpolation)
+    except BadImageError as error:
+        return error
+
+
+def _record_batch(
+    rows: Sequence[Row], images: Sequence[Pixels | BadImageError], *, classes: Sequence[str], schema: pa.Schema
+) -> pa.RecordBatch:
+    shapes = [(0, 0) if isinstance(image, BadImageError) else image.shape[:2] for image in images]
+    columns: dict[str, Iterator[Any]] = {
+        "image": (None if isinstance(image, BadImageError) else image.tobytes() for image in images),
+        "height": (height for height, _ in shapes),
+        "width": (width for _, width in shapes),
+        "label": (classes.index(row.sample.label) for row in rows),
+        "split": (SPLITS.index(row.split) for row in rows),
+        "group": (row.sample.group for row in rows),
+        "domain": (row.sample.domain for row in rows),
+        "sample_id": (row.sample_id for row in rows),
+        "name": (row.sample.name for row in rows),
+    }
+    return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _check_bad_images(
+    bad: Sequence[tuple[Row, BadImageError]], *, rows: Sequence[Row], classes: Sequence[str], config: DataConfig
+) -> None:
+    if bad and config.on_bad_image == "error":
+        first = ", ".join(f"{row.sample.name!r} ({error})" for row, error in bad[:3])
+        more = ", …" if len(bad) > 3 else ""
+        raise UserError(f"data.path: {len(bad)} bad images: {first}{more}; `data.on_bad_image: skip` leaves them out")
+    left_out = {id(row) for row, _ in bad}
+    present = {(row.split, row.sample.label) for row in rows if id(row) not in left_out}
+    for split in SPLITS:
+        for label in classes:
+            if (split, label) not in present:
+                raise UserError(f"data.path: class {label!r} has no image in {split} that can be used")

@@ -1,0 +1,123 @@
+"""Opens a data set as decoded images in one memory-mapped file."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trainable.config import DataConfig
+from trainable.data.building import build_pack, building_lock, pack_recipe
+from trainable.data.decode import Pixels
+from trainable.data.fingerprint import quick_key
+from trainable.data.input_spec import InputSpec
+from trainable.data.source import SPLITS
+from trainable.data.sources import read_source
+from trainable.data.writing import write_beside
+
+
+def open_pack(config: DataConfig, spec: InputSpec) -> "Pack":
+    """Every image of ``config`` decoded for ``spec``, built by the first who asks and mapped by everyone.
+
+    Where neither files nor settings changed since the last call, no image is read. Raises UserError where the
+    data set cannot be used, or an image of it while ``config.on_bad_image`` is `error`.
+    """
+    source = read_source(config)
+    folder = cache_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / f"{quick_key(source, settings=pack_recipe(config, spec=spec))}.index"
+    path = _indexed(index)
+    if path is None:
+        with building_lock(folder):
+            path = _indexed(index)
+            if path is None:
+                path = build_pack(source, config=config, spec=spec, folder=folder)
+                with write_beside(index) as file:
+                    file.write(path.name.encode())
+    return Pack(path)
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """``config.cache``, else `trainable` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if config.cache is not None:
+        return Path(config.cache).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainable"
+
+
+def _indexed(index: Path) -> Path | None:
+    if not index.is_file():
+        return None
+    path = index.parent / index.read_text()
+    return path if path.is_file() else None
+
+
+class Pack:
+    """The decoded images of a data set in an order that follows from their content alone.
+
+    ``classes`` are sorted names, a label is an index into them. ``bad_images`` are the names of those left out.
+    ``names``, ``labels``, ``sample_ids``, ``groups`` and ``domains`` hold a value an image; groups and domains are None
+    where not given. It is pickled as its ``path`` and maps the file anew where it is unpickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        good = table["height"].to_numpy() > 0
+        described = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        self.path = path
+        self.classes: tuple[str, ...] = tuple(json.loads(described["classes"]))
+        self.fingerprint = described["fingerprint"]
+        self.labels: NDArray[np.int64] = table["label"].to_numpy()[good].astype(np.int64)
+        self.sample_ids: NDArray[np.uint64] = table["sample_id"].to_numpy()[good]
+        self.names, self.groups, self.domains = (
+            _texts(table[column], where=good) for column in ("name", "group", "domain")
+        )
+        self.bad_images: tuple[str, ...] = tuple(str(name) for name in _texts(table["name"], where=~good))
+        self._splits = table["split"].to_numpy()[good]
+        self._images = _Images(table, where=good)
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Pack"], tuple[Path]]:
+        return Pack, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """The images of `train`, `val` or `test`, ascending."""
+        return np.flatnonzero(self._splits == SPLITS.index(split))
+
+    def image(self, index: int) -> Pixels:
+        """H×W×C, a read-only view of the file."""
+        return self._images[index]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images a class in every split."""
+        found = {split: np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)) for split in SPLITS}
+        return {split: dict(zip(self.classes, numbers.tolist(), strict=True)) for split, numbers in found.items()}
+
+
+class _Images:
+    """The image column as arrays, without Arrow's cost of a scalar a row."""
+
+    def __init__(self, table: pa.Table, *, where: NDArray[np.bool_]) -> None:
+        buffers = [chunk.buffers() for chunk in table["image"].chunks]
+        lengths = [len(chunk) for chunk in table["image"].chunks]
+        starts = [np.frombuffer(buffer[1], np.int64)[:length] for buffer, length in zip(buffers, lengths, strict=True)]
+        self.data = [np.frombuffer(buffer[2] or b"", np.uint8) for buffer in buffers]
+        self.chunks = np.repeat(np.arange(len(lengths)), lengths)[where]
+        self.starts = np.concatenate(starts)[where]
+        self.heights = table["height"].to_numpy()[where]
+        self.widths = table["width"].to_numpy()[where]
+        self.channels = int(table.schema.metadata[b"channels"])
+
+    def __getitem__(self, index: int) -> Pixels:
+        start, height, width = int(self.starts[index]), int(self.heights[index]), int(self.widths[index])
+        data = self.data[self.chunks[index]][start : start + height * width * self.channels]
+        pixels: Pixels = data.reshape(height, width, self.channels)
+        return pixels
+
+
+def _texts(column: pa.ChunkedArray, *, where: NDArray[np.bool_]) -> list[str | None]:
+    return [text for text, wanted in zip(column.to_pylist(), where.tolist(), strict=True) if wanted]
