@@ -50,6 +50,14 @@ class Continue:
 
 
 @dataclass(frozen=True)
+class Close:
+    """End a recorded trial where it stands: it is not among the best at its rung."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Wait:
     """Nothing can be decided before a running trial reports."""
 
@@ -59,44 +67,53 @@ class Finish:
     """Everything is decided: the search is over, the trials still waiting at a rung are closed."""
 
 
-Action = Start | Continue | Wait | Finish
+Action = Start | Continue | Close | Wait | Finish
+Budget = Literal["open", "trials spent", "compute spent"]
 
 
-def next_action(trials: Sequence[Trial], *, rule: Halving, running: frozenset[int], may_start: bool) -> Action:
-    """What a free worker does next.
+def next_action(trials: Sequence[Trial], *, rule: Halving, running: frozenset[int], budget: Budget) -> Action:
+    """What a free worker does next; ``running`` are the trials at work now.
 
-    ``running`` are the trials at work now; ``may_start`` is false once the budget of trials or compute is spent. In
-    order: an interrupted trial goes on; the best promotable trial of the highest rung; a new trial; at the end the
-    best waiting trials until ``finalists`` have been trained in full.
+    In order: an interrupted trial goes on; the best promotable trial of the highest rung; a new trial; and at the
+    end the best waiting trials until ``finalists`` have been trained in full. Once the compute is spent only that
+    last step is left.
     """
     waiting = [trial for trial in trials if trial.state == "RUNNING" and trial.number not in running]
-    interrupted = [trial for trial in waiting if trial.last_epoch < trial.target]
-    if interrupted:
-        return Continue(interrupted[0].number, interrupted[0].target)
-    promoted = _promotable(trials, waiting, rule=rule)
-    if promoted:
-        return promoted
-    if may_start:
-        return Start(rule.rungs[0] if rule.mode == "promote" else rule.max_epochs)
+    for trial in waiting:
+        if trial.last_epoch < trial.target:
+            return Continue(trial.number, trial.target)
+    if budget != "compute spent":
+        judged = _judged(trials, waiting, rule=rule)
+        if judged is not None:
+            return judged
+    if budget == "open":
+        return Start(rule.rungs[0])
     if running:
         return Wait()
     return _finalist(trials, waiting, rule=rule) or Finish()
 
 
-def survives(trials: Sequence[Trial], *, number: int, rule: Halving) -> bool:
-    """Whether a trial that stands at a rung goes on in ``mode: stop``: it is among the best 1/reduction so far.
+def verdict(trials: Sequence[Trial], *, number: int, rule: Halving) -> Continue | Close:
+    """Whether a trial at a rung goes on in ``mode: stop``: it is among the best 1/reduction that reached it so far.
 
-    As long as fewer than ``reduction`` trials have reached the rung, the best of them goes on.
+    While fewer than ``reduction`` have reached it, the best of them goes on.
     """
     rung = next(trial for trial in trials if trial.number == number).last_epoch
     ranked = _ranked(trials, rung=rung, rule=rule)
-    return number in ranked[: max(1, len(ranked) // rule.reduction)]
+    if number in ranked[: max(1, len(ranked) // rule.reduction)]:
+        return Continue(number, next(level for level in rule.rungs if level > rung))
+    return Close(number, not_among_the_best(rung, rule=rule))
 
 
-def _promotable(trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halving) -> Continue | None:
-    """The best waiting trial among the best 1/reduction of the highest rung that has one."""
+def not_among_the_best(rung: int, *, rule: Halving) -> str:
+    """The reason of a trial closed at a rung."""
+    return f"not among the best 1/{rule.reduction} at epoch {rung}"
+
+
+def _judged(trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halving) -> Continue | Close | None:
+    """``stop`` judges a trial at its rung there and then; ``promote`` picks the best of the highest rung."""
     if rule.mode == "stop":
-        return None
+        return verdict(trials, number=waiting[0].number, rule=rule) if waiting else None
     levels = rule.rungs
     for rung, following in reversed(list(zip(levels, levels[1:], strict=False))):
         ranked = _ranked(trials, rung=rung, rule=rule)
@@ -119,7 +136,11 @@ def _finalist(trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halvin
 
 
 def _ranked(trials: Sequence[Trial], *, rung: int, rule: Halving) -> list[int]:
-    """Numbers of the trials that reached a rung, the best value up to it first, the older of equals first."""
+    """Numbers of the trials that reached a rung, the best value up to it first, the older of equals first.
+
+    A trial that early stopping completed before the rung counts with what it reached.
+    """
     sign = -1.0 if DIRECTIONS[rule.metric] == "maximize" else 1.0
-    values = {trial.number: trial.best(rule.metric, until=rung) for trial in trials if trial.last_epoch >= rung}
-    return sorted((number for number in values if values[number] is not None), key=lambda n: (sign * (values[n] or 0.0), n))
+    reached = [trial for trial in trials if trial.last_epoch >= rung or trial.state == "COMPLETE"]
+    values = {trial.number: trial.best(rule.metric, until=rung) for trial in reached}
+    return [number for _, number in sorted((sign * value, number) for number, value in values.items() if value is not None)]

@@ -4,17 +4,14 @@ Nothing here depends on how often or in which order it is asked, so that a resum
 another batch size draws the same numbers.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from trainable.seeds import derive
 
-def derive(seed: int, *purpose: int | str) -> int:
-    """A 63-bit seed that is a pure function of the seed and its purpose, equal on every machine."""
-    text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in purpose)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+__all__ = ["derive", "generator", "seeded"]
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:

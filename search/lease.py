@@ -1,0 +1,50 @@
+"""One driver a search: the lease on its folder."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from trainable.errors import UserError
+
+
+@contextmanager
+def lease(folder: Path) -> Iterator[None]:
+    """Hold the search in ``folder`` for this process; raises UserError where another one holds it.
+
+    The kernel gives the lease back when the process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / "driver.lock"), folder / "driver.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder}: this search is being run by {_described(holder)}") from error
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process is driving the search."""
+    lock = FileLock(folder / "driver.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _described(holder: Path) -> str:
+    try:
+        content = json.loads(holder.read_text())
+        return f"process {content['pid']} on {content['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
