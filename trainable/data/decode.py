@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -46,7 +46,7 @@ def _load_image(data: bytes, *, mode: str) -> Image.Image:
             return _to_eight_bits(upright).convert(mode)
     except (MemoryError, BadImageError):
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImageError("not an image") from None
     except Exception as error:  # PIL's decoders raise whatever a broken file leads them to
         raise BadImageError(" ".join(str(error).split())) from error

@@ -24,8 +24,9 @@ def read_manifest(path: Path, config: DataConfig) -> Source:
     names = [name or "" for name in text_column(table, config.image_column, field="image_column")]
     files = [path.parent / name for name in names]
     _check_readable(names, files)
-    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, strict=True)
-    samples = [Sample(*texts, file.read_bytes) for *texts, file in rows]
+    readers = [file.read_bytes for file in files]
+    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, readers, strict=True)
+    samples = [Sample(*row) for row in rows]
     return make_source(samples, files=[path, *files])
 
 

@@ -1,0 +1,169 @@
+"""Hands the images of a pack to training and evaluation in batches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from trainable.augment.views import evaluation_view, views
+from trainable.config import AugmentConfig
+from trainable.data.input_spec import InputSpec
+from trainable.data.pack import Pack
+from trainable.randomness import generator
+
+Rows = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Images N×C×S×S uint8 and labels N int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Loader:
+    """The batches of one epoch after the other; its worker processes, if any, live as long as it does.
+
+    The batches are the same bit for bit whatever ``workers`` is, and nothing is drawn from a global generator.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Batch], *, rows_of: Callable[[int], Rows], batch_size: int, workers: int, pin: bool
+    ) -> None:
+        self._requests = _Requests(rows_of, batch_size=batch_size)
+        self._loader: DataLoader[Batch] = DataLoader(
+            dataset,
+            batch_size=None,  # a request is a whole batch
+            sampler=self._requests,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,  # a fork would copy the trial's threads and CUDA
+            generator=torch.Generator(),
+            pin_memory=pin,
+        )
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of this epoch; ends those of an earlier one that was not read to its end."""
+        self._requests.epoch = number
+        return iter(self._loader)
+
+
+def train_loader(
+    pack: Pack,
+    *,
+    augment: AugmentConfig,
+    spec: InputSpec,
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    pin: bool = False,
+) -> Loader:
+    """The varied training images, in an order of each epoch's own; the last batch may be short."""
+    rows = pack.indices("train")
+    return Loader(
+        _TrainingViews(pack, augment, spec, seed),
+        rows_of=lambda epoch: rows[_order(len(rows), seed=seed, epoch=epoch)],
+        batch_size=batch_size,
+        workers=workers,
+        pin=pin,
+    )
+
+
+def evaluation_loader(
+    pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
+) -> Loader:
+    """The evaluation views of a split in the pack's order, whatever the epoch."""
+    rows = pack.indices(split)
+    dataset = _EvaluationViews(pack, spec)
+    return Loader(dataset, rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin)
+
+
+def train_batches(
+    pack: Pack,
+    *,
+    augment: AugmentConfig,
+    spec: InputSpec,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """One epoch of :func:`train_loader`; starts the workers anew each time."""
+    loader = train_loader(pack, augment=augment, spec=spec, batch_size=batch_size, seed=seed, workers=workers, pin=pin)
+    return loader.epoch(epoch)
+
+
+def evaluation_batches(
+    pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """One pass of :func:`evaluation_loader`; starts the workers anew each time."""
+    return evaluation_loader(pack, split, spec=spec, batch_size=batch_size, workers=workers, pin=pin).epoch(0)
+
+
+def num_batches(num_images: int, *, batch_size: int) -> int:
+    """Batches an epoch has, the short one counted."""
+    return -(-num_images // batch_size)
+
+
+def normalise(images: Tensor, spec: InputSpec) -> Tensor:
+    """N×C×S×S uint8 images as float32 of ``spec``'s mean and deviation, on the device they are on."""
+    mean = 255 * torch.tensor(spec.mean, device=images.device).view(-1, 1, 1)
+    std = 255 * torch.tensor(spec.std, device=images.device).view(-1, 1, 1)
+    return images.float().sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class _TrainingViews(Dataset[Batch]):
+    pack: Pack
+    augment: AugmentConfig
+    spec: InputSpec
+    seed: int
+
+    def __getitem__(self, request: tuple[int, Rows]) -> Batch:
+        epoch, rows = request
+        images = views(
+            map(self.pack.image, rows),
+            config=self.augment,
+            spec=self.spec,
+            seed=self.seed,
+            sample_ids=self.pack.sample_ids[rows],
+            epoch=epoch,
+        )
+        return Batch(images, torch.from_numpy(self.pack.labels[rows]))
+
+
+@dataclass(frozen=True)
+class _EvaluationViews(Dataset[Batch]):
+    pack: Pack
+    spec: InputSpec
+
+    def __getitem__(self, request: tuple[int, Rows]) -> Batch:
+        _, rows = request
+        images = torch.stack([evaluation_view(self.pack.image(row), self.spec) for row in rows])
+        return Batch(images, torch.from_numpy(self.pack.labels[rows]))
+
+
+class _Requests:
+    """What a data loader asks for: (epoch, rows of one batch)."""
+
+    def __init__(self, rows_of: Callable[[int], Rows], *, batch_size: int) -> None:
+        self.rows_of, self.batch_size, self.epoch = rows_of, batch_size, 0
+
+    def __iter__(self) -> Iterator[tuple[int, Rows]]:
+        epoch, rows = self.epoch, self.rows_of(self.epoch)
+        starts = range(0, len(rows), self.batch_size)
+        return iter([(epoch, rows[start : start + self.batch_size]) for start in starts])
+
+    def __len__(self) -> int:
+        return num_batches(len(self.rows_of(self.epoch)), batch_size=self.batch_size)
+
+
+def _order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    order: NDArray[np.int64] = torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
+    return order
