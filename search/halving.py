@@ -80,7 +80,7 @@ def next_action(trials: Sequence[Trial], *, rule: Halving, running: frozenset[in
     """
     waiting = [trial for trial in trials if trial.state == "RUNNING" and trial.number not in running]
     for trial in waiting:
-        if trial.last_epoch < trial.target:
+        if trial.last_epoch < trial.target or trial.last_epoch >= rule.max_epochs:
             return Continue(trial.number, trial.target)
     if budget != "compute spent":
         judged = _judged(trials, waiting, rule=rule)

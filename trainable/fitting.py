@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +50,10 @@ class Epoch:
     save: Callable[[Path], None] = field(repr=False, compare=False)
 
 
-def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Iterator[Epoch]:
+def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Epoch, None, str]:
     """Train as configured and yield every epoch; to stop, ask for no more.
 
-    Resuming from the checkpoint of any epoch gives the rest of the unbroken run, bit for bit on a CPU. Raises
+    The generator returns why training ended. Resuming from the checkpoint of any epoch gives the rest of the unbroken run, bit for bit on a CPU. Raises
     UserError for data or weights that cannot be used, DivergedError when the loss is no longer finite.
     """
     device = pick_device(config)
@@ -62,8 +62,9 @@ def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Iterator[Epo
     run = _start(config, pack=pack, spec=spec, device=device)
     if resume_from is not None:
         run.restore(resume_from)
-    while run.ended() is None:
+    while (ended := run.ended()) is None:
         yield run.one_epoch()
+    return ended
 
 
 def pick_device(config: TrialConfig) -> torch.device:

@@ -1,0 +1,187 @@
+"""What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from search.halving import Budget, Close, Continue, Finish, Halving, Start, Wait, next_action, not_among_the_best, verdict
+from search.ledger import Ledger
+from search.sampling import Sampling, propose
+from search.space import Space
+from search.trials import Trial, Value
+
+LOST_WORKERS_BEFORE_FAILED = 3
+Decision = Literal["go on", "stop"]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A piece of work for one worker: train trial ``number`` from the end of epoch ``start`` to ``until``."""
+
+    number: int
+    params: Mapping[str, Value]
+    start: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When no more is begun: trials in all, epochs in all, GPU-hours in all; ``gpus`` is one trial's share."""
+
+    trials: int
+    epochs: int | None = None
+    gpu_hours: float | None = None
+    gpus: float = 0.0
+    max_failures: int = 3
+
+
+class Conductor:
+    """Turns decisions into legs and reports into records.
+
+    Plain calls, no threads: ``next_leg`` when a worker is free, ``report`` for each result, ``leg_over`` when the
+    worker has left the trial. ``on_change`` hears of every trial whose record changed. ``stopping`` says why the
+    search ends before its time, and ``finished`` whether everything is decided.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        space: Space,
+        halving: Halving,
+        sampling: Sampling,
+        limits: Limits,
+        on_change: Callable[[Trial], None],
+    ) -> None:
+        self.ledger = ledger
+        self.space = space
+        self.halving = halving
+        self.sampling = sampling
+        self.limits = limits
+        self.on_change = on_change
+        self.running: dict[int, Leg] = {}
+        self.finished = False
+        self.stopping: str | None = None
+        self._exhausted = False
+
+    def next_leg(self) -> Leg | None:
+        """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
+        while not (self.stopping or self.finished):
+            trials = self.ledger.trials()
+            action = next_action(
+                trials, rule=self.halving, running=frozenset(self.running), budget=self.budget(trials)
+            )
+            match action:
+                case Start(until):
+                    leg = self._start(trials, until=until)
+                case Continue(number, until):
+                    leg = self._continue(trials[number], until=until)
+                case Close(number, reason):
+                    self._end(number, state="PRUNED", reason=reason)
+                    continue
+                case Wait():
+                    return None
+                case Finish():
+                    self._close_waiting(trials)
+                    self.finished = True
+                    return None
+            if leg is not None:
+                self.running[leg.number] = leg
+                self._changed(leg.number)
+                return leg
+        return None
+
+    def report(self, number: int, *, result: Mapping[str, Any]) -> Decision:
+        """Record one result of a worker and say whether it goes on."""
+        match result["outcome"]:
+            case "epoch":
+                return self._epoch(number, result=result)
+            case "ended":
+                self._end(number, state="COMPLETE", reason=result["reason"])
+            case "infeasible":
+                self._end(number, state="FAILED", reason=result["reason"])
+            case "stop search":
+                self.stopping = result["reason"]
+        return "stop"
+
+    def leg_over(self, number: int, *, error: str | None = None) -> None:
+        """The worker has left the trial; with an ``error`` it was lost at work, and the trial is tried again."""
+        if self.running.pop(number, None) is None or error is None:
+            return
+        if self.ledger.trial(number).state == "RUNNING":
+            attempts = self.ledger.count_attempt(number)
+            if attempts >= LOST_WORKERS_BEFORE_FAILED:
+                self._end(number, state="FAILED", reason=f"failed {attempts} times: {error}")
+            self._stop_if_hopeless(error)
+
+    def budget(self, trials: list[Trial]) -> Budget:
+        """What is left to spend."""
+        limits = self.limits
+        epochs = sum(trial.last_epoch for trial in trials)
+        gpu_hours = sum(trial.seconds for trial in trials) * limits.gpus / 3600
+        if (limits.epochs is not None and epochs >= limits.epochs) or (
+            limits.gpu_hours is not None and gpu_hours >= limits.gpu_hours
+        ):
+            return "compute spent"
+        return "trials spent" if self._exhausted or len(trials) >= limits.trials else "open"
+
+    def _start(self, trials: list[Trial], *, until: int) -> Leg | None:
+        proposal = propose(trials, space=self.space, rule=self.sampling)
+        if proposal is None:
+            self._exhausted = True
+            return None
+        number = self.ledger.start(
+            encoded=proposal.encoded, distributions=proposal.distributions, target=until, origin=proposal.origin
+        )
+        return Leg(number, proposal.params, 0, until)
+
+    def _continue(self, trial: Trial, *, until: int) -> Leg:
+        if until != trial.target:
+            self.ledger.aim(trial.number, target=until)
+        return Leg(trial.number, self.space.decode(trial.params), trial.last_epoch, until)
+
+    def _epoch(self, number: int, *, result: Mapping[str, Any]) -> Decision:
+        epoch = int(result["epoch"])
+        self.ledger.record(number, epoch=epoch, metrics=result["metrics"])
+        if result["ended"]:
+            self._end(number, state="COMPLETE", reason=result["ended"])
+            return "stop"
+        decision = self._at_rung(number) if epoch == self.ledger.trial(number).target else "go on"
+        self._changed(number)
+        return "stop" if self.stopping else decision
+
+    def _at_rung(self, number: int) -> Decision:
+        """A trial has reached its target: in ``promote`` it waits there, in ``stop`` it is judged at once."""
+        if self.halving.mode == "promote":
+            return "stop"
+        judged = verdict(self.ledger.trials(), number=number, rule=self.halving)
+        if isinstance(judged, Continue):
+            self.ledger.aim(number, target=judged.until)
+            return "go on"
+        self._end(number, state="PRUNED", reason=judged.reason)
+        return "stop"
+
+    def _close_waiting(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            if trial.state == "RUNNING":
+                reason = not_among_the_best(trial.last_epoch, rule=self.halving)
+                self._end(trial.number, state="PRUNED", reason=reason)
+
+    def _stop_if_hopeless(self, error: str) -> None:
+        """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""
+        trials = self.ledger.trials()
+        if sum(trial.attempts for trial in trials) >= self.limits.max_failures and not any(t.epochs for t in trials):
+            self.stopping = f"every trial fails: {error}"
+
+    def _end(self, number: int, *, state: Literal["COMPLETE", "PRUNED", "FAILED"], reason: str) -> None:
+        self.ledger.end(number, state=state, reason=reason)
+        self._changed(number)
+
+    def _changed(self, number: int) -> None:
+        self.on_change(self.ledger.trial(number))
+
+
+def checkpoint_folder(folder: Path, number: int) -> Path:
+    """Where a trial's checkpoints lie in the search's folder."""
+    return folder / "checkpoints" / f"{number:04d}"

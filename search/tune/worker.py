@@ -1,0 +1,119 @@
+"""What runs on a worker: one warm process that takes trial after trial.
+
+Only plain dicts come in and go out; what a trial leaves behind is its checkpoints.
+"""
+
+import errno
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from trainable.checkpoint import BrokenCheckpointError, read_state
+from trainable.config import TrialConfig
+from trainable.errors import UserError
+from trainable.fitting import DivergedError, Epoch, fit, score_checkpoint
+from trainable.metrics import best_epoch
+from trainable.probe import linear_probe
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """Trains one leg of a trial an epoch a step; every epoch is saved before it is reported."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin the leg that ``config`` describes (see :func:`leg_settings`)."""
+        torch.set_num_threads(config["threads"])
+        self._folder = Path(config["folder"])
+        self._known = int(config["start"])
+        self._metric = str(config["trial"]["train"]["metric"])
+        trial = TrialConfig.model_validate(config["trial"])
+        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_point(self._folder, self._known))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next leg in this process."""
+        self._epochs.close()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train, save and report one epoch, or say why there is none."""
+        try:
+            epoch = next(self._epochs)
+            epoch.save(epoch_folder(self._folder, epoch.number))
+            prune_checkpoints(self._folder, newest=epoch.number, metric=self._metric)
+        except StopIteration as end:
+            return {"outcome": "ended", "reason": end.value}
+        except DivergedError as error:
+            return {"outcome": "infeasible", "reason": f"diverged: {error}"}
+        except torch.OutOfMemoryError as error:
+            return {"outcome": "infeasible", "reason": f"out of GPU memory: {str(error).splitlines()[0]}"}
+        except UserError as error:
+            return {"outcome": "stop search", "reason": str(error)}
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return {"outcome": "stop search", "reason": f"{self._folder}: the disk is full; free space, then resume"}
+            raise
+        return {"outcome": "epoch", "epoch": epoch.number, "ended": epoch.ended, **epoch.metrics}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing: the leg's own checkpoints are the state."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to load."""
+
+    def cleanup(self) -> None:
+        """Let the trial go."""
+        self._epochs.close()
+
+
+def leg_settings(*, trial: dict[str, Any], folder: Path, start: int, threads: int) -> dict[str, Any]:
+    """What a worker needs: the trial's configuration, its checkpoint folder, the epoch it stands at, CPU threads."""
+    return {"trial": trial, "folder": str(folder), "start": start, "threads": threads}
+
+
+def epoch_folder(folder: Path, epoch: int) -> Path:
+    """The checkpoint of an epoch."""
+    return folder / f"epoch_{epoch:05d}"
+
+
+def resume_point(folder: Path, start: int) -> Path | None:
+    """The checkpoint of epoch ``start``, else the last whole one before it; None to begin anew."""
+    for epoch in range(start, 0, -1):
+        candidate = epoch_folder(folder, epoch)
+        try:
+            read_state(candidate)
+        except BrokenCheckpointError:
+            continue
+        return candidate
+    return None
+
+
+def prune_checkpoints(folder: Path, *, newest: int, metric: str) -> None:
+    """Keep the newest checkpoint, the one before it, and the best up to each.
+
+    The newest is not yet in the ledger: a search that is killed now resumes from the one before.
+    """
+    history = {int(e): v for e, v in read_state(epoch_folder(folder, newest))["history"].items()}
+    before = {epoch: value for epoch, value in history.items() if epoch < newest}
+    keep = {newest, newest - 1, best_epoch(history, metric=metric), best_epoch(before, metric=metric)}
+    names = {epoch_folder(folder, epoch).name for epoch in keep if epoch is not None}
+    for path in folder.glob("epoch_*"):
+        if path.name not in names:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[str, Any]:
+    """Scores of a checkpoint on the test split, which nothing else reads."""
+    torch.set_num_threads(threads)
+    evaluation = score_checkpoint(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint), split="test")
+    return evaluation.as_dict()
+
+
+def probe_score(trial: dict[str, Any], *, threads: int) -> dict[str, Any]:
+    """Validation scores of the frozen-feature probe."""
+    torch.set_num_threads(threads)
+    return linear_probe(TrialConfig.model_validate(trial)).as_dict()
