@@ -14,9 +14,12 @@ from ray import tune
 
 from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.config import TrialConfig
+from trainable.data.pack import open_pack
 from trainable.errors import UserError
-from trainable.fitting import DivergedError, Epoch, fit, score_checkpoint
+from trainable.fitting import DivergedError, Epoch, fit, pick_device, score_checkpoint
 from trainable.metrics import best_epoch
+from trainable.model.backbone import input_spec
+from trainable.model.network import create_network
 from trainable.probe import linear_probe
 
 
@@ -104,6 +107,28 @@ def prune_checkpoints(folder: Path, *, newest: int, metric: str) -> None:
     for path in folder.glob("epoch_*"):
         if path.name not in names:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def prepare(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Build what trials share on this node, and try that each can be built at all.
+
+    Gives the data's ``fingerprint``, ``classes``, ``counts`` by split and class, and ``bad_images``. Raises UserError
+    for data, an architecture or weights that cannot be used.
+    """
+    facts: dict[str, Any] = {}
+    for trial in trials:
+        config = TrialConfig.model_validate(trial)
+        pick_device(config)
+        spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
+        pack = open_pack(config.data, spec)
+        create_network(config, spec=spec, num_classes=len(pack.classes))
+        facts = {
+            "fingerprint": pack.fingerprint,
+            "classes": list(pack.classes),
+            "counts": pack.counts(),
+            "bad_images": list(pack.bad_images),
+        }
+    return facts
 
 
 def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[str, Any]:

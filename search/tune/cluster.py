@@ -1,0 +1,67 @@
+"""The Ray cluster a search runs on: started here or joined."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from trainable.errors import UserError
+
+# Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
+# once, no proposal ahead of a free worker. Ray: no usage report, no device hidden from a trial that asked for none.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# One OpenMP thread a worker until it is told otherwise: two trials with two threads each fight over two cores.
+WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@contextmanager
+def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[None]:
+    """A running Ray for the block: the cluster at ``address``, or one of this machine alone."""
+    os.environ.update(ENVIRONMENT)
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "include_dashboard": False,
+        "runtime_env": {"env_vars": WORKER_ENVIRONMENT | _import_path()},
+    }
+    if address is None:
+        options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "_temp_dir": os.environ.get("RAY_TMPDIR")}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--address: cannot join Ray at {address!r} ({str(error).splitlines()[0]})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def total_resources() -> dict[str, float]:
+    """CPUs and GPUs of the whole cluster now."""
+    resources = ray.cluster_resources()
+    return {"cpu": resources.get("CPU", 0.0), "gpu": resources.get("GPU", 0.0)}
+
+
+def submit(function: Callable[..., Any], *args: Any, cpu: float, gpu: float, **kwargs: Any) -> Callable[[], Any]:
+    """Call a function on a worker; gives a call that waits for its result."""
+    reference = ray.remote(num_cpus=cpu, num_gpus=gpu, max_retries=2)(function).remote(*args, **kwargs)
+    return lambda: ray.get(reference)
+
+
+def _import_path() -> dict[str, str]:
+    """The project's own folder on the workers' path when it runs from a checkout on this machine."""
+    root = Path(__file__).resolve().parents[2]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}

@@ -1,0 +1,144 @@
+"""A search on Ray Tune: thin faces of Ray's over the conductor.
+
+A Tune trial is one leg of ours, from one rung to the next. Pausing is the end of a leg, resuming another leg, so that
+nothing of the search lives in Ray: its experiment folder can be thrown away at any moment.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search.conductor import Conductor, Leg
+from search.tune.worker import TrialActor
+
+METRIC_PREFIXES = ("train/", "val/", "usage/")
+
+
+def run_legs(
+    conductor: Conductor,
+    *,
+    settings: Callable[[Leg], dict[str, Any]],
+    cpu: float,
+    gpu: float,
+    concurrency: int,
+    folder: Path,
+    on_step: Callable[[], None],
+) -> None:
+    """Give workers legs until the conductor has none left; returns early when it is stopping.
+
+    ``settings`` turns a leg into what a worker is sent; ``on_step`` is called at least every second or so.
+    """
+    searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
+    tuner = tune.Tuner(
+        tune.with_resources(TrialActor, {"cpu": cpu, "gpu": gpu}),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            scheduler=LegScheduler(conductor, searcher=searcher),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(folder.resolve()),
+            verbose=0,
+            failure_config=FailureConfig(max_failures=0),
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            callbacks=[_Pulse(on_step)],
+        ),
+    )
+    tuner.fit()
+
+
+class LegSearcher(Searcher):  # type: ignore[misc]
+    """Asks the conductor for the next leg."""
+
+    def __init__(
+        self, conductor: Conductor, *, settings: Callable[[Leg], dict[str, Any]], concurrency: int
+    ) -> None:
+        super().__init__(metric="epoch", mode="max")
+        self._conductor = conductor
+        self._settings = settings
+        self._concurrency = concurrency
+        self._numbers: dict[str, int] = {}
+        self.errors: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The settings of the next leg; None to ask again later; FINISHED when there will be none."""
+        if len(self._conductor.running) >= self._concurrency:
+            return None
+        leg = self._conductor.next_leg()
+        if leg is None:
+            over = self._conductor.finished or (self._conductor.stopping and not self._conductor.running)
+            return str(Searcher.FINISHED) if over else None
+        self._numbers[trial_id] = leg.number
+        return self._settings(leg)
+
+    def number(self, trial_id: str) -> int:
+        """The number of our trial that a Tune trial works on."""
+        return self._numbers[trial_id]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The leg is over, or its worker lost."""
+        reason = self.errors.pop(trial_id, "the worker was lost") if error else None
+        self._conductor.leg_over(self._numbers[trial_id], error=reason)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for a restore that is never used."""
+        return {}
+
+
+class LegScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Hands every result to the conductor and its decision to Tune."""
+
+    def __init__(self, conductor: Conductor, *, searcher: LegSearcher) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: Mapping[str, Any]) -> str:
+        """STOP at the end of the leg."""
+        report = {key: result.get(key) for key in ("outcome", "epoch", "ended", "reason")}
+        metrics = {key: float(value) for key, value in result.items() if key.startswith(METRIC_PREFIXES)}
+        decision = self._conductor.report(self._searcher.number(trial.trial_id), result=report | {"metrics": metrics})
+        return str(TrialScheduler.CONTINUE if decision == "go on" else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Keep the reason for the searcher, which hears of the error next."""
+        self._searcher.errors[trial.trial_id] = _reason(trial.get_pickled_error())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its scheduler for a restore that is never used."""
+        return {}
+
+
+class _Pulse(tune.Callback):  # type: ignore[misc]
+    """Calls a function at every turn of Tune's loop."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self._function()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _reason(error: Exception | None) -> str:
+    """The last line that an exception has to say; of a worker's own exception where there is one."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__
