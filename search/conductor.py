@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from search.halving import Budget, Close, Continue, Finish, Halving, Start, Wait, next_action, not_among_the_best, verdict
+from search.halving import (
+    Budget,
+    Close,
+    Continue,
+    Finish,
+    Halving,
+    Start,
+    Wait,
+    next_action,
+    not_among_the_best,
+    verdict,
+)
 from search.ledger import Ledger
 from search.sampling import Sampling, propose
 from search.space import Space
@@ -69,9 +80,7 @@ class Conductor:
         """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
         while not (self.stopping or self.finished):
             trials = self.ledger.trials()
-            action = next_action(
-                trials, rule=self.halving, running=frozenset(self.running), budget=self.budget(trials)
-            )
+            action = next_action(trials, rule=self.halving, running=frozenset(self.running), budget=self.budget(trials))
             match action:
                 case Start(until):
                     leg = self._start(trials, until=until)

@@ -143,4 +143,6 @@ def _ranked(trials: Sequence[Trial], *, rung: int, rule: Halving) -> list[int]:
     sign = -1.0 if DIRECTIONS[rule.metric] == "maximize" else 1.0
     reached = [trial for trial in trials if trial.last_epoch >= rung or trial.state == "COMPLETE"]
     values = {trial.number: trial.best(rule.metric, until=rung) for trial in reached}
-    return [number for _, number in sorted((sign * value, number) for number, value in values.items() if value is not None)]
+    return [
+        number for _, number in sorted((sign * value, number) for number, value in values.items() if value is not None)
+    ]

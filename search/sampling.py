@@ -71,7 +71,7 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         recipe = space.encode(rule.try_first[number])
         return _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
     rung = model_rung(trials, num_dimensions=len(space.dimensions), rule=rule)
-    is_random_turn = random.Random(seed).random() < rule.random_share  # noqa: S311
+    is_random_turn = random.Random(seed).random() < rule.random_share
     if rule.sampler != "random" and rung is not None and not is_random_turn:
         proposal = _draw(_fitted_study(trials, space=space, rung=rung, rule=rule, seed=seed), space, rule.sampler)
         if proposal.encoded not in tried:

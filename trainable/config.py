@@ -22,7 +22,8 @@ class DataConfig(Section):
 
     path: str = Field("", description="Folder, CSV, Parquet or Arrow file. Not used by `format: elpv`.")
     format: Literal["auto", "folder", "manifest", "table", "elpv"] = Field(
-        "auto", description="How `path` is read; `auto` decides by what is there (a folder, a CSV, image bytes in a table)."
+        "auto",
+        description="How `path` is read; `auto` decides by what is there (a folder, a CSV, image bytes in a table).",
     )
     image_size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square input, pixels. Without it the backbone's own size."
@@ -47,7 +48,12 @@ class DataConfig(Section):
     cache: str | None = Field(
         None, description="Folder of the decoded images; without it `$XDG_CACHE_HOME` or `~/.cache`, then `/trainable`."
     )
-    workers: int = Field(0, ge=0, le=64, description="Processes that prepare batches; 0 prepares them in the trial. No effect on results.")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that prepare batches; 0 prepares them in the trial. No effect on results.",
+    )
 
 
 class ModelConfig(Section):
@@ -83,16 +89,22 @@ class OptimizerConfig(Section):
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="Update rule.")
     lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the head.")
-    backbone_multiplier: float = Field(1.0, gt=0, le=10, description="Rate of the backbone over the head's, before layer decay.")
+    backbone_multiplier: float = Field(
+        1.0, gt=0, le=10, description="Rate of the backbone over the head's, before layer decay."
+    )
     layer_decay: float = Field(
         1.0,
         gt=0,
         le=1,
         description="Factor from one unit to the one below it: unit i of n, from 0, has lr·backbone_multiplier·layer_decay^(n-i).",
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled (AdamW) or L2 (SGD); never on norms and biases.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="Decoupled (AdamW) or L2 (SGD); never on norms and biases."
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum; AdamW's beta1.")
-    clip_norm: float | None = Field(None, gt=0, description="Largest L2 norm of the whole gradient; none clips nothing.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest L2 norm of the whole gradient; none clips nothing."
+    )
 
 
 class ScheduleConfig(Section):
@@ -108,11 +120,21 @@ class TrainConfig(Section):
 
     epochs: int = Field(10, ge=1, le=1000, description="Length of the full training, epochs.")
     batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass.")
-    accumulate: int = Field(1, ge=1, le=256, description="Forward passes per update: effective batch = batch_size × accumulate.")
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="Mixed precision on CUDA; on a CPU only `off` and `bf16`.")
-    channels_last: bool = Field(False, description="Memory layout N×H×W×C inside: faster convolutions on recent hardware.")
-    patience: int | None = Field(None, ge=1, description="Epochs without a better `metric` before training ends; none trains on.")
-    metric: MetricName = Field("val/balanced_accuracy", description="What the best epoch and early stopping are judged by.")
+    accumulate: int = Field(
+        1, ge=1, le=256, description="Forward passes per update: effective batch = batch_size × accumulate."
+    )
+    amp: Literal["off", "bf16", "fp16"] = Field(
+        "off", description="Mixed precision on CUDA; on a CPU only `off` and `bf16`."
+    )
+    channels_last: bool = Field(
+        False, description="Memory layout N×H×W×C inside: faster convolutions on recent hardware."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Epochs without a better `metric` before training ends; none trains on."
+    )
+    metric: MetricName = Field(
+        "val/balanced_accuracy", description="What the best epoch and early stopping are judged by."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
 
 
@@ -129,7 +151,9 @@ class AugmentConfig(Section):
         "none", description="Quarter turns, where orientation carries no meaning; needs `strength` other than none."
     )
     mixup: float = Field(0.0, ge=0, le=10, description="MixUp's Beta(α, α); 0 is off.")
-    cutmix: float = Field(0.0, ge=0, le=10, description="CutMix's Beta(α, α); 0 is off. With both on, a coin chooses per batch.")
+    cutmix: float = Field(
+        0.0, ge=0, le=10, description="CutMix's Beta(α, α); 0 is off. With both on, a coin chooses per batch."
+    )
     mix_probability: float = Field(1.0, ge=0, le=1, description="Share of batches that MixUp or CutMix touches.")
 
 

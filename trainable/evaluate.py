@@ -78,5 +78,7 @@ def expected_calibration_error(
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
-    gaps = [abs(float(right[bins == b].mean() - confidence[bins == b].mean())) * (bins == b).mean() for b in np.unique(bins)]
+    gaps = [
+        abs(float(right[bins == b].mean() - confidence[bins == b].mean())) * (bins == b).mean() for b in np.unique(bins)
+    ]
     return float(sum(gaps))

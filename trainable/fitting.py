@@ -71,7 +71,9 @@ def pick_device(config: TrialConfig) -> torch.device:
     """The device of ``train.device``; raises UserError where it is absent or cannot do ``train.amp``."""
     has_cuda = torch.cuda.is_available()
     if config.train.device == "cuda" and not has_cuda:
-        raise UserError("train.device: 'cuda' was asked for, and this machine has no usable GPU; 'cpu' or 'auto' run here")
+        raise UserError(
+            "train.device: 'cuda' was asked for, and this machine has no usable GPU; 'cpu' or 'auto' run here"
+        )
     device = torch.device("cuda" if has_cuda and config.train.device != "cpu" else "cpu")
     if device.type == "cpu" and config.train.amp == "fp16":
         raise UserError("train.amp: 'fp16' needs a GPU; on a CPU 'off' or 'bf16'")

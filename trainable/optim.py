@@ -58,7 +58,9 @@ def set_rates(optimizer: Optimizer, *, factor: float) -> None:
 def _split(
     name: str, named: dict[str, nn.Parameter], *, lr: float, config: OptimizerConfig, undecayed: set[str]
 ) -> list[dict[str, object]]:
-    plain = [key for key, parameter in named.items() if parameter.ndim <= 1 or key.endswith(".bias") or key in undecayed]
+    plain = [
+        key for key, parameter in named.items() if parameter.ndim <= 1 or key.endswith(".bias") or key in undecayed
+    ]
     decayed = [key for key in named if key not in plain]
     return [
         {"name": group, "params": [named[key] for key in keys], "lr": lr, "peak_lr": lr, "weight_decay": decay}

@@ -59,9 +59,7 @@ def run_legs(
 class LegSearcher(Searcher):  # type: ignore[misc]
     """Asks the conductor for the next leg."""
 
-    def __init__(
-        self, conductor: Conductor, *, settings: Callable[[Leg], dict[str, Any]], concurrency: int
-    ) -> None:
+    def __init__(self, conductor: Conductor, *, settings: Callable[[Leg], dict[str, Any]], concurrency: int) -> None:
         super().__init__(metric="epoch", mode="max")
         self._conductor = conductor
         self._settings = settings

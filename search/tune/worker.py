@@ -57,7 +57,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             return {"outcome": "stop search", "reason": str(error)}
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return {"outcome": "stop search", "reason": f"{self._folder}: the disk is full; free space, then resume"}
+                return {
+                    "outcome": "stop search",
+                    "reason": f"{self._folder}: the disk is full; free space, then resume",
+                }
             raise
         return {"outcome": "epoch", "epoch": epoch.number, "ended": epoch.ended, **epoch.metrics}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trainable.config import FreezeConfig, ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
+from trainable.errors import UserError
 from trainable.model.backbone import create_backbone
 from trainable.model.plan import LayerPlan, is_norm
 from trainable.randomness import derive
@@ -81,8 +82,11 @@ def _create_head(config: ModelConfig, *, width: int, num_classes: int) -> nn.Mod
 def _feature_width(backbone: nn.Module, *, spec: InputSpec) -> int:
     """Measured, because neither of timm's two width attributes holds for every family."""
     training = backbone.training
-    with torch.no_grad():
-        features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size))
+    try:
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size))
+    except RuntimeError as error:
+        raise UserError(f"data.image_size: this backbone cannot take images of {spec.size} pixels ({error})") from error
     backbone.train(training)
     return int(features.shape[1])
 

@@ -54,7 +54,9 @@ def _read_file(path: Path) -> StateDict:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"model.weights: {path} is no readable safetensors or torch weights file ({_line(error)})") from error
+        raise UserError(
+            f"model.weights: {path} is no readable safetensors or torch weights file ({_line(error)})"
+        ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -1,0 +1,149 @@
+"""What a settings field may hold, said in words: pydantic's errors as lines a person can act on."""
+
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+
+def explain(error: ValidationError, *, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line for each mistake: dotted path, what was given, what would be right, the nearest good name."""
+    lines: list[str] = []
+    for detail in error.errors(include_url=False):
+        lines += [line for line in _explain_one(detail, model=model, prefix=prefix) if line not in lines]
+    return lines
+
+
+def leaf_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Every value of a settings model by dotted path; sections are followed, not listed."""
+    return dict(_walk(model, prefix=""))
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model a field holds, optional or not; None for a plain value."""
+    for option in (field.annotation, *get_args(field.annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field takes, as the end of "must be …"."""
+    if field.examples:
+        return f"text such as {shown(field.examples[0])}"
+    return _allowed_type(field.annotation, tuple(field.metadata))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'lr'?`` for the nearest known name, else the list of the known where it is short."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""
+
+
+def shown(value: object) -> str:
+    """A value as one short line, close to how YAML writes it."""
+    text = repr(value) if isinstance(value, str | float) else _as_json(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _as_json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def _walk(model: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        section = section_of(field)
+        if section is None:
+            yield f"{prefix}{name}", field
+        else:
+            yield from _walk(section, prefix=f"{prefix}{name}.")
+
+
+def _explain_one(detail: Mapping[str, Any], *, model: type[BaseModel], prefix: str) -> list[str]:
+    kind = detail["type"]
+    if kind == "value_error":
+        where = ".".join(str(part) for part in detail["loc"])
+        return [f"{where}: {line}" if where else line for line in str(detail["ctx"]["error"]).splitlines()]
+    path, section, field = _locate(detail["loc"], model)
+    where = prefix + path
+    if kind == "extra_forbidden":
+        return [f"{where}: unknown key{did_you_mean(path.rpartition('.')[2], section.model_fields)}"]
+    if kind == "missing" and field is not None:
+        return [f"{where}: missing, must be {allowed(field)}"]
+    if field is None or section_of(field) is not None:
+        inner = section if field is None else section_of(field) or section
+        return [
+            f"{where or 'file'}: got {shown(detail['input'])}, must be a section with {', '.join(inner.model_fields)}"
+        ]
+    hint = _nearest_option(detail["input"], field)
+    return [f"{where}: got {shown(detail['input'])}, must be {allowed(field)}{hint}"]
+
+
+def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, type[BaseModel], FieldInfo | None]:
+    """The dotted path of an error, the section it lies in and the field, where there is one.
+
+    What pydantic appends below a plain value (a union's branch, a list's index) is dropped but for indices.
+    """
+    names: list[str] = []
+    section, field = model, None
+    for part in loc:
+        inner = section if field is None else section_of(field)
+        if inner is None:
+            names += [str(part)] if isinstance(part, int) else []
+            continue
+        section = inner
+        field = section.model_fields.get(str(part))
+        names.append(str(part))
+        if field is None:
+            break
+    return ".".join(names), section, field
+
+
+def _nearest_option(value: object, field: FieldInfo) -> str:
+    options = [option for option in _literals(field.annotation) if isinstance(option, str)]
+    near = get_close_matches(value, options, n=1) if isinstance(value, str) else []
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _literals(annotation: Any) -> list[object]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [literal for argument in get_args(annotation) for literal in _literals(argument)]
+
+
+def _allowed_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _allowed_type(arguments[0], tuple(arguments[1:]) + metadata)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_allowed_type(argument, metadata) for argument in arguments)
+    if origin is Literal:
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(str(argument) for argument in arguments)
+    if origin in (list, tuple):
+        return f"a list of {_allowed_type(arguments[0], ())}"
+    if annotation in (int, float):
+        return ("a whole number" if annotation is int else "a number") + _bounds(metadata)
+    return _NAMES.get(annotation) or _NAMES.get(origin) or str(annotation)
+
+
+_NAMES: dict[Any, str] = {str: "text", bool: "true or false", type(None): "null", dict: "a mapping of dotted paths"}
+_BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
+
+
+def _bounds(metadata: tuple[Any, ...]) -> str:
+    """`` above 0, at most 10``."""
+    found = []
+    for entry in metadata:
+        for inner in getattr(entry, "metadata", None) or [entry]:
+            found += [f"{word} {getattr(inner, key)}" for key, word in _BOUNDS if getattr(inner, key, None) is not None]
+    return f" {', '.join(found)}" if found else ""

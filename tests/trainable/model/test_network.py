@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from trainable.config import TrialConfig
+from trainable.data.input_spec import InputSpec
+from trainable.errors import UserError
+from trainable.model.network import create_network
+
+SPEC = InputSpec(size=64, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=0.875)
+
+
+def make(name, size=64, **sections):
+    config = TrialConfig.model_validate({"model": {"name": name, "weights": "random"}, **sections})
+    return create_network(config, spec=replace(SPEC, size=size), num_classes=3)
+
+
+def one_epoch(network):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network.eval()
+    network.train()
+    for step in range(3):
+        images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.cross_entropy(network(images), torch.tensor([0, 1, 2, 0]))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def tensors(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv3_small_100", "convnext_atto", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
+)
+def test_frozen_layers_keep_weights_and_buffers_to_the_bit_and_every_other_parameter_moves(name):
+    network = make(name, freeze={"depth": 0.5})
+    frozen = {f"backbone.{p}" for i in network.plan.frozen(0.5) for p in network.plan.units[i].parameters}
+    frozen_modules = {p.rpartition(".")[0] for p in frozen}
+    before = tensors(network)
+    nn.init.normal_(network.head[-1].weight, std=0.1)
+    before["head.1.weight"] = network.head[-1].weight.detach().clone()
+    one_epoch(network)
+    parameters = dict(network.named_parameters())
+    for key, value in tensors(network).items():
+        if key.rpartition(".")[0] in frozen_modules:
+            assert torch.equal(value, before[key]), key
+        elif key in parameters and parameters[key].grad is not None and parameters[key].grad.abs().sum() > 0:
+            assert not torch.equal(value, before[key]), key
+    assert len(frozen) > 0
+
+
+def test_train_stats_lets_frozen_statistics_move_but_no_weight():
+    network = make("resnet18", freeze={"depth": 1.0, "bn": "train_stats"})
+    before = tensors(network)
+    one_epoch(network)
+    after = tensors(network)
+    assert not torch.equal(after["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"])
+    assert torch.equal(after["backbone.bn1.weight"], before["backbone.bn1.weight"])
+    assert torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
+
+
+def test_train_all_also_trains_the_norms_weights():
+    network = make("resnet18", freeze={"depth": 1.0, "bn": "train_all"})
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert "backbone.bn1.weight" in trainable
+    assert "backbone.conv1.weight" not in trainable
+    assert "backbone.layer1.0.downsample" not in trainable
+
+
+def test_a_frozen_batch_norm_of_one_dimension_rests_too():
+    network = make("levit_128s", size=224, freeze={"depth": 1.0})
+    norms = [m for m in network.backbone.train().modules() if isinstance(m, nn.BatchNorm1d)]
+    network.train()
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
+def test_an_image_size_the_backbone_cannot_take_is_one_clear_line():
+    with pytest.raises(UserError, match="data.image_size: this backbone cannot take images of 64 pixels") as caught:
+        make("levit_128s")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_head_starts_at_zero_logits_and_its_dropout_works_when_all_is_frozen():
+    network = make("resnet18", freeze={"depth": 1.0}, model={"name": "resnet18", "weights": "random", "dropout": 0.5})
+    network.train()
+    assert network.head[0].training
+    assert torch.equal(network(torch.randn(2, 3, 64, 64)), torch.zeros(2, 3))
+
+
+def test_the_same_seed_gives_the_same_start_whatever_was_drawn_before():
+    first = make("resnet18", seed=3)
+    torch.randn(100)
+    second = make("resnet18", seed=3)
+    other = make("resnet18", seed=4)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+    assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
+
+
+def test_grey_and_many_channel_inputs_are_taken():
+    for channels in (1, 5):
+        spec = InputSpec(
+            size=64, mean=(0.5,) * channels, std=(0.5,) * channels, interpolation="bicubic", crop_share=1.0
+        )
+        config = TrialConfig.model_validate({"model": {"name": "resnet18", "weights": "random"}})
+        network = create_network(config, spec=spec, num_classes=2)
+        assert network(torch.randn(2, channels, 64, 64)).shape == (2, 2)
