@@ -148,7 +148,7 @@ class Conductor:
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:
             self.ledger.aim(trial.number, target=until)
-        return Leg(trial.number, self.space.decode(trial.params), trial.last_epoch, until)
+        return Leg(trial.number, self.space.decoded(trial.params), trial.last_epoch, until)
 
     def _epoch(self, number: int, *, result: Mapping[str, Any]) -> Decision:
         epoch = int(result["epoch"])

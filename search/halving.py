@@ -6,6 +6,7 @@ describes: a trial that reaches a rung waits there until it is among the best 1/
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from search.trials import Trial
@@ -115,7 +116,7 @@ def _judged(trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halving)
     if rule.mode == "stop":
         return verdict(trials, number=waiting[0].number, rule=rule) if waiting else None
     levels = rule.rungs
-    for rung, following in reversed(list(zip(levels, levels[1:], strict=False))):
+    for rung, following in reversed(list(pairwise(levels))):
         ranked = _ranked(trials, rung=rung, rule=rule)
         here = {trial.number for trial in waiting if trial.last_epoch == rung}
         for number in ranked[: len(ranked) // rule.reduction]:

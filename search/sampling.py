@@ -68,7 +68,7 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     seed = derive(rule.seed, "proposal", number) % 2**32
     tried = [dict(trial.params) for trial in trials]
     if number < len(rule.try_first):
-        recipe = space.encode(rule.try_first[number])
+        recipe = space.encoded(rule.try_first[number])
         return _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
     rung = model_rung(trials, num_dimensions=len(space.dimensions), rule=rule)
     is_random_turn = random.Random(seed).random() < rule.random_share
@@ -97,7 +97,7 @@ def _reached(trial: Trial, rung: int) -> bool:
 
 
 def _fitted_study(trials: Sequence[Trial], *, space: Space, rung: int, rule: Sampling, seed: int) -> optuna.Study:
-    """A study in memory that holds the values at one rung, running trials without theirs, and failed ones at the worst."""
+    """A study in memory of the values at one rung; failed trials count as the worst, running ones as yet unknown."""
     values = {trial.number: trial.best(rule.metric, until=rung) for trial in trials if _reached(trial, rung)}
     known = [value for value in values.values() if value is not None]
     worst = min(known) if DIRECTIONS[rule.metric] == "maximize" else max(known)
@@ -138,7 +138,7 @@ def _draw(study: optuna.Study, space: Space, origin: str) -> Proposal:
 class _quiet(warnings.catch_warnings):  # noqa: N801
     """No words from Optuna about experimental arguments."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
         optuna.logging.set_verbosity(optuna.logging.WARNING)

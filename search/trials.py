@@ -24,8 +24,9 @@ class EpochRecord:
 class Trial:
     """One configuration with all that has happened to it.
 
-    ``params`` are the searched values by dotted path as Optuna stores them, only the active ones; ``target`` is the epoch it was last
-    asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended.
+    ``params`` are the searched values by dotted path as Optuna stores them, only the active ones; ``target`` is the
+    epoch it was last asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason``
+    why it ended.
     """
 
     number: int

@@ -96,7 +96,7 @@ class OptimizerConfig(Section):
         1.0,
         gt=0,
         le=1,
-        description="Factor from one unit to the one below it: unit i of n, from 0, has lr·backbone_multiplier·layer_decay^(n-i).",
+        description="Factor from one unit to the one below: unit i of n, from 0, has lr·backbone_multiplier·layer_decay^(n-i).",
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1, description="Decoupled (AdamW) or L2 (SGD); never on norms and biases."
@@ -119,7 +119,7 @@ class TrainConfig(Section):
     """How long and in what numerics."""
 
     epochs: int = Field(10, ge=1, le=1000, description="Length of the full training, epochs.")
-    batch_size: int = Field(32, ge=1, le=4096, description="Images per forward pass.")
+    batch_size: int = Field(32, ge=2, le=4096, description="Images per forward pass.")
     accumulate: int = Field(
         1, ge=1, le=256, description="Forward passes per update: effective batch = batch_size × accumulate."
     )

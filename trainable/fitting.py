@@ -15,7 +15,7 @@ from torch import Tensor
 from trainable.augment.mixing import mix
 from trainable.checkpoint import Counters, load_checkpoint, save_checkpoint
 from trainable.config import TrialConfig
-from trainable.data.batches import Batch, evaluation_batches, normalise, num_batches, train_batches
+from trainable.data.batches import Batch, Loader, evaluation_loader, normalise, num_batches, train_loader
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
 from trainable.errors import UserError
@@ -53,8 +53,9 @@ class Epoch:
 def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Epoch, None, str]:
     """Train as configured and yield every epoch; to stop, ask for no more.
 
-    The generator returns why training ended. Resuming from the checkpoint of any epoch gives the rest of the unbroken run, bit for bit on a CPU. Raises
-    UserError for data or weights that cannot be used, DivergedError when the loss is no longer finite.
+    The generator returns why training ended. Resuming from the checkpoint of any epoch gives the rest of the unbroken
+    run, bit for bit on a CPU. Raises UserError for data or weights that cannot be used, DivergedError when the loss is
+    no longer finite.
     """
     device = pick_device(config)
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
@@ -93,7 +94,7 @@ def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Ev
 def _start(config: TrialConfig, *, pack: Pack, spec: InputSpec, device: torch.device) -> "_Run":
     network = create_network(config, spec=spec, num_classes=len(pack.classes)).to(device)
     if config.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     counts = torch.tensor([pack.counts()["train"][name] for name in pack.classes])
     weights = class_weights(counts, config=config.loss).to(device)
     return _Run(
@@ -122,6 +123,7 @@ class _Run:
     scaler: torch.amp.GradScaler
     epoch: int = 0
     history: dict[int, float] = field(default_factory=dict)
+    loaders: dict[str, Loader] = field(default_factory=dict)
 
     def restore(self, folder: Path) -> None:
         counters = load_checkpoint(folder, network=self.network, optimizer=self.optimizer)
@@ -157,13 +159,10 @@ class _Run:
         return Epoch(self.epoch, metrics, evaluation, self.ended(), lambda folder: self._save(folder, results))
 
     def evaluate(self, split: str) -> Evaluation:
-        batches = evaluation_batches(
-            self.pack,
-            split,
-            spec=self.spec,
-            batch_size=self.config.train.batch_size,
-            workers=self.config.data.workers,
-        )
+        if split not in self.loaders:
+            size, workers = self.config.train.batch_size, self.config.data.workers
+            self.loaders[split] = evaluation_loader(self.pack, split, spec=self.spec, batch_size=size, workers=workers)
+        batches = self.loaders[split].epoch(self.epoch)
         on_device = ((self._images(batch), batch.labels.to(self.device)) for batch in batches)
         return evaluate(self.network, batches=on_device, classes=self.pack.classes, autocast=self._autocast())
 
@@ -197,17 +196,17 @@ class _Run:
     def _prepared(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the epoch on the device: normalised images, labels or mixed targets."""
         config = self.config
-        batches = train_batches(
-            self.pack,
-            augment=config.augment,
-            spec=self.spec,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            epoch=self.epoch,
-            workers=config.data.workers,
-            pin=self.device.type == "cuda",
-        )
-        for index, batch in enumerate(batches):
+        if "train" not in self.loaders:
+            self.loaders["train"] = train_loader(
+                self.pack,
+                augment=config.augment,
+                spec=self.spec,
+                batch_size=config.train.batch_size,
+                seed=config.seed,
+                workers=config.data.workers,
+                pin=self.device.type == "cuda",
+            )
+        for index, batch in enumerate(self.loaders["train"].epoch(self.epoch)):
             yield mix(
                 self._images(batch),
                 batch.labels.to(self.device),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -107,8 +108,12 @@ def evaluation_batches(
 
 
 def num_batches(num_images: int, *, batch_size: int) -> int:
-    """Batches an epoch has, the short one counted."""
-    return -(-num_images // batch_size)
+    """Batches an epoch has, the short one counted.
+
+    A single image left over joins the batch before it: batch norm cannot train on one.
+    """
+    whole, rest = divmod(num_images, batch_size)
+    return max(1, whole) if rest <= 1 else whole + 1
 
 
 def normalise(images: Tensor, spec: InputSpec) -> Tensor:
@@ -157,8 +162,8 @@ class _Requests:
 
     def __iter__(self) -> Iterator[tuple[int, Rows]]:
         epoch, rows = self.epoch, self.rows_of(self.epoch)
-        starts = range(0, len(rows), self.batch_size)
-        return iter([(epoch, rows[start : start + self.batch_size]) for start in starts])
+        bounds = [index * self.batch_size for index in range(len(self))] + [len(rows)]
+        return iter([(epoch, rows[start:end]) for start, end in pairwise(bounds)])
 
     def __len__(self) -> int:
         return num_batches(len(self.rows_of(self.epoch)), batch_size=self.batch_size)

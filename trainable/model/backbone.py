@@ -1,7 +1,7 @@
 """The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -41,7 +41,7 @@ def create_backbone(config: ModelConfig, *, spec: InputSpec, generator_seed: int
         backbone = _build(config, channels=len(spec.mean))
     plan = make_plan(backbone)
     backbone.reset_classifier(0)  # type: ignore[operator]
-    if hasattr(backbone, "set_input_size") and backbone.pretrained_cfg["input_size"][-1] != spec.size:
+    if hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size:
         _set_input_size(backbone, name=config.name, size=spec.size)
     return backbone, plan
 
@@ -50,6 +50,11 @@ def plan_of(name: str) -> LayerPlan:
     """The plan of an architecture, without its weights."""
     _check_name(name)
     return make_plan(_on_meta(name))
+
+
+def _pretrained_cfg(backbone: nn.Module) -> dict[str, Any]:
+    """Timm's record of how the architecture was pretrained."""
+    return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
 def _build(config: ModelConfig, *, channels: int) -> nn.Module:
@@ -61,14 +66,14 @@ def _build(config: ModelConfig, *, channels: int) -> nn.Module:
     backbone = _create(config.name, options=options)
     if config.weights != "random":
         _check_package(config)
-        cfg = backbone.pretrained_cfg
+        cfg = _pretrained_cfg(backbone)
         load_weights(backbone, source=config.weights, classifier=cfg["classifier"], first_conv=cfg["first_conv"])
     return backbone
 
 
 def _from_hub(name: str, *, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        return cast(nn.Module, timm.create_model(name, pretrained=True, **options))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -79,7 +84,7 @@ def _from_hub(name: str, *, options: dict[str, Any]) -> nn.Module:
 
 def _create(name: str, *, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=False, **options)
+        return cast(nn.Module, timm.create_model(name, pretrained=False, **options))
     except TypeError as error:
         raise UserError(f"model.drop_path: {name!r} takes no stochastic depth; set it to 0 ({error})") from error
 
@@ -108,7 +113,7 @@ def _set_input_size(backbone: nn.Module, *, name: str, size: int) -> None:
 def _on_meta(name: str) -> nn.Module:
     _check_name(name)
     with torch.device("meta"):
-        return timm.create_model(name)
+        return cast(nn.Module, timm.create_model(name))
 
 
 def _per_channel(values: tuple[float, ...], *, channels: int) -> tuple[float, ...]:

