@@ -159,7 +159,7 @@ def _check_bad_images(
     if bad and config.on_bad_image == "error":
         first = ", ".join(f"{row.sample.name!r} ({error})" for row, error in bad[:3])
         more = ", …" if len(bad) > 3 else ""
-        raise UserError(f"data.path: {len(bad)} bad images: {first}{more}; `data.on_bad_image: skip` leaves them out")
+        raise UserError(f"data.path: bad images ({len(bad)}): {first}{more}; `data.on_bad_image: skip` leaves them out")
     left_out = {id(row) for row, _ in bad}
     present = {(row.split, row.sample.label) for row in rows if id(row) not in left_out}
     for split in SPLITS:

@@ -94,6 +94,5 @@ def _check_groups(source: Source) -> None:
     straddling = sorted(group for group, found in splits.items() if len(found) > 1)
     if straddling:
         where = " and ".join(split for split in SPLITS if split in splits[straddling[0]])
-        raise UserError(
-            f"data.group_column: {len(straddling)} groups are in several splits: {straddling[0]!r} in {where}"
-        )
+        number = len(straddling)
+        raise UserError(f"data.group_column: group {straddling[0]!r} is in {where}; groups in several splits: {number}")

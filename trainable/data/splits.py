@@ -13,10 +13,10 @@ def cut_splits(
     """The split of every image: the given one where it is val or test, else a seeded, stratified cut of whole groups.
 
     ``shares`` holds what of a class goes to each split that is to be cut; the rest of it is train. A group belongs to
-    the class of most of its images. Inside a class the groups stand in the order of a hash of (seed, group); one after
-    the other they are taken into a split while they bring it nearer to its share, the smallest one where none does, so
-    that a class has at least one group everywhere. The order of the images makes no difference. Raises UserError where
-    a class has fewer groups than there are splits.
+    the class of most of its images, of equals the rarer one. Inside a class the groups stand in the order of a hash of
+    (seed, group); one after the other they are taken into a split while they bring it nearer to its share, the smallest
+    one where none does, so that a class has at least one group everywhere. The order of the images makes no difference.
+    Raises UserError where a class has fewer groups than there are splits.
     """
     if not shares:
         return [str(split) for split in given]
@@ -27,8 +27,8 @@ def cut_splits(
         sizes = by_class.get(label, {})
         if len(sizes) <= len(shares):
             raise UserError(
-                f"data.path: class {label!r} has {len(sizes)} separate images or groups, "
-                f"a split into {len(shares) + 1} parts needs {len(shares) + 1}"
+                f"data.path: class {label!r} has {len(sizes)} different images or groups of its own, "
+                f"train, {' and '.join(shares)} need {len(shares) + 1}"
             )
         chosen |= _cut_class(sizes, shares=shares, seed=seed)
     return [
@@ -39,12 +39,13 @@ def cut_splits(
 
 def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
     """For every class the groups that are its own, with their numbers of images."""
+    totals = Counter(label for label, _ in images)
     members: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group in images:
         members[group][label] += 1
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for group, counts in members.items():
-        majority = min(counts, key=lambda label: (-counts[label], label))
+        majority = min(counts, key=lambda label: (-counts[label], totals[label], label))
         found[majority][group] = counts.total()
     return found
 

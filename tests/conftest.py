@@ -1,0 +1,67 @@
+"""Small real image data sets for every test."""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainable.data.input_spec import InputSpec
+
+DrawImage = Callable[..., Path]
+DrawFolder = Callable[[Mapping[str, int]], Path]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> str:
+    """A cache folder that no other test shares."""
+    return str(tmp_path / "cache")
+
+
+@pytest.fixture
+def spec() -> InputSpec:
+    """16 pixels cut from the middle of 18."""
+    return InputSpec(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 0.875)
+
+
+@pytest.fixture(scope="session")
+def cells() -> list[Path]:
+    """Real photographs of solar cells, 300×300 grey PNG: the first 40 of the elpv-dataset package."""
+    found = find_spec("elpv_dataset")
+    assert found is not None
+    assert found.origin is not None
+    return sorted((Path(found.origin).parent / "data" / "images").glob("*.png"))[:40]
+
+
+@pytest.fixture(scope="session")
+def draw_image() -> DrawImage:
+    """Writes an image of noise around a colour; another ``number`` gives another image."""
+
+    def draw(path: Path, *, number: int, size: tuple[int, int] = (24, 20)) -> Path:
+        generator = np.random.default_rng(number)
+        colour = generator.integers(40, 215, 3)
+        pixels = np.clip(colour + generator.integers(-30, 30, (size[1], size[0], 3)), 0, 255).astype(np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return draw
+
+
+@pytest.fixture
+def draw_folder(tmp_path: Path, draw_image: DrawImage) -> DrawFolder:
+    """Makes an image folder: ``{"train/a": 3, …}`` says how many images a folder has, each another one."""
+
+    def draw(counts: Mapping[str, int]) -> Path:
+        root = tmp_path / "images"
+        number = 0
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                draw_image(root / folder / f"{index}.png", number=number)
+                number += 1
+        return root
+
+    return draw
