@@ -48,9 +48,9 @@ def test_grey_images_feed_one_or_three_channels():
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_is_scaled_to_eight(kind):
     wide = np.full((8, 8), 65535, np.uint16)
-    wide[0, :4] = [0, 257, 25700, 32768]
+    wide[0, :5] = [0, 200, 257, 25700, 32768]
     pixels = decode(encoded(Image.fromarray(wide), kind), channels=1, **SETTINGS)
-    assert pixels[0, :4, 0].tolist() == [0, 1, 100, 128]
+    assert pixels[0, :5, 0].tolist() == [0, 1, 1, 100, 128]
     assert (pixels[1:] == 255).all()
 
 

@@ -69,9 +69,10 @@ def test_hidden_files_are_ignored_while_nested_and_linked_folders_are_followed(d
     draw_image(root / ".cache" / "0.png", number=92)
     (root / "dog" / "notes.txt").write_text("no image")
     draw_image(tmp_path / "elsewhere" / "bird.png", number=93)
-    (root / "bird").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    for link in (root / "bird", root / "dog" / "more"):
+        link.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     names = [name for name, _, _ in rows(read_source(DataConfig(path=str(root))))]
-    assert names == ["bird/bird.png", "cat/deep/deeper/0.png", "dog/0.png"]
+    assert names == ["bird/bird.png", "cat/deep/deeper/0.png", "dog/0.png", "dog/more/bird.png"]
 
 
 def test_a_sample_reads_the_bytes_of_its_own_file(draw_folder):
