@@ -10,12 +10,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 
-def explain(error: ValidationError, *, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """One line for each mistake: dotted path, what was given, what would be right, the nearest good name."""
-    lines: list[str] = []
+def explain(error: ValidationError, *, model: type[BaseModel]) -> list[str]:
+    """One line for each mistaken path: the path, what was given, what would be right, the nearest good name."""
+    lines: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
-        lines += [line for line in _explain_one(detail, model=model, prefix=prefix) if line not in lines]
-    return lines
+        path, section, field = _locate(detail["loc"], model)
+        lines.setdefault(path, _explain_one(detail, path=path, section=section, field=field))
+    return [line for of_path in lines.values() for line in of_path]
 
 
 def leaf_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -31,8 +32,10 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo | None) -> str:
     """What a field takes, as the end of "must be …"."""
+    if field is None:
+        return "left out"
     if field.examples:
         return f"text such as {shown(field.examples[0])}"
     return _allowed_type(field.annotation, tuple(field.metadata))
@@ -69,47 +72,42 @@ def _walk(model: type[BaseModel], *, prefix: str) -> Iterator[tuple[str, FieldIn
             yield from _walk(section, prefix=f"{prefix}{name}.")
 
 
-def _explain_one(detail: Mapping[str, Any], *, model: type[BaseModel], prefix: str) -> list[str]:
-    kind = detail["type"]
-    if kind == "value_error":
-        where = ".".join(str(part) for part in detail["loc"])
-        return [f"{where}: {line}" if where else line for line in str(detail["ctx"]["error"]).splitlines()]
-    path, section, field = _locate(detail["loc"], model)
-    where = prefix + path
-    if kind == "extra_forbidden":
-        return [f"{where}: unknown key{did_you_mean(path.rpartition('.')[2], section.model_fields)}"]
-    if kind == "missing" and field is not None:
-        return [f"{where}: missing, must be {allowed(field)}"]
-    if field is None or section_of(field) is not None:
-        inner = section if field is None else section_of(field) or section
-        return [
-            f"{where or 'file'}: got {shown(detail['input'])}, must be a section with {', '.join(inner.model_fields)}"
-        ]
-    hint = _nearest_option(detail["input"], field)
-    return [f"{where}: got {shown(detail['input'])}, must be {allowed(field)}{hint}"]
-
-
 def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, type[BaseModel], FieldInfo | None]:
     """The dotted path of an error, the section it lies in and the field, where there is one.
 
-    What pydantic appends below a plain value (a union's branch, a list's index) is dropped but for indices.
+    What pydantic appends below a plain value, a union's branch or a list's index, is left out.
     """
     names: list[str] = []
     section, field = model, None
     for part in loc:
         inner = section if field is None else section_of(field)
         if inner is None:
-            names += [str(part)] if isinstance(part, int) else []
-            continue
-        section = inner
-        field = section.model_fields.get(str(part))
-        names.append(str(part))
-        if field is None:
             break
+        section, field = inner, inner.model_fields.get(str(part))
+        names.append(str(part))
     return ".".join(names), section, field
 
 
-def _nearest_option(value: object, field: FieldInfo) -> str:
+def _explain_one(
+    detail: Mapping[str, Any], *, path: str, section: type[BaseModel], field: FieldInfo | None
+) -> list[str]:
+    given, kind = shown(detail["input"]), detail["type"]
+    if kind == "value_error":
+        leaf = field is not None and section_of(field) is None
+        joint = ": " if leaf else "." if path else ""
+        return [f"{path}{joint}{line}" for line in str(detail["ctx"]["error"]).splitlines()]
+    if kind == "extra_forbidden":
+        return [f"{path}: unknown key{did_you_mean(path.rpartition('.')[2], section.model_fields)}"]
+    inner = section if field is None else section_of(field)
+    wanted = f"a section with {', '.join(inner.model_fields)}" if inner is not None else allowed(field)
+    if kind == "missing":
+        return [f"{path}: missing, must be {wanted}"]
+    return [f"{path or 'file'}: got {given}, must be {wanted}{_nearest_option(detail['input'], field)}"]
+
+
+def _nearest_option(value: object, field: FieldInfo | None) -> str:
+    if field is None:
+        return ""
     options = [option for option in _literals(field.annotation) if isinstance(option, str)]
     near = get_close_matches(value, options, n=1) if isinstance(value, str) else []
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,269 @@
+"""One search said completely: every field with its unit, range and effect."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from search.dimension import Dimension, parse_dimension
+from search.paths import SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
+from search.space import Space, make_space
+from search.trials import Value
+from search.validation import shown
+from trainable.config import MetricName, TrialConfig
+from trainable.errors import UserError
+
+NO_EFFECT_ON_RESULTS = frozenset({"data.cache", "data.workers"})
+
+
+class Section(BaseModel):
+    """A frozen part of the space file; unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class BudgetSection(Section):
+    """When no new trial is begun any more; what is at work is finished."""
+
+    gpu_hours: float | None = Field(
+        None, gt=0, description="Hours of work summed over trials, each weighed by its share of a GPU (whole on a CPU)."
+    )
+    epochs: int | None = Field(None, ge=1, description="Epochs summed over all trials.")
+
+
+class SearchSection(Section):
+    """What the search is called, what it is after, how much it may spend."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        examples=["resnet-1"],
+        description="Name of the search, its folder and the Optuna study: letters, digits, `.`, `_`, `-`.",
+    )
+    metric: MetricName = Field("val/balanced_accuracy", description="What trials are compared by.")
+    trials: int = Field(ge=1, description="Most configurations begun; raise it to go on with a finished search.")
+    seed: int = Field(0, ge=0, description="Seed of the sampler and of every trial.")
+    budget: BudgetSection = BudgetSection()
+    folder: str = Field("searches", description="Folder of all searches; this one writes to `folder/name` only.")
+    storage: str | None = Field(
+        None,
+        pattern=r"^postgresql(\+\w+)?://\S+$",
+        examples=["postgresql://user@host/database"],
+        description="Database of the ledger; without it a journal file in the search's folder.",
+    )
+    max_failures: int = Field(
+        3, ge=0, description="How often one trial is begun again after its worker was lost, before it counts as FAILED."
+    )
+
+
+class SamplerSection(Section):
+    """Who proposes configurations."""
+
+    name: Literal["tpe", "random", "gp"] = Field("tpe", description="Model of good values; `random` has none.")
+    random_share: float = Field(
+        0.2, ge=0, le=1, description="Share of the proposals drawn at random all the same (BOHB, Falkner et al. 2018)."
+    )
+    startup: int | None = Field(
+        None, ge=1, description="Results at a rung before the model is asked; without it the number of paths + 3."
+    )
+
+
+class SchedulerSection(Section):
+    """How long trials are trained, who goes on."""
+
+    name: Literal["asha", "none"] = Field(
+        "asha", description="Successive halving (Li et al. 2020), or every trial to the end."
+    )
+    mode: Literal["promote", "stop"] = Field(
+        "promote",
+        description="A trial waits at its rung until it is among the best there, or is stopped there if it is not.",
+    )
+    min_epochs: int = Field(3, ge=1, le=1000, description="First rung, epochs.")
+    max_epochs: int = Field(
+        ge=1, le=1000, description="Length of the full training, epochs; every trial's train.epochs."
+    )
+    reduction: int = Field(3, ge=2, le=64, description="One in this many goes on; rungs are this factor apart.")
+    finalists: int = Field(1, ge=1, description="Trials trained to the end at least.")
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.name == "asha" and self.min_epochs > self.max_epochs:
+            raise ValueError(f"min_epochs: {self.min_epochs} is above max_epochs: {self.max_epochs}")
+        return self
+
+
+class ResourcesSection(Section):
+    """What one trial occupies."""
+
+    cpu: float = Field(1, gt=0, description="CPU cores for each trial.")
+    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        0, description="GPUs for each trial: a share up to 1, or a whole number; `auto` measures it; 0 is none."
+    )
+    concurrency: int | None = Field(None, ge=1, description="Most trials at work at once; without it what fits.")
+
+    @field_validator("gpu")
+    @classmethod
+    def _share_or_whole(cls, gpu: float | str) -> float | str:
+        if not isinstance(gpu, str) and gpu > 1 and gpu != int(gpu):
+            raise ValueError(f"got {gpu}, must be a share from 0 to 1, a whole number, or auto")
+        return gpu
+
+
+class TrackingSection(Section):
+    """Where MLflow shows the search."""
+
+    uri: str = Field("sqlite:///mlflow.db", min_length=1, description="MLflow tracking address.")
+    experiment: str | None = Field(None, description="MLflow experiment; without it the search's name.")
+
+
+class PromoteSection(Section):
+    """What the best trial becomes, if it is good enough; read by `search promote`."""
+
+    model: str = Field(min_length=1, description="Name in MLflow's model registry.")
+    alias: str = Field("champion", min_length=1, description="Alias that moves to the better model.")
+    better_by: float = Field(0.0, ge=0, description="Least gain over the present holder, in units of search.metric.")
+
+
+class SearchSpec(Section):
+    """A whole space file, checked: every value that can be drawn is one its field takes.
+
+    ``base`` is kept by dotted path, however it was written. Raises pydantic's ValidationError with all mistakes.
+    """
+
+    search: SearchSection
+    sampler: SamplerSection = SamplerSection()
+    scheduler: SchedulerSection
+    resources: ResourcesSection = ResourcesSection()
+    tracking: TrackingSection = TrackingSection()
+    baselines: list[Literal["linear_probe"]] = Field([], description="Trained for comparison beside the search.")
+    base: dict[str, Any] = Field({}, description="Fixed values of TrialConfig, in sections or by dotted path.")
+    vary: dict[str, Any] = Field({}, description="Searched values by dotted path; forms in search/dimension.py.")
+    try_first: list[dict[str, Any]] = Field([], description="Recipes evaluated before the sampler is asked.")
+    promote: PromoteSection | None = None
+
+    @field_validator("base")
+    @classmethod
+    def _by_dotted_path(cls, base: dict[str, Any]) -> dict[str, Any]:
+        return flatten(base)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        for step in (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems):
+            problems = step()
+            if problems:
+                raise ValueError("\n".join(problems))
+        return self
+
+    @cached_property
+    def space(self) -> Space:
+        """The searched values."""
+        fixed = defaults() | self.base
+        dimensions = {path: parse_dimension(raw, where=f"vary.{path}") for path, raw in self.vary.items()}
+        return make_space({path: _with_fixed(path, one, fixed, dimensions) for path, one in dimensions.items()})
+
+    def trial_config(self, params: Mapping[str, Value]) -> dict[str, Any]:
+        """The nested configuration of a trial with these values: what TrialConfig takes."""
+        return nest(self._flat_config(params))
+
+    def validated(self, params: Mapping[str, Value]) -> TrialConfig:
+        """The configuration of a trial with these values."""
+        return TrialConfig.model_validate(self.trial_config(params), strict=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
+
+        Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
+        resources, tracking, promote, baselines, and of the base what has no effect on results (data.cache,
+        data.workers).
+        """
+        own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
+        for name in ("sampler", "scheduler"):
+            own |= {f"{name}.{key}": value for key, value in getattr(self, name).model_dump().items()}
+        settled = NO_EFFECT_ON_RESULTS | SET_BY_SEARCH.keys()
+        fixed = {f"base.{path}": value for path, value in (defaults() | self.base).items() if path not in settled}
+        searched = {f"vary.{path}": dimension for path, dimension in self.space.plain().items()}
+        recipes = [dict(sorted(recipe.items())) for recipe in self.try_first]
+        identity: dict[str, Any] = _canonical(own | fixed | searched | {"try_first": recipes})
+        return identity
+
+    def content_hash(self) -> str:
+        """Hex digest of the identity: equal for equal searches, however they are written."""
+        return hashlib.sha256(json.dumps(self.identity()).encode()).hexdigest()[:16]
+
+    def _flat_config(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        of_search: dict[str, Value] = {
+            "seed": self.search.seed,
+            "train.epochs": self.scheduler.max_epochs,
+            "train.metric": self.search.metric,
+        }
+        return {**self.base, **params, **of_search}
+
+    def _base_problems(self) -> list[str]:
+        refused = [f"base.{path}: {problem}" for path in self.base if (problem := problem_of_path(path))]
+        return refused or [f"base.{line}" for line in config_problems(self._flat_config({}))]
+
+    def _dimension_problems(self) -> list[str]:
+        problems = []
+        for path, raw in self.vary.items():
+            problem = problem_of_path(path) or ("is also in base; give it once" if path in self.base else None)
+            if problem:
+                problems.append(f"vary.{path}: {problem}")
+                continue
+            try:
+                parse_dimension(raw, where=f"vary.{path}")
+            except UserError as error:
+                problems.append(str(error))
+        return problems
+
+    def _bound_problems(self) -> list[str]:
+        try:
+            dimensions = self.space.dimensions
+        except UserError as error:
+            return [str(error)]
+        problems = []
+        for path, dimension in dimensions.items():
+            for value in dimension.extremes:
+                problems += [f"vary.{line}" for line in config_problems(self._flat_config({path: value}))]
+        return list(dict.fromkeys(problems))
+
+    def _recipe_problems(self) -> list[str]:
+        recipes = enumerate(self.try_first)
+        return [f"try_first.{index}.{line}" for index, recipe in recipes for line in self.space.problems(recipe)]
+
+
+def difference(old: SearchSpec, new: SearchSpec) -> list[str]:
+    """One line for each path of the identity that is not the same in both: ``path: old -> new``."""
+    before, after = old.identity(), new.identity()
+    paths = [path for path in sorted({*before, *after}) if before.get(path, ...) != after.get(path, ...)]
+    return [f"{path}: {_shown_or_absent(before, path)} -> {_shown_or_absent(after, path)}" for path in paths]
+
+
+def _with_fixed(path: str, dimension: Dimension, fixed: Mapping[str, Value], varied: Mapping[str, Any]) -> Dimension:
+    """The dimension with only those conditions that are on searched values. Raises UserError for one that never holds."""
+    when = {}
+    for owner, values in dimension.when.items():
+        where = f"vary.{path}.when.{owner}"
+        problem = problem_of_path(owner)
+        if problem:
+            raise UserError(f"{where}: {problem}")
+        if owner in varied:
+            when[owner] = values
+        elif fixed[owner] not in values:
+            raise UserError(f"{where}: can never hold, {owner} is {shown(fixed[owner])} and not varied")
+    return replace(dimension, when=when)
+
+
+def _canonical(value: Any) -> Any:
+    """Plain data with sorted keys, where 1.0 is written as 1: equal data have equal JSON."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_canonical(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shown_or_absent(identity: Mapping[str, Any], path: str) -> str:
+    return shown(identity[path]) if path in identity else "absent"
