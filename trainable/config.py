@@ -4,11 +4,13 @@ A dotted path into :class:`TrialConfig` (``optimizer.lr``) is the name of a valu
 in MLflow, in messages.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MetricName = Literal["val/accuracy", "val/balanced_accuracy", "val/macro_f1", "val/loss", "val/ece"]
+
+Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 
 class Section(BaseModel):
@@ -73,7 +75,7 @@ class ModelConfig(Section):
 class FreezeConfig(Section):
     """Which layers stay as they were pretrained."""
 
-    depth: float | str | list[str] = Field(
+    depth: Annotated[float, Field(ge=0, le=1)] | Stage | list[Stage] = Field(
         0.0,
         description="Share of the units frozen from the input on (0 none, 1 all but the head); or the last frozen stage "
         "(`stem`, `stage1`…`stage4`); or the list of the trainable stages, everything else frozen.",
