@@ -22,7 +22,7 @@ from search.sampling import Sampling, propose
 from search.space import Space
 from search.trials import Trial, Value
 
-LOST_WORKERS_BEFORE_FAILED = 3
+LOST_WORKERS_BEFORE_HOPELESS = 3
 Decision = Literal["go on", "stop"]
 
 
@@ -38,12 +38,15 @@ class Leg:
 
 @dataclass(frozen=True)
 class Limits:
-    """When no more is begun: trials in all, epochs in all, GPU-hours in all; ``gpus`` is one trial's share."""
+    """When no more is begun: trials in all, epochs in all, GPU-hours in all.
+
+    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker.
+    """
 
     trials: int
     epochs: int | None = None
     gpu_hours: float | None = None
-    gpus: float = 0.0
+    gpus: float = 1.0
     max_failures: int = 3
 
 
@@ -120,7 +123,7 @@ class Conductor:
             return
         if self.ledger.trial(number).state == "RUNNING":
             attempts = self.ledger.count_attempt(number)
-            if attempts >= LOST_WORKERS_BEFORE_FAILED:
+            if attempts > self.limits.max_failures:
                 self._end(number, state="FAILED", reason=f"failed {attempts} times: {error}")
             self._stop_if_hopeless(error)
 
@@ -180,7 +183,9 @@ class Conductor:
     def _stop_if_hopeless(self, error: str) -> None:
         """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""
         trials = self.ledger.trials()
-        if sum(trial.attempts for trial in trials) >= self.limits.max_failures and not any(t.epochs for t in trials):
+        if sum(trial.attempts for trial in trials) >= LOST_WORKERS_BEFORE_HOPELESS and not any(
+            t.epochs for t in trials
+        ):
             self.stopping = f"every trial fails: {error}"
 
     def _end(self, number: int, *, state: Literal["COMPLETE", "PRUNED", "FAILED"], reason: str) -> None:

@@ -158,6 +158,7 @@ def mend_journal(path: Path) -> None:
 
 
 def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     try:

@@ -73,7 +73,8 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     rung = model_rung(trials, num_dimensions=len(space.dimensions), rule=rule)
     is_random_turn = random.Random(seed).random() < rule.random_share
     if rule.sampler != "random" and rung is not None and not is_random_turn:
-        proposal = _draw(_fitted_study(trials, space=space, rung=rung, rule=rule, seed=seed), space, rule.sampler)
+        study = rung_study(trials, space=space, rung=rung, metric=rule.metric, sampler=SAMPLERS[rule.sampler](seed))
+        proposal = _draw(study, space, rule.sampler)
         if proposal.encoded not in tried:
             return proposal
     for attempt in range(DRAWS_BEFORE_EXHAUSTED):
@@ -96,11 +97,13 @@ def _reached(trial: Trial, rung: int) -> bool:
     return (trial.last_epoch >= rung or trial.state == "COMPLETE") and bool(trial.epochs)
 
 
-def _fitted_study(trials: Sequence[Trial], *, space: Space, rung: int, rule: Sampling, seed: int) -> optuna.Study:
+def rung_study(
+    trials: Sequence[Trial], *, space: Space, rung: int, metric: str, sampler: BaseSampler | None = None
+) -> optuna.Study:
     """A study in memory of the values at one rung; failed trials count as the worst, running ones as yet unknown."""
-    values = {trial.number: trial.best(rule.metric, until=rung) for trial in trials if _reached(trial, rung)}
+    values = {trial.number: trial.best(metric, until=rung) for trial in trials if _reached(trial, rung)}
     known = [value for value in values.values() if value is not None]
-    worst = min(known) if DIRECTIONS[rule.metric] == "maximize" else max(known)
+    worst = min(known) if DIRECTIONS[metric] == "maximize" else max(known)
     frozen = []
     for trial in trials:
         value = worst if trial.state == "FAILED" else values.get(trial.number)
@@ -109,8 +112,18 @@ def _fitted_study(trials: Sequence[Trial], *, space: Space, rung: int, rule: Sam
         elif trial.state == "RUNNING":
             frozen.append(_frozen(trial, space=space, state=TrialState.RUNNING, value=None))
     with _quiet():
-        study = optuna.create_study(direction=DIRECTIONS[rule.metric], sampler=SAMPLERS[rule.sampler](seed))
+        study = optuna.create_study(direction=DIRECTIONS[metric], sampler=sampler)
     study.add_trials(frozen)
+    return study
+
+
+def final_study(trials: Sequence[Trial], *, space: Space, metric: str) -> optuna.Study:
+    """A study in memory of each trial's best value of all its epochs: for looking at, not for sampling."""
+    study = optuna.create_study(direction=DIRECTIONS[metric])
+    values = {trial.number: trial.best(metric) for trial in trials}
+    study.add_trials(
+        _frozen(trial, space=space, state=TrialState.COMPLETE, value=values[trial.number]) for trial in trials
+    )
     return study
 
 

@@ -1,6 +1,6 @@
 """Trials as plain records: what the ledger holds, every decision reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -60,3 +60,11 @@ class Trial:
     def seconds(self) -> float:
         """Seconds of work in all its recorded epochs."""
         return sum(epoch.metrics.get("usage/seconds", 0.0) for epoch in self.epochs)
+
+
+def best_trial(trials: Sequence[Trial], *, metric: str) -> Trial | None:
+    """The trial with the best value of all epochs of all trials that did not fail; the oldest of equals."""
+    candidates = {trial.number: trial for trial in trials if trial.state != "FAILED"}
+    values = {number: value for number, trial in candidates.items() if (value := trial.best(metric)) is not None}
+    number = best_epoch(values, metric=metric)
+    return None if number is None else candidates[number]

@@ -13,7 +13,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainable.errors import UserError
 from trainable.model.network import Network
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -89,11 +88,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def check_space(folder: Path, *, num_bytes: int) -> None:
-    """Raise UserError when the folder's disk cannot hold ``num_bytes`` more."""
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        raise UserError(f"{folder}: {num_bytes / 1e9:.1f} GB needed for checkpoints, {free / 1e9:.1f} GB free")
+def checkpoint_bytes(network: Network, optimizer: Optimizer) -> int:
+    """Size of the tensors that a checkpoint would hold now."""
+    tensors = [*_moving_tensors(network).values(), *_optimizer_tensors(network, optimizer).values()]
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _moving_tensors(network: Network) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainable.augment.mixing import mix
-from trainable.checkpoint import Counters, load_checkpoint, save_checkpoint
+from trainable.checkpoint import Counters, checkpoint_bytes, load_checkpoint, save_checkpoint
 from trainable.config import TrialConfig
 from trainable.data.batches import Batch, Loader, evaluation_loader, normalise, num_batches, train_loader
 from trainable.data.input_spec import InputSpec
@@ -25,7 +25,7 @@ from trainable.metrics import best_epoch
 from trainable.model.backbone import input_spec
 from trainable.model.network import Network, create_network
 from trainable.optim import create_optimizer, schedule_factor, set_rates
-from trainable.randomness import derive, seeded
+from trainable.randomness import seeded
 from trainable.step import update
 
 UPDATES_BETWEEN_LOSS_CHECKS = 16  # reading a loss makes a GPU wait
@@ -89,6 +89,43 @@ def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Ev
     run = _start(config, pack=pack, spec=spec, device=device)
     load_checkpoint(checkpoint, network=run.network, optimizer=None)
     return run.evaluate(split)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an epoch takes: ``seconds`` extrapolated from some updates, bytes of a checkpoint and of memory."""
+
+    seconds: float
+    checkpoint_bytes: int
+    peak_memory_bytes: int
+
+
+def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
+    """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
+    device = pick_device(config)
+    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
+    run = _start(config, pack=open_pack(config.data, spec), spec=spec, device=device)
+    run.epoch = 1
+    training = _seconds_each(run.losses(), count=updates)
+    evaluation = _seconds_each((run.network(images) for images, _ in run.batches("val")), count=updates)
+    size = config.train.batch_size
+    seconds = training * math.ceil(len(run.pack.indices("train")) / (size * config.train.accumulate))
+    seconds += evaluation * math.ceil(len(run.pack.indices("val")) / size)
+    return Measured(seconds, checkpoint_bytes(run.network, run.optimizer), _peak_memory_bytes(device))
+
+
+def _seconds_each(steps: Iterator[Tensor], *, count: int) -> float:
+    """Mean seconds of the steps after the first, at most ``count`` of them, each waited for."""
+    started, done = time.perf_counter(), 0
+    for index, value in enumerate(steps):
+        value.sum().item()
+        if index == 0:
+            started = time.perf_counter()
+        else:
+            done = index
+        if done == count:
+            break
+    return (time.perf_counter() - started) / max(1, done)
 
 
 def _start(config: TrialConfig, *, pack: Pack, spec: InputSpec, device: torch.device) -> "_Run":
@@ -159,37 +196,39 @@ class _Run:
         return Epoch(self.epoch, metrics, evaluation, self.ended(), lambda folder: self._save(folder, results))
 
     def evaluate(self, split: str) -> Evaluation:
+        return evaluate(self.network, batches=self.batches(split), classes=self.pack.classes, autocast=self._autocast())
+
+    def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split on the device as evaluation sees it: normalised images, labels."""
         if split not in self.loaders:
             size, workers = self.config.train.batch_size, self.config.data.workers
             self.loaders[split] = evaluation_loader(self.pack, split, spec=self.spec, batch_size=size, workers=workers)
-        batches = self.loaders[split].epoch(self.epoch)
-        on_device = ((self._images(batch), batch.labels.to(self.device)) for batch in batches)
-        return evaluate(self.network, batches=on_device, classes=self.pack.classes, autocast=self._autocast())
+        for batch in self.loaders[split].epoch(self.epoch):
+            yield self._images(batch), batch.labels.to(self.device)
+
+    def losses(self) -> Iterator[Tensor]:
+        """One pass over the training images, an update at a time; gives each update's mean loss."""
+        config = self.config
+        updates = math.ceil(self._batches_per_epoch() / config.train.accumulate)
+        self.network.train()
+        for index, batches in enumerate(_grouped(self._prepared(), size=config.train.accumulate)):
+            self._set_rates(index, updates=updates)
+            with seeded(config.seed, "dropout", self.epoch, index, device=self.device):
+                loss = update(
+                    self.network,
+                    batches=batches,
+                    optimizer=self.optimizer,
+                    loss=self.loss,
+                    scaler=self.scaler,
+                    autocast=self._autocast(),
+                    clip_norm=config.optimizer.clip_norm,
+                )
+            if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
+                self._check_finite(loss)
+            yield loss
 
     def _train(self) -> float:
-        """One pass over the training images; gives the mean loss of its updates."""
-        config, seed = self.config, self.config.seed
-        updates = math.ceil(self._batches_per_epoch() / config.train.accumulate)
-        losses: list[Tensor] = []
-        self.network.train()
-        with seeded(seed, "dropout", self.epoch, device=self.device):
-            for index, batches in enumerate(_grouped(self._prepared(), size=config.train.accumulate)):
-                self._set_rates(index, updates=updates)
-                torch.manual_seed(derive(seed, "dropout", self.epoch, index))
-                losses.append(
-                    update(
-                        self.network,
-                        batches=batches,
-                        optimizer=self.optimizer,
-                        loss=self.loss,
-                        scaler=self.scaler,
-                        autocast=self._autocast(),
-                        clip_norm=config.optimizer.clip_norm,
-                    )
-                )
-                if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
-                    self._check_finite(losses[-1])
-        mean = torch.stack(losses).double().mean()
+        mean = torch.stack(list(self.losses())).double().mean()
         self._check_finite(mean)
         return float(mean)
 

@@ -12,7 +12,7 @@ import ray
 from trainable.errors import UserError
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
-# once, no proposal ahead of a free worker. Ray: no usage report, no device hidden from a trial that asked for none.
+# once, no proposal ahead of a free worker, relative paths as the user meant them. Ray: no usage report, no GPU seen by a trial that asked for none.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -20,8 +20,9 @@ ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 # One OpenMP thread a worker until it is told otherwise: two trials with two threads each fight over two cores.
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -16,7 +16,7 @@ from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.config import TrialConfig
 from trainable.data.pack import open_pack
 from trainable.errors import UserError
-from trainable.fitting import DivergedError, Epoch, fit, pick_device, score_checkpoint
+from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, pick_device, score_checkpoint
 from trainable.metrics import best_epoch
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
@@ -132,6 +132,16 @@ def prepare(trials: list[dict[str, Any]]) -> dict[str, Any]:
             "bad_images": list(pack.bad_images),
         }
     return facts
+
+
+def measure(trial: dict[str, Any]) -> dict[str, float]:
+    """What an epoch of a trial takes: seconds, bytes of a checkpoint, peak memory."""
+    measured = measure_epoch(TrialConfig.model_validate(trial))
+    return {
+        "epoch_seconds": measured.seconds,
+        "checkpoint_bytes": float(measured.checkpoint_bytes),
+        "peak_memory_bytes": float(measured.peak_memory_bytes),
+    }
 
 
 def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[str, Any]:

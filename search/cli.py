@@ -1,0 +1,224 @@
+"""The command line: words to calls. A command's heavy modules are imported when it runs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from search.lint import lint
+from search.loading import load
+from search.spec import SearchSpec
+from trainable.errors import UserError
+
+app = typer.Typer(
+    help="Finds the best way to fine-tune a pretrained image classifier on your own data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Spaces = Annotated[list[Path], typer.Argument(help="Space files.")]
+SpaceFile = Annotated[Path, typer.Argument(help="The space file, such as spaces/resnet.yaml.")]
+Name = Annotated[str, typer.Argument(help="The search's name.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="PATH=VALUE: another value for a path of the file; repeatable.")
+]
+Data = Annotated[str | None, typer.Option("--data", help="The images: a folder, a CSV, a Parquet or Arrow file.")]
+Trials = Annotated[int | None, typer.Option("--trials", help="How many trials.")]
+NewName = Annotated[str | None, typer.Option("--name", help="The search's name.")]
+Folder = Annotated[Path, typer.Option("--folder", help="Where searches are kept.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster to join, such as auto or ray://head:10001.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
+
+
+def main() -> None:
+    """Run a command; a mistake of the user's is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"error: {error}", markup=False)
+        sys.exit(2)
+
+
+@app.command()
+def check(
+    spaces: Spaces,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check space files: every value, range and condition, and what can have no effect."""
+    found = []
+    for path in spaces:
+        spec = load(path, overrides or (), data=data, trials=trials)
+        notes = lint(spec)
+        found.append(
+            {"file": str(path), "name": spec.search.name, "values": len(spec.space.dimensions), "notes": notes}
+        )
+        if not as_json:
+            console.print(f"{path}: good, {len(spec.space.dimensions)} values varied", highlight=False)
+            for note in notes:
+                console.print(f"  note: {note}", highlight=False, markup=False)
+        if data is not None:
+            _describe_data(spec, as_json=as_json)
+    if as_json:
+        console.print_json(json.dumps(found))
+
+
+@app.command()
+def plan(
+    space: SpaceFile,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
+    from search.planning import make_plan, plan_table
+
+    result = make_plan(load(space, overrides or (), data=data, trials=trials))
+    if as_json:
+        console.print_json(json.dumps(result))
+    else:
+        console.print(plan_table(result))
+
+
+@app.command()
+def run(
+    space: SpaceFile,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    name: NewName = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole search; the same command goes on with one that was interrupted."""
+    spec = load(space, overrides or (), data=data, trials=trials, name=name)
+    for note in lint(spec):
+        errors.print(f"note: {note}", markup=False)
+    _conduct(spec, address=address, as_json=as_json)
+
+
+@app.command()
+def resume(
+    name: Name,
+    folder: Folder = Path("searches"),
+    trials: Trials = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a search that was interrupted or killed, without its file."""
+    from search.overview import stored_spec
+
+    _conduct(stored_spec(folder / name, trials=trials), address=address, as_json=as_json)
+
+
+@app.command()
+def status(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
+    """Say where a search stands."""
+    from search.overview import overview, status_table
+
+    result = overview(folder / name)
+    if as_json:
+        console.print_json(json.dumps(result))
+    else:
+        console.print(status_table(result))
+
+
+@app.command("list")
+def list_searches(folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
+    """List the searches of a folder."""
+    from search.overview import list_table, overviews
+
+    result = overviews(folder)
+    if as_json:
+        console.print_json(json.dumps(result))
+    else:
+        console.print(list_table(result))
+
+
+@app.command()
+def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
+    """Print the leaderboard and write the search's page, report.html."""
+    from search.report import print_report, report_data, write_page
+
+    place = folder / name
+    if as_json:
+        console.print_json(json.dumps(report_data(place)))
+    else:
+        print_report(place, console=console)
+        console.print(f"page: {write_page(place)}", highlight=False)
+
+
+@app.command()
+def sync(name: Name, folder: Folder = Path("searches")) -> None:
+    """Write to MLflow whatever of a search it does not hold yet."""
+    from search.overview import stored_spec
+    from search.tracking import sync_ledger
+
+    console.print(sync_ledger(stored_spec(folder / name), folder=folder / name), highlight=False)
+
+
+@app.command()
+def ui(
+    uri: Annotated[str, typer.Option("--uri", help="The tracking data to show.")] = "sqlite:///mlflow.db",
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
+) -> None:
+    """Serve MLflow's pages on this machine alone."""
+    from search.tracking import serve
+
+    serve(uri, port=port)
+
+
+def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
+    from search.progress import Progress
+    from search.report import print_report, report_data, write_page
+    from search.running import run_search
+    from search.tracking import Tracker
+
+    screen = errors if as_json else console
+    tracker = Tracker()
+    outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)])
+    if outcome.status == "finished":
+        write_page(outcome.folder)
+    if as_json:
+        console.print_json(
+            json.dumps({"status": outcome.status, "reason": outcome.reason, **report_data(outcome.folder)})
+        )
+    elif outcome.status == "finished":
+        print_report(outcome.folder, console=console)
+    for line in tracker.closing_lines():
+        screen.print(line, highlight=False, markup=False)
+    _exit(outcome.status, reason=outcome.reason, spec=spec)
+
+
+def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
+    go_on = f"python -m search resume {spec.search.name}"
+    if spec.search.folder != "searches":
+        go_on += f" --folder {spec.search.folder}"
+    if status_of_search == "interrupted":
+        errors.print(f"interrupted; every finished epoch is kept. To go on: {go_on}", markup=False)
+        sys.exit(130)
+    if status_of_search == "failed":
+        errors.print(f"error: {reason}\nevery finished epoch is kept. To go on: {go_on}", markup=False)
+        sys.exit(1)
+
+
+def _describe_data(spec: SearchSpec, *, as_json: bool) -> None:
+    """Look at the images that ``--data`` names: classes and counts, without decoding."""
+    from trainable.config import TrialConfig
+    from trainable.data.describe import describe
+
+    config = TrialConfig.model_validate(spec.trial_config({}))
+    description = describe(config.data)
+    if not as_json:
+        console.print(f"  data: {description}", highlight=False, markup=False)

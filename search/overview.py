@@ -1,0 +1,106 @@
+"""Where searches stand, read from their ledgers."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from search import ledger as ledgers
+from search.lease import is_held
+from search.ledger import Ledger
+from search.spec import SearchSpec
+from search.trials import Trial, best_trial
+from search.validation import did_you_mean
+from trainable.errors import UserError
+
+SPEC_FILE = "search.json"
+
+
+def stored_spec(folder: Path, *, trials: int | None = None) -> SearchSpec:
+    """What a search in ``folder`` was begun as, with another number of trials if given.
+
+    Raises UserError where there is no search, naming the nearest one.
+    """
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        names = [other.parent.name for other in folder.parent.glob(f"*/{SPEC_FILE}")]
+        raise UserError(f"{folder}: no search of this name{did_you_mean(folder.name, names)}")
+    spec = SearchSpec.model_validate_json(path.read_text())
+    if trials is None:
+        return spec
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+
+
+def open_ledger(folder: Path) -> tuple[SearchSpec, Ledger]:
+    """A search's specification and its ledger, for reading."""
+    spec = stored_spec(folder)
+    return spec, ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+
+
+def overview(folder: Path) -> dict[str, Any]:
+    """A search in figures: state, trials by state, epochs, seconds, the best trial and its test score."""
+    spec, ledger = open_ledger(folder)
+    trials, metric = ledger.trials(), spec.search.metric
+    best = best_trial(trials, metric=metric)
+    return {
+        "name": spec.search.name,
+        "folder": str(folder),
+        "state": _state(folder, trials, ledger),
+        "trials": dict(Counter(trial.state for trial in trials)),
+        "trials_asked": spec.search.trials,
+        "epochs": sum(trial.last_epoch for trial in trials),
+        "seconds": round(sum(trial.seconds for trial in trials), 1),
+        "metric": metric,
+        "best_trial": best.number if best else None,
+        "best_value": best.best(metric) if best else None,
+        "test": ledger.notes.get("test", {}).get("metrics"),
+        "fingerprint": ledger.notes["data"]["fingerprint"],
+    }
+
+
+def overviews(folder: Path) -> list[dict[str, Any]]:
+    """Every search kept in a folder, by name."""
+    return [overview(path.parent) for path in sorted(folder.glob(f"*/{SPEC_FILE}"))]
+
+
+def status_table(result: dict[str, Any]) -> Table:
+    """One search as two columns."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _shown(result).items():
+        table.add_row(key, value)
+    return table
+
+
+def list_table(results: list[dict[str, Any]]) -> Table:
+    """Searches as rows."""
+    table = Table("name", "state", "trials", "epochs", "best", box=None, pad_edge=False)
+    for result in results:
+        shown = _shown(result)
+        table.add_row(result["name"], result["state"], shown["trials"], shown["epochs"], shown["best"])
+    return table
+
+
+def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
+    if is_held(folder):
+        return "running"
+    if ledger.notes.get("finished") and not any(trial.state == "RUNNING" for trial in trials):
+        return "finished"
+    return "interrupted"
+
+
+def _shown(result: dict[str, Any]) -> dict[str, str]:
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(result["trials"].items()))
+    value = result["best_value"]
+    test = result["test"]
+    return {
+        "name": result["name"],
+        "state": result["state"],
+        "trials": f"{sum(result['trials'].values())} of {result['trials_asked']}: {states}" if states else "none yet",
+        "epochs": f"{result['epochs']} in {result['seconds'] / 60:.1f} trial-minutes",
+        "best": "none yet" if value is None else f"{result['metric']} {value:.4f}, trial {result['best_trial']}",
+        "test": "not measured yet"
+        if test is None
+        else ", ".join(f"{name} {number:.4f}" for name, number in test.items()),
+        "data": result["fingerprint"][:12],
+    }

@@ -1,0 +1,190 @@
+"""What a search found: the leaderboard, the best configuration, the page of a search."""
+
+import html
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from optuna import visualization
+from optuna.importance import get_param_importances
+from rich.console import Console
+from rich.table import Table
+
+from search.ledger import Ledger
+from search.overview import open_ledger, overview
+from search.paths import flatten
+from search.running import best_checkpoint, halving_rule
+from search.sampling import final_study, rung_study
+from search.spec import SearchSpec
+from search.trials import Trial, best_trial
+from trainable.data.writing import write_beside
+from trainable.metrics import DIRECTIONS, best_epoch
+
+LEADERS = 10
+PAGE = "report.html"
+
+
+def report_data(folder: Path) -> dict[str, Any]:
+    """The overview with the leaderboard, the best configuration, the baselines and the test scores; plain data."""
+    spec, ledger = open_ledger(folder)
+    trials, metric = ledger.trials(), spec.search.metric
+    best = best_trial(trials, metric=metric)
+    return overview(folder) | {
+        "leaderboard": [_row(trial, spec=spec) for trial in _leaders(trials, metric=metric)],
+        "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
+        "best_checkpoint": str(best_checkpoint(folder, best, metric=metric)) if best else None,
+        "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
+    }
+
+
+def print_report(folder: Path, *, console: Console) -> None:
+    """The leaderboard, the best configuration and its scores, for a terminal."""
+    data = report_data(folder)
+    console.print(_leaderboard(data))
+    for name, scores in data["baselines"].items():
+        value = scores[data["metric"].partition("/")[2]]
+        console.print(f"baseline {name}: {data['metric']} {value:.4f}", highlight=False)
+    if data["best_config"] is not None:
+        console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False)
+        for path, value in sorted(data["best_config"].items()):
+            console.print(f"  {path}: {value}", highlight=False, markup=False)
+        console.print(f"  checkpoint: {data['best_checkpoint']}", highlight=False, markup=False)
+    if data["test"] is not None:
+        scores = ", ".join(f"test/{name} {value:.4f}" for name, value in data["test"].items())
+        console.print(f"\ntest split, seen by nothing before, trial {data['best_trial']}: {scores}", highlight=False)
+
+
+def write_page(folder: Path) -> Path:
+    """Write the search's page: one HTML file that needs nothing else."""
+    spec, ledger = open_ledger(folder)
+    data = report_data(folder)
+    sections = [f"<h1>{html.escape(spec.search.name)}</h1>", _summary(data), _table_html(data)]
+    sections += [_per_class(ledger), *_figures(spec, ledger)]
+    path = folder / PAGE
+    with write_beside(path) as file:
+        file.write(_PAGE.format(title=html.escape(spec.search.name), body="\n".join(sections)).encode())
+    return path
+
+
+def _leaders(trials: list[Trial], *, metric: str) -> list[Trial]:
+    sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
+    scored = [(sign * value, trial.number) for trial in trials if (value := trial.best(metric)) is not None]
+    return [trials[number] for _, number in sorted(scored)[:LEADERS]]
+
+
+def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
+    metric = spec.search.metric
+    return {
+        "trial": trial.number,
+        "state": trial.state,
+        "value": trial.best(metric),
+        "best_epoch": best_epoch(trial.values(metric), metric=metric),
+        "epochs": trial.last_epoch,
+        "seconds": round(trial.seconds, 1),
+        "params": spec.space.decoded(trial.params),
+        "reason": trial.reason,
+    }
+
+
+def _leaderboard(data: dict[str, Any]) -> Table:
+    table = Table("trial", data["metric"], "state", "epochs", "seconds", "values", box=None, pad_edge=False)
+    for row in data["leaderboard"]:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    values = " ".join(
+        f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}"
+        for path, value in row["params"].items()
+    )
+    return [
+        str(row["trial"]),
+        f"{row['value']:.4f}",
+        row["state"].lower(),
+        str(row["epochs"]),
+        f"{row['seconds']:.0f}",
+        values,
+    ]
+
+
+def _summary(data: dict[str, Any]) -> str:
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(data["trials"].items()))
+    lines = [
+        f"{states}; {data['epochs']} epochs in {data['seconds'] / 60:.1f} trial-minutes; data {data['fingerprint'][:12]}"
+    ]
+    if data["best_value"] is not None:
+        lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
+    for name, scores in data["baselines"].items():
+        lines.append(f"baseline {name}: {data['metric']} {scores[data['metric'].partition('/')[2]]:.4f}")
+    if data["test"] is not None:
+        lines.append("test split: " + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items()))
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+def _table_html(data: dict[str, Any]) -> str:
+    rows = "".join(_html_row(_cells(row)) for row in data["leaderboard"])
+    best = json.dumps(data["best_config"], indent=1, sort_keys=True)
+    heads = _html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
+    return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
+
+
+def _per_class(ledger: Ledger) -> str:
+    """Recall, precision and count of every class on the test split."""
+    test = ledger.notes.get("test")
+    if test is None:
+        return ""
+    heads = _html_row(["class", "recall", "precision", "F1", "images"], tag="th")
+    rows = [
+        _html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
+        for name, scores in test["per_class"].items()
+    ]
+    return f"<h2>Classes on the test split, trial {test['trial']}</h2><table>{heads}{''.join(rows)}</table>"
+
+
+def _figures(spec: SearchSpec, ledger: Ledger) -> list[str]:
+    """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
+    trials, metric, rungs = ledger.trials(), spec.search.metric, halving_rule(spec).rungs
+    scored = [trial for trial in trials if trial.best(metric) is not None]
+    if not scored:
+        return []
+    everything = final_study(scored, space=spec.space, metric=metric)
+    first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
+    plots: dict[str, Callable[[], go.Figure]] = {
+        "History": lambda: visualization.plot_optimization_history(everything, target_name=metric),
+        "Learning curves": lambda: visualization.plot_intermediate_values(ledger.study),
+        "Parallel coordinates": lambda: visualization.plot_parallel_coordinate(everything, target_name=metric),
+        "Importances": lambda: _importances(first, rung=rungs[0]),
+        "Timeline": lambda: visualization.plot_timeline(ledger.study),
+    }
+    sections: list[str] = []
+    for title, plot in plots.items():
+        try:
+            figure = plot()
+        except (ValueError, RuntimeError) as error:
+            sections.append(f"<h2>{title}</h2><p>too few results: {html.escape(str(error))}</p>")
+            continue
+        script = not any("plotly-graph-div" in section for section in sections)
+        sections.append(f"<h2>{title}</h2>" + figure.to_html(full_html=False, include_plotlyjs=script))
+    return sections
+
+
+def _importances(study: Any, *, rung: int) -> go.Figure:
+    importances = get_param_importances(study)
+    figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
+    return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")
+
+
+def _html_row(cells: list[str], *, tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }}
+pre {{ background: #f6f6f6; padding: 1rem; overflow-x: auto; }}
+</style></head><body>{body}</body></html>
+"""

@@ -1,0 +1,322 @@
+"""One search from beginning to end: prepared, searched, scored, each step recorded so that it is done once."""
+
+import math
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from search import ledger as ledgers
+from search.conductor import Conductor, Leg, Limits, checkpoint_folder
+from search.halving import Halving
+from search.lease import lease
+from search.ledger import Ledger
+from search.overview import SPEC_FILE
+from search.sampling import Sampling, propose
+from search.spec import SearchSpec
+from search.trials import Trial, best_trial
+from search.tune import worker
+from search.tune.cluster import cluster, submit, total_resources
+from search.tune.tuner import run_legs
+from trainable.data.writing import write_beside
+from trainable.errors import UserError
+from trainable.metrics import best_epoch
+
+SAMPLES_PREPARED = 64
+
+
+class Listener(Protocol):
+    """Somebody who follows a search: the screen, MLflow."""
+
+    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
+        """The ledger is open and the data are known."""
+
+    def changed(self, trial: Trial) -> None:
+        """A trial's record has changed."""
+
+    def pulse(self) -> None:
+        """Some time has passed."""
+
+    def end(self, ledger: Ledger, *, outcome: "Outcome") -> None:
+        """No more will come from this process."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How this process's part of a search ended: ``finished``, ``interrupted`` (to be resumed), or ``failed``."""
+
+    status: Literal["finished", "interrupted", "failed"]
+    reason: str
+    folder: Path
+
+
+def search_folder(spec: SearchSpec) -> Path:
+    """Where everything of a search lies that is not in its storage."""
+    return Path(spec.search.folder) / spec.search.name
+
+
+def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listener]) -> Outcome:
+    """Begin the search, or go on with it where it stands.
+
+    Raises UserError, before any worker is started, for data, weights or names that cannot be used, for a search of
+    this name over another space or other data, and for one that another process is running.
+    """
+    folder = search_folder(spec)
+    with lease(folder):
+        if spec.search.storage is None:
+            ledgers.mend_journal(folder / ledgers.JOURNAL)
+        _refuse_another_space(spec, folder)
+        facts = worker.prepare(_variants(spec))
+        ledger = _open(spec, folder, facts)
+        rule = halving_rule(spec)
+        for listener in listeners:
+            listener.begin(ledger, spec=spec, rule=rule)
+        outcome = Outcome("failed", "the search broke off", folder)
+        try:
+            outcome = _with_workers(spec, ledger, rule=rule, folder=folder, address=address, listeners=listeners)
+        finally:
+            for listener in listeners:
+                listener.end(ledger, outcome=outcome)
+    return outcome
+
+
+def halving_rule(spec: SearchSpec) -> Halving:
+    """The scheduler's section as a rule; ``none`` trains every trial in full."""
+    scheduler = spec.scheduler
+    return Halving(
+        metric=spec.search.metric,
+        mode=scheduler.mode,
+        min_epochs=scheduler.max_epochs if scheduler.name == "none" else scheduler.min_epochs,
+        max_epochs=scheduler.max_epochs,
+        reduction=scheduler.reduction,
+        finalists=scheduler.finalists,
+    )
+
+
+def sampling_rule(spec: SearchSpec) -> Sampling:
+    """The sampler's section as a rule."""
+    return Sampling(
+        sampler=spec.sampler.name,
+        seed=spec.search.seed,
+        random_share=spec.sampler.random_share,
+        metric=spec.search.metric,
+        rungs=halving_rule(spec).rungs,
+        startup=spec.sampler.startup,
+        try_first=tuple(spec.try_first),
+    )
+
+
+def best_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path | None:
+    """The checkpoint of a trial's best epoch, if it is still there."""
+    epoch = best_epoch(trial.values(metric), metric=metric)
+    path = worker.epoch_folder(checkpoint_folder(folder, trial.number), epoch or 0)
+    return path if path.is_dir() else None
+
+
+def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
+    try:
+        ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+    except UserError:
+        return
+    changes = SearchSpec.model_validate(ledger.notes["spec"]).difference(spec)
+    if changes:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(
+            f"search.name: a search {spec.search.name!r} exists and differs, {changes[0]}{more}; give this one another --name"
+        )
+
+
+def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
+    """Configurations that between them have every data set, image size, backbone and weights of the space."""
+    rule = Sampling("random", spec.search.seed, 1.0, spec.search.metric, (1,))
+    trials: list[Trial] = []
+    found: dict[str, dict[str, Any]] = {}
+    for number in range(SAMPLES_PREPARED):
+        proposal = propose(trials, space=spec.space, rule=rule)
+        if proposal is None:
+            break
+        trials.append(Trial(number, proposal.encoded, "RUNNING", (), 1, "random"))
+        config = spec.trial_config(proposal.params)
+        found.setdefault(repr((config.get("data"), config.get("model"))), config)
+    return list(found.values())
+
+
+def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
+    notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
+    with write_beside(folder / SPEC_FILE) as file:
+        file.write(spec.model_dump_json(indent=1).encode())
+    ledger = ledgers.create(
+        folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
+    )
+    known = ledger.notes["data"]
+    if known["fingerprint"] != facts["fingerprint"]:
+        raise UserError(
+            f"data.path: the images have changed since this search began (fingerprint {facts['fingerprint'][:12]}, "
+            f"was {known['fingerprint'][:12]}); start a new one with --name"
+        )
+    ledger.note("spec", notes["spec"])
+    return ledger
+
+
+def _with_workers(
+    spec: SearchSpec, ledger: Ledger, *, rule: Halving, folder: Path, address: str | None, listeners: list[Listener]
+) -> Outcome:
+    resources = spec.resources
+    with cluster(address=address):
+        gpu = _gpu_share(spec)
+        conductor = Conductor(
+            ledger,
+            space=spec.space,
+            halving=rule,
+            sampling=sampling_rule(spec),
+            limits=_limits(spec, gpu=gpu),
+            on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
+        )
+        threads = max(1, math.floor(resources.cpu))
+        baselines = _begin_baselines(spec, ledger, cpu=resources.cpu, gpu=gpu, threads=threads)
+        with _interruptible(conductor):
+            run_legs(
+                conductor,
+                settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=threads),
+                cpu=resources.cpu,
+                gpu=gpu,
+                concurrency=_concurrency(spec, gpu=gpu),
+                folder=folder,
+                on_step=_pulse(listeners),
+            )
+        if not conductor.finished:
+            interrupted = conductor.stopping == INTERRUPTED
+            return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
+        for name, result in baselines.items():
+            ledger.note("baselines", ledger.notes.get("baselines", {}) | {name: result()})
+        return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads)
+
+
+INTERRUPTED = "interrupted"
+
+
+@contextmanager
+def _interruptible(conductor: Conductor) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the search after the epochs at work; the second Ctrl-C at once."""
+
+    def stop(signum: int, frame: object) -> None:
+        conductor.stopping = INTERRUPTED
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, threads: int) -> dict[str, Any]:
+    trial = spec.trial_config(leg.params)
+    place = checkpoint_folder(folder.resolve(), leg.number)
+    return worker.leg_settings(trial=trial, folder=place, start=leg.start, threads=threads)
+
+
+def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
+    budget = spec.search.budget
+    return Limits(spec.search.trials, budget.epochs, budget.gpu_hours, gpu or 1.0, spec.search.max_failures)
+
+
+def _gpu_share(spec: SearchSpec) -> float:
+    """One trial's share of a GPU; ``auto`` is a whole one where the cluster has any."""
+    available = total_resources()
+    if available["cpu"] < spec.resources.cpu:
+        raise UserError(
+            f"resources.cpu: {spec.resources.cpu:g} asked for a trial, the cluster has {available['cpu']:g}"
+        )
+    if spec.resources.gpu == "auto":
+        return 1.0 if available["gpu"] else 0.0
+    if spec.resources.gpu > available["gpu"]:
+        raise UserError(
+            f"resources.gpu: {spec.resources.gpu:g} asked for a trial, the cluster has {available['gpu']:g}; "
+            "`--set resources.gpu=0` runs without"
+        )
+    return spec.resources.gpu
+
+
+def _concurrency(spec: SearchSpec, *, gpu: float) -> int:
+    """How many trials run at once: as many as CPUs and GPUs hold, at most ``resources.concurrency``."""
+    available = total_resources()
+    counts = [math.floor(available["cpu"] / spec.resources.cpu)]
+    if gpu:
+        counts.append(math.floor(1 / gpu) * int(available["gpu"]) if gpu < 1 else math.floor(available["gpu"] / gpu))
+    if spec.resources.concurrency is not None:
+        counts.append(spec.resources.concurrency)
+    return max(1, min(counts))
+
+
+def _tell(listeners: list[Listener], *, folder: Path, metric: str) -> Callable[[Trial], None]:
+    def changed(trial: Trial) -> None:
+        if trial.state != "RUNNING":
+            _tidy(folder, trial, metric=metric)
+        for listener in listeners:
+            listener.changed(trial)
+
+    return changed
+
+
+def _pulse(listeners: list[Listener]) -> Callable[[], None]:
+    def pulse() -> None:
+        for listener in listeners:
+            listener.pulse()
+
+    return pulse
+
+
+def _tidy(folder: Path, trial: Trial, *, metric: str) -> None:
+    """Of a trial that has ended only its best checkpoint stays."""
+    best = best_checkpoint(folder, trial, metric=metric)
+    for path in checkpoint_folder(folder, trial.number).glob("*"):
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _begin_baselines(
+    spec: SearchSpec, ledger: Ledger, *, cpu: float, gpu: float, threads: int
+) -> Mapping[str, Callable[[], Any]]:
+    """Start what the trials will be compared with, unless it is known already."""
+    known = ledger.notes.get("baselines", {})
+    functions = {"linear_probe": worker.probe_score}
+    config = spec.trial_config(_any_params(spec))
+    return {
+        name: submit(functions[name], config, threads=threads, cpu=cpu, gpu=gpu)
+        for name in spec.baselines
+        if name not in known
+    }
+
+
+def _any_params(spec: SearchSpec) -> Mapping[str, Any]:
+    """Some point of the space, always the same one."""
+    proposal = propose([], space=spec.space, rule=sampling_rule(spec))
+    return proposal.params if proposal else {}
+
+
+def _score_best(spec: SearchSpec, ledger: Ledger, *, folder: Path, gpu: float, threads: int) -> Outcome:
+    """Measure the best trial on the test split, once."""
+    metric = spec.search.metric
+    best = best_trial(ledger.trials(), metric=metric)
+    if best is None:
+        return Outcome("failed", "no trial finished an epoch", folder)
+    known = ledger.notes.get("test")
+    checkpoint = best_checkpoint(folder, best, metric=metric)
+    if (known is None or known["trial"] != best.number) and checkpoint is not None:
+        config = spec.trial_config(spec.space.decoded(best.params))
+        score = submit(
+            worker.test_score,
+            config,
+            checkpoint=str(checkpoint.resolve()),
+            threads=threads,
+            cpu=spec.resources.cpu,
+            gpu=gpu,
+        )()
+        ledger.note("test", {"trial": best.number, "epoch": best_epoch(best.values(metric), metric=metric), **score})
+    ledger.note("finished", True)
+    return Outcome("finished", "every trial is decided", folder)
