@@ -51,7 +51,7 @@ class Choice:
 
     def encode(self, value: Value) -> Scalar:
         """The value as Optuna stores it."""
-        return json.dumps(value) if isinstance(value, list) else value
+        return _stored(value)
 
     def decode(self, stored: Scalar) -> Value:
         """The member that Optuna stored."""
@@ -153,7 +153,7 @@ def _parse_members(raw: object, *, where: str) -> tuple[Value, ...]:
     if not raw:
         raise UserError(f"{where}.choice: is empty, must list at least one value")
     for index, member in enumerate(raw):
-        if any(_same(member, earlier) for earlier in raw[:index]):
+        if any(_same(_stored(member), _stored(earlier)) for earlier in raw[:index]):
             raise UserError(f"{where}.choice: lists {shown(member)} twice")
     return tuple(raw)
 
@@ -205,6 +205,10 @@ def _check_step(step: object, *, low: float, high: float, whole: bool, log: bool
 def _is_multiple(distance: float, *, of: float) -> bool:
     """Whether a distance is a whole number of steps, to a millionth of a step: decimal fractions are not exact."""
     return abs(distance / of - round(distance / of)) < 1e-6
+
+
+def _stored(value: Value) -> Scalar:
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _same(one: Value, other: Value) -> bool:
