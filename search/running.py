@@ -16,7 +16,7 @@ from search.lease import lease
 from search.ledger import Ledger
 from search.overview import SPEC_FILE
 from search.sampling import Sampling, propose
-from search.spec import SearchSpec
+from search.spec import SearchSpec, difference
 from search.trials import Trial, best_trial
 from search.tune import worker
 from search.tune.cluster import cluster, submit, total_resources
@@ -121,7 +121,7 @@ def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
     except UserError:
         return
-    changes = SearchSpec.model_validate(ledger.notes["spec"]).difference(spec)
+    changes = difference(SearchSpec.model_validate(ledger.notes["spec"]), spec)
     if changes:
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise UserError(

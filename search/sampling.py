@@ -20,11 +20,13 @@ DRAWS_BEFORE_EXHAUSTED = 64
 
 
 def _tpe(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True, constant_liar=True)
+    with _quiet():
+        return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True, constant_liar=True)
 
 
 def _gp(seed: int) -> BaseSampler:
-    return GPSampler(seed=seed, n_startup_trials=1)
+    with _quiet():
+        return GPSampler(seed=seed, n_startup_trials=1)
 
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

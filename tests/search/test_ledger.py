@@ -1,0 +1,148 @@
+"""The ledger on a real journal file, and on PostgreSQL where one is given."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from optuna.distributions import FloatDistribution
+
+from search import ledger as ledgers
+from search.lease import is_held, lease
+from search.trials import best_trial
+from trainable.errors import UserError
+
+METRIC = "val/accuracy"
+LR = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
+
+
+def new(folder, storage=None):
+    return ledgers.create(folder, name="s", storage=storage, metric=METRIC, notes={"metric": METRIC})
+
+
+def begin(ledger, lr=0.01, target=3):
+    return ledger.start(encoded={"optimizer.lr": lr}, distributions=LR, target=target, origin="random")
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def storage(request):
+    if request.param == "journal":
+        return None
+    url = os.environ.get("TEST_POSTGRESQL")
+    if not url:
+        pytest.skip("TEST_POSTGRESQL names no database")
+    return url
+
+
+def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
+    ledger = new(tmp_path, storage)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5, "val/loss": float("inf"), "usage/seconds": 2.0})
+    ledger.record(number, epoch=2, metrics={METRIC: 0.7, "usage/seconds": 3.0})
+    ledger.aim(number, target=9)
+    ledger.set_run_id(number, "abc")
+    ledger.note("data", {"fingerprint": "f"})
+    other = ledgers.open_existing(tmp_path, name="s", storage=storage)
+    (trial,) = other.trials()[-1:]
+    assert (trial.number, trial.state, trial.target, trial.run_id) == (number, "RUNNING", 9, "abc")
+    assert trial.values(METRIC) == {1: 0.5, 2: 0.7}
+    assert trial.values("val/loss") == {1: float("inf")}
+    assert trial.seconds == 5.0
+    assert other.notes["data"] == {"fingerprint": "f"}
+
+
+def test_a_stopped_trial_is_pruned_with_its_values_and_a_failed_one_has_none(tmp_path):
+    ledger = new(tmp_path)
+    for state in ("PRUNED", "FAILED", "COMPLETE"):
+        number = begin(ledger)
+        ledger.record(number, epoch=1, metrics={METRIC: 0.5})
+        ledger.record(number, epoch=2, metrics={METRIC: 0.4})
+        ledger.end(number, state=state, reason="why")
+    pruned, failed, complete = ledger.study.trials
+    assert [t.state.name for t in (pruned, failed, complete)] == ["PRUNED", "FAIL", "COMPLETE"]
+    assert pruned.intermediate_values == {1: 0.5, 2: 0.4}
+    assert (pruned.value, failed.value, complete.value) == (0.5, None, 0.5)
+    assert [t.reason for t in ledger.trials()] == ["why"] * 3
+
+
+def test_an_epoch_recorded_twice_stays_as_it_was_first(tmp_path):
+    ledger = new(tmp_path)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5})
+    ledger.record(number, epoch=1, metrics={METRIC: 0.9})
+    assert ledger.trial(number).values(METRIC) == {1: 0.5}
+
+
+def test_the_best_trial_is_none_that_failed_and_the_older_of_equals(tmp_path):
+    ledger = new(tmp_path)
+    for value, state in ((0.5, "COMPLETE"), (0.9, "FAILED"), (0.7, "PRUNED"), (0.7, "COMPLETE")):
+        number = begin(ledger)
+        ledger.record(number, epoch=1, metrics={METRIC: value})
+        ledger.end(number, state=state, reason="")
+    assert best_trial(ledger.trials(), metric=METRIC).number == 2
+
+
+def test_a_line_cut_short_and_a_lock_left_behind_are_mended(tmp_path):
+    ledger = new(tmp_path)
+    begin(ledger)
+    journal = tmp_path / ledgers.JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 8, "trial')
+    journal.with_name(f"{journal.name}.lock").symlink_to("nowhere")
+    ledgers.mend_journal(journal)
+    assert journal.read_bytes() == whole
+    again = new(tmp_path)
+    again.record(0, epoch=1, metrics={METRIC: 0.5})
+    assert again.trial(0).last_epoch == 1
+
+
+def test_a_search_that_does_not_exist_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="no search of this name"):
+        ledgers.open_existing(tmp_path / "nothing", name="nothing", storage=None)
+
+
+def _hold(folder, ready):
+    with lease(folder):
+        ready.set()
+        time.sleep(60)
+
+
+def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder.start()
+    assert ready.wait(30)
+    assert is_held(tmp_path)
+    with pytest.raises(UserError, match=f"being run by process {holder.pid} on"), lease(tmp_path):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert not is_held(tmp_path)
+    with lease(tmp_path):
+        assert is_held(tmp_path)
+
+
+def test_a_process_killed_while_it_writes_leaves_a_ledger_that_opens(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writer = context.Process(target=_write_for_ever, args=(tmp_path,))
+    writer.start()
+    journal = tmp_path / ledgers.JOURNAL
+    while not journal.is_file() or journal.stat().st_size < 20_000:
+        time.sleep(0.01)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    ledgers.mend_journal(journal)
+    ledger = new(tmp_path)
+    trial = ledger.trial(0)
+    assert trial.last_epoch > 10
+    assert list(trial.values(METRIC)) == list(range(1, trial.last_epoch + 1))
+    ledger.record(0, epoch=trial.last_epoch + 1, metrics={METRIC: 1.0})
+
+
+def _write_for_ever(folder):
+    ledger = new(folder)
+    number = begin(ledger)
+    for epoch in range(1, 100_000):
+        ledger.record(number, epoch=epoch, metrics={METRIC: 0.5})
