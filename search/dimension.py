@@ -112,7 +112,7 @@ class Number:
     @property
     def extremes(self) -> tuple[Value, ...]:
         """Values that are valid only if all are: the bounds."""
-        return (self.low, self.high)
+        return (int(self.low), int(self.high)) if self.whole else (float(self.low), float(self.high))
 
 
 Dimension = Choice | Number

@@ -56,13 +56,13 @@ def problem_of_path(path: str) -> str | None:
 
 
 def nearest_path(path: str) -> str:
-    """``; did you mean 'optimizer.lr'?``: the nearest path, or the path of the nearest last name."""
+    """``; did you mean 'optimizer.lr'?``: by the last name within its section, else by the whole."""
     section, _, name = path.rpartition(".")
     settable = [known for known in FIELDS if known not in SET_BY_SEARCH]
     siblings = [known for known in settable if known.rpartition(".")[0] == section]
     by_name = {known.rpartition(".")[2]: known for known in reversed(siblings or settable)}
     near = [by_name[match] for match in get_close_matches(name, by_name, n=1)]
-    near = near or get_close_matches(path, settable, n=1)
+    near = near or get_close_matches(path, [*settable, *sorted(SECTIONS)], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
