@@ -1,0 +1,100 @@
+"""Real searches through the command line, each in a folder of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.overview import open_ledger
+
+SPACE = {
+    "search": {"name": "cells", "trials": 6, "seed": 3},
+    "scheduler": {"min_epochs": 1, "max_epochs": 4, "reduction": 2},
+    "resources": {"cpu": 1, "concurrency": 1},
+    "baselines": ["linear_probe"],
+    "base": {
+        "data": {"path": "images", "image_size": 32},
+        "model": {"name": "resnet10t", "weights": "random"},
+        "augment": {"strength": "light"},
+    },
+    "vary": {
+        "optimizer.lr": {"log": [1e-4, 1e-1]},
+        "freeze.depth": {"choice": [0, 0.5, 1.0]},
+        "model.head": {"choice": ["linear", "mlp"]},
+        "model.head_hidden": {"int": [16, 64], "when": {"model.head": "mlp"}},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with images in which commands are run."""
+
+    folder: Path
+
+    def write_space(self, **sections):
+        """The small space, with these sections' values changed."""
+        space = {name: (values | sections.get(name, {}) if isinstance(values, dict) else values) for name, values in SPACE.items()}
+        (self.folder / "space.yaml").write_text(yaml.safe_dump(space))
+        return "space.yaml"
+
+    def start(self, *words):
+        """``python -m search …`` as a process of its own."""
+        environment = os.environ | {"XDG_CACHE_HOME": str(self.folder / "cache"), "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "search", *words],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words, timeout=240):
+        process = self.start(*words)
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def succeed(self, *words):
+        result = self.run(*words)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def json(self, *words):
+        return json.loads(self.succeed(*words, "--json").stdout)
+
+    def ledger(self, name="cells"):
+        return open_ledger(self.folder / "searches" / name)[1]
+
+
+@pytest.fixture(scope="session")
+def make_place(tmp_path_factory, cells_for_search):
+    def make():
+        folder = tmp_path_factory.mktemp("place")
+        (folder / "images").symlink_to(cells_for_search)
+        return Place(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cells_for_search(tmp_path_factory):
+    """60 real solar cells in two classes, told apart by the package's own defect probability."""
+    from importlib.util import find_spec
+
+    root = tmp_path_factory.mktemp("images")
+    data = Path(find_spec("elpv_dataset").origin).parent / "data"
+    lines = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    defective = [line[0] for line in lines if float(line[1]) == 1.0][:25]
+    functional = [line[0] for line in lines if float(line[1]) == 0.0][:35]
+    for name, paths in (("defective", defective), ("functional", functional)):
+        (root / name).mkdir()
+        for path in paths:
+            shutil.copy(data / path, root / name)
+    return root
