@@ -74,6 +74,20 @@ def check(
 
 
 @app.command()
+def fields(
+    words: Annotated[list[str] | None, typer.Argument(help="Only paths with one of these words.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole of docs/configuration.md.")] = False,
+) -> None:
+    """Say what can be set and varied: range, default and effect of every value."""
+    from search.reference import page, rows_like, rows_table
+
+    if markdown:
+        typer.echo(page(), nl=False)
+    else:
+        console.print(rows_table(rows_like(words or [])))
+
+
+@app.command()
 def plan(
     space: SpaceFile,
     overrides: Set = None,
