@@ -1,0 +1,56 @@
+"""Addresses of MLflow stores: checked, made absolute, shown without secrets."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trainable.errors import UserError
+
+DEFAULT_PORT = 5000
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET = re.compile(r"(?i)(?<=[?&])(password|passwd|token|secret)=[^&\s]*")
+
+
+def checked(uri: str) -> str:
+    """The address with an absolute path; a relative one counts from the current directory.
+
+    Raises UserError for a folder of plain files, which MLflow no longer writes, and for an SQLite file in a folder
+    that does not exist.
+    """
+    scheme = urlsplit(uri).scheme.lower()
+    if scheme in ("", "file"):
+        raise UserError(
+            f"tracking.uri: {shown(uri)!r} is a folder of plain files, which MLflow no longer writes; "
+            "must be a database such as 'sqlite:///mlflow.db' or a server such as 'http://127.0.0.1:5000'"
+        )
+    if scheme != "sqlite":
+        return uri
+    name, _, query = uri.partition(":///")[2].partition("?")
+    path = Path(name).absolute()
+    if not name or not path.parent.is_dir():
+        raise UserError(
+            f"tracking.uri: {uri!r} names no file in a folder that exists; must be like 'sqlite:///mlflow.db'"
+        )
+    return f"sqlite:///{path}" + (f"?{query}" if query else "")
+
+
+def shown(text: str) -> str:
+    """The text with users, passwords and tokens taken out of every address in it."""
+    return _SECRET.sub(r"\1=***", _USERINFO.sub("", text))
+
+
+def is_server(uri: str) -> bool:
+    """Whether the address is an MLflow server, which has its own pages."""
+    return urlsplit(uri).scheme.lower() in ("http", "https")
+
+
+def page_address(uri: str, *, port: int = DEFAULT_PORT) -> str:
+    """Where a browser finds the pages: the server itself, or the one that ``python -m search ui`` starts."""
+    return shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+
+
+def artifact_folder(uri: str) -> str | None:
+    """Where MLflow keeps files beside an SQLite database; None where the server or the user decides."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent / "mlartifacts").as_uri()
