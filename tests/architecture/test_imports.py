@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy", "pandas")
+
+
+def python(program, folder=ROOT):
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+
+
+def lint_imports(folder):
+    return python(
+        "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))", folder
+    )
+
+
+def test_imports_point_the_way_the_design_lists():
+    found = lint_imports(ROOT)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("trainable/metrics.py", "import ray", "trainable knows nothing of searches"),
+        ("search/lint.py", "from search import sampling", "a space file is read, checked and judged"),
+        ("search/halving.py", "import ray", "the door of Ray"),
+        ("search/conductor.py", "import optuna", "the door of Optuna"),
+        ("search/conductor.py", "import mlflow", "the door of MLflow"),
+        ("search/conductor.py", "import torch", "the door of torch"),
+        ("trainable/metrics.py", "import timm", "the door of timm"),
+        ("search/conductor.py", "import yaml", "the door of YAML"),
+    ],
+)
+def test_an_import_the_other_way_is_caught(module, line, contract, tmp_path):
+    for name in ("search", "trainable"):
+        for source in (ROOT / name).rglob("*.py"):
+            copy = tmp_path / source.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    (tmp_path / module).write_text((tmp_path / module).read_text() + f"\n{line}\n")
+    found = lint_imports(tmp_path)
+    assert found.returncode == 1
+    broken = [row for row in found.stdout.splitlines() if " BROKEN" in row]
+    assert any(row.startswith(contract) for row in broken), found.stdout
+
+
+def test_reading_a_space_file_loads_no_heavy_library():
+    found = python(f"import sys, search.loading, search.lint; print(sorted({set(HEAVY)!r} & set(sys.modules)))")
+    assert found.stdout == "[]\n", found.stderr
