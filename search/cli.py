@@ -188,7 +188,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's pages on this machine alone."""
-    from search.tracking import serve
+    from search.server import serve
 
     serve(uri, port=port)
 

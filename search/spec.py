@@ -98,9 +98,9 @@ class SchedulerSection(Section):
 class ResourcesSection(Section):
     """What one trial occupies."""
 
-    cpu: float = Field(1, gt=0, description="CPU cores for each trial.")
+    cpu: float = Field(1.0, gt=0, description="CPU cores for each trial.")
     gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        0, description="GPUs for each trial: a share up to 1, or a whole number; `auto` measures it; 0 is none."
+        0.0, description="GPUs for each trial: a share up to 1, or a whole number; `auto` one where there is any, else none."
     )
     concurrency: int | None = Field(None, ge=1, description="Most trials at work at once; without it what fits.")
 

@@ -1,0 +1,160 @@
+"""kill -9 of the driver at random moments: the search ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+KILLS = 5
+OWN_TAGS = ("search.state", "search.best", "search.kind", "search.trial", "search.study", "search.reason", "search.origin")
+
+
+@pytest.fixture(scope="module")
+def unbroken(make_place):
+    place = make_place()
+    place.write_space()
+    place.succeed("run", "space.yaml")
+    return place
+
+
+def killed_again_and_again(place, *, kills, seed):
+    """Runs the search, killing its driver ``kills`` times after a random number of writes and a random wait."""
+    chance = random.Random(seed)
+    journal = place.folder / "searches/cells/ledger.journal"
+    done = 0
+    while done < kills:
+        process = place.start("run", "space.yaml")
+        started = lines(journal)
+        writes = chance.randint(1, 14)
+        while process.poll() is None and lines(journal) < started + writes:
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.5)
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        done += 1
+    place.succeed("resume", "cells")
+    return done
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def ledger_dump(place):
+    ledger = place.ledger()
+    trials = [
+        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts, epochs_of(t)) for t in ledger.trials()
+    ]
+    notes = {key: ledger.notes[key] for key in ("data", "test", "baselines", "metric")}
+    return trials, notes
+
+
+def epochs_of(trial):
+    """Epochs with everything measured but time and memory."""
+    return [(e.number, {k: v for k, v in e.metrics.items() if not k.startswith("usage/")}) for e in trial.epochs]
+
+
+def mlflow_runs(place):
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "cells"]
+    return client, client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=1000)
+
+
+def mlflow_dump(place):
+    """Every run by name: status, parameters, curves, tags; nothing of time, memory, places or ids."""
+    client, runs = mlflow_runs(place)
+    dump = {}
+    for run in runs:
+        curves = {
+            key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+            for key in run.data.metrics
+            if not key.startswith("usage/")
+        }
+        params = {key: value for key, value in run.data.params.items() if key != "cfg.data.path"}
+        tags = {key: run.data.tags.get(key) for key in OWN_TAGS}
+        assert run.info.run_name not in dump, f"two runs are called {run.info.run_name}"
+        dump[run.info.run_name] = (run.info.status, params, curves, tags)
+    return dump
+
+
+def test_killed_at_random_moments_it_equals_the_unbroken_search(unbroken, make_place):
+    place = make_place()
+    place.write_space()
+    seed = random.randrange(2**32)
+    print(f"seed of the moments: {seed}")
+    assert killed_again_and_again(place, kills=KILLS, seed=seed) == KILLS
+    assert ledger_dump(place) == ledger_dump(unbroken)
+    assert mlflow_dump(place) == mlflow_dump(unbroken)
+
+
+def test_killed_with_two_workers_nothing_is_lost_or_done_twice(make_place):
+    place = make_place()
+    place.write_space(resources={"cpu": 1, "concurrency": 2}, search={"trials": 8})
+    seed = random.randrange(2**32)
+    print(f"seed of the moments: {seed}")
+    killed_again_and_again(place, kills=3, seed=seed)
+    trials = place.ledger().trials()
+    assert len(trials) == 8
+    assert {t.state for t in trials} == {"COMPLETE", "PRUNED"}
+    assert any(t.state == "COMPLETE" for t in trials)
+    for trial in trials:
+        assert [e.number for e in trial.epochs] == list(range(1, trial.last_epoch + 1))
+        assert trial.last_epoch == trial.target
+        assert trial.last_epoch in (1, 2, 4)
+    _, runs = mlflow_runs(place)
+    children = [run for run in runs if run.data.tags.get("search.kind") == "trial"]
+    parents = [run for run in runs if run.data.tags.get("search.kind") == "study"]
+    assert sorted(int(run.data.tags["search.trial"]) for run in children) == list(range(8))
+    assert len(parents) == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [run.data.tags.get("search.best") for run in children].count("true") == 1
+
+
+def test_ctrl_c_finishes_the_epoch_and_says_how_to_go_on(unbroken, make_place):
+    place = make_place()
+    place.write_space()
+    process = place.start("run", "space.yaml")
+    journal = place.folder / "searches/cells/ledger.journal"
+    while lines(journal) < 14:
+        time.sleep(0.05)
+    second = place.run("run", "space.yaml")
+    assert second.returncode == 2
+    assert f"being run by process {process.pid}" in second.stderr
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "python -m search resume cells" in err
+    assert "Traceback" not in out + err
+    assert place.json("status", "cells")["state"] == "interrupted"
+    _, runs = mlflow_runs(place)
+    assert not [run for run in runs if run.info.status == "RUNNING"]
+    place.succeed("resume", "cells")
+    assert ledger_dump(place) == ledger_dump(unbroken)
+    assert mlflow_dump(place) == mlflow_dump(unbroken)
+
+
+def test_a_worker_killed_in_the_middle_is_replaced_and_its_trial_goes_on(unbroken, make_place):
+    import psutil
+
+    place = make_place()
+    place.write_space()
+    process = place.start("run", "space.yaml")
+    journal = place.folder / "searches/cells/ledger.journal"
+    while lines(journal) < 16:
+        time.sleep(0.05)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "TrialActor" in " ".join(p.cmdline())]
+    assert workers
+    workers[0].kill()
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    without_attempts = [row[:6] + row[7:] for row in ledger_dump(place)[0]]
+    assert without_attempts == [row[:6] + row[7:] for row in ledger_dump(unbroken)[0]]
+    assert sum(row[6] for row in ledger_dump(place)[0]) == 1
