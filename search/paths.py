@@ -56,13 +56,15 @@ def problem_of_path(path: str) -> str | None:
 
 
 def nearest_path(path: str) -> str:
-    """``; did you mean 'optimizer.lr'?``: by the last name within its section, else by the whole."""
+    """``; did you mean 'optimizer.lr'?``: the nearest name in its section, else the nearest path, else the nearest name."""
     section, _, name = path.rpartition(".")
     settable = [known for known in FIELDS if known not in SET_BY_SEARCH]
     siblings = [known for known in settable if known.rpartition(".")[0] == section]
-    by_name = {known.rpartition(".")[2]: known for known in reversed(siblings or settable)}
-    near = [by_name[match] for match in get_close_matches(name, by_name, n=1)]
-    near = near or get_close_matches(path, [*settable, *sorted(SECTIONS)], n=1)
+    near = (
+        _by_last_name(name, siblings)
+        or get_close_matches(path, [*settable, *sorted(SECTIONS)], n=1)
+        or _by_last_name(name, settable)
+    )
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -78,6 +80,11 @@ def config_problems(flat: Mapping[str, Value]) -> list[str]:
 def defaults() -> dict[str, Value]:
     """Every path's default."""
     return {path: field.get_default(call_default_factory=True) for path, field in FIELDS.items()}
+
+
+def _by_last_name(name: str, paths: list[str]) -> list[str]:
+    by_name = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    return [by_name[match] for match in get_close_matches(name, by_name, n=1)]
 
 
 def _flatten_into(flat: dict[str, Any], nested: Mapping[str, Any], *, prefix: str) -> list[str]:

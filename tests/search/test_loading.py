@@ -207,6 +207,10 @@ def test_trials_and_name_replace_what_the_file_says(file):
             "vary.optimizer.lrr={log: [1, 2]}",
             "--set vary.optimizer.lrr: unknown path; did you mean 'vary.optimizer.lr'?",
         ),
+        (
+            "vary.optimizer.lr.log=[1, 2]",
+            "--set vary.optimizer.lr.log: unknown path; did you mean 'vary.optimizer.lr'?",
+        ),
         ("optimizer=1", "--set optimizer: unknown path; give one of its values, such as optimizer.name"),
         ("train.epochs=3", "--set train.epochs: is set by the search; give scheduler.max_epochs"),
         ("optimizer.lr", "--set optimizer.lr: must be path=value, such as optimizer.lr=1e-3"),
