@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from search.trials import Value
-from search.validation import did_you_mean, shown
 from trainable.errors import UserError
+from trainable.validation import did_you_mean, shown
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -9,7 +9,7 @@ from search.paths import defaults
 from search.space import possible_values
 from search.spec import SearchSpec
 from search.trials import Value
-from search.validation import shown
+from trainable.validation import shown
 
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from search.paths import FIELDS, SECTIONS, SET_BY_SEARCH, flatten, nearest_path
 from search.spec import SearchSpec
-from search.validation import leaf_fields
 from trainable.errors import UserError
+from trainable.validation import leaf_fields
 
 SPEC_PATHS = leaf_fields(SearchSpec).keys() - {"base", "vary"}
 Document = dict[str, Any]

@@ -11,8 +11,8 @@ from search.lease import is_held
 from search.ledger import Ledger
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
-from search.validation import did_you_mean
 from trainable.errors import UserError
+from trainable.validation import did_you_mean
 
 SPEC_FILE = "search.json"
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.trials import Value
-from search.validation import explain, leaf_fields
 from trainable.config import TrialConfig
+from trainable.validation import explain, leaf_fields
 
 FIELDS = leaf_fields(TrialConfig)
 SECTIONS = frozenset(path.rpartition(".")[0] for path in FIELDS) - {""}

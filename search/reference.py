@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from search.spec import SearchSpec
-from search.validation import allowed, leaf_fields
 from trainable.config import TrialConfig
+from trainable.validation import allowed, leaf_fields
 
 _HEAD = """# Configuration
 
@@ -59,7 +59,10 @@ def rows_table(rows: list[dict[str, str]]) -> Table:
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    lines = [f"| `{row['path']}` | {_cell(row['takes'])} | {_cell(row['default'])} | {_cell(row['effect'])} |" for row in rows]
+    lines = [
+        f"| `{row['path']}` | {_cell(row['takes'])} | {_cell(row['default'])} | {_cell(row['effect'])} |"
+        for row in rows
+    ]
     return "\n".join(["| path | takes | default | effect |", "|---|---|---|---|", *lines])
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.dimension import Choice, Conditions, Dimension, Number
 from search.trials import Value
-from search.validation import did_you_mean, shown
 from trainable.errors import UserError
+from trainable.validation import did_you_mean, shown
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

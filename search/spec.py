@@ -13,9 +13,9 @@ from search.dimension import Dimension, parse_dimension
 from search.paths import SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
 from search.space import Space, make_space
 from search.trials import Value
-from search.validation import shown
 from trainable.config import MetricName, TrialConfig
 from trainable.errors import UserError
+from trainable.validation import shown
 
 NO_EFFECT_ON_RESULTS = frozenset({"data.cache", "data.workers"})
 
@@ -100,7 +100,8 @@ class ResourcesSection(Section):
 
     cpu: float = Field(1.0, gt=0, description="CPU cores for each trial.")
     gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        0.0, description="GPUs for each trial: a share up to 1, or a whole number; `auto` one where there is any, else none."
+        0.0,
+        description="GPUs for each trial: a share up to 1, or a whole number; `auto` one where there is any, else none.",
     )
     concurrency: int | None = Field(None, ge=1, description="Most trials at work at once; without it what fits.")
 

@@ -1,5 +1,16 @@
 """The one error a user's mistake becomes."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake of the user's, said in one line: where, what was given, what would be right."""
+
+
+class SettingsError(UserError):
+    """The mistakes of a settings file: the first is the message, ``problems`` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(problems[0] + more)
+        self.problems = tuple(problems)

@@ -12,7 +12,8 @@ import ray
 from trainable.errors import UserError
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
-# once, no proposal ahead of a free worker, relative paths as the user meant them. Ray: no usage report, no GPU seen by a trial that asked for none.
+# once, no proposal ahead of a free worker, relative paths as the user meant them. Ray: no usage report, no GPU seen by
+# a trial that asked for none.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -40,7 +40,10 @@ class Place:
 
     def write_space(self, **sections):
         """The small space, with these sections' values changed."""
-        space = {name: (values | sections.get(name, {}) if isinstance(values, dict) else values) for name, values in SPACE.items()}
+        space = {
+            name: (values | sections.get(name, {}) if isinstance(values, dict) else values)
+            for name, values in SPACE.items()
+        }
         (self.folder / "space.yaml").write_text(yaml.safe_dump(space))
         return "space.yaml"
 

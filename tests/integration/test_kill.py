@@ -12,7 +12,15 @@ from mlflow.tracking import MlflowClient
 pytestmark = pytest.mark.slow
 
 KILLS = 5
-OWN_TAGS = ("search.state", "search.best", "search.kind", "search.trial", "search.study", "search.reason", "search.origin")
+OWN_TAGS = (
+    "search.state",
+    "search.best",
+    "search.kind",
+    "search.trial",
+    "search.study",
+    "search.reason",
+    "search.origin",
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,8 @@ def lines(path):
 def ledger_dump(place):
     ledger = place.ledger()
     trials = [
-        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts, epochs_of(t)) for t in ledger.trials()
+        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts, epochs_of(t))
+        for t in ledger.trials()
     ]
     notes = {key: ledger.notes[key] for key in ("data", "test", "baselines", "metric")}
     return trials, notes

@@ -77,14 +77,17 @@ def test_running_it_again_trains_nothing_and_says_the_same(searched):
     before = [t.epochs for t in place.ledger().trials()]
     again = place.succeed("run", "space.yaml")
     assert [t.epochs for t in place.ledger().trials()] == before
-    assert again.stdout[again.stdout.index("best configuration") :] == first.stdout[first.stdout.index("best configuration") :]
+    assert (
+        again.stdout[again.stdout.index("best configuration") :]
+        == first.stdout[first.stdout.index("best configuration") :]
+    )
 
 
 def test_another_space_under_its_name_is_refused_with_the_difference(searched):
     place, _ = searched
-    result = place.run("run", "space.yaml", "--set", "scheduler.max_epochs=8")
+    result = place.run("run", "space.yaml", "--set", "search.seed=9")
     assert result.returncode == 2
-    assert "scheduler.max_epochs: 4 -> 8" in result.stderr
+    assert "search.seed: 3 -> 9" in result.stderr
     assert "--name" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
@@ -103,7 +106,15 @@ def test_the_page_stands_alone_with_all_its_plots(searched):
     place, _ = searched
     place.succeed("report", "cells")
     page = (place.folder / "searches/cells/report.html").read_text()
-    for title in ("Leaderboard", "History", "Learning curves", "Parallel coordinates", "Importances", "Timeline", "Classes"):
+    for title in (
+        "Leaderboard",
+        "History",
+        "Learning curves",
+        "Parallel coordinates",
+        "Importances",
+        "Timeline",
+        "Classes",
+    ):
         assert f"<h2>{title}" in page
     assert page.count("plotly-graph-div") >= 4
     assert not re.search(r'<script[^>]+src="http', page)

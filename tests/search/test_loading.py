@@ -8,9 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.loading import SpaceFileError, load, read_document
+from search.loading import load
 from search.spec import difference
-from trainable.errors import UserError
+from trainable.errors import SettingsError, UserError
+from trainable.strict_yaml import read_document
 
 ROOT = Path(__file__).parents[2]
 TAG = "tag:yaml.org,2002:python/name:os.system"
@@ -91,8 +92,8 @@ def test_every_float_python_writes_is_read_back(tmp_path_factory, number):
         ("a: [1\nb: 2\n", "x.yaml:2: expected ',' or ']', but got ':'"),
         ("a: {b: 1\n", "x.yaml:2: expected ',' or '}', but got '<stream end>'"),
         ("a: !!python/name:os.system\n", f"x.yaml:1: could not determine a constructor for the tag '{TAG}'"),
-        ("- a\n", 'x.yaml: got ["a"], must be sections such as search, base and vary'),
-        ("", "x.yaml: got null, must be sections such as search, base and vary"),
+        ("- a\n", 'x.yaml: got ["a"], must be sections with settings'),
+        ("", "x.yaml: got null, must be sections with settings"),
         (
             "a: \x00\n",
             'x.yaml: unacceptable character #x0000: special characters are not allowed in "x.yaml", position 3',
@@ -114,7 +115,7 @@ def test_a_folder_is_no_file(tmp_path):
 
 def test_all_mistakes_are_listed_the_first_is_the_message(file):
     text = TEXT.replace("trials: 8", "trials: 0").replace("max_epochs", "max_epoch")
-    with pytest.raises(SpaceFileError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load(file(text))
     assert str(caught.value) == "x.yaml: search.trials: got 0, must be a whole number at least 1 (and 2 more)"
     assert caught.value.problems == (

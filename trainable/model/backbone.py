@@ -52,6 +52,11 @@ def plan_of(name: str) -> LayerPlan:
     return make_plan(_on_meta(name))
 
 
+def parameter_sizes(name: str) -> dict[str, int]:
+    """How many numbers each parameter of an architecture holds, its classifier's included."""
+    return {key: parameter.numel() for key, parameter in _on_meta(name).named_parameters()}
+
+
 def _pretrained_cfg(backbone: nn.Module) -> dict[str, Any]:
     """Timm's record of how the architecture was pretrained."""
     return cast(dict[str, Any], backbone.pretrained_cfg)

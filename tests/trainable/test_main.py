@@ -1,0 +1,57 @@
+"""``python -m trainable`` as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+
+def call(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "trainable", *words], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_plan_shows_what_is_frozen_and_every_rate(tmp_path):
+    result = call("plan", "resnet18", "--depth", "stage2", "--layer-decay", "0.5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "frozen" in rows["layer2.1"]
+    assert "0.00025" in rows["layer4.0"]
+    assert "0.0005" in rows["layer4.1"]
+    assert "frozen" not in rows["layer3.0"]
+
+
+@pytest.mark.slow
+def test_a_trial_is_trained_saved_and_resumed_from_its_file(tmp_path, draw_folder):
+    trial = {
+        "data": {"path": str(draw_folder({"a": 20, "b": 20})), "image_size": 32, "cache": str(tmp_path / "cache")},
+        "model": {"name": "resnet10t", "weights": "random"},
+        "train": {"epochs": 2},
+    }
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(trial))
+    first = call("trial.yaml", "--json", "--save", "checkpoints", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    epochs = [json.loads(line) for line in first.stdout.splitlines()]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    again = call("fit", "trial.yaml", "--json", "--resume", "checkpoints/epoch_00001", cwd=tmp_path)
+    (second,) = [json.loads(line) for line in again.stdout.splitlines()]
+    same = [key for key in second if not key.startswith("usage/")]
+    assert {key: second[key] for key in same} == {key: epochs[1][key] for key in same}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optimizer: {lrr: 1}", "trial.yaml: optimizer.lrr: unknown key; did you mean 'lr'?"),
+        ("optimizer: {lr: fast}", "trial.yaml: optimizer.lr: got 'fast', must be a number above 0, at most 10"),
+        ("seed: 1\nseed: 2", "trial.yaml:2: 'seed' is given twice"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, text, said):
+    (tmp_path / "trial.yaml").write_text(text)
+    result = call("trial.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.strip() == f"error: {said}"

@@ -1,0 +1,112 @@
+"""One trial, or a look at a backbone, without a cluster: ``python -m trainable trial.yaml``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from trainable.config import FreezeConfig, OptimizerConfig, TrialConfig
+from trainable.errors import SettingsError, UserError
+from trainable.strict_yaml import parse, read_document
+from trainable.validation import explain
+
+Settings = TypeVar("Settings", FreezeConfig, OptimizerConfig)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(soft_wrap=True)
+
+
+def main() -> None:
+    """Run a command; the first word may be a trial's file instead."""
+    words = sys.argv[1:]
+    if words and words[0] not in ("plan", "fit") and not words[0].startswith("-"):
+        words = ["fit", *words]
+    try:
+        app(words)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+        sys.exit(2)
+
+
+@app.command()
+def fit(
+    trial: Annotated[Path, typer.Argument(help="A YAML file with the sections of a trial.")],
+    save: Annotated[Path | None, typer.Option(help="Folder for the checkpoint of every epoch.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Checkpoint to go on from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document an epoch.")] = False,
+) -> None:
+    """Train one trial and print each epoch."""
+    config = read_trial(trial)
+
+    from trainable.fitting import DivergedError
+    from trainable.fitting import fit as train
+
+    try:
+        for epoch in train(config, resume_from=resume):
+            if save is not None:
+                epoch.save(save / f"epoch_{epoch.number:05d}")
+            _print_epoch(epoch.number, epoch.metrics, as_json=as_json)
+    except DivergedError as error:
+        Console(stderr=True, soft_wrap=True).print(f"diverged: {error}", markup=False)
+        sys.exit(1)
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="A timm architecture.")],
+    depth: Annotated[str, typer.Option(help="freeze.depth: a share, a stage, or [stage3, stage4].")] = "0",
+    lr: Annotated[float, typer.Option(help="optimizer.lr")] = 1e-3,
+    backbone_multiplier: Annotated[float, typer.Option(help="optimizer.backbone_multiplier")] = 1.0,
+    layer_decay: Annotated[float, typer.Option(help="optimizer.layer_decay")] = 1.0,
+    weight_decay: Annotated[float, typer.Option(help="optimizer.weight_decay")] = 0.01,
+) -> None:
+    """Print a backbone's units: stage, parameters, frozen or not, learning rate, weight decay."""
+    freeze = _section(FreezeConfig, "freeze", depth=parse(depth, where="--depth"))
+    rates = {
+        "lr": lr,
+        "backbone_multiplier": backbone_multiplier,
+        "layer_decay": layer_decay,
+        "weight_decay": weight_decay,
+    }
+    optimizer = _section(OptimizerConfig, "optimizer", **rates)
+
+    from trainable.plan_table import plan_rows
+
+    table = Table("unit", "stage", "parameters", "frozen", "lr", "weight decay", box=None, pad_edge=False)
+    for row in plan_rows(model, freeze=freeze, optimizer=optimizer):
+        rate = "-" if row.is_frozen else f"{row.lr:.3g}"
+        frozen = "frozen" if row.is_frozen else ""
+        table.add_row(row.unit, row.stage, f"{row.parameters:,}", frozen, rate, f"{row.weight_decay:g}")
+    table.add_row("head", "head", "", "", f"{lr:.3g}", f"{weight_decay:g}")
+    console.print(table)
+
+
+def read_trial(path: Path) -> TrialConfig:
+    """The trial a YAML file says. Raises SettingsError with a line for each mistake."""
+    try:
+        return TrialConfig.model_validate(read_document(path))
+    except ValidationError as error:
+        raise SettingsError([f"{path}: {line}" for line in explain(error, model=TrialConfig)]) from None
+
+
+def _section(model: type[Settings], name: str, **values: Any) -> Settings:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError([f"{name}.{line}" for line in explain(error, model=model)]) from None
+
+
+def _print_epoch(number: int, metrics: dict[str, float], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"epoch": number, **metrics}))
+    else:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        console.print(f"epoch {number}  {shown}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
