@@ -352,21 +352,36 @@ def test_an_interrupted_search_is_killed_and_goes_on_in_the_same_runs(folder, sp
     ledger = new_ledger(folder, spec)
     start(ledger, spec, RECIPES[0])
     train(ledger, 0, [0.5])
-    project(ledger, spec, status="interrupted")
+    tracker = begun(ledger, spec)
+    _wait_for(lambda: _statuses(uri) == {None: "RUNNING", "0": "RUNNING"})
+    tracker.end(ledger, outcome=Outcome("interrupted", "", folder))
     ids = run_ids(uri)
-    assert {run["status"] for run in stored(uri).values()} == {"KILLED"}
+    assert _statuses(uri) == {None: "KILLED", "0": "KILLED"}
     assert ledger.trial(0).run_id == ids["0"]
     assert ledger.notes["parent_run"] == ids[None]
 
     tracker = begun(ledger, spec)
-    _wait_for(lambda: {run["status"] for run in stored(uri).values()} == {"RUNNING"})
+    _wait_for(lambda: _statuses(uri) == {None: "RUNNING", "0": "RUNNING"})
     train(ledger, 0, [0.6, 0.7], first=2)
     ledger.end(0, state="COMPLETE", reason="trained to the end")
     tracker.changed(ledger.trial(0))
     tracker.end(ledger, outcome=Outcome("finished", "", folder))
     assert run_ids(uri) == ids
-    assert {run["status"] for run in stored(uri).values()} == {"FINISHED"}
+    assert _statuses(uri) == {None: "FINISHED", "0": "FINISHED"}
     assert values(stored(uri)["0"], METRIC) == [(1, 0.5), (2, 0.6), (3, 0.7)]
+
+
+def test_a_run_the_store_refuses_holds_up_no_other(folder, spec, uri):
+    ledger = new_ledger(folder, spec)
+    project(ledger, spec, status="interrupted")
+    parent = client_of(uri).get_run(run_ids(uri)[None])
+    tags = {"search.id": parent.data.tags["search.id"], "search.kind": "trial", "search.trial": "0"}
+    made = client_of(uri).create_run(parent.info.experiment_id, tags=tags)
+    client_of(uri).log_param(made.info.run_id, "lr", "another value")
+    tracker = project(three_trials(folder, spec), spec)
+    runs = stored(uri)
+    assert [runs[key]["status"] for key in (None, "1", "2")] == ["FINISHED", "FINISHED", "FAILED"]
+    assert "1 of 3 trials are not written" in tracker.closing_lines()[0]
 
 
 def test_two_searches_of_one_experiment_keep_apart(folder, uri):
@@ -561,6 +576,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def _statuses(uri):
+    client = client_of(uri)
+    experiment = client.get_experiment_by_name("pets-1")
+    runs = [] if experiment is None else client.search_runs([experiment.experiment_id])
+    return {run.data.tags.get("search.trial"): run.info.status for run in runs}
 
 
 def _has_epochs(uri, number, count):
