@@ -1,0 +1,149 @@
+"""Mistakes and mishaps, each met as a user meets it: one clear line, nothing lost."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+import timm
+from safetensors.torch import save_file
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(make_place):
+    """A place whose images may be damaged."""
+    place = make_place()
+    real = (place.folder / "images").resolve()
+    (place.folder / "images").unlink()
+    shutil.copytree(real, place.folder / "images")
+    place.write_space()
+    return place
+
+
+def refused(place, *words):
+    """The one line of a run that is refused with exit code 2 before anything is started."""
+    result = place.run("run", "space.yaml", *words)
+    assert result.returncode == 2, result.stdout + result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
+    assert line.startswith("error: ")
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not (place.folder / "searches/cells/ray").exists()
+    return line
+
+
+def test_a_folder_that_is_not_there(place):
+    assert "data.path: 'imagse' does not exist" in refused(place, "--data", "imagse")
+
+
+def test_a_class_without_images(place):
+    (place.folder / "images" / "cracked").mkdir()
+    assert "cracked" in refused(place)
+
+
+def test_one_class_only(place):
+    shutil.rmtree(place.folder / "images" / "defective")
+    assert "one class" in refused(place)
+
+
+def test_labels_that_differ_between_splits(place):
+    images = place.folder / "images"
+    for split in ("train", "val"):
+        shutil.copytree(images / "defective", images / split / "defective")
+        shutil.copytree(images / "functional", images / split / ("functional" if split == "train" else "fine"))
+    for name in ("defective", "functional"):
+        shutil.rmtree(images / name)
+    line = refused(place)
+    assert "fine" in line or "functional" in line
+
+
+def test_a_truncated_image_is_named_and_left_out_only_when_asked(place):
+    victim = sorted((place.folder / "images" / "functional").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    line = refused(place)
+    assert victim.name in line
+    assert "on_bad_image" in line
+    result = place.succeed("run", "space.yaml", "--set", "data.on_bad_image=skip", "--trials", "1")
+    assert "left out: 1 unreadable images" in result.stdout
+    assert victim.name in result.stdout
+
+
+def test_an_unknown_architecture_and_weights_of_another(place):
+    assert "did you mean 'resnet10t'?" in refused(place, "--set", "model.name=resnet10")
+    save_file(timm.create_model("resnet18").state_dict(), place.folder / "weights.safetensors")
+    line = refused(place, "--set", "model.weights=weights.safetensors")
+    assert "model.weights: weights.safetensors is of another architecture" in line
+
+
+def test_more_gpus_than_there_are(place):
+    result = place.run("run", "space.yaml", "--set", "resources.gpu=64")
+    assert result.returncode == 2
+    assert "resources.gpu: 64 asked for a trial, the cluster has" in result.stderr
+
+
+def test_images_that_changed_since_the_search_began(place):
+    place.succeed("run", "space.yaml", "--trials", "1")
+    images = sorted((place.folder / "images" / "functional").iterdir())
+    shutil.move(images[0], place.folder / "images" / "defective")
+    result = place.run("resume", "cells")
+    assert result.returncode == 2
+    assert "data.path: the images have changed since this search began" in result.stderr
+
+
+def test_a_loss_that_is_no_number_fails_its_trial_and_the_search_goes_on(place):
+    place.write_space(
+        vary={"optimizer.lr": {"choice": [10.0, 0.001]}},
+        base={
+            "data": {"path": "images", "image_size": 32},
+            "model": {"name": "resnet10t", "weights": "random"},
+            "optimizer": {"name": "sgd", "momentum": 0.99},
+        },
+        scheduler={"min_epochs": 6, "max_epochs": 12},
+    )
+    document = place.json("run", "space.yaml")
+    states = {row["reason"]: row["state"] for row in document["leaderboard"]}
+    trials = {trial.params["optimizer.lr"]: trial for trial in place.ledger().trials()}
+    assert trials[10.0].state == "FAILED"
+    assert trials[10.0].reason.startswith("diverged: the loss became")
+    assert trials[0.001].state == "COMPLETE"
+    assert states
+    assert document["best_trial"] == trials[0.001].number
+
+
+def test_a_full_disk_stops_the_search_with_one_line_and_nothing_is_lost(place):
+    disk = place.folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        (place.folder / "searches/cells").mkdir(parents=True)
+        (place.folder / "searches/cells/checkpoints").symlink_to(disk)
+        ballast = disk / "ballast"
+        ballast.write_bytes(b"0" * 45_000_000)
+        result = place.run("run", "space.yaml")
+        assert result.returncode == 1, result.stdout + result.stderr
+        assert "the disk is full; free space, then resume" in result.stderr
+        assert "python -m search resume cells" in result.stderr
+        assert "Traceback" not in result.stdout + result.stderr
+        assert not list(disk.rglob("*.part"))
+        ballast.unlink()
+        place.succeed("resume", "cells")
+        assert {trial.state for trial in place.ledger().trials()} == {"COMPLETE", "PRUNED"}
+        assert sum(trial.attempts for trial in place.ledger().trials()) == 0
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_an_mlflow_server_that_is_down_stops_nothing_and_the_rest_is_written_later(place):
+    result = place.run("run", "space.yaml", "--trials", "2", "--set", "tracking.uri=http://127.0.0.1:9")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "python -m search sync cells" in result.stdout + result.stderr
+    assert len(place.ledger().trials()) == 2
+
+
+def test_a_command_without_its_words_is_helped():
+    result = subprocess.run(["python", "-m", "search", "run"], capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 2
+    assert "SPACE" in result.stderr
