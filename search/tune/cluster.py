@@ -12,12 +12,13 @@ import ray
 from trainable.errors import UserError
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
-# once, no proposal ahead of a free worker, relative paths as the user meant them. Ray: no usage report, no GPU seen by
-# a trial that asked for none.
+# once, results without a metric (a trial's end), no proposal ahead of a free worker, relative paths as the user meant
+# them. Ray: no usage report, no GPU seen by a trial that asked for none.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

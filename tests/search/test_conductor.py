@@ -61,7 +61,9 @@ def play(conductor):
 
 
 def dump(conductor):
-    return [(t.number, t.params, t.state, t.values(METRIC), t.target, t.origin, t.reason) for t in conductor.ledger.trials()]
+    return [
+        (t.number, t.params, t.state, t.values(METRIC), t.target, t.origin, t.reason) for t in conductor.ledger.trials()
+    ]
 
 
 @pytest.mark.parametrize("mode", ["promote", "stop"])

@@ -99,7 +99,11 @@ def test_a_loss_is_ranked_from_below():
 
 
 def test_a_trial_is_judged_by_its_best_epoch_up_to_the_rung_and_not_after():
-    trials = [trial(0, [0.8, 0.1, 0.1], target=3), trial(1, [0.2, 0.7, 0.2], target=3), trial(2, [0.1, 0.1, 0.75], target=3)]
+    trials = [
+        trial(0, [0.8, 0.1, 0.1], target=3),
+        trial(1, [0.2, 0.7, 0.2], target=3),
+        trial(2, [0.1, 0.1, 0.75], target=3),
+    ]
     assert act(trials, low=3, high=9, reduction=3) == Continue(0, 9)
 
 
@@ -157,7 +161,9 @@ def closed(record, state):
     return Trial(record.number, {}, state, record.epochs, record.target, "random")
 
 
-@pytest.mark.parametrize(("trials", "expected"), [(16, {1: 16, 3: 5, 9: 1}), (2, {1: 2, 3: 1, 9: 1}), (27, {1: 27, 3: 9, 9: 3})])
+@pytest.mark.parametrize(
+    ("trials", "expected"), [(16, {1: 16, 3: 5, 9: 1}), (2, {1: 2, 3: 1, 9: 1}), (27, {1: 27, 3: 9, 9: 3})]
+)
 def test_the_expected_numbers_are_those_of_an_undisturbed_search(trials, expected):
     assert rule().expected_trials(trials) == expected
     assert rule().expected_epochs(16) == 16 + 5 * 2 + 6

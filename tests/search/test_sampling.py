@@ -25,7 +25,9 @@ SPACE = make(
 
 
 def rule(sampler="tpe", **changes):
-    return Sampling(**({"sampler": sampler, "seed": 1, "random_share": 0.0, "metric": METRIC, "rungs": (1, 3, 9)} | changes))
+    return Sampling(
+        **({"sampler": sampler, "seed": 1, "random_share": 0.0, "metric": METRIC, "rungs": (1, 3, 9)} | changes)
+    )
 
 
 def trial(number, params, values, state="PRUNED"):
@@ -94,7 +96,12 @@ def test_a_value_of_a_later_epoch_is_never_compared_with_one_of_an_earlier():
 
 def test_a_failed_trial_counts_as_the_worst_and_a_running_one_as_unknown():
     params = propose([], space=SPACE, rule=rule()).encoded
-    trials = [trial(0, params, [0.4]), trial(1, params, [], "FAILED"), trial(2, params, [], "RUNNING"), trial(3, params, [0.7])]
+    trials = [
+        trial(0, params, [0.4]),
+        trial(1, params, [], "FAILED"),
+        trial(2, params, [], "RUNNING"),
+        trial(3, params, [0.7]),
+    ]
     study = rung_study(trials, space=SPACE, rung=1, metric=METRIC)
     assert [(t.state.name, t.value) for t in study.trials] == [
         ("COMPLETE", 0.4),

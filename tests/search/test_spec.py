@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from search.spec import SearchSpec, difference
-from search.validation import explain, leaf_fields
+from trainable.validation import explain, leaf_fields
 
 
 def document(**sections):
