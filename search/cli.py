@@ -201,7 +201,10 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
 
     screen = errors if as_json else console
     tracker = Tracker()
-    outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)])
+    try:
+        outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)])
+    except KeyboardInterrupt:
+        _exit("interrupted", reason="", spec=spec)
     if outcome.status == "finished":
         write_page(outcome.folder)
     if as_json:
@@ -216,6 +219,7 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
 
 
 def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
+    """Leave with the code of how the search ended, and say how to go on; a finished one just returns."""
     go_on = f"python -m search resume {spec.search.name}"
     if spec.search.folder != "searches":
         go_on += f" --folder {spec.search.folder}"

@@ -150,6 +150,24 @@ def test_ctrl_c_finishes_the_epoch_and_says_how_to_go_on(unbroken, make_place):
     assert mlflow_dump(place) == mlflow_dump(unbroken)
 
 
+def test_ctrl_c_twice_stops_at_once_and_loses_nothing(unbroken, make_place):
+    place = make_place()
+    place.write_space()
+    process = place.start("run", "space.yaml")
+    journal = place.folder / "searches/cells/ledger.journal"
+    while lines(journal) < 16:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "python -m search resume cells" in err
+    assert "Traceback" not in out + err
+    place.succeed("resume", "cells")
+    assert ledger_dump(place) == ledger_dump(unbroken)
+
+
 def test_a_worker_killed_in_the_middle_is_replaced_and_its_trial_goes_on(unbroken, make_place):
     import psutil
 
