@@ -33,7 +33,7 @@ Trials = Annotated[int | None, typer.Option("--trials", help="How many trials.")
 NewName = Annotated[str | None, typer.Option("--name", help="The search's name.")]
 Folder = Annotated[Path, typer.Option("--folder", help="Where searches are kept.")]
 Address = Annotated[
-    str | None, typer.Option("--address", help="A Ray cluster to join, such as auto or ray://head:10001.")
+    str | None, typer.Option("--address", help="A Ray cluster to join: auto on one of its nodes, or its head's host:port.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 

@@ -19,7 +19,7 @@ from search.sampling import Sampling, propose
 from search.spec import SearchSpec, difference
 from search.trials import Trial, best_trial
 from search.tune import worker
-from search.tune.cluster import cluster, submit, total_resources
+from search.tune.cluster import check_address, cluster, submit, total_resources
 from search.tune.tuner import run_legs
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
@@ -65,6 +65,7 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     this name over another space or other data, and for one that another process is running.
     """
     folder = search_folder(spec)
+    check_address(address)
     with lease(folder):
         if spec.search.storage is None:
             ledgers.mend_journal(folder / ledgers.JOURNAL)

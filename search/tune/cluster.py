@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,21 @@ ENVIRONMENT = {
 }
 # One OpenMP thread a worker until it is told otherwise: two trials with two threads each fight over two cores.
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def check_address(address: str | None) -> None:
+    """Raise UserError for an address at which no search can be run, before anything waits for it."""
+    if address is None or address == "auto":
+        return
+    if address.startswith("ray://"):
+        raise UserError("--address: a search cannot be driven through a Ray client; run it on the head node with `auto`")
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise UserError(f"--address: got {address!r}, must be auto or host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(f"--address: nothing answers at {address!r} ({error.strerror or error})") from error
 
 
 @contextmanager

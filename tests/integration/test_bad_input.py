@@ -83,6 +83,18 @@ def test_more_gpus_than_there_are(place):
     assert "resources.gpu: 64 asked for a trial, the cluster has" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "--address: nothing answers at '127.0.0.1:1'"),
+        ("ray://127.0.0.1:1", "--address: a search cannot be driven through a Ray client"),
+        ("head", "--address: got 'head', must be auto or host:port"),
+    ],
+)
+def test_a_cluster_that_is_not_there(place, address, said):
+    assert said in refused(place, "--address", address)
+
+
 def test_images_that_changed_since_the_search_began(place):
     place.succeed("run", "space.yaml", "--trials", "1")
     images = sorted((place.folder / "images" / "functional").iterdir())
@@ -115,14 +127,15 @@ def test_a_loss_that_is_no_number_fails_its_trial_and_the_search_goes_on(place):
 def test_a_full_disk_stops_the_search_with_one_line_and_nothing_is_lost(place):
     disk = place.folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("no small disk can be mounted here")
     try:
         (place.folder / "searches/cells").mkdir(parents=True)
         (place.folder / "searches/cells/checkpoints").symlink_to(disk)
         ballast = disk / "ballast"
-        ballast.write_bytes(b"0" * 45_000_000)
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 895 * 2**20)
         result = place.run("run", "space.yaml")
         assert result.returncode == 1, result.stdout + result.stderr
         assert "the disk is full; free space, then resume" in result.stderr
@@ -147,4 +160,4 @@ def test_an_mlflow_server_that_is_down_stops_nothing_and_the_rest_is_written_lat
 def test_a_command_without_its_words_is_helped():
     result = subprocess.run([sys.executable, "-m", "search", "run"], capture_output=True, text=True, env=os.environ)
     assert result.returncode == 2
-    assert "SPACE" in result.stderr
+    assert "Missing argument 'space'" in result.stderr.replace("SPACE", "space")
