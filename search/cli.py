@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -33,7 +33,8 @@ Trials = Annotated[int | None, typer.Option("--trials", help="How many trials.")
 NewName = Annotated[str | None, typer.Option("--name", help="The search's name.")]
 Folder = Annotated[Path, typer.Option("--folder", help="Where searches are kept.")]
 Address = Annotated[
-    str | None, typer.Option("--address", help="A Ray cluster to join: auto on one of its nodes, or its head's host:port.")
+    str | None,
+    typer.Option("--address", help="A Ray cluster to join: auto on one of its nodes, or its head's host:port."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
@@ -56,7 +57,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check space files: every value, range and condition, and what can have no effect."""
-    found = []
+    found: list[dict[str, Any]] = []
     for path in spaces:
         spec = load(path, overrides or (), data=data, trials=trials)
         notes = lint(spec)
@@ -68,7 +69,10 @@ def check(
             for note in notes:
                 console.print(f"  note: {note}", highlight=False, markup=False)
         if data is not None:
-            _describe_data(spec, as_json=as_json)
+            described = _describe_data(spec)
+            found[-1]["data"] = described
+            if not as_json:
+                console.print(f"  data: {_said(described)}", highlight=False, markup=False)
     if as_json:
         console.print_json(json.dumps(found))
 
@@ -231,12 +235,18 @@ def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
         sys.exit(1)
 
 
-def _describe_data(spec: SearchSpec, *, as_json: bool) -> None:
-    """Look at the images that ``--data`` names: classes and counts, without decoding."""
+def _describe_data(spec: SearchSpec) -> dict[str, Any]:
+    """Look at the images that ``--data`` names without decoding one: classes, and images of each by split."""
     from trainable.config import TrialConfig
     from trainable.data.describe import describe
 
-    config = TrialConfig.model_validate(spec.trial_config({}))
-    description = describe(config.data)
-    if not as_json:
-        console.print(f"  data: {description}", highlight=False, markup=False)
+    description = describe(TrialConfig.model_validate(spec.trial_config({})).data)
+    return {"classes": len(description.classes), "images": description.num_images, "counts": description.counts}
+
+
+def _said(described: dict[str, Any]) -> str:
+    splits = "; ".join(
+        f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+        for split, counts in described["counts"].items()
+    )
+    return f"{described['images']} images, {described['classes']} classes; {splits}"

@@ -36,7 +36,9 @@ def check_address(address: str | None) -> None:
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):
-        raise UserError("--address: a search cannot be driven through a Ray client; run it on the head node with `auto`")
+        raise UserError(
+            "--address: a search cannot be driven through a Ray client; run it on the head node with `auto`"
+        )
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         raise UserError(f"--address: got {address!r}, must be auto or host:port")

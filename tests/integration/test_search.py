@@ -137,3 +137,26 @@ def test_an_unknown_name_is_one_line_with_the_nearest(searched):
     assert result.returncode == 2
     assert "did you mean 'cells'?" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_plan_says_what_the_search_took(searched):
+    place, _ = searched
+    plan = place.json("plan", "space.yaml")
+    assert plan["rungs"] == {"1": 6, "2": 3, "4": 1}
+    assert plan["epochs"] == 6 + 3 + 2
+    assert plan["images"] == {"train": 42, "val": 9, "test": 9}
+    assert plan["epoch_seconds"]["most"] >= plan["epoch_seconds"]["least"] > 0
+    sizes = [
+        sum(file.stat().st_size for file in trial.rglob("*"))
+        for trial in (place.folder / "searches/cells/checkpoints").iterdir()
+    ]
+    assert plan["checkpoint_bytes"] >= sum(sizes)
+    assert "the search" in place.succeed("plan", "space.yaml").stdout
+
+
+def test_check_looks_at_the_images_without_decoding_them(searched):
+    place, _ = searched
+    assert "2 classes" in place.succeed("check", "space.yaml", "--data", "images").stdout
+    result = place.run("check", "space.yaml", "--data", "imags")
+    assert result.returncode == 2
+    assert "data.path: 'imags' does not exist" in result.stderr
