@@ -11,8 +11,8 @@ reaper (PR_SET_CHILD_SUBREAPER), so that what Ray detaches stays its descendant;
 times, and keeps the last. The error is what a process uses after its last reading and what lives for less than 0.2 s,
 always counted too low: under 0.2 s for each of some twenty processes, mostly idle at their end, so 1 s or so a side.
 
-Everything else is read from MLflow, where both sides log: configurations, epochs (values of the metric), the time of the first
-of them, the best of them, the runs and how they stand. Linux only.
+Everything else is read from MLflow, where both sides log: configurations, epochs (values of the metric), the time of
+the first of them, the best of them, the runs and how they stand. Linux only.
 """
 
 import argparse
@@ -54,6 +54,7 @@ MODEL = {"name": "tf_efficientnet_lite0", "weights": "package:efficientnet-lite0
 BATCH_SIZE, MIN_EPOCHS, REDUCTION, SEED = 32, 1, 3, 0
 FEWEST_IMAGES = 2  # of a class in a split
 SECONDS_BETWEEN_READINGS = 0.2
+SECONDS_INTO_THE_NEXT_EPOCHS = 4.0  # a kill between two trials would hit nothing
 PR_SET_CHILD_SUBREAPER = 36
 # Searched value of ours → the stock script's name, choices or (low, high) of a logarithmic scale.
 VARIED = {
@@ -104,7 +105,9 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=800, help="of the 2,624 solar cells, over all splits")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--free", action="store_true", help="each side's sampler proposes every configuration")
-    parser.add_argument("--kill", action="store_true", help="kill -9 both after half of the epochs, start them again")
+    parser.add_argument(
+        "--kill", action="store_true", help="kill -9 both drivers after half of the epochs, start them again"
+    )
     parser.add_argument("--out", type=Path, help="a JSON file for everything measured")
     return parser.parse_args(words)
 
@@ -289,6 +292,8 @@ def run_tree(command: list[str], *, place: Path, kill_when: Callable[[], bool] =
         while not has_ended(process):
             read_times(readings)
             if kill_when():
+                time.sleep(SECONDS_INTO_THE_NEXT_EPOCHS)
+                read_times(readings)
                 process.kill()
                 tree.killed = True
     tree.wall_seconds = time.perf_counter() - started
