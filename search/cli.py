@@ -1,6 +1,7 @@
 """The command line: words to calls. A command's heavy modules are imported when it runs."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(soft_wrap=True)
+# A pipe has no width: wide enough that no row of a table is broken.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Spaces = Annotated[list[Path], typer.Argument(help="Space files.")]
@@ -68,13 +70,13 @@ def check(
             console.print(f"{path}: good, {len(spec.space.dimensions)} values varied", highlight=False)
             for note in notes:
                 console.print(f"  note: {note}", highlight=False, markup=False)
-        if data is not None:
+        if data is not None or _is_there(spec):
             described = _describe_data(spec)
             found[-1]["data"] = described
             if not as_json:
                 console.print(f"  data: {_said(described)}", highlight=False, markup=False)
     if as_json:
-        console.print_json(json.dumps(found))
+        _print_json(found)
 
 
 @app.command()
@@ -88,7 +90,10 @@ def fields(
     if markdown:
         typer.echo(page(), nl=False)
     else:
-        console.print(rows_table(rows_like(words or [])))
+        rows = rows_like(words or [])
+        if not rows:
+            raise UserError(f"fields: no path holds {' or '.join(map(repr, words or []))}; `fields` alone lists all")
+        console.print(rows_table(rows))
 
 
 @app.command()
@@ -104,7 +109,7 @@ def plan(
 
     result = make_plan(load(space, overrides or (), data=data, trials=trials))
     if as_json:
-        console.print_json(json.dumps(result))
+        _print_json(result)
     else:
         console.print(plan_table(result))
 
@@ -147,7 +152,7 @@ def status(name: Name, folder: Folder = Path("searches"), as_json: AsJson = Fals
 
     result = overview(folder / name)
     if as_json:
-        console.print_json(json.dumps(result))
+        _print_json(result)
     else:
         console.print(status_table(result))
 
@@ -159,7 +164,7 @@ def list_searches(folder: Folder = Path("searches"), as_json: AsJson = False) ->
 
     result = overviews(folder)
     if as_json:
-        console.print_json(json.dumps(result))
+        _print_json(result)
     else:
         console.print(list_table(result))
 
@@ -171,7 +176,7 @@ def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = Fals
 
     place = folder / name
     if as_json:
-        console.print_json(json.dumps(report_data(place)))
+        _print_json(report_data(place))
     else:
         print_report(place, console=console)
         console.print(f"page: {write_page(place)}", highlight=False)
@@ -222,6 +227,19 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     _exit(outcome.status, reason=outcome.reason, spec=spec)
 
 
+def _print_json(document: Any) -> None:
+    """One JSON document; numbers that are not finite, which JSON does not know, are null."""
+    typer.echo(json.dumps(_finite(document), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
     """Leave with the code of how the search ended, and say how to go on; a finished one just returns."""
     go_on = f"python -m search resume {spec.search.name}"
@@ -233,6 +251,11 @@ def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
     if status_of_search == "failed":
         errors.print(f"error: {reason}\nevery finished epoch is kept. To go on: {go_on}", markup=False)
         sys.exit(1)
+
+
+def _is_there(spec: SearchSpec) -> bool:
+    path = spec.base.get("data.path")
+    return isinstance(path, str) and bool(path) and Path(path).exists()
 
 
 def _describe_data(spec: SearchSpec) -> dict[str, Any]:

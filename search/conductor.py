@@ -55,7 +55,8 @@ class Conductor:
 
     Plain calls, no threads: ``next_leg`` when a worker is free, ``report`` for each result, ``leg_over`` when the
     worker has left the trial. ``on_change`` hears of every trial whose record changed. ``stopping`` says why the
-    search ends before its time, and ``finished`` whether everything is decided.
+    search ends before its time, ``finished`` whether everything is decided, ``exhausted`` whether every configuration of
+    the space has been tried.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Conductor:
         self.running: dict[int, Leg] = {}
         self.finished = False
         self.stopping: str | None = None
-        self._exhausted = False
+        self.exhausted = False
 
     def next_leg(self) -> Leg | None:
         """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
         while not (self.stopping or self.finished):
-            trials = self.ledger.trials()
+            trials = self._trials()
             action = next_action(trials, rule=self.halving, running=frozenset(self.running), budget=self.budget(trials))
             match action:
                 case Start(until):
@@ -136,12 +137,20 @@ class Conductor:
             limits.gpu_hours is not None and gpu_hours >= limits.gpu_hours
         ):
             return "compute spent"
-        return "trials spent" if self._exhausted or len(trials) >= limits.trials else "open"
+        return "trials spent" if self.exhausted or len(trials) >= limits.trials else "open"
+
+    def _trials(self) -> list[Trial]:
+        """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""
+        for trial in self.ledger.trials():
+            ended = trial.epochs[-1].ended if trial.epochs else None
+            if trial.state == "RUNNING" and ended is not None:
+                self._end(trial.number, state="COMPLETE", reason=ended)
+        return self.ledger.trials()
 
     def _start(self, trials: list[Trial], *, until: int) -> Leg | None:
         proposal = propose(trials, space=self.space, rule=self.sampling)
         if proposal is None:
-            self._exhausted = True
+            self.exhausted = True
             return None
         number = self.ledger.start(
             encoded=proposal.encoded, distributions=proposal.distributions, target=until, origin=proposal.origin
@@ -155,7 +164,7 @@ class Conductor:
 
     def _epoch(self, number: int, *, result: Mapping[str, Any]) -> Decision:
         epoch = int(result["epoch"])
-        self.ledger.record(number, epoch=epoch, metrics=result["metrics"])
+        self.ledger.record(number, epoch=epoch, metrics=result["metrics"], ended=result["ended"])
         if result["ended"]:
             self._end(number, state="COMPLETE", reason=result["ended"])
             return "stop"

@@ -35,7 +35,10 @@ class Halving:
         return (*rungs, self.max_epochs)
 
     def expected_trials(self, num_trials: int) -> dict[int, int]:
-        """How many of ``num_trials`` reach each rung when none fails or ends early."""
+        """How many of ``num_trials`` reach each rung by promotion when none fails or ends early.
+
+        ``mode: stop`` lets more go on, since the first to arrive always do.
+        """
         at_least = min(self.finalists, num_trials)
         reaching = {}
         for rung in self.rungs:
@@ -95,7 +98,7 @@ def next_action(trials: Sequence[Trial], *, rule: Halving, running: frozenset[in
     """
     waiting = [trial for trial in trials if trial.state == "RUNNING" and trial.number not in running]
     for trial in waiting:
-        if trial.last_epoch < trial.target or trial.last_epoch >= rule.max_epochs:
+        if trial.last_epoch < trial.target:
             return Continue(trial.number, trial.target)
     if budget != "compute spent":
         judged = _judged(trials, waiting, rule=rule)
@@ -103,9 +106,9 @@ def next_action(trials: Sequence[Trial], *, rule: Halving, running: frozenset[in
             return judged
     if budget == "open":
         return Start(rule.rungs[0])
-    if running:
+    if any(trial.target < rule.max_epochs for trial in trials if trial.number in running):
         return Wait()
-    return _finalist(trials, waiting, rule=rule) or Finish()
+    return _finalist(trials, waiting, rule=rule, running=running) or (Wait() if running else Finish())
 
 
 def verdict(trials: Sequence[Trial], *, number: int, rule: Halving) -> Continue | Close:
@@ -139,9 +142,11 @@ def _judged(trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halving)
     return None
 
 
-def _finalist(trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halving) -> Continue | None:
-    """The waiting trial nearest to the end, the best of equals, while too few have been trained in full."""
-    finished = sum(trial.state == "COMPLETE" for trial in trials)
+def _finalist(
+    trials: Sequence[Trial], waiting: Sequence[Trial], *, rule: Halving, running: frozenset[int]
+) -> Continue | None:
+    """The waiting trial nearest to the end, the best of equals, while too few have been or are trained in full."""
+    finished = sum(trial.state == "COMPLETE" for trial in trials) + len(running)
     if finished >= rule.finalists or not waiting:
         return None
     highest = max(trial.last_epoch for trial in waiting)

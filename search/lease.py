@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 from trainable.errors import UserError
 
+SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold the lease
+
 
 @contextmanager
 def lease(folder: Path) -> Iterator[None]:
@@ -18,10 +20,13 @@ def lease(folder: Path) -> Iterator[None]:
 
     The kernel gives the lease back when the process ends, however it ends.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"search.folder: cannot make {folder} ({error.strerror})") from error
     lock, holder = FileLock(folder / "driver.lock"), folder / "driver.json"
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=SECONDS_FOR_A_LOOK)
     except Timeout as error:
         raise UserError(f"{folder}: this search is being run by {_described(holder)}") from error
     try:
@@ -32,7 +37,9 @@ def lease(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process is driving the search."""
+    """Whether some process is driving the search; takes the lease for a moment to find out."""
+    if not (folder / "driver.lock").is_file():
+        return False
     lock = FileLock(folder / "driver.lock")
     try:
         lock.acquire(timeout=0)

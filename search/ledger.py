@@ -71,13 +71,17 @@ class Ledger:
         """Record the epoch a trial is now to reach."""
         self._set(number, "target", target)
 
-    def record(self, number: int, *, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record a finished epoch; one recorded before stays as it was."""
-        trial = self.trial(number)
-        if epoch > trial.last_epoch:
-            self._set(number, _epoch_key(epoch), {"metrics": dict(metrics), "recorded": datetime.now(UTC).isoformat()})
+    def record(self, number: int, *, epoch: int, metrics: Mapping[str, float], ended: str | None = None) -> None:
+        """Record a finished epoch, and why training is over where it is; one recorded before stays as it was.
+
+        The point of Optuna's curve comes first: an epoch counts as recorded only when it has both.
+        """
+        if epoch <= self.trial(number).last_epoch:
+            return
         if self.metric in metrics and epoch not in self._frozen(number).intermediate_values:
             self._storage.set_trial_intermediate_value(self._id(number), epoch, metrics[self.metric])
+        content = {"metrics": dict(metrics), "recorded": datetime.now(UTC).isoformat(), "ended": ended}
+        self._set(number, _epoch_key(epoch), content)
 
     def end(self, number: int, *, state: State, reason: str) -> None:
         """Close a trial: COMPLETE and PRUNED with the best value of its epochs, and why."""
@@ -193,7 +197,13 @@ def _to_trial(frozen: FrozenTrial) -> Trial:
 def _epochs(attrs: Mapping[str, Any]) -> tuple[EpochRecord, ...]:
     keys: Sequence[str] = sorted(key for key in attrs if key.startswith("epoch:"))
     return tuple(
-        EpochRecord(int(key[6:]), attrs[key]["metrics"], datetime.fromisoformat(attrs[key]["recorded"])) for key in keys
+        EpochRecord(
+            number=int(key[6:]),
+            metrics=attrs[key]["metrics"],
+            recorded=datetime.fromisoformat(attrs[key]["recorded"]),
+            ended=attrs[key]["ended"],
+        )
+        for key in keys
     )
 
 

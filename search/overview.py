@@ -1,9 +1,11 @@
 """Where searches stand, read from their ledgers."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.table import Table
 
 from search import ledger as ledgers
@@ -11,8 +13,8 @@ from search.lease import is_held
 from search.ledger import Ledger
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
-from trainable.errors import UserError
-from trainable.validation import did_you_mean
+from trainable.errors import SettingsError, UserError
+from trainable.validation import did_you_mean, explain
 
 SPEC_FILE = "search.json"
 
@@ -26,10 +28,13 @@ def stored_spec(folder: Path, *, trials: int | None = None) -> SearchSpec:
     if not path.is_file():
         names = [other.parent.name for other in folder.parent.glob(f"*/{SPEC_FILE}")]
         raise UserError(f"{folder}: no search of this name{did_you_mean(folder.name, names)}")
-    spec = SearchSpec.model_validate_json(path.read_text())
-    if trials is None:
-        return spec
-    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+    document = json.loads(path.read_text())
+    if trials is not None:
+        document["search"]["trials"] = trials
+    try:
+        return SearchSpec.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError([f"{path}: {line}" for line in explain(error, model=SearchSpec)]) from None
 
 
 def open_ledger(folder: Path) -> tuple[SearchSpec, Ledger]:
@@ -55,12 +60,15 @@ def overview(folder: Path) -> dict[str, Any]:
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
         "test": ledger.notes.get("test", {}).get("metrics"),
-        "fingerprint": ledger.notes["data"]["fingerprint"],
+        "test_reads": ledger.notes.get("test", {}).get("reads", 0),
+        "fingerprint": ledger.notes.get("data", {}).get("fingerprint", ""),
     }
 
 
 def overviews(folder: Path) -> list[dict[str, Any]]:
-    """Every search kept in a folder, by name."""
+    """Every search kept in a folder, by name; raises UserError where there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"--folder: {str(folder)!r} does not exist; no search has been run here")
     return [overview(path.parent) for path in sorted(folder.glob(f"*/{SPEC_FILE}"))]
 
 

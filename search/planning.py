@@ -1,13 +1,12 @@
 """What a search would take, before it is begun."""
 
 import math
-import os
 from typing import Any
 
 from rich.table import Table
 
 from search.dimension import Choice
-from search.running import halving_rule
+from search.running import check_local_resources, concurrency, halving_rule
 from search.spec import SearchSpec
 from search.trials import Value
 from search.tune import worker
@@ -18,16 +17,20 @@ SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before,
 def make_plan(spec: SearchSpec) -> dict[str, Any]:
     """Trials at each rung, epochs, checkpoint disk and time; plain data.
 
-    The time comes from a few updates of the cheapest and the dearest corner of the space, run here in this process.
+    The time is for this machine and comes from a few updates of the cheapest and the dearest corner of the space, run in
+    this process.
     Raises UserError as a run would for data and weights that cannot be used.
     """
+    check_local_resources(spec)
     rule = halving_rule(spec)
     corners = [spec.trial_config(params) for params in _corners(spec)]
     facts = worker.prepare(corners)
-    measured = [worker.measure(config) for config in corners]
+    measured = [worker.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
     epochs = rule.expected_epochs(spec.search.trials)
     seconds = [corner["epoch_seconds"] for corner in measured]
-    concurrency = spec.resources.concurrency or max(1, math.floor((os.cpu_count() or 1) / spec.resources.cpu))
+    available = worker.local_resources()
+    gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
+    at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
     largest = max(corner["checkpoint_bytes"] for corner in measured)
     return {
         "name": spec.search.name,
@@ -36,12 +39,12 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "epochs_without_halving": spec.search.trials * rule.max_epochs,
         "images": {split: sum(classes.values()) for split, classes in facts["counts"].items()},
         "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
-        "concurrency": concurrency,
+        "concurrency": at_once,
         "hours": {
-            "least": epochs * min(seconds) / concurrency / 3600,
-            "most": epochs * max(seconds) / concurrency / 3600,
+            "least": epochs * min(seconds) / at_once / 3600,
+            "most": epochs * max(seconds) / at_once / 3600,
         },
-        "checkpoint_bytes": spec.search.trials * largest + concurrency * (SAVED_AT_ONCE - 1) * largest,
+        "checkpoint_bytes": spec.search.trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
         "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
     }
 

@@ -57,6 +57,8 @@ class Progress:
         """Take the live table away."""
         if self._live is not None:
             self._live.stop()
+        if outcome.status == "finished":
+            self._console.print(f"finished: {outcome.reason}", highlight=False)
 
     def _describe(self, ledger: Ledger) -> None:
         data = ledger.notes["data"]

@@ -2,6 +2,7 @@
 
 import html
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def report_data(folder: Path) -> dict[str, Any]:
     return overview(folder) | {
         "leaderboard": [_row(trial, spec=spec) for trial in _leaders(trials, metric=metric)],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
-        "best_checkpoint": str(best_checkpoint(folder, best, metric=metric)) if best else None,
+        "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
     }
 
@@ -53,7 +54,10 @@ def print_report(folder: Path, *, console: Console) -> None:
         console.print(f"  checkpoint: {data['best_checkpoint']}", highlight=False, markup=False)
     if data["test"] is not None:
         scores = ", ".join(f"test/{name} {value:.4f}" for name, value in data["test"].items())
-        console.print(f"\ntest split, seen by nothing before, trial {data['best_trial']}: {scores}", highlight=False)
+        seen = (
+            "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
+        )
+        console.print(f"\ntest split, {seen}, trial {data['best_trial']}: {scores}", highlight=False)
 
 
 def write_page(folder: Path) -> Path:
@@ -66,6 +70,10 @@ def write_page(folder: Path) -> Path:
     with write_beside(path) as file:
         file.write(_PAGE.format(title=html.escape(spec.search.name), body="\n".join(sections)).encode())
     return path
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _leaders(trials: list[Trial], *, metric: str) -> list[Trial]:
@@ -172,7 +180,9 @@ def _figures(spec: SearchSpec, ledger: Ledger) -> list[str]:
 
 
 def _importances(study: Any, *, rung: int) -> go.Figure:
-    importances = get_param_importances(study)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that few trials say little is what the reader sees anyway
+        importances = get_param_importances(study)
     figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
     return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")
 

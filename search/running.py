@@ -6,18 +6,21 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from search import ledger as ledgers
+from search import tracking_uri
 from search.conductor import Conductor, Leg, Limits, checkpoint_folder
+from search.dimension import Choice
 from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
 from search.overview import SPEC_FILE
 from search.sampling import Sampling, propose
 from search.spec import SearchSpec, difference
-from search.trials import Trial, best_trial
+from search.trials import Trial, Value, best_trial
 from search.tune import worker
 from search.tune.cluster import check_address, cluster, submit, total_resources
 from search.tune.tuner import run_legs
@@ -25,7 +28,8 @@ from trainable.data.writing import write_beside
 from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
-SAMPLES_PREPARED = 64
+# What decides whether data can be packed and a backbone built.
+PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
 
 
 class Listener(Protocol):
@@ -65,12 +69,15 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     this name over another space or other data, and for one that another process is running.
     """
     folder = search_folder(spec)
+    tracking_uri.checked(spec.tracking.uri)
     check_address(address)
+    if address is None:
+        check_local_resources(spec)
     with lease(folder):
         if spec.search.storage is None:
             ledgers.mend_journal(folder / ledgers.JOURNAL)
         _refuse_another_space(spec, folder)
-        facts = worker.prepare(_variants(spec))
+        facts = worker.prepare(_variants(spec), check_device=address is None)
         ledger = _open(spec, folder, facts)
         rule = halving_rule(spec)
         for listener in listeners:
@@ -122,6 +129,8 @@ def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
     except UserError:
         return
+    if "spec" not in ledger.notes:  # killed while it was being created
+        return
     changes = difference(SearchSpec.model_validate(ledger.notes["spec"]), spec)
     if changes:
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
@@ -132,23 +141,19 @@ def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
 
 def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
     """Configurations that between them have every data set, image size, backbone and weights of the space."""
-    rule = Sampling("random", spec.search.seed, 1.0, spec.search.metric, (1,))
-    trials: list[Trial] = []
+    dimensions = {path: one for path, one in spec.space.dimensions.items() if path.startswith(PREPARED)}
+    values = [one.members if isinstance(one, Choice) else one.extremes for one in dimensions.values()]
     found: dict[str, dict[str, Any]] = {}
-    for number in range(SAMPLES_PREPARED):
-        proposal = propose(trials, space=spec.space, rule=rule)
-        if proposal is None:
-            break
-        trials.append(Trial(number, proposal.encoded, "RUNNING", (), 1, "random"))
-        config = spec.trial_config(proposal.params)
-        found.setdefault(repr((config.get("data"), config.get("model"))), config)
+    for combination in product(*values):
+        point: dict[str, Value] = {**_any_params(spec), **dict(zip(dimensions, combination, strict=True))}
+        active = spec.space.active(point)
+        config = spec.trial_config({path: value for path, value in point.items() if path in active})
+        found.setdefault(repr([config.get("data"), [point.get(path) for path in dimensions if path in active]]), config)
     return list(found.values())
 
 
 def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
     notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
-    with write_beside(folder / SPEC_FILE) as file:
-        file.write(spec.model_dump_json(indent=1).encode())
     ledger = ledgers.create(
         folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
     )
@@ -159,6 +164,8 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
             f"was {known['fingerprint'][:12]}); start a new one with --name"
         )
     ledger.note("spec", notes["spec"])
+    with write_beside(folder / SPEC_FILE) as file:
+        file.write(spec.model_dump_json(indent=1).encode())
     return ledger
 
 
@@ -168,6 +175,7 @@ def _with_workers(
     resources = spec.resources
     with cluster(address=address):
         gpu = _gpu_share(spec)
+        is_joined = address is not None
         conductor = Conductor(
             ledger,
             space=spec.space,
@@ -184,7 +192,7 @@ def _with_workers(
                 settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=threads),
                 cpu=resources.cpu,
                 gpu=gpu,
-                concurrency=_concurrency(spec, gpu=gpu),
+                concurrency=lambda: concurrency(spec, available=total_resources(), gpu=gpu, can_grow=is_joined),
                 folder=folder,
                 on_step=_pulse(listeners),
             )
@@ -193,7 +201,8 @@ def _with_workers(
             return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
         for name, result in baselines.items():
             ledger.note("baselines", ledger.notes.get("baselines", {}) | {name: result()})
-        return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads)
+        reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
+        return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads, reason=reason)
 
 
 INTERRUPTED = "interrupted"
@@ -226,32 +235,37 @@ def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
     return Limits(spec.search.trials, budget.epochs, budget.gpu_hours, gpu or 1.0, spec.search.max_failures)
 
 
-def _gpu_share(spec: SearchSpec) -> float:
-    """One trial's share of a GPU; ``auto`` is a whole one where the cluster has any."""
-    available = total_resources()
-    if available["cpu"] < spec.resources.cpu:
-        raise UserError(
-            f"resources.cpu: {spec.resources.cpu:g} asked for a trial, the cluster has {available['cpu']:g}"
-        )
-    if spec.resources.gpu == "auto":
-        return 1.0 if available["gpu"] else 0.0
-    if spec.resources.gpu > available["gpu"]:
-        raise UserError(
-            f"resources.gpu: {spec.resources.gpu:g} asked for a trial, the cluster has {available['gpu']:g}; "
-            "`--set resources.gpu=0` runs without"
-        )
-    return spec.resources.gpu
+def check_local_resources(spec: SearchSpec) -> None:
+    """Raise UserError where one trial asks for more than this machine has."""
+    for name, available in worker.local_resources().items():
+        asked = getattr(spec.resources, name)
+        if asked != "auto" and asked > available:
+            without = "; `--set resources.gpu=0` runs without" if name == "gpu" else ""
+            raise UserError(f"resources.{name}: {asked:g} asked for a trial, this machine has {available:g}{without}")
 
 
-def _concurrency(spec: SearchSpec, *, gpu: float) -> int:
-    """How many trials run at once: as many as CPUs and GPUs hold, at most ``resources.concurrency``."""
-    available = total_resources()
+def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float, can_grow: bool) -> int:
+    """How many trials run at once: as many as CPUs and GPUs hold, at most ``resources.concurrency``.
+
+    On a cluster that can grow one more is asked for, or all that the file allows, since a request that waits is what
+    brings a new node.
+    """
+    wanted = spec.resources.concurrency
+    if can_grow and wanted is not None:
+        return wanted
     counts = [math.floor(available["cpu"] / spec.resources.cpu)]
     if gpu:
         counts.append(math.floor(1 / gpu) * int(available["gpu"]) if gpu < 1 else math.floor(available["gpu"] / gpu))
-    if spec.resources.concurrency is not None:
-        counts.append(spec.resources.concurrency)
-    return max(1, min(counts))
+    if wanted is not None:
+        counts.append(wanted)
+    return max(1, min(counts) + can_grow)
+
+
+def _gpu_share(spec: SearchSpec) -> float:
+    """One trial's share of a GPU; ``auto`` is a whole one where the cluster has any now."""
+    if spec.resources.gpu == "auto":
+        return 1.0 if total_resources()["gpu"] else 0.0
+    return spec.resources.gpu
 
 
 def _tell(listeners: list[Listener], *, folder: Path, metric: str) -> Callable[[Trial], None]:
@@ -300,24 +314,22 @@ def _any_params(spec: SearchSpec) -> Mapping[str, Any]:
     return proposal.params if proposal else {}
 
 
-def _score_best(spec: SearchSpec, ledger: Ledger, *, folder: Path, gpu: float, threads: int) -> Outcome:
-    """Measure the best trial on the test split, once."""
+def _score_best(spec: SearchSpec, ledger: Ledger, *, folder: Path, gpu: float, threads: int, reason: str) -> Outcome:
+    """Measure the best trial on the test split, once; a search that was enlarged and has another best, once more."""
     metric = spec.search.metric
     best = best_trial(ledger.trials(), metric=metric)
     if best is None:
         return Outcome("failed", "no trial finished an epoch", folder)
     known = ledger.notes.get("test")
-    checkpoint = best_checkpoint(folder, best, metric=metric)
-    if (known is None or known["trial"] != best.number) and checkpoint is not None:
-        config = spec.trial_config(spec.space.decoded(best.params))
-        score = submit(
-            worker.test_score,
-            config,
-            checkpoint=str(checkpoint.resolve()),
-            threads=threads,
-            cpu=spec.resources.cpu,
-            gpu=gpu,
-        )()
-        ledger.note("test", {"trial": best.number, "epoch": best_epoch(best.values(metric), metric=metric), **score})
+    if known is None or known["trial"] != best.number:
+        checkpoint = best_checkpoint(folder, best, metric=metric)
+        if checkpoint is None:
+            return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
+        config, cpu = spec.trial_config(spec.space.decoded(best.params)), spec.resources.cpu
+        place = str(checkpoint.resolve())
+        score = submit(worker.test_score, config, checkpoint=place, threads=threads, cpu=cpu, gpu=gpu)()
+        epoch = best_epoch(best.values(metric), metric=metric)
+        reads = 1 if known is None else known["reads"] + 1
+        ledger.note("test", {"trial": best.number, "epoch": epoch, "reads": reads, **score})
     ledger.note("finished", True)
-    return Outcome("finished", "every trial is decided", folder)
+    return Outcome("finished", reason, folder)

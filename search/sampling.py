@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from search.space import Space
@@ -83,7 +83,11 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         proposal = _draw(_random_study(rule=rule, seed=derive(seed, "again", attempt) % 2**32), space, "random")
         if proposal.encoded not in tried:
             return proposal
-    return None
+    with _quiet():
+        every = optuna.create_study(direction=DIRECTIONS[rule.metric], sampler=BruteForceSampler(seed=seed))
+    every.add_trials(_frozen(trial, space=space, state=TrialState.COMPLETE, value=0.0) for trial in trials)
+    proposal = _draw(every, space, "random")
+    return proposal if proposal.encoded not in tried else None
 
 
 def model_rung(trials: Sequence[Trial], *, num_dimensions: int, rule: Sampling) -> int | None:
@@ -102,7 +106,10 @@ def _reached(trial: Trial, rung: int) -> bool:
 def rung_study(
     trials: Sequence[Trial], *, space: Space, rung: int, metric: str, sampler: BaseSampler | None = None
 ) -> optuna.Study:
-    """A study in memory of the values at one rung; failed trials count as the worst, running ones as yet unknown."""
+    """A study in memory of the values at one rung; failed trials count as the worst, those at work as yet unknown.
+
+    A trial that waits at a lower rung is left out: it is not about to have a value here.
+    """
     values = {trial.number: trial.best(metric, until=rung) for trial in trials if _reached(trial, rung)}
     known = [value for value in values.values() if value is not None]
     worst = min(known) if DIRECTIONS[metric] == "maximize" else max(known)
@@ -111,7 +118,7 @@ def rung_study(
         value = worst if trial.state == "FAILED" else values.get(trial.number)
         if value is not None:
             frozen.append(_frozen(trial, space=space, state=TrialState.COMPLETE, value=value))
-        elif trial.state == "RUNNING":
+        elif trial.state == "RUNNING" and trial.last_epoch < trial.target:
             frozen.append(_frozen(trial, space=space, state=TrialState.RUNNING, value=None))
     with _quiet():
         study = optuna.create_study(direction=DIRECTIONS[metric], sampler=sampler)
@@ -156,4 +163,4 @@ class _quiet(warnings.catch_warnings):  # noqa: N801
     def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -120,14 +120,6 @@ class TrackingSection(Section):
     experiment: str | None = Field(None, description="MLflow experiment; without it the search's name.")
 
 
-class PromoteSection(Section):
-    """What the best trial becomes, if it is good enough; read by `search promote`."""
-
-    model: str = Field(min_length=1, description="Name in MLflow's model registry.")
-    alias: str = Field("champion", min_length=1, description="Alias that moves to the better model.")
-    better_by: float = Field(0.0, ge=0, description="Least gain over the present holder, in units of search.metric.")
-
-
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
 
@@ -143,7 +135,6 @@ class SearchSpec(Section):
     base: dict[str, Any] = Field({}, description="Fixed values of TrialConfig, in sections or by dotted path.")
     vary: dict[str, Any] = Field({}, description="Searched values by dotted path; forms in search/dimension.py.")
     try_first: list[dict[str, Any]] = Field([], description="Recipes evaluated before the sampler is asked.")
-    promote: PromoteSection | None = None
 
     @field_validator("base")
     @classmethod
@@ -177,7 +168,7 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, promote, baselines, and of the base what has no effect on results (data.cache,
+        resources, tracking, baselines, and of the base what has no effect on results (data.cache,
         data.workers).
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}

@@ -13,11 +13,15 @@ State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch: ``number`` counts from 1, ``metrics`` are named as in docs/design.md §2.10."""
+    """One finished epoch: ``number`` counts from 1, ``metrics`` are named as in docs/design.md §2.10.
+
+    ``ended`` says why it was the trial's last, or is None.
+    """
 
     number: int
     metrics: Mapping[str, float]
     recorded: datetime
+    ended: str | None = None
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def fit(
     """Train one trial and print each epoch."""
     config = read_trial(trial)
 
+    from trainable.checkpoint import BrokenCheckpointError
     from trainable.fitting import DivergedError
     from trainable.fitting import fit as train
 
@@ -50,6 +51,8 @@ def fit(
             if save is not None:
                 epoch.save(save / f"epoch_{epoch.number:05d}")
             _print_epoch(epoch.number, epoch.metrics, as_json=as_json)
+    except BrokenCheckpointError as error:
+        raise UserError(f"--resume: {error}") from error
     except DivergedError as error:
         Console(stderr=True, soft_wrap=True).print(f"diverged: {error}", markup=False)
         sys.exit(1)

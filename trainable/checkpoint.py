@@ -117,9 +117,10 @@ def _restore_optimizer(network: Network, optimizer: Optimizer, tensors: dict[str
     for key, tensor in tensors.items():
         name, _, entry = key.partition("|")
         parameter = parameters[name]
-        # Adam keeps its step count on the CPU, torch's rule for optimizers that are not capturable.
-        device = "cpu" if entry == "step" else parameter.device
-        optimizer.state[parameter][entry] = tensor.to(device)
+        # Adam keeps its step count on the CPU, torch's rule for optimizers that are not capturable; everything else has
+        # the parameter's shape and gets its memory layout, which torch's grouped updates need to be fast.
+        value = tensor if entry == "step" else torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+        optimizer.state[parameter][entry] = value
 
 
 def _write(path: Path, content: bytes) -> None:

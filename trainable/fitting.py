@@ -107,7 +107,7 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     run = _start(config, pack=open_pack(config.data, spec), spec=spec, device=device)
     run.epoch = 1
     training = _seconds_each(run.losses(), count=updates)
-    evaluation = _seconds_each((run.network(images) for images, _ in run.batches("val")), count=updates)
+    evaluation = _seconds_each(run.logits("val"), count=updates)
     size = config.train.batch_size
     seconds = training * math.ceil(len(run.pack.indices("train")) / (size * config.train.accumulate))
     seconds += evaluation * math.ceil(len(run.pack.indices("val")) / size)
@@ -115,17 +115,15 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
 
 
 def _seconds_each(steps: Iterator[Tensor], *, count: int) -> float:
-    """Mean seconds of the steps after the first, at most ``count`` of them, each waited for."""
-    started, done = time.perf_counter(), 0
-    for index, value in enumerate(steps):
+    """Mean seconds of a step, each waited for: of ``count`` after the first, or of the first where it is alone."""
+    moments = [time.perf_counter()]
+    for value in steps:
         value.sum().item()
-        if index == 0:
-            started = time.perf_counter()
-        else:
-            done = index
-        if done == count:
+        moments.append(time.perf_counter())
+        if len(moments) > count + 1:
             break
-    return (time.perf_counter() - started) / max(1, done)
+    warm = moments[1:] if len(moments) > 2 else moments
+    return (warm[-1] - warm[0]) / max(1, len(warm) - 1)
 
 
 def _start(config: TrialConfig, *, pack: Pack, spec: InputSpec, device: torch.device) -> "_Run":
@@ -205,6 +203,13 @@ class _Run:
             self.loaders[split] = evaluation_loader(self.pack, split, spec=self.spec, batch_size=size, workers=workers)
         for batch in self.loaders[split].epoch(self.epoch):
             yield self._images(batch), batch.labels.to(self.device)
+
+    def logits(self, split: str) -> Iterator[Tensor]:
+        """Logits of a split's batches as evaluation computes them."""
+        self.network.eval()
+        for images, _ in self.batches(split):
+            with torch.inference_mode(), self._autocast():
+                yield self.network(images)
 
     def losses(self) -> Iterator[Tensor]:
         """One pass over the training images, an update at a time; gives each update's mean loss."""

@@ -22,7 +22,8 @@ def update(
 ) -> Tensor:
     """Forward, loss, backward, clip, step over one effective batch; gives its mean loss, a scalar tensor.
 
-    Several batches accumulate: their gradient is that of one batch holding all their images.
+    Several batches accumulate: their gradient is that of one batch holding all their images, but that batch norm in
+    train mode sees each batch alone.
     """
     optimizer.zero_grad(set_to_none=True)
     weight = sum((loss.weight(targets) for _, targets in batches), start=torch.zeros((), device=batches[0][0].device))

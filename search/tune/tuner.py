@@ -26,13 +26,14 @@ def run_legs(
     settings: Callable[[Leg], dict[str, Any]],
     cpu: float,
     gpu: float,
-    concurrency: int,
+    concurrency: Callable[[], int],
     folder: Path,
     on_step: Callable[[], None],
 ) -> None:
     """Give workers legs until the conductor has none left; returns early when it is stopping.
 
-    ``settings`` turns a leg into what a worker is sent; ``on_step`` is called at least every second or so.
+    ``settings`` turns a leg into what a worker is sent; ``concurrency`` says how many may be at work now; ``on_step`` is
+    called at least every second or so.
     """
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
     tuner = tune.Tuner(
@@ -59,7 +60,9 @@ def run_legs(
 class LegSearcher(Searcher):  # type: ignore[misc]
     """Asks the conductor for the next leg."""
 
-    def __init__(self, conductor: Conductor, *, settings: Callable[[Leg], dict[str, Any]], concurrency: int) -> None:
+    def __init__(
+        self, conductor: Conductor, *, settings: Callable[[Leg], dict[str, Any]], concurrency: Callable[[], int]
+    ) -> None:
         super().__init__(metric="epoch", mode="max")
         self._conductor = conductor
         self._settings = settings
@@ -69,7 +72,7 @@ class LegSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The settings of the next leg; None to ask again later; FINISHED when there will be none."""
-        if len(self._conductor.running) >= self._concurrency:
+        if len(self._conductor.running) >= self._concurrency():
             return None
         leg = self._conductor.next_leg()
         if leg is None:

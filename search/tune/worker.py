@@ -4,6 +4,7 @@ Only plain dicts come in and go out; what a trial leaves behind is its checkpoin
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -112,16 +113,18 @@ def prune_checkpoints(folder: Path, *, newest: int, metric: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def prepare(trials: list[dict[str, Any]]) -> dict[str, Any]:
+def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[str, Any]:
     """Build what trials share on this node, and try that each can be built at all.
 
     Gives the data's ``fingerprint``, ``classes``, ``counts`` by split and class, and ``bad_images``. Raises UserError
-    for data, an architecture or weights that cannot be used.
+    for data, an architecture or weights that cannot be used, and with ``check_device`` for a device that this machine
+    does not have.
     """
     facts: dict[str, Any] = {}
     for trial in trials:
         config = TrialConfig.model_validate(trial)
-        pick_device(config)
+        if check_device:
+            pick_device(config)
         spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
         pack = open_pack(config.data, spec)
         create_network(config, spec=spec, num_classes=len(pack.classes))
@@ -134,8 +137,14 @@ def prepare(trials: list[dict[str, Any]]) -> dict[str, Any]:
     return facts
 
 
-def measure(trial: dict[str, Any]) -> dict[str, float]:
+def local_resources() -> dict[str, float]:
+    """CPUs and GPUs of this machine."""
+    return {"cpu": float(os.cpu_count() or 1), "gpu": float(torch.cuda.device_count())}
+
+
+def measure(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
     """What an epoch of a trial takes: seconds, bytes of a checkpoint, peak memory."""
+    torch.set_num_threads(threads)
     measured = measure_epoch(TrialConfig.model_validate(trial))
     return {
         "epoch_seconds": measured.seconds,

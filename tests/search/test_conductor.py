@@ -106,6 +106,33 @@ def test_a_driver_lost_after_any_number_of_calls_changes_nothing(conduct, tmp_pa
     assert dump(conductor) == expected
 
 
+def test_a_driver_lost_between_a_trials_last_epoch_and_its_end_changes_nothing(conduct):
+    """Early stopping at a rung: recorded, but not yet told as complete, it must not look like a trial that waits."""
+    conductor = conduct()
+    leg = conductor.next_leg()
+    conductor.ledger.record(leg.number, epoch=1, metrics={METRIC: 0.9}, ended="no better for 3 epochs")
+    again = conduct()
+    assert again.next_leg().number == 1
+    trial = again.ledger.trial(0)
+    assert (trial.state, trial.reason, trial.last_epoch) == ("COMPLETE", "no better for 3 epochs", 1)
+
+
+def test_an_exhausted_space_ends_the_search_and_says_so(conduct):
+    conductor = conduct(trials=10)
+    conductor.space = make_space({"freeze.depth": parse_dimension({"choice": [0, 0.5, 1.0]}, where="depth")})
+    while (leg := conductor.next_leg()) is not None:
+        for epoch in range(leg.start + 1, 5):
+            metrics = {METRIC: 0.5 + leg.params["freeze.depth"] / 10}
+            ended = "last epoch" if epoch == 4 else None
+            result = {"outcome": "epoch", "epoch": epoch, "ended": ended, "reason": None, "metrics": metrics}
+            if conductor.report(leg.number, result=result) == "stop":
+                break
+        conductor.leg_over(leg.number)
+    assert len(conductor.ledger.trials()) == 3
+    assert conductor.exhausted
+    assert conductor.finished
+
+
 def test_two_workers_never_get_the_same_trial(conduct):
     conductor = conduct(trials=6)
     first, second = conductor.next_leg(), conductor.next_leg()

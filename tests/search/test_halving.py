@@ -61,13 +61,12 @@ def test_an_interrupted_trial_goes_on_before_anything_else():
     assert act(trials, running=[3]) == Continue(1, 3)
 
 
-def test_a_trial_killed_between_its_last_epoch_and_its_end_is_ended():
-    assert act([trial(0, [0.1] * 9, target=9)], budget="trials spent") == Continue(0, 9)
-
-
 def test_when_the_trials_are_spent_the_running_are_awaited_and_the_best_waiting_one_is_trained_in_full():
     trials = [trial(0, [0.3]), trial(1, [0.9])]
     assert act(trials, running=[0], budget="trials spent") == Wait()
+    on_its_way = [trial(0, [0.3], target=9), trial(1, [0.9])]
+    assert act(on_its_way, running=[0], budget="trials spent") == Wait()
+    assert act(on_its_way, running=[0], budget="trials spent", finalists=2) == Continue(1, 9)
     assert act(trials, budget="trials spent") == Continue(1, 9)
     done = [trial(0, [0.3]), trial(1, [0.9] * 9, target=9, state="COMPLETE")]
     assert act(done, budget="trials spent") == Finish()

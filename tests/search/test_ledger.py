@@ -74,6 +74,14 @@ def test_an_epoch_recorded_twice_stays_as_it_was_first(tmp_path):
     assert ledger.trial(number).values(METRIC) == {1: 0.5}
 
 
+def test_why_a_trial_ended_is_recorded_with_its_last_epoch(tmp_path):
+    ledger = new(tmp_path)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5})
+    ledger.record(number, epoch=2, metrics={METRIC: 0.5}, ended="no better")
+    assert [epoch.ended for epoch in new(tmp_path).trial(number).epochs] == [None, "no better"]
+
+
 def test_the_best_trial_is_none_that_failed_and_the_older_of_equals(tmp_path):
     ledger = new(tmp_path)
     for value, state in ((0.5, "COMPLETE"), (0.9, "FAILED"), (0.7, "PRUNED"), (0.7, "COMPLETE")):

@@ -99,7 +99,7 @@ def test_a_failed_trial_counts_as_the_worst_and_a_running_one_as_unknown():
     trials = [
         trial(0, params, [0.4]),
         trial(1, params, [], "FAILED"),
-        trial(2, params, [], "RUNNING"),
+        Trial(2, params, "RUNNING", (), 1, "random"),
         trial(3, params, [0.7]),
     ]
     study = rung_study(trials, space=SPACE, rung=1, metric=METRIC)
@@ -129,6 +129,22 @@ def test_no_configuration_is_proposed_twice_and_an_exhausted_space_says_so():
         trials.append(trial(len(trials), proposal.encoded, [0.5]))
     seen = {tuple(sorted(t.params.items())) for t in trials}
     assert len(trials) == len(seen) == 6
+
+
+def test_a_large_finite_space_is_searched_to_its_last_point():
+    space = make(**{"train.accumulate": {"int": [1, 12]}, "train.batch_size": {"int": [2, 13]}})
+    trials = []
+    while (proposal := propose(trials, space=space, rule=rule("random"))) is not None:
+        trials.append(trial(len(trials), proposal.encoded, [0.5]))
+    assert len(trials) == 144
+
+
+def test_a_trial_that_waits_lower_is_not_taken_for_one_at_work():
+    params = propose([], space=SPACE, rule=rule()).encoded
+    waiting = Trial(0, params, "RUNNING", trial(0, params, [0.4]).epochs, 1, "random")
+    at_work = Trial(1, params, "RUNNING", trial(0, params, [0.4]).epochs, 3, "random")
+    study = rung_study([waiting, at_work, trial(2, params, [0.1] * 3)], space=SPACE, rung=3, metric=METRIC)
+    assert [(t.state.name, t.value) for t in study.trials] == [("RUNNING", None), ("COMPLETE", 0.1)]
 
 
 def test_a_share_of_the_proposals_stays_random():

@@ -35,7 +35,7 @@ def test_the_least_file_has_the_documented_defaults():
     assert (made.scheduler.name, made.scheduler.mode, made.scheduler.min_epochs) == ("asha", "promote", 3)
     assert (made.scheduler.reduction, made.scheduler.finalists) == (3, 1)
     assert (made.resources.cpu, made.resources.gpu, made.resources.concurrency) == (1, 0, None)
-    assert (made.tracking.uri, made.tracking.experiment, made.promote) == ("sqlite:///mlflow.db", None, None)
+    assert (made.tracking.uri, made.tracking.experiment) == ("sqlite:///mlflow.db", None)
 
 
 def test_a_trial_is_base_and_params_and_what_the_search_sets():
@@ -60,7 +60,7 @@ def test_base_reads_the_same_in_sections_and_by_dotted_path():
 
 
 def test_a_spec_survives_json():
-    made = spec(try_first=[{"optimizer.lr": 0.001}], promote={"model": "m"}, resources={"gpu": "auto"})
+    made = spec(try_first=[{"optimizer.lr": 0.001}], resources={"gpu": "auto"})
     again = SearchSpec.model_validate(json.loads(json.dumps(made.model_dump(mode="json"))))
     assert again == made
     assert again.content_hash() == made.content_hash()
@@ -73,7 +73,6 @@ def test_what_may_change_on_resuming_makes_no_other_search():
         resources={"cpu": 4, "gpu": 0.5, "concurrency": 2},
         tracking={"uri": "sqlite:///x.db"},
         baselines=["linear_probe"],
-        promote={"model": "m"},
         base={"data": {"path": "images", "workers": 4, "cache": "c"}, "model.name": "resnet18"},
     )
     assert difference(spec(), other) == []
@@ -218,8 +217,6 @@ DEPTH = f"{DEPTH} or a list of one of stem, stage1, stage2, stage3, stage4"
             ["try_first.1.optimizer.l: is not varied; did you mean 'optimizer.lr'?"],
         ),
         ({"try_first": [5]}, ["try_first: got 5, must be a list of a mapping of dotted paths"]),
-        ({"promote": {"alias": "x"}}, ["promote.model: missing, must be text"]),
-        ({"promote": {"model": "m", "better_by": -1}}, ["promote.better_by: got -1, must be a number at least 0"]),
         (
             {"search": {"name": "a", "trials": 0}, "sampler": {"nam": "tpe"}},
             [

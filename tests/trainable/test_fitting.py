@@ -8,7 +8,7 @@ import torch
 
 from trainable import TrialConfig, UserError, fit
 from trainable.checkpoint import BrokenCheckpointError, read_state
-from trainable.fitting import DivergedError, score_checkpoint
+from trainable.fitting import DivergedError, measure_epoch, score_checkpoint
 from trainable.probe import linear_probe
 
 torch.set_num_threads(1)
@@ -210,3 +210,11 @@ def test_a_gpu_trains_in_every_precision(amp, make_config):
     epochs = list(fit(config))
     assert epochs[-1].metrics["usage/peak_memory_bytes"] > 0
     assert all(torch.isfinite(torch.tensor(epoch.metrics["train/loss"])) for epoch in epochs)
+
+
+def test_an_epoch_of_a_single_update_is_measured_as_one(make_config):
+    """28 training images in one batch: the first update is all there is to time."""
+    whole = measure_epoch(make_config(train={"batch_size": 1000}))
+    parts = measure_epoch(make_config(train={"batch_size": 4}))
+    assert whole.seconds > parts.seconds / 100
+    assert whole.checkpoint_bytes == parts.checkpoint_bytes > 0

@@ -17,6 +17,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.data.source import SPLITS
 from trainable.data.sources import read_source
 from trainable.data.writing import write_beside
+from trainable.errors import UserError
 
 
 def open_pack(config: DataConfig, spec: InputSpec) -> "Pack":
@@ -27,7 +28,10 @@ def open_pack(config: DataConfig, spec: InputSpec) -> "Pack":
     """
     source = read_source(config)
     folder = cache_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.cache: cannot make {folder} ({error.strerror})") from error
     index = folder / f"{quick_key(source, settings=pack_recipe(config, spec=spec))}.index"
     path = _indexed(index)
     if path is None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
 from trainable.config import DataConfig
 from trainable.data.elpv import read_elpv
 from trainable.data.folder import read_folder
@@ -29,7 +31,11 @@ def read_source(config: DataConfig) -> Source:
     if not path.exists():
         neighbours = [str(path.parent / entry.name) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"data.path: {config.path!r} does not exist{did_you_mean(str(path), neighbours)}")
-    return READERS[_detect(path, config) if config.format == "auto" else config.format](path, config)
+    try:
+        return READERS[_detect(path, config) if config.format == "auto" else config.format](path, config)
+    except pa.ArrowInvalid as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"data.path: {config.path!r} is no whole Parquet, Arrow or CSV file ({reason})") from error
 
 
 def _detect(path: Path, config: DataConfig) -> str:

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -335,3 +336,11 @@ def test_labels_are_found_for_a_numpy_image(tmp_path):
         (tmp_path / label).mkdir()
         np.save(tmp_path / label / "0.npy", np.zeros((4, 4, 5), np.uint8))
     assert [s.name for s in read_source(DataConfig(path=str(tmp_path))).samples] == ["a/0.npy", "b/0.npy"]
+
+
+@pytest.mark.parametrize("name", ["broken.parquet", "broken.arrow"])
+def test_a_table_that_is_no_table_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("not a table")
+    with pytest.raises(UserError, match="is no whole Parquet, Arrow or CSV file") as caught:
+        read_source(DataConfig(path=str(tmp_path / name)))
+    assert "\n" not in str(caught.value)

@@ -68,7 +68,8 @@ def test_train_all_also_trains_the_norms_weights():
     trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert "backbone.bn1.weight" in trainable
     assert "backbone.conv1.weight" not in trainable
-    assert "backbone.layer1.0.downsample" not in trainable
+    assert "backbone.layer2.0.downsample.1.weight" in trainable
+    assert "backbone.layer2.0.downsample.0.weight" not in trainable
 
 
 def test_a_frozen_batch_norm_of_one_dimension_rests_too():
