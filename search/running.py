@@ -4,6 +4,7 @@ import math
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -65,7 +66,7 @@ def search_folder(spec: SearchSpec) -> Path:
 def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listener]) -> Outcome:
     """Begin the search, or go on with it where it stands.
 
-    Raises UserError, before any worker is started, for data, weights or names that cannot be used, for a search of
+    Raises UserError, before any worker is asked for, for data, weights or names that cannot be used, for a search of
     this name over another space or other data, and for one that another process is running.
     """
     folder = search_folder(spec)
@@ -77,17 +78,16 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
         if spec.search.storage is None:
             ledgers.mend_journal(folder / ledgers.JOURNAL)
         _refuse_another_space(spec, folder)
-        facts = worker.prepare(_variants(spec), check_device=address is None)
-        ledger = _open(spec, folder, facts)
-        rule = halving_rule(spec)
-        for listener in listeners:
-            listener.begin(ledger, spec=spec, rule=rule)
-        outcome = Outcome("failed", "the search broke off", folder)
-        try:
-            outcome = _with_workers(spec, ledger, rule=rule, folder=folder, address=address, listeners=listeners)
-        finally:
+        with _preparing(spec, is_joined=address is not None) as facts, cluster(address=address):
+            ledger = _open(spec, folder, facts())
             for listener in listeners:
-                listener.end(ledger, outcome=outcome)
+                listener.begin(ledger, spec=spec, rule=halving_rule(spec))
+            outcome = Outcome("failed", "the search broke off", folder)
+            try:
+                outcome = _with_workers(spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners)
+            finally:
+                for listener in listeners:
+                    listener.end(ledger, outcome=outcome)
     return outcome
 
 
@@ -139,6 +139,13 @@ def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
         )
 
 
+@contextmanager
+def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], dict[str, Any]]]:
+    """The facts of the data, looked up in a thread, since Ray takes seconds to start beside it."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool.submit(worker.prepare, _variants(spec), check_device=not is_joined).result
+
+
 def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
     """Configurations that between them have every data set, image size, backbone and weights of the space."""
     dimensions = {path: one for path, one in spec.space.dimensions.items() if path.startswith(PREPARED)}
@@ -170,39 +177,37 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
 
 
 def _with_workers(
-    spec: SearchSpec, ledger: Ledger, *, rule: Halving, folder: Path, address: str | None, listeners: list[Listener]
+    spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
     resources = spec.resources
-    with cluster(address=address):
-        gpu = _gpu_share(spec)
-        is_joined = address is not None
-        conductor = Conductor(
-            ledger,
-            space=spec.space,
-            halving=rule,
-            sampling=sampling_rule(spec),
-            limits=_limits(spec, gpu=gpu),
-            on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
+    gpu = _gpu_share(spec)
+    conductor = Conductor(
+        ledger,
+        space=spec.space,
+        halving=halving_rule(spec),
+        sampling=sampling_rule(spec),
+        limits=_limits(spec, gpu=gpu),
+        on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
+    )
+    threads = max(1, math.floor(resources.cpu))
+    baselines = _begin_baselines(spec, ledger, cpu=resources.cpu, gpu=gpu, threads=threads)
+    with _interruptible(conductor):
+        run_legs(
+            conductor,
+            settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=threads),
+            cpu=resources.cpu,
+            gpu=gpu,
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=gpu, can_grow=is_joined),
+            folder=folder,
+            on_step=_pulse(listeners),
         )
-        threads = max(1, math.floor(resources.cpu))
-        baselines = _begin_baselines(spec, ledger, cpu=resources.cpu, gpu=gpu, threads=threads)
-        with _interruptible(conductor):
-            run_legs(
-                conductor,
-                settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=threads),
-                cpu=resources.cpu,
-                gpu=gpu,
-                concurrency=lambda: concurrency(spec, available=total_resources(), gpu=gpu, can_grow=is_joined),
-                folder=folder,
-                on_step=_pulse(listeners),
-            )
-        if not conductor.finished:
-            interrupted = conductor.stopping == INTERRUPTED
-            return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
-        for name, result in baselines.items():
-            ledger.note("baselines", ledger.notes.get("baselines", {}) | {name: result()})
-        reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
-        return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads, reason=reason)
+    if not conductor.finished:
+        interrupted = conductor.stopping == INTERRUPTED
+        return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
+    for name, result in baselines.items():
+        ledger.note("baselines", ledger.notes.get("baselines", {}) | {name: result()})
+    reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
+    return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads, reason=reason)
 
 
 INTERRUPTED = "interrupted"
