@@ -34,23 +34,6 @@ class Halving:
             epoch *= self.reduction
         return (*rungs, self.max_epochs)
 
-    def expected_trials(self, num_trials: int) -> dict[int, int]:
-        """How many of ``num_trials`` reach each rung by promotion when none fails or ends early.
-
-        ``mode: stop`` lets more go on, since the first to arrive always do.
-        """
-        at_least = min(self.finalists, num_trials)
-        reaching = {}
-        for rung in self.rungs:
-            reaching[rung] = max(num_trials, at_least)
-            num_trials //= self.reduction
-        return reaching
-
-    def expected_epochs(self, num_trials: int) -> int:
-        """Epochs that a search of ``num_trials`` takes when none fails or ends early."""
-        reaching = self.expected_trials(num_trials)
-        return sum((rung - before) * reaching[rung] for before, rung in pairwise((0, *self.rungs)))
-
 
 @dataclass(frozen=True)
 class Start:

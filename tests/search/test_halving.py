@@ -158,11 +158,3 @@ def test_any_search_ends_with_every_trial_at_a_rung_and_the_best_among_the_promo
 
 def closed(record, state):
     return Trial(record.number, {}, state, record.epochs, record.target, "random")
-
-
-@pytest.mark.parametrize(
-    ("trials", "expected"), [(16, {1: 16, 3: 5, 9: 1}), (2, {1: 2, 3: 1, 9: 1}), (27, {1: 27, 3: 9, 9: 3})]
-)
-def test_the_expected_numbers_are_those_of_an_undisturbed_search(trials, expected):
-    assert rule().expected_trials(trials) == expected
-    assert rule().expected_epochs(16) == 16 + 5 * 2 + 6
