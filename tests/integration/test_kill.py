@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 pytestmark = pytest.mark.slow
 
 KILLS = 5
+TRIALS = 10  # enough writes for all the kills: about 100
 OWN_TAGS = (
     "search.state",
     "search.best",
@@ -26,7 +27,7 @@ OWN_TAGS = (
 @pytest.fixture(scope="module")
 def unbroken(make_place):
     place = make_place()
-    place.write_space()
+    place.write_space(search={"trials": TRIALS})
     place.succeed("run", "space.yaml")
     return place
 
@@ -39,10 +40,10 @@ def killed_again_and_again(place, *, kills, seed):
     while done < kills:
         process = place.start("run", "space.yaml")
         started = lines(journal)
-        writes = chance.randint(1, 14)
+        writes = chance.randint(1, 10)
         while process.poll() is None and lines(journal) < started + writes:
             time.sleep(0.01)
-        time.sleep(chance.random() * 0.5)
+        time.sleep(chance.random() * 0.3)
         if process.poll() is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
@@ -96,7 +97,7 @@ def mlflow_dump(place):
 
 def test_killed_at_random_moments_it_equals_the_unbroken_search(unbroken, make_place):
     place = make_place()
-    place.write_space()
+    place.write_space(search={"trials": TRIALS})
     seed = random.randrange(2**32)
     print(f"seed of the moments: {seed}")
     assert killed_again_and_again(place, kills=KILLS, seed=seed) == KILLS
@@ -129,7 +130,7 @@ def test_killed_with_two_workers_nothing_is_lost_or_done_twice(make_place):
 
 def test_ctrl_c_finishes_the_epoch_and_says_how_to_go_on(unbroken, make_place):
     place = make_place()
-    place.write_space()
+    place.write_space(search={"trials": TRIALS})
     process = place.start("run", "space.yaml")
     journal = place.folder / "searches/cells/ledger.journal"
     while lines(journal) < 14:
@@ -152,7 +153,7 @@ def test_ctrl_c_finishes_the_epoch_and_says_how_to_go_on(unbroken, make_place):
 
 def test_ctrl_c_twice_stops_at_once_and_loses_nothing(unbroken, make_place):
     place = make_place()
-    place.write_space()
+    place.write_space(search={"trials": TRIALS})
     process = place.start("run", "space.yaml")
     journal = place.folder / "searches/cells/ledger.journal"
     while lines(journal) < 16:
@@ -172,7 +173,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_its_trial_goes_on(unbroke
     import psutil
 
     place = make_place()
-    place.write_space()
+    place.write_space(search={"trials": TRIALS})
     process = place.start("run", "space.yaml")
     journal = place.folder / "searches/cells/ledger.journal"
     while lines(journal) < 16:
