@@ -203,6 +203,7 @@ def ui(
 
 
 def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
+    _describe_data(spec)  # most mistakes in data show in a second here, before anything heavy is loaded
     from search.progress import Progress
     from search.report import print_report, report_data, write_page
     from search.running import run_search

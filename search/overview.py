@@ -69,7 +69,15 @@ def overviews(folder: Path) -> list[dict[str, Any]]:
     """Every search kept in a folder, by name; raises UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"--folder: {str(folder)!r} does not exist; no search has been run here")
-    return [overview(path.parent) for path in sorted(folder.glob(f"*/{SPEC_FILE}"))]
+    return [_overview_or_problem(path.parent) for path in sorted(folder.glob(f"*/{SPEC_FILE}"))]
+
+
+def _overview_or_problem(folder: Path) -> dict[str, Any]:
+    """One search, or what keeps it from being read: one that is broken must not hide the others."""
+    try:
+        return overview(folder)
+    except UserError as error:
+        return {"name": folder.name, "folder": str(folder), "state": "unreadable", "problem": str(error)}
 
 
 def status_table(result: dict[str, Any]) -> Table:
@@ -84,6 +92,9 @@ def list_table(results: list[dict[str, Any]]) -> Table:
     """Searches as rows."""
     table = Table("name", "state", "trials", "epochs", "best", box=None, pad_edge=False)
     for result in results:
+        if "problem" in result:
+            table.add_row(result["name"], result["state"], result["problem"])
+            continue
         shown = _shown(result)
         table.add_row(result["name"], result["state"], shown["trials"], shown["epochs"], shown["best"])
     return table
