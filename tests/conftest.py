@@ -1,5 +1,6 @@
 """Small real image data sets for every test."""
 
+import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from PIL import Image
 
 from trainable.data.input_spec import InputSpec
+
+# Two test processes share two cores: one thread each, in them and in what they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DrawImage = Callable[..., Path]
 DrawFolder = Callable[[Mapping[str, int]], Path]
