@@ -9,6 +9,8 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
+from search.lease import lease
+
 pytestmark = pytest.mark.slow
 
 KILLS = 5
@@ -128,6 +130,15 @@ def test_killed_with_two_workers_nothing_is_lost_or_done_twice(make_place):
     assert [run.data.tags.get("search.best") for run in children].count("true") == 1
 
 
+def test_the_second_driver_of_a_search_is_refused(make_place):
+    place = make_place()
+    place.write_space()
+    with lease(place.folder / "searches/cells"):
+        second = place.run("run", "space.yaml")
+    assert second.returncode == 2
+    assert f"being run by process {os.getpid()}" in second.stderr
+
+
 def test_ctrl_c_finishes_the_epoch_and_says_how_to_go_on(unbroken, make_place):
     place = make_place()
     place.write_space(search={"trials": TRIALS})
@@ -135,9 +146,6 @@ def test_ctrl_c_finishes_the_epoch_and_says_how_to_go_on(unbroken, make_place):
     journal = place.folder / "searches/cells/ledger.journal"
     while lines(journal) < 14:
         time.sleep(0.05)
-    second = place.run("run", "space.yaml")
-    assert second.returncode == 2
-    assert f"being run by process {process.pid}" in second.stderr
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err

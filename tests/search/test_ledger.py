@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -110,23 +112,21 @@ def test_a_search_that_does_not_exist_is_one_clear_line(tmp_path):
         ledgers.open_existing(tmp_path / "nothing", name="nothing", storage=None)
 
 
-def _hold(folder, ready):
-    with lease(folder):
-        ready.set()
-        time.sleep(60)
-
-
 def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, ready))
-    holder.start()
-    assert ready.wait(30)
+    code = (
+        "import pathlib, sys, time\n"
+        "from search.lease import lease\n"
+        "with lease(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(300)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
     assert is_held(tmp_path)
     with pytest.raises(UserError, match=f"being run by process {holder.pid} on"), lease(tmp_path):
         pass
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join()
+    holder.kill()
+    holder.communicate()
     assert not is_held(tmp_path)
     with lease(tmp_path):
         assert is_held(tmp_path)
