@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from trainable.errors import nearest
+
 
 def explain(error: ValidationError, *, model: type[BaseModel]) -> list[str]:
     """One line for each mistaken path: the path, what was given, what would be right, the nearest good name."""
@@ -44,10 +46,8 @@ def allowed(field: FieldInfo | None) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'lr'?`` for the nearest known name, else the list of the known where it is short."""
     known = list(known)
-    near = get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""
+    near = nearest(name, known)
+    return near or (f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else "")
 
 
 def shown(value: object) -> str:

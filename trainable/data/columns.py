@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from trainable.config import DataConfig
-from trainable.data.source import did_you_mean, split_of
-from trainable.errors import UserError
+from trainable.data.source import split_of
+from trainable.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def require_column(present: Iterable[str], name: str, *, field: str) -> None:
     """A UserError with the nearest name where column ``name`` is not ``present``."""
     present = list(present)
     if name not in present:
-        hint = did_you_mean(name, present) or f", there are {', '.join(present)}"
+        hint = nearest(name, present) or f", there are {', '.join(present)}"
         raise UserError(f"data.{field}: there is no column {name!r}{hint}")
 
 

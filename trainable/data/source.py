@@ -1,12 +1,11 @@
 """What a data source is once it has been read: labelled samples whose bytes are still where they were."""
 
-import difflib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainable.errors import UserError
+from trainable.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -62,15 +61,9 @@ def make_source(samples: Sequence[Sample], *, files: Iterable[Path]) -> Source:
 def split_of(name: str, *, field: str) -> str:
     """The split that a folder or a column value names."""
     if name not in SPLIT_NAMES:
-        hint = did_you_mean(name.lower(), SPLIT_NAMES)
+        hint = nearest(name.lower(), SPLIT_NAMES)
         raise UserError(f"{field}: {name!r} is no split, expected train, val or test{hint}")
     return SPLIT_NAMES[name]
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The end of an error message that offers the nearest good name; empty where none is near."""
-    near = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _check_splits(source: Source) -> None:
@@ -82,7 +75,7 @@ def _check_splits(source: Source) -> None:
         for label in source.classes:
             if not counts[split][label]:
                 there = next(other for other in given if counts[other][label])
-                hint = did_you_mean(label, [name for name, number in counts[split].items() if number])
+                hint = nearest(label, [name for name, number in counts[split].items() if number])
                 raise UserError(f"data.path: class {label!r} is in {there} but not in {split}{hint}")
 
 

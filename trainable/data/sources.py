@@ -9,9 +9,9 @@ from trainable.config import DataConfig
 from trainable.data.elpv import read_elpv
 from trainable.data.folder import read_folder
 from trainable.data.manifest import CSV_SUFFIXES, read_manifest
-from trainable.data.source import Source, did_you_mean
+from trainable.data.source import Source
 from trainable.data.table import TABLE_SUFFIXES, holds_bytes, read_table
-from trainable.errors import UserError
+from trainable.errors import UserError, nearest
 
 READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
     "folder": read_folder,
@@ -30,7 +30,7 @@ def read_source(config: DataConfig) -> Source:
         raise UserError("data.path: is empty; name a folder, a CSV, a Parquet or an Arrow file")
     if not path.exists():
         neighbours = [str(path.parent / entry.name) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"data.path: {config.path!r} does not exist{did_you_mean(str(path), neighbours)}")
+        raise UserError(f"data.path: {config.path!r} does not exist{nearest(str(path), neighbours)}")
     try:
         return READERS[_detect(path, config) if config.format == "auto" else config.format](path, config)
     except pa.ArrowInvalid as error:

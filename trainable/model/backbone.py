@@ -1,6 +1,5 @@
 """The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
 
-from difflib import get_close_matches
 from typing import Any, cast
 
 import timm
@@ -10,7 +9,7 @@ from torch import nn
 
 from trainable.config import ModelConfig
 from trainable.data.input_spec import InputSpec
-from trainable.errors import UserError
+from trainable.errors import UserError, nearest
 from trainable.model.plan import LayerPlan, make_plan
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
 
@@ -96,9 +95,7 @@ def _create(name: str, *, options: dict[str, Any]) -> nn.Module:
 
 def _check_name(name: str) -> None:
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"model.name: unknown timm architecture {name!r}{hint}")
+        raise UserError(f"model.name: unknown timm architecture {name!r}{nearest(name, timm.list_models())}")
 
 
 def _check_package(config: ModelConfig) -> None:

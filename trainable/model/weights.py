@@ -3,14 +3,13 @@
 import importlib
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainable.errors import UserError
+from trainable.errors import UserError, nearest
 
 StateDict = dict[str, Tensor]
 
@@ -69,8 +68,7 @@ def _read_file(path: Path) -> StateDict:
 def _read_package(source: str, backbone: nn.Module) -> StateDict:
     name = source.removeprefix("package:")
     if name not in PACKAGES:
-        near = get_close_matches(name, PACKAGES, n=1)
-        hint = f"; did you mean 'package:{near[0]}'?" if near else ""
+        hint = nearest(source, [f"package:{package}" for package in PACKAGES])
         raise UserError(f"model.weights: unknown package {name!r}, known: {', '.join(PACKAGES)}{hint}")
     return PACKAGES[name](backbone)
 
