@@ -146,7 +146,8 @@ class Tracker:
                 refused.append(error)
                 continue
             with self._wake:
-                if self._dirty[number] is trial:
+                # A trial written as open while the search came to its end is to be written once more, as closed.
+                if self._dirty[number] is trial and self._state == state:
                     del self._dirty[number]
         runs.write_search(sorted(latest, key=lambda trial: trial.number), state=state)
         if refused:

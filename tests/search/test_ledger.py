@@ -1,8 +1,6 @@
 """The ledger on a real journal file, and on PostgreSQL where one is given."""
 
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -133,24 +131,24 @@ def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_
 
 
 def test_a_process_killed_while_it_writes_leaves_a_ledger_that_opens(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    writer = context.Process(target=_write_for_ever, args=(tmp_path,))
-    writer.start()
+    code = (
+        "import pathlib, sys\n"
+        "from search import ledger as ledgers\n"
+        "ledger = ledgers.open_existing(pathlib.Path(sys.argv[1]), name='s', storage=None)\n"
+        "for epoch in range(1, 100_000):\n"
+        f"    ledger.record(0, epoch=epoch, metrics={{{METRIC!r}: 0.5}})\n"
+    )
+    begin(new(tmp_path))
     journal = tmp_path / ledgers.JOURNAL
-    while not journal.is_file() or journal.stat().st_size < 20_000:
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    while journal.stat().st_size < 20_000:
+        assert writer.poll() is None
         time.sleep(0.01)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.join()
+    writer.kill()
+    writer.wait()
     ledgers.mend_journal(journal)
     ledger = new(tmp_path)
     trial = ledger.trial(0)
     assert trial.last_epoch > 10
     assert list(trial.values(METRIC)) == list(range(1, trial.last_epoch + 1))
     ledger.record(0, epoch=trial.last_epoch + 1, metrics={METRIC: 1.0})
-
-
-def _write_for_ever(folder):
-    ledger = new(folder)
-    number = begin(ledger)
-    for epoch in range(1, 100_000):
-        ledger.record(number, epoch=epoch, metrics={METRIC: 0.5})
