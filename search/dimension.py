@@ -1,6 +1,6 @@
 """One searched value: its kinds, how each is written, drawn and checked.
 
-    {choice: [none, light]}               one of the listed values; a value may itself be a list
+    {choice: [none, light]}               one of the listed values; a value may itself be a list or a mapping
     {uniform: [0.5, 1.0], step: 0.1}      a number between the bounds, on a grid with `step`
     {log: [1e-5, 1e-2]}                   a number between the bounds, its logarithm uniform
     {int: [1, 8], step: 1, log: false}    a whole number, both bounds included
@@ -36,7 +36,7 @@ FORMS = "{choice: [...]}, {uniform: [low, high]}, {log: [low, high]} or {int: [l
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the listed values. A list among them is JSON text in Optuna, which knows scalars only."""
+    """One of the listed values. A list or a mapping among them is JSON text in Optuna, which knows scalars only."""
 
     members: tuple[Value, ...]
     when: Conditions = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Number:
 
     def encode(self, value: Value) -> Scalar:
         """The value as Optuna stores it."""
-        assert not isinstance(value, list)
+        assert not isinstance(value, list | dict)
         return value
 
     def decode(self, stored: Scalar) -> Value:
@@ -208,7 +208,7 @@ def _is_multiple(distance: float, *, of: float) -> bool:
 
 
 def _stored(value: Value) -> Scalar:
-    return json.dumps(value) if isinstance(value, list) else value
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _same(one: Value, other: Value) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from search.dimension import Choice, Dimension, Number
 from search.halving import Halving
@@ -49,11 +50,89 @@ def _is_positive(value: Value) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
+def _is(wanted: Value, value: Value) -> bool:
+    return value == wanted
+
+
+def _is_one_of(wanted: tuple[str, ...], value: Value) -> bool:
+    return value in wanted
+
+
+def _reads_depth(strategy: Value) -> bool:
+    return strategy in ("partial", "gradual", "lp_ft", "two_stage")
+
+
+def _trains_backbone(strategy: Value) -> bool:
+    return strategy != "linear_probe"
+
+
+def _has_start(strategy: Value) -> bool:
+    return strategy != "scratch"
+
+
+KEYS_OF_STRATEGIES = {
+    "surgical": ("trainable",),
+    "gradual": ("order", "every", "schedule"),
+    "two_stage": ("classifier_share",),
+    "lp_ft": ("probe_c",),
+}
+COURSES_OF_KEYS = {
+    "final": ("cosine", "one_cycle", "wsd", "plateau"),
+    "rise_share": ("one_cycle",),
+    "decay_share": ("wsd",),
+    "milestones": ("step",),
+    "factor": ("step", "plateau"),
+    "patience": ("plateau",),
+}
 COLUMNS = ("image_column", "label_column", "split_column", "group_column", "domain_column")
 NEEDS = (
     Need("optimizer.layer_decay", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
     Need("optimizer.backbone_multiplier", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
+    Need("optimizer.layer_decay", "finetune.strategy", _trains_backbone, "finetune.strategy is linear_probe"),
+    Need("optimizer.backbone_multiplier", "finetune.strategy", _trains_backbone, "finetune.strategy is linear_probe"),
     Need("freeze.bn", "freeze.depth", _freezes_some, "nothing is frozen"),
+    Need("freeze.depth", "finetune.strategy", _reads_depth, "finetune.strategy decides what is frozen", True),
+    *(
+        Need(
+            f"finetune.{name}",
+            "finetune.strategy",
+            partial(_is, strategy),
+            f"finetune.strategy is not {strategy}",
+            True,
+        )
+        for strategy, names in KEYS_OF_STRATEGIES.items()
+        for name in names
+    ),
+    Need("finetune.l2_sp", "finetune.strategy", _has_start, "there are no pretrained weights to hold to"),
+    Need("model.weights", "finetune.strategy", _has_start, "finetune.strategy is scratch", True),
+    *(
+        Need(
+            f"schedule.{name}",
+            "schedule.name",
+            partial(_is_one_of, courses),
+            f"schedule.name is not {' or '.join(courses)}",
+            True,
+        )
+        for name, courses in COURSES_OF_KEYS.items()
+    ),
+    Need(
+        "optimizer.nesterov",
+        "optimizer.name",
+        partial(_is_one_of, ("sgd", "muon")),
+        "optimizer.name has no such momentum",
+    ),
+    Need("train.ema_start", "train.ema", _is_positive, "train.ema is 0"),
+    Need("train.min_delta", "train.patience", lambda value: value is not None, "train.patience is not set"),
+    Need("loss.focal_gamma", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),
+    Need("loss.focal_alpha", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),
+    Need(
+        "loss.class_weight_power",
+        "loss.class_weights",
+        lambda value: value != "none",
+        "loss.class_weights is none",
+        True,
+    ),
+    Need("augment.mix_until", "augment.mix_probability", _is_positive, "augment.mix_probability is 0"),
     Need("augment.flip", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
     Need("augment.rotate", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
     Need("model.head_hidden", "model.head", lambda value: value == "mlp", "model.head is linear", True),

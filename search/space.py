@@ -1,7 +1,8 @@
 """What varies: the searched values of a trial by dotted path, drawn one after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from search.dimension import Choice, Conditions, Dimension, Number
@@ -90,6 +91,25 @@ def possible_values(space: Space, path: str, *, given: str) -> tuple[Value, ...]
         return None
     required = [values for owner, values in _all_conditions(space, given) if owner == path]
     return tuple(member for member in dimension.members if all(member in values for values in required))
+
+
+def corners(space: Space, *, of: int) -> Iterator[dict[str, Value]]:
+    """Every combination of the extreme values of ``of`` paths, with what their conditions ask for; impossible ones left out."""
+    for paths in combinations(space.dimensions, of):
+        for values in product(*(space.dimensions[path].extremes for path in paths)):
+            point = dict(zip(paths, values, strict=True))
+            if _meet_conditions(space, point):
+                yield point
+
+
+def _meet_conditions(space: Space, point: dict[str, Value]) -> bool:
+    """Add to the point what its paths' conditions ask for; False where that contradicts what it has."""
+    for path in list(point):
+        for owner, values in _all_conditions(space, path):
+            if owner in point and point[owner] not in values:
+                return False
+            point.setdefault(owner, values[0])
+    return set(point) <= set(space.active(point))
 
 
 def said(dimension: Dimension) -> str:

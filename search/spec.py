@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from search.dimension import Dimension, parse_dimension
 from search.paths import SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
-from search.space import Space, make_space
+from search.space import Space, corners, make_space
 from search.trials import Value
 from trainable.config import MetricName, TrialConfig
 from trainable.errors import UserError
@@ -212,14 +212,17 @@ class SearchSpec(Section):
 
     def _bound_problems(self) -> list[str]:
         try:
-            dimensions = self.space.dimensions
+            self.space.dimensions  # noqa: B018
         except UserError as error:
             return [str(error)]
-        problems = []
-        for path, dimension in dimensions.items():
-            for value in dimension.extremes:
-                problems += [f"vary.{line}" for line in config_problems(self._flat_config({path: value}))]
-        return list(dict.fromkeys(problems))
+        return self._corner_problems(of=1) or self._corner_problems(of=2)
+
+    def _corner_problems(self, *, of: int) -> list[str]:
+        """What TrialConfig says against combinations of extreme values, each line once."""
+        points = corners(self.space, of=of)
+        found = (line for point in points for line in config_problems(self._flat_config(point)))
+        hint = "" if of == 1 else "; search one of them only where the other allows it (`when:`)"
+        return list(dict.fromkeys(f"vary.{line}{hint}" for line in found))
 
     def _recipe_problems(self) -> list[str]:
         recipes = enumerate(self.try_first)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from trainable.metrics import best_epoch
 
-Value = None | bool | int | float | str | list[str]
+Value = None | bool | int | float | str | list[Any] | dict[str, Any]
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
 
 

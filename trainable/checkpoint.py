@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from trainable.model.network import Network
 
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS, AVERAGE, OPTIMIZER = "weights.safetensors", "average.safetensors", "optimizer.safetensors"
+STATE = "state.json"
 
 
 class BrokenCheckpointError(Exception):
@@ -32,18 +35,28 @@ class Counters:
 
 
 def save_checkpoint(
-    folder: Path, *, network: Network, optimizer: Optimizer, counters: Counters, results: dict[str, Any]
+    folder: Path,
+    *,
+    network: Network,
+    moved: Collection[str],
+    average: AveragedModel | None,
+    optimizer: Optimizer,
+    counters: Counters,
+    results: dict[str, Any],
 ) -> None:
-    """Write the trainable weights, all buffers, the optimizer and the counters into ``folder``.
+    """Write the ``moved`` parameters, all buffers, the running average, the optimizer and the counters into ``folder``.
 
     The folder appears under its name when everything is on the disk; one already there is replaced. ``results`` is
     kept as ``results`` in the state for readers. Raises OSError where the disk is full, leaving nothing behind.
     """
     contents = {
-        WEIGHTS: save_tensors(_moving_tensors(network)),
+        WEIGHTS: save_tensors(_moving_tensors(network, moved)),
         OPTIMIZER: save_tensors(_optimizer_tensors(network, optimizer)),
     }
+    if average is not None:
+        contents[AVERAGE] = save_tensors(_moving_tensors(average.module, moved))
     state = {
+        "averaged": 0 if average is None else int(average.n_averaged),
         "epoch": counters.epoch,
         "history": counters.history,
         "scaler": counters.scaler,
@@ -62,18 +75,39 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, *, network: Network, optimizer: Optimizer | None) -> Counters:
-    """Put a checkpoint back into a network and, if given, its optimizer; raises BrokenCheckpointError."""
+def load_checkpoint(
+    folder: Path,
+    *,
+    network: Network,
+    moved: Callable[[int], Collection[str]],
+    average: AveragedModel | None,
+    optimizer: Optimizer,
+) -> Counters:
+    """Put a checkpoint back; ``moved`` gives the parameters trained up to an epoch. Raises BrokenCheckpointError."""
     state = read_state(folder)
-    weights = load_tensors((folder / WEIGHTS).read_bytes())
-    expected = _moving_tensors(network)
-    if weights.keys() != expected.keys() or any(weights[n].shape != expected[n].shape for n in weights):
-        raise BrokenCheckpointError(f"{folder} holds the weights of another configuration")
-    network.load_state_dict(weights, strict=False)
-    if optimizer is not None:
-        _restore_optimizer(network, optimizer, load_tensors((folder / OPTIMIZER).read_bytes()))
+    names = moved(state["epoch"])
+    _load_tensors(folder / WEIGHTS, network, names)
+    if average is not None:
+        _load_tensors(folder / AVERAGE, average.module, names)
+        average.n_averaged.fill_(state["averaged"])
+    _restore_optimizer(network, optimizer, load_tensors((folder / OPTIMIZER).read_bytes()))
     history = {int(epoch): value for epoch, value in state["history"].items()}
     return Counters(state["epoch"], history, state["scaler"])
+
+
+def load_scored(folder: Path, *, network: Network, moved: Callable[[int], Collection[str]]) -> None:
+    """Put into a network the weights that a checkpoint's scores are of: the running average where one had begun."""
+    state = read_state(folder)
+    name = AVERAGE if state.get("averaged") else WEIGHTS
+    _load_tensors(folder / name, network, moved(state["epoch"]))
+
+
+def _load_tensors(path: Path, network: nn.Module, names: Collection[str]) -> None:
+    tensors = load_tensors(path.read_bytes())
+    expected = _moving_tensors(network, names)
+    if tensors.keys() != expected.keys() or any(tensors[n].shape != expected[n].shape for n in tensors):
+        raise BrokenCheckpointError(f"{path.parent} holds the weights of another configuration")
+    network.load_state_dict(tensors, strict=False)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -88,38 +122,49 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def checkpoint_bytes(network: Network, optimizer: Optimizer) -> int:
+def checkpoint_bytes(
+    network: Network, *, moved: Collection[str], average: AveragedModel | None, optimizer: Optimizer
+) -> int:
     """Size of the tensors that a checkpoint would hold now."""
-    tensors = [*_moving_tensors(network).values(), *_optimizer_tensors(network, optimizer).values()]
-    return sum(tensor.nbytes for tensor in tensors)
+    weights = [*_moving_tensors(network, moved).values()] * (1 if average is None else 2)
+    return sum(tensor.nbytes for tensor in [*weights, *_optimizer_tensors(network, optimizer).values()])
 
 
-def _moving_tensors(network: Network) -> dict[str, Tensor]:
-    """What differs from the pretrained weights: parameters that train, and buffers."""
-    trainable = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+def _moving_tensors(network: nn.Module, moved: Collection[str]) -> dict[str, Tensor]:
+    """What differs from the pretrained weights: parameters that have trained, and buffers."""
+    parameters = {name: parameter for name, parameter in network.named_parameters() if name in moved}
     persistent = network.state_dict()
     buffers = {name: buffer for name, buffer in network.named_buffers() if name in persistent}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in (trainable | buffers).items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in (parameters | buffers).items()}
 
 
 def _optimizer_tensors(network: Network, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The state of each parameter, ``name|entry``, and the step count that LAMB keeps for a whole group, ``|index``."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {
+    tensors = {
         f"{names[id(parameter)]}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
         if value is not None
     }
+    groups = enumerate(optimizer.param_groups)
+    return tensors | {f"|{index}": torch.as_tensor(group["step"]) for index, group in groups if "step" in group}
 
 
 def _restore_optimizer(network: Network, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = dict(network.named_parameters())
     for key, tensor in tensors.items():
         name, _, entry = key.partition("|")
+        if not name:
+            optimizer.param_groups[int(entry)]["step"] = tensor
+            continue
         parameter = parameters[name]
-        # Adam keeps its step count on the CPU, torch's rule for optimizers that are not capturable; everything else has
-        # the parameter's shape and gets its memory layout, which torch's grouped updates need to be fast.
-        value = tensor if entry == "step" else torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+        # Adam keeps its step count on the CPU, torch's rule for optimizers that are not capturable; what has the parameter's
+        # shape gets its memory layout, which torch's grouped updates need to be fast; Muon keeps a flag.
+        if entry == "step" or tensor.shape != parameter.shape:
+            value = bool(tensor) if tensor.dtype == torch.bool else tensor
+        else:
+            value = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
         optimizer.state[parameter][entry] = value
 
 

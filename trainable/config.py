@@ -4,7 +4,9 @@ A dotted path into :class:`TrialConfig` (``optimizer.lr``) is the name of a valu
 in MLflow, in messages.
 """
 
-from typing import Annotated, Literal, Self
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,6 +45,12 @@ class DataConfig(Section):
     domain_column: str | None = Field(None, description="Column that names the domain an image comes from.")
     elpv_rule: Literal["prob>=0.5", "prob>0"] = Field(
         "prob>=0.5", description="When a solar cell counts as defective (`format: elpv` only)."
+    )
+    sampler: Literal["shuffle", "balanced", "sqrt", "effective"] = Field(
+        "shuffle",
+        description="How an epoch draws its images: each once; or as many with replacement, a class with n images being drawn "
+        "in proportion to 1, √n, or its effective number (1-β^n)/(1-β) with β = 0.999 (Cui et al. 2019). Instead of "
+        "`loss.class_weights`, not with them: both together count a class twice.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="What an unreadable image does: end with its name, or be named, counted and left out."
@@ -86,10 +94,73 @@ class FreezeConfig(Section):
     )
 
 
+class FinetuneConfig(Section):
+    """What trains when."""
+
+    strategy: Literal[
+        "partial",
+        "full",
+        "scratch",
+        "linear_probe",
+        "norm_only",
+        "bias_only",
+        "surgical",
+        "gradual",
+        "lp_ft",
+        "two_stage",
+    ] = Field(
+        "partial",
+        description="`partial` freezes `freeze.depth`; `full` nothing; `scratch` nothing, from random weights; `linear_probe` "
+        "all but the head; `norm_only` and `bias_only` train the norms' or the biases' parameters and the head; `surgical` "
+        "the stages of `finetune.trainable`; `gradual` thaws stage after stage; `lp_ft` starts with the solved "
+        "probe as head (Kumar et al. 2022); `two_stage` ends by training a new head on balanced classes (Kang et al. 2020).",
+    )
+    trainable: list[Stage] = Field(
+        ["stage1"],
+        min_length=1,
+        description="Neighbouring stages that `surgical` trains; early ones for another look of the same things, late ones for "
+        "other classes (Lee et al. 2023).",
+    )
+    order: Literal["top_down", "bottom_up"] = Field(
+        "top_down", description="Which stage `gradual` thaws first: the one next to the head, or the stem."
+    )
+    every: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Epochs from one thaw of `gradual` to the next; before the first the head trains alone.",
+    )
+    schedule: dict[Stage, Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="The first epoch each stage trains in, as {stage4: 6, stage3: 11}, instead of `order` and `every`; stages "
+        "left out stay frozen.",
+    )
+    classifier_share: float = Field(
+        0.3, gt=0, lt=1, description="Share of the epochs, at the end, in which `two_stage` trains its new head alone."
+    )
+    probe_c: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="Inverse L2 strength of the probe that `lp_ft` starts with, on standardised features.",
+    )
+    l2_sp: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Pull α/2·‖w-w₀‖² of the backbone's weights back to where they began (L2-SP, Li et al. 2018); 0 is off. "
+        "Can hurt where the images are unlike the pretraining's (Li et al. 2020).",
+    )
+
+
 class OptimizerConfig(Section):
     """How a gradient becomes a step."""
 
-    name: Literal["adamw", "sgd"] = Field("adamw", description="Update rule.")
+    name: Literal["adamw", "adam", "sgd", "lamb", "lion", "muon"] = Field(
+        "adamw",
+        description="Update rule; LAMB, Lion and Muon are timm's. Lion's rate is best 3 to 10 times below AdamW's "
+        "(Chen et al. 2023); Muon turns to AdamW for norms and biases.",
+    )
     lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the head.")
     backbone_multiplier: float = Field(
         1.0, gt=0, le=10, description="Rate of the backbone over the head's, before layer decay."
@@ -101,20 +172,44 @@ class OptimizerConfig(Section):
         description="Factor from one unit to the one below: unit i of n, from 0, has lr·backbone_multiplier·layer_decay^(n-i).",
     )
     weight_decay: float = Field(
-        0.01, ge=0, le=1, description="Decoupled (AdamW) or L2 (SGD); never on norms and biases."
+        0.01, ge=0, le=1, description="Decoupled, or L2 in the gradient (SGD, Adam); never on norms and biases."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum; AdamW's beta1.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's and Muon's momentum; the others' beta1.")
+    nesterov: bool = Field(True, description="Nesterov's momentum (SGD and Muon).")
     clip_norm: float | None = Field(
         None, gt=0, description="Largest L2 norm of the whole gradient; none clips nothing."
     )
 
 
 class ScheduleConfig(Section):
-    """How the learning rate moves: linear warm-up, then cosine to the end of training."""
+    """How the learning rate moves: linear warm-up, then by name to the end of training."""
 
+    name: Literal["cosine", "one_cycle", "wsd", "step", "plateau", "constant"] = Field(
+        "cosine",
+        description="After the warm-up: a half cosine to `final`; up and down again (one_cycle, Smith 2018); constant and at the "
+        "end straight down to `final` (wsd); times `factor` at each of `milestones` (step); times `factor` where "
+        "`train.metric` stands still (plateau); constant.",
+    )
     warmup_epochs: float = Field(0.0, ge=0, description="Length of the linear warm-up, epochs; fractions allowed.")
     warmup_start: float = Field(0.01, ge=0, le=1, description="Rate at the first step as a share of the peak.")
-    final: float = Field(0.0, ge=0, le=1, description="Rate after the last step as a share of the peak.")
+    final: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Rate after the last step as a share of the peak (cosine, one_cycle, wsd); the least one (plateau).",
+    )
+    rise_share: float = Field(
+        0.3, gt=0, lt=1, description="Share of the updates after the warm-up in which `one_cycle` rises."
+    )
+    decay_share: float = Field(
+        0.2, gt=0, le=1, description="Share of the updates after the warm-up in which `wsd` decays."
+    )
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.3, 0.6, 0.9],
+        description="Shares of the updates after the warm-up at which `step` lowers the rate (BiT-HyperRule's by default).",
+    )
+    factor: float = Field(0.1, gt=0, lt=1, description="What `step` and `plateau` multiply the rate by.")
+    patience: int = Field(3, ge=1, description="Epochs without a better `train.metric` before `plateau` acts.")
 
 
 class TrainConfig(Section):
@@ -134,6 +229,23 @@ class TrainConfig(Section):
     patience: int | None = Field(
         None, ge=1, description="Epochs without a better `metric` before training ends; none trains on."
     )
+    min_delta: float = Field(
+        0.0, ge=0, le=1, description="How much better an epoch must be to count for `patience`, in the metric's unit."
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Evaluate a running average of the weights: the share of it that is left after one epoch, whatever the "
+        "number of updates; 0 is off.",
+    )
+    ema_start: int = Field(0, ge=0, description="Epochs before the average begins.")
+    min_updates: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Updates an epoch must have: `batch_size` is lowered until it does, and the one used is said and logged.",
+    )
     metric: MetricName = Field(
         "val/balanced_accuracy", description="What the best epoch and early stopping are judged by."
     )
@@ -152,19 +264,56 @@ class AugmentConfig(Section):
     rotate: Literal["none", "quarter"] = Field(
         "none", description="Quarter turns, where orientation carries no meaning; needs `strength` other than none."
     )
+    auto: Literal["none", "randaugment", "trivial", "augmix"] | None = Field(
+        None, description="Policy of random operations; without it `strength` decides (strong: randaugment)."
+    )
+    auto_ops: int = Field(2, ge=1, le=8, description="Operations of randaugment on an image.")
+    auto_magnitude: int = Field(9, ge=0, le=30, description="Strength of randaugment's operations, of 30.")
+    erase: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Probability of erasing a rectangle; without it `strength` decides (strong: 0.5)."
+    )
+    custom: list[str] = Field(
+        [],
+        examples=["package.module:function"],
+        description="Import paths of your own operations, `package.module:function`, applied last: C×S×S uint8 tensors in and "
+        "out, drawing from torch's global generator.",
+    )
     mixup: float = Field(0.0, ge=0, le=10, description="MixUp's Beta(α, α); 0 is off.")
     cutmix: float = Field(
         0.0, ge=0, le=10, description="CutMix's Beta(α, α); 0 is off. With both on, a coin chooses per batch."
     )
     mix_probability: float = Field(1.0, ge=0, le=1, description="Share of batches that MixUp or CutMix touches.")
+    mix_until: int | None = Field(None, ge=1, description="Last epoch with MixUp or CutMix; without it all have them.")
 
 
 class LossConfig(Section):
     """What is minimised."""
 
+    name: Literal["ce", "focal"] = Field("ce", description="Cross-entropy, or focal loss (Lin et al. 2017).")
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description="Exponent of focal loss: well classified images count by (1-p)^γ."
+    )
+    focal_alpha: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Focal loss's weight α of the rarest class, every other having 1-α; instead of `class_weights`.",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
-    class_weights: Literal["none", "sqrt", "inverse"] = Field(
-        "none", description="Weight of a class: 1, n^-½ or n^-1 of its training count n, scaled to mean 1."
+    class_weights: Literal["none", "inverse", "effective"] = Field(
+        "none",
+        description="Weight of a class with n training images, scaled to mean 1: 1, 1/n, or (1-β)/(1-β^n) with β = 0.999 "
+        "(Cui et al. 2019). Instead of `data.sampler`.",
+    )
+    class_weight_power: float = Field(
+        1.0, gt=0, le=2, description="Exponent of the class weights before scaling: 0.5 softens them to n^-½."
+    )
+    logit_adjustment: float = Field(
+        0.0,
+        ge=0,
+        le=3,
+        description="τ: at evaluation τ·log(share of the class in training) is taken off each logit, which favours rare "
+        "classes (Menon et al. 2021); 0 is off.",
     )
 
 
@@ -175,6 +324,7 @@ class TrialConfig(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     freeze: FreezeConfig = FreezeConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -182,9 +332,47 @@ class TrialConfig(Section):
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
-        if self.schedule.warmup_epochs >= self.train.epochs:
-            raise ValueError(
-                f"schedule.warmup_epochs: {self.schedule.warmup_epochs} does not fit into train.epochs: {self.train.epochs}"
-            )
+    def _parts_fit(self) -> Self:
+        problems = list(_misfits(self))
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
+
+
+def classifier_epochs(config: TrialConfig) -> int:
+    """Epochs, at the end, in which ``two_stage`` trains its new head; for any other strategy 0."""
+    share = config.finetune.classifier_share if config.finetune.strategy == "two_stage" else 0
+    return math.ceil(share * config.train.epochs)
+
+
+def _misfits(config: TrialConfig) -> Iterator[str]:
+    """One line for each pair of values that cannot go together."""
+    train, finetune, loss = config.train, config.finetune, config.loss
+    span = train.epochs - classifier_epochs(config)
+    if span < 1:
+        yield (
+            f"finetune.classifier_share: {finetune.classifier_share} of train.epochs: {train.epochs} leaves none for the "
+            "first stage"
+        )
+    elif config.schedule.warmup_epochs >= span:
+        of = "train.epochs" if span == train.epochs else "the first stage's epochs"
+        yield f"schedule.warmup_epochs: {config.schedule.warmup_epochs} does not fit into {of}: {span}"
+    if train.ema and train.ema_start >= train.epochs:
+        yield f"train.ema_start: {train.ema_start} leaves no step to average in train.epochs: {train.epochs}"
+    if config.data.sampler != "shuffle" and loss.class_weights != "none":
+        yield f"data.sampler: {config.data.sampler!r} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
+    if loss.focal_alpha is not None and loss.class_weights != "none":
+        yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
+    if finetune.strategy == "lp_ft" and config.model.head != "linear":
+        yield f"finetune.strategy: 'lp_ft' needs model.head: linear, got {config.model.head!r}"
+    if finetune.strategy == "surgical" and not _are_neighbours(finetune.trainable):
+        yield f"finetune.trainable: {', '.join(finetune.trainable)} are no neighbours; stages are {', '.join(get_args(Stage))}"
+    if finetune.strategy == "gradual" and config.freeze.depth in (1, "stage4", []):
+        yield "finetune.strategy: 'gradual' has nothing to thaw, freeze.depth keeps the whole backbone frozen"
+    if finetune.strategy == "gradual" and finetune.schedule == {}:
+        yield "finetune.schedule: names no stage, so 'gradual' has nothing to thaw"
+
+
+def _are_neighbours(stages: list[Stage]) -> bool:
+    positions = sorted(get_args(Stage).index(stage) for stage in stages)
+    return positions == list(range(positions[0], positions[0] + len(positions)))

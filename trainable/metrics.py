@@ -13,11 +13,21 @@ DIRECTIONS: dict[str, Direction] = {
 }
 
 
-def is_better(value: float, than: float | None, *, metric: str) -> bool:
-    """Whether ``value`` beats ``than`` in the metric's direction; a first value beats nothing recorded."""
+def is_better(value: float, than: float | None, *, metric: str, by: float = 0.0) -> bool:
+    """Whether ``value`` beats ``than`` in the metric's direction by more than ``by``; a first value beats nothing recorded."""
     if than is None:
         return True
-    return value > than if DIRECTIONS[metric] == "maximize" else value < than
+    return value > than + by if DIRECTIONS[metric] == "maximize" else value < than - by
+
+
+def epochs_waited(values: dict[int, float], *, metric: str, min_delta: float) -> int:
+    """Epochs since the last that was better than all before it by more than ``min_delta``."""
+    best: float | None = None
+    since = 0
+    for epoch in sorted(values):
+        if is_better(values[epoch], best, metric=metric, by=min_delta):
+            best, since = values[epoch], epoch
+    return max(values) - since if values else 0
 
 
 def best_epoch(values: dict[int, float], *, metric: str) -> int | None:

@@ -1,12 +1,13 @@
-"""Parameter groups with absolute learning rates, over a schedule that is a function of the step."""
+"""Parameter groups with absolute learning rates, and the update rule over them."""
 
-import math
+from typing import Any
 
 import torch
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import Optimizer
 
-from trainable.config import OptimizerConfig, ScheduleConfig
+from trainable.config import OptimizerConfig
 from trainable.model.network import Network
 
 
@@ -18,9 +19,20 @@ def create_optimizer(network: Network, *, config: OptimizerConfig) -> Optimizer:
     names are not decayed.
     """
     groups = parameter_groups(network, config=config)
+    betas, nesterov = (config.momentum, 0.999), config.nesterov and config.momentum > 0
     if config.name == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
-    return torch.optim.AdamW(groups, betas=(config.momentum, 0.999))
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov)
+    if config.name == "adam":
+        return torch.optim.Adam(groups, betas=betas)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, betas=betas)
+    options: dict[str, dict[str, Any]] = {
+        "lamb": {"betas": betas},
+        "lion": {"betas": (config.momentum, 0.99)},  # Chen et al. 2023
+        "muon": {"momentum": config.momentum, "nesterov": nesterov},
+    }
+    made: Optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, **options[config.name])
+    return made
 
 
 def parameter_groups(network: Network, *, config: OptimizerConfig) -> list[dict[str, object]]:
@@ -39,14 +51,6 @@ def unit_rates(num_units: int, *, config: OptimizerConfig) -> list[float]:
     """Peak rate of each unit: lr·backbone_multiplier·layer_decay^(n-i), the head counting as unit n (BEiT's rule)."""
     top = config.lr * config.backbone_multiplier
     return [top * config.layer_decay ** (num_units - index) for index in range(num_units)]
-
-
-def schedule_factor(step: int, *, num_steps: int, warmup_steps: int, config: ScheduleConfig) -> float:
-    """Share of the peak rate at update ``step`` (from 0): linear warm-up, then cosine to ``final`` at ``num_steps``."""
-    if step < warmup_steps:
-        return config.warmup_start + (1 - config.warmup_start) * step / warmup_steps
-    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def set_rates(optimizer: Optimizer, *, factor: float) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainable.anchor import Anchor
 from trainable.losses import CrossEntropy
 
 
@@ -19,8 +20,9 @@ def update(
     scaler: torch.amp.GradScaler,
     autocast: AbstractContextManager[object],
     clip_norm: float | None,
+    anchor: Anchor | None = None,
 ) -> Tensor:
-    """Forward, loss, backward, clip, step over one effective batch; gives its mean loss, a scalar tensor.
+    """Forward, loss, backward, pull to the anchor, clip, step over one effective batch; gives its mean loss, a scalar tensor.
 
     Several batches accumulate: their gradient is that of one batch holding all their images, but that batch norm in
     train mode sees each batch alone.
@@ -34,8 +36,11 @@ def update(
         value = loss.sum(logits, targets) / weight
         scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         total += value.detach()
-    if clip_norm is not None:
+    if clip_norm is not None or anchor is not None:
         scaler.unscale_(optimizer)
+    if anchor is not None:
+        anchor.pull(network)
+    if clip_norm is not None:
         nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
     scaler.step(optimizer)
     scaler.update()

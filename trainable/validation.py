@@ -128,13 +128,18 @@ def _allowed_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(str(argument) for argument in arguments)
     if origin in (list, tuple):
-        return f"a list of {_allowed_type(arguments[0], ())}"
+        return f"a list of {_allowed_type(arguments[0], ()).removeprefix('one of ')}"
+    if origin is dict:
+        if Any in arguments:
+            return "a mapping of dotted paths"
+        key, value = (_allowed_type(argument, ()) for argument in arguments)
+        return f"a mapping from {key} to {value}"
     if annotation in (int, float):
         return ("a whole number" if annotation is int else "a number") + _bounds(metadata)
     return _NAMES.get(annotation) or _NAMES.get(origin) or str(annotation)
 
 
-_NAMES: dict[Any, str] = {str: "text", bool: "true or false", type(None): "null", dict: "a mapping of dotted paths"}
+_NAMES: dict[Any, str] = {str: "text", bool: "true or false", type(None): "null"}
 _BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
 
 

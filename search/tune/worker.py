@@ -16,8 +16,9 @@ from ray import tune
 from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.config import TrialConfig
 from trainable.data.pack import open_pack
+from trainable.device import pick_device
 from trainable.errors import UserError
-from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, pick_device, score_checkpoint
+from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
 from trainable.metrics import best_epoch
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network

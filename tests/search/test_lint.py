@@ -58,6 +58,24 @@ UNMIXED = "has no effect, augment.mixup and augment.cutmix are 0"
             FLIP | {"augment.strength": {"choice": ["none", "light", "strong"]}},
             "vary.augment.flip: has no effect where augment.strength is none; add when: {augment.strength: [light, strong]}",
         ),
+        (
+            {"finetune.strategy": "full", "freeze.depth": 0.5},
+            {},
+            "base.freeze.depth: has no effect, finetune.strategy decides what is frozen",
+        ),
+        (
+            {"finetune.strategy": "linear_probe"},
+            DECAY,
+            "vary.optimizer.layer_decay: has no effect, finetune.strategy is linear_probe",
+        ),
+        (
+            {},
+            {"finetune.strategy": {"choice": ["full", "gradual"]}, "finetune.every": {"int": [1, 3]}},
+            "vary.finetune.every: has no effect where finetune.strategy is not gradual; add when: {finetune.strategy: gradual}",
+        ),
+        ({"schedule.factor": 0.5}, {}, "base.schedule.factor: has no effect, schedule.name is not step or plateau"),
+        ({"loss.focal_gamma": 1.0}, {}, "base.loss.focal_gamma: has no effect, loss.name is not focal"),
+        ({"train.ema_start": 2}, {}, "base.train.ema_start: has no effect, train.ema is 0"),
         ({}, HIDDEN, "vary.model.head_hidden: has no effect, model.head is linear"),
         (
             {},

@@ -112,7 +112,7 @@ def test_conditions_on_fixed_values_are_settled():
 
 
 DEPTH = "a number at least 0, at most 1 or one of stem, stage1, stage2, stage3, stage4"
-DEPTH = f"{DEPTH} or a list of one of stem, stage1, stage2, stage3, stage4"
+DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,25 @@ DEPTH = f"{DEPTH} or a list of one of stem, stage1, stage2, stage3, stage4"
             {"try_first": [{}, {"optimizer.l": 1}]},
             ["try_first.1.optimizer.l: is not varied; did you mean 'optimizer.lr'?"],
         ),
+        (
+            {
+                "vary": {
+                    "data.sampler": {"choice": ["shuffle", "balanced"]},
+                    "loss.class_weights": {"choice": ["none", "inverse"]},
+                }
+            },
+            [
+                "vary.data.sampler: 'balanced' and loss.class_weights: 'inverse' exclude each other; use one; search one of "
+                "them only where the other allows it (`when:`)"
+            ],
+        ),
+        (
+            {"vary": {"finetune.strategy": {"choice": ["partial", "gradul"]}}},
+            [
+                "vary.finetune.strategy: got 'gradul', must be one of partial, full, scratch, linear_probe, norm_only, "
+                "bias_only, surgical, gradual, lp_ft, two_stage; did you mean 'gradual'?"
+            ],
+        ),
         ({"try_first": [5]}, ["try_first: got 5, must be a list of a mapping of dotted paths"]),
         (
             {"search": {"name": "a", "trials": 0}, "sampler": {"nam": "tpe"}},
@@ -243,3 +262,13 @@ def test_every_field_says_what_it_is():
     fields = leaf_fields(SearchSpec)
     assert len(fields) > 25
     assert [path for path, field in fields.items() if not field.description] == []
+
+
+def test_values_that_exclude_each_other_may_be_searched_under_a_condition():
+    made = spec(
+        vary={
+            "data.sampler": {"choice": ["shuffle", "balanced"]},
+            "loss.class_weights": {"choice": ["none", "inverse"], "when": {"data.sampler": "shuffle"}},
+        }
+    )
+    assert len(made.space.dimensions) == 2

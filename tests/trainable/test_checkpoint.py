@@ -18,17 +18,26 @@ def make(rule):
     return network, create_optimizer(network, config=OptimizerConfig(name=rule))
 
 
-@pytest.mark.parametrize("rule", ["adamw", "sgd"])
+@pytest.mark.parametrize("rule", ["adamw", "sgd", "lamb", "lion", "muon"])
 def test_an_optimizer_comes_back_whole_and_in_the_layout_of_its_parameters(rule, tmp_path):
     network, optimizer = make(rule)
     network(torch.randn(4, 3, 32, 32)).square().sum().backward()
     network.head[-1].weight.grad.add_(1.0)
     optimizer.step()
+    names = {name for name, _ in network.named_parameters()}
     save_checkpoint(
-        tmp_path / "one", network=network, optimizer=optimizer, counters=Counters(1, {1: 0.5}, {}), results={}
+        tmp_path / "one",
+        network=network,
+        moved=names,
+        average=None,
+        optimizer=optimizer,
+        counters=Counters(1, {1: 0.5}, {}),
+        results={},
     )
     other, restored = make(rule)
-    counters = load_checkpoint(tmp_path / "one", network=other, optimizer=restored)
+    counters = load_checkpoint(
+        tmp_path / "one", network=other, moved=lambda epoch: names, average=None, optimizer=restored
+    )
     assert (counters.epoch, counters.history) == (1, {1: 0.5})
     pairs = list(zip(network.parameters(), other.parameters(), strict=True))
     for old, new in pairs:
@@ -36,5 +45,5 @@ def test_an_optimizer_comes_back_whole_and_in_the_layout_of_its_parameters(rule,
         for key, value in optimizer.state[old].items():
             again = restored.state[new][key]
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(again))
-            if again.shape == new.shape:
+            if isinstance(again, torch.Tensor) and again.shape == new.shape:
                 assert again.stride() == new.stride()

@@ -6,39 +6,12 @@ import shutil
 import pytest
 import torch
 
-from trainable import TrialConfig, UserError, fit
+from trainable import UserError, fit
 from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.fitting import DivergedError, measure_epoch, score_checkpoint
 from trainable.probe import linear_probe
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def cell_folder(tmp_path_factory, cells):
-    """40 real cells in two folders by their order, which no network can learn but any can train on."""
-    root = tmp_path_factory.mktemp("cells")
-    for index, path in enumerate(cells):
-        folder = root / ("defective" if index % 3 == 0 else "functional")
-        folder.mkdir(exist_ok=True)
-        shutil.copy(path, folder)
-    return root
-
-
-@pytest.fixture
-def make_config(cell_folder, cache):
-    def make(**sections):
-        base = {
-            "data": {"path": str(cell_folder), "image_size": 32, "cache": cache},
-            "model": {"name": "resnet10t", "weights": "random"},
-            "train": {"epochs": 4, "batch_size": 9},
-            "augment": {"strength": "light"},
-        }
-        for name, values in sections.items():
-            base[name] = base.get(name, {}) | values if isinstance(values, dict) else values
-        return TrialConfig.model_validate(base)
-
-    return make
 
 
 def story(epochs):
@@ -59,7 +32,17 @@ def weights_after(config, folder, *, stops):
             break
         if epoch.ended:
             break
-    return told, (resume / "weights.safetensors").read_bytes(), (resume / "optimizer.safetensors").read_bytes()
+    return (
+        told,
+        (resume / "weights.safetensors").read_bytes(),
+        (resume / "optimizer.safetensors").read_bytes(),
+        averaged(resume),
+    )
+
+
+def averaged(folder):
+    path = folder / "average.safetensors"
+    return path.read_bytes() if path.is_file() else None
 
 
 VARIANTS = {
@@ -75,6 +58,37 @@ VARIANTS = {
         "schedule": {"warmup_epochs": 1.5},
         "loss": {"label_smoothing": 0.1, "class_weights": "inverse"},
     },
+    "gradual, averaged, anchored": {
+        "finetune": {"strategy": "gradual", "order": "bottom_up", "schedule": {"stem": 2, "stage1": 3}, "l2_sp": 0.1},
+        "train": {"ema": 0.5, "ema_start": 1},
+        "schedule": {"name": "plateau", "patience": 1, "factor": 0.5},
+    },
+    "two stages of a sampler and a head of random width": {
+        "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
+        "model": {"head": "mlp", "head_hidden": 8, "dropout": 0.2},
+        "train": {"ema": 0.3},
+        "data": {"sampler": "sqrt"},
+        "schedule": {"name": "one_cycle"},
+    },
+    "LP-FT with LAMB": {
+        "finetune": {"strategy": "lp_ft"},
+        "optimizer": {"name": "lamb"},
+        "loss": {"name": "focal", "focal_alpha": 0.75, "logit_adjustment": 1.0},
+        "schedule": {"name": "step"},
+    },
+    "from scratch with Muon": {
+        "finetune": {"strategy": "scratch"},
+        "optimizer": {"name": "muon"},
+        "schedule": {"name": "wsd"},
+        "augment": {"strength": "none", "auto": "augmix", "erase": 0.5, "mixup": 0.2, "mix_until": 2},
+    },
+    "norms alone with Lion": {"finetune": {"strategy": "norm_only"}, "optimizer": {"name": "lion", "lr": 1e-4}},
+    "biases alone": {"finetune": {"strategy": "bias_only"}, "optimizer": {"name": "adam"}},
+    "surgical": {
+        "finetune": {"strategy": "surgical", "trainable": ["stage1", "stage2"]},
+        "data": {"sampler": "balanced"},
+    },
+    "probe": {"finetune": {"strategy": "linear_probe"}, "train": {"min_updates": 7, "min_delta": 0.01, "patience": 9}},
 }
 
 

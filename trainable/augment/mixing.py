@@ -15,11 +15,11 @@ def mix(
     """N×C×H×W float images and their targets, mixed as a pure function of (seed, epoch, step).
 
     Targets are N×K float shares of the classes wherever mixing is configured, one-hot for a batch it leaves alone; and
-    the labels, N, themselves where it is not. An image is mixed with the one before it (MixUp: Zhang et al. 2018;
-    CutMix: Yun et al. 2019), the only image of a batch with itself.
+    the labels, N, themselves where it is not, or no more after ``mix_until``. An image is mixed with the one before it
+    (MixUp: Zhang et al. 2018; CutMix: Yun et al. 2019), the only image of a batch with itself.
     """
     mixers = _mixers(config, num_classes=num_classes)
-    if not mixers:
+    if not mixers or (config.mix_until is not None and epoch > config.mix_until):
         return images, labels
     with seeded(seed, "mix", epoch, step):
         if float(torch.rand(())) >= config.mix_probability:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from trainable.augment.views import evaluation_view, views
 from trainable.config import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
+from trainable.losses import effective_number
 from trainable.randomness import generator
 
 Rows = NDArray[np.int64]
+Sampler = Literal["shuffle", "balanced", "sqrt", "effective"]
 
 
 class Batch(NamedTuple):
@@ -61,14 +63,19 @@ def train_loader(
     spec: InputSpec,
     batch_size: int,
     seed: int,
+    sampler: Callable[[int], Sampler] = lambda _epoch: "shuffle",
     workers: int = 0,
     pin: bool = False,
 ) -> Loader:
-    """The varied training images, in an order of each epoch's own; the last batch may be short."""
+    """The varied training images, in an order of each epoch's own; the last batch may be short.
+
+    ``sampler`` says how an epoch draws them (``data.sampler``).
+    """
     rows = pack.indices("train")
+    labels = pack.labels[rows]
     return Loader(
         _TrainingViews(pack, augment, spec, seed),
-        rows_of=lambda epoch: rows[_order(len(rows), seed=seed, epoch=epoch)],
+        rows_of=lambda epoch: rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)],
         batch_size=batch_size,
         workers=workers,
         pin=pin,
@@ -169,6 +176,25 @@ class _Requests:
         return num_batches(len(self.rows_of(self.epoch)), batch_size=self.batch_size)
 
 
-def _order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    order: NDArray[np.int64] = torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
-    return order
+def _drawn(labels: NDArray[np.int64], *, sampler: Sampler, seed: int, epoch: int) -> Rows:
+    """Positions N of an epoch's images among the N labels: each once, or drawn with replacement."""
+    randomness = generator(seed, "order", epoch)
+    if sampler == "shuffle":
+        order: Rows = torch.randperm(len(labels), generator=randomness).numpy()
+        return order
+    weights = torch.from_numpy(image_weights(labels, sampler=sampler))
+    drawn: Rows = torch.multinomial(weights, len(labels), replacement=True, generator=randomness).numpy()
+    return drawn
+
+
+def image_weights(labels: NDArray[np.int64], *, sampler: Sampler) -> NDArray[np.float64]:
+    """How often, relatively, each image is drawn: its class's wanted share divided among the class's images."""
+    counts = torch.from_numpy(np.bincount(labels)).double()
+    wanted = {
+        "shuffle": counts,
+        "balanced": torch.ones_like(counts),
+        "sqrt": counts.sqrt(),
+        "effective": effective_number(counts),
+    }[sampler]
+    each: NDArray[np.float64] = (wanted / counts.clamp(min=1)).numpy()
+    return each[labels]

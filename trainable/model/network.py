@@ -6,50 +6,71 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainable.config import FreezeConfig, ModelConfig, TrialConfig
+from trainable.config import ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone
 from trainable.model.plan import LayerPlan, is_norm
 from trainable.randomness import derive
+from trainable.strategy import Phase, phase
 
 
 class Network(nn.Module):
     """N×C×S×S images, normalised, to N×K logits.
 
     Freezing sets ``requires_grad=False`` and puts the frozen units' modules into eval mode, again after every
-    :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move. With
-    ``freeze.bn: train_stats`` its norms stay in train mode; with ``train_all`` their weights train too.
+    :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move; with
+    ``freeze.bn: train_stats`` its norms stay in train mode. ``shift``, K, is taken off the logits in eval mode;
+    ``width`` is the number of features F.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, *, plan: LayerPlan) -> None:
+    shift: Tensor
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, plan: LayerPlan, width: int, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.plan = plan
+        self.width = width
+        self.register_buffer("shift", torch.zeros(num_classes))
         self._resting: tuple[nn.Module, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits N×K of images N×C×S×S."""
         logits: Tensor = self.head(self.features(images))
-        return logits
+        return logits if self.training else logits - self.shift
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features N×F of images N×C×S×S."""
         features: Tensor = self.backbone(images)
         return features
 
-    def freeze(self, config: FreezeConfig) -> None:
-        """Make exactly the units that ``config`` names frozen, whatever was frozen before."""
-        frozen = self.plan.frozen(config.depth)
-        unit_of = self.plan.unit_of()
-        norm_parameters = _norm_parameters(self.backbone)
-        for name, parameter in self.backbone.named_parameters():
-            trains_as_norm = config.bn == "train_all" and name in norm_parameters
-            parameter.requires_grad_(unit_of[name] not in frozen or trains_as_norm)
-        modules = [module for unit, module in _leaves_by_unit(self.backbone, unit_of) if unit in frozen]
-        self._resting = tuple(module for module in modules if config.bn == "eval" or not is_norm(module))
+    def enter(self, phase: Phase) -> None:
+        """Make exactly what the phase says trainable, whatever was before."""
+        trainable = self.trainable(phase)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trainable)
+        leaves = _leaves_by_unit(self.backbone, self.plan.unit_of())
+        modules = [module for unit, module in leaves if unit in phase.frozen]
+        self._resting = tuple(module for module in modules if not (phase.moving_norms and is_norm(module)))
         self.train(self.training)
+
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Give a linear head its weight K×F and bias K."""
+        last = [module for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.copy_(weight)
+            last.bias.copy_(bias)
+
+    def trainable(self, phase: Phase) -> set[str]:
+        """Names of the parameters that train in a phase."""
+        unit_of, norms = self.plan.unit_of(), _norm_parameters(self.backbone)
+        names = {f"head.{name}" for name, _ in self.head.named_parameters()}
+        for name, _ in self.backbone.named_parameters():
+            within = (phase.within == "norms" and name in norms) or (phase.within == "biases" and _is_bias(name))
+            if unit_of[name] not in phase.frozen or within:
+                names.add(f"backbone.{name}")
+        return names
 
     def train(self, mode: bool = True) -> Self:
         """Torch's train mode, the frozen layers excepted."""
@@ -60,15 +81,23 @@ class Network(nn.Module):
 
 
 def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) -> Network:
-    """The network of a trial; the head's random start depends on the trial's seed alone."""
-    backbone, plan = create_backbone(config.model, spec=spec, generator_seed=derive(config.seed, "backbone"))
+    """The network of a trial in its first phase; the head's random start depends on the trial's seed alone."""
+    model = config.model
+    if config.finetune.strategy == "scratch":
+        model = model.model_copy(update={"weights": "random"})
+    backbone, plan = create_backbone(model, spec=spec, generator_seed=derive(config.seed, "backbone"))
     width = _feature_width(backbone, spec=spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(config.seed, "head"))
-        head = _create_head(config.model, width=width, num_classes=num_classes)
-    network = Network(backbone, head, plan=plan)
-    network.freeze(config.freeze)
+    head = create_head(config, width=width, num_classes=num_classes, epoch=0)
+    network = Network(backbone, head, plan=plan, width=width, num_classes=num_classes)
+    network.enter(phase(config, plan=plan, epoch=1))
     return network
+
+
+def create_head(config: TrialConfig, *, width: int, num_classes: int, epoch: int) -> nn.Module:
+    """The head that begins after ``epoch``, on features N×``width``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(config.seed, "head", epoch))
+        return _create_head(config.model, width=width, num_classes=num_classes)
 
 
 def _create_head(config: ModelConfig, *, width: int, num_classes: int) -> nn.Module:
@@ -100,6 +129,10 @@ def _norm_parameters(backbone: nn.Module) -> set[str]:
         if is_norm(module)
         for parameter, _ in module.named_parameters(recurse=False)
     }
+
+
+def _is_bias(name: str) -> bool:
+    return name.endswith("bias")  # BEiT calls its two q_bias and v_bias
 
 
 def _leaves_by_unit(backbone: nn.Module, unit_of: dict[str, int]) -> Iterator[tuple[int, nn.Module]]:

@@ -96,3 +96,13 @@ def test_the_global_generator_is_as_it_was_while_inputs_stay(config):
     assert torch.equal(torch.rand(4), expected)
     assert torch.equal(images, before)
     assert labels.tolist() == [0, 1, 2]
+
+
+def test_mixing_ends_with_its_last_epoch():
+    config = AugmentConfig(mixup=0.4, mix_until=2)
+    images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    options = {"config": config, "num_classes": 2, "seed": 0, "step": 0}
+    assert mix(images, labels, epoch=2, **options)[1].shape == (4, 2)
+    after, targets = mix(images, labels, epoch=3, **options)
+    assert torch.equal(after, images)
+    assert torch.equal(targets, labels)

@@ -136,3 +136,25 @@ def test_views_of_an_unwritable_image_do_not_touch_it():
     for epoch in range(10):
         look(image, config=AugmentConfig(strength="strong"), epoch=epoch)
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("auto", ["randaugment", "trivial", "augmix"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_policy_changes_an_image_by_seed_alone(auto, channels):
+    config = AugmentConfig(strength="none", auto=auto, auto_magnitude=30)
+    image = noise(20, 26, channels)
+    plain = look(image, config=AugmentConfig(strength="none"))
+    shown = [look(image, config=config, sample_id=number) for number in range(8)]
+    assert any(not torch.equal(one, plain) for one in shown)
+    assert torch.equal(look(image, config=config, sample_id=3), shown[3])
+    assert {(one.dtype, tuple(one.shape)) for one in shown} == {(torch.uint8, (channels, 16, 16))}
+
+
+def test_a_policy_and_erasing_named_take_the_place_of_the_strengths_own():
+    image = noise(20, 26, 3)
+    light = AugmentConfig(strength="light")
+    assert torch.equal(
+        look(image, config=AugmentConfig(strength="light", auto="none", erase=0.0)), look(image, config=light)
+    )
+    erased = look(image, config=AugmentConfig(strength="none", erase=1.0))
+    assert not torch.equal(erased, look(image, config=AugmentConfig(strength="none")))
