@@ -1,7 +1,10 @@
-"""One trial, or a look at a backbone, without a cluster: ``python -m trainable trial.yaml``."""
+"""What is done without a cluster, one trial above all: ``python -m trainable trial.yaml``."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -10,12 +13,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from trainable.config import FreezeConfig, OptimizerConfig, TrialConfig
+from trainable.config import FreezeConfig, OptimizerConfig, Section, TrialConfig
 from trainable.errors import SettingsError, UserError
 from trainable.strict_yaml import parse, read_document
 from trainable.validation import explain
 
-Settings = TypeVar("Settings", FreezeConfig, OptimizerConfig)
+Settings = TypeVar("Settings", bound=Section)
+COMMANDS = ("fit", "plan", "lr-range", "pretrain", "meta")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
 
@@ -23,7 +27,7 @@ console = Console(soft_wrap=True)
 def main() -> None:
     """Run a command; the first word may be a trial's file instead."""
     words = sys.argv[1:]
-    if words and words[0] not in ("plan", "fit") and not words[0].startswith("-"):
+    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
         words = ["fit", *words]
     try:
         app(words)
@@ -43,19 +47,85 @@ def fit(
     config = read_trial(trial)
 
     from trainable.checkpoint import BrokenCheckpointError
-    from trainable.fitting import DivergedError
     from trainable.fitting import fit as train
 
     try:
-        for epoch in train(config, resume_from=resume):
-            if save is not None:
-                epoch.save(save / f"epoch_{epoch.number:05d}")
-            _print_epoch(epoch.number, epoch.metrics, as_json=as_json)
+        with _diverging():
+            for epoch in train(config, resume_from=resume):
+                if save is not None:
+                    epoch.save(save / f"epoch_{epoch.number:05d}")
+                _print_metrics("epoch", epoch.number, epoch.metrics, as_json=as_json)
     except BrokenCheckpointError as error:
         raise UserError(f"--resume: {error}") from error
-    except DivergedError as error:
-        Console(stderr=True, soft_wrap=True).print(f"diverged: {error}", markup=False)
-        sys.exit(1)
+
+
+@app.command(name="lr-range")
+def lr_range(
+    trial: Annotated[Path, typer.Argument(help="A YAML file with the sections of a trial.")],
+    out: Annotated[Path, typer.Option(help="HTML file of the plot.")] = Path("lr_range.html"),
+    lowest: Annotated[float, typer.Option(help="Rate of the first update.")] = 1e-7,
+    highest: Annotated[float, typer.Option(help="Rate of the last update.")] = 1.0,
+    updates: Annotated[int, typer.Option(help="Updates, the rate growing from one to the next.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Every value as one JSON document, and no plot.")] = False,
+) -> None:
+    """Try learning rates from far too small to far too large; suggest one for optimizer.lr."""
+    config = read_trial(trial)
+
+    from trainable.data.writing import write_beside
+    from trainable.lr_range import lr_range as find
+    from trainable.lr_range import lr_range_page
+
+    result = find(config, lowest=lowest, highest=highest, updates=updates)
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    try:
+        with write_beside(out) as file:
+            file.write(lr_range_page(result).encode())
+    except OSError as error:
+        raise UserError(f"--out: cannot write {out} ({error.strerror})") from error
+    found = "none, the loss never fell" if result.suggested is None else f"{result.suggested:.2g}"
+    end = "" if result.diverged_at is None else f", diverged at {result.diverged_at:.2g}"
+    console.print(f"optimizer.lr: {found}{end}; plot in {out}", highlight=False)
+
+
+@app.command()
+def pretrain(
+    settings: Annotated[Path, typer.Argument(help="A YAML file with the settings of a pre-training.")],
+    save: Annotated[Path, typer.Option(help="Folder of the state to go on from and of backbone.safetensors.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document an epoch.")] = False,
+) -> None:
+    """Pre-train a backbone on images without their labels; a trial's model.weights loads the result."""
+    from trainable.pretraining.config import PretrainConfig
+
+    config = _read(settings, model=PretrainConfig)
+
+    from trainable.pretraining.training import pretrain_epochs
+    from trainable.resumable import BACKBONE
+
+    with _diverging():
+        for epoch in pretrain_epochs(config, folder=save):
+            _print_metrics("epoch", epoch.number, epoch.metrics, as_json=as_json)
+    if not as_json:
+        console.print(f"model.weights: {save / BACKBONE}", highlight=False)
+
+
+@app.command()
+def meta(
+    settings: Annotated[Path, typer.Argument(help="A YAML file with the settings of a meta-training.")],
+    save: Annotated[Path, typer.Option(help="Folder of the state to go on from and of backbone.safetensors.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a report.")] = False,
+) -> None:
+    """Meta-train a backbone for tasks of few images; a trial's model.weights loads the result."""
+    from trainable.meta import MetaConfig, meta_reports
+    from trainable.resumable import BACKBONE
+
+    config = _read(settings, model=MetaConfig)
+    with _diverging():
+        for report in meta_reports(config, folder=save):
+            _print_metrics("update", report.update, report.metrics, as_json=as_json)
+    if not as_json:
+        console.print(f"model.weights: {save / BACKBONE}", highlight=False)
 
 
 @app.command()
@@ -90,10 +160,14 @@ def plan(
 
 def read_trial(path: Path) -> TrialConfig:
     """The trial a YAML file says. Raises SettingsError with a line for each mistake."""
+    return _read(path, model=TrialConfig)
+
+
+def _read(path: Path, *, model: type[Settings]) -> Settings:
     try:
-        return TrialConfig.model_validate(read_document(path))
+        return model.model_validate(read_document(path))
     except ValidationError as error:
-        raise SettingsError([f"{path}: {line}" for line in explain(error, model=TrialConfig)]) from None
+        raise SettingsError([f"{path}: {line}" for line in explain(error, model=model)]) from None
 
 
 def _section(model: type[Settings], name: str, **values: Any) -> Settings:
@@ -103,12 +177,24 @@ def _section(model: type[Settings], name: str, **values: Any) -> Settings:
         raise SettingsError([f"{name}.{line}" for line in explain(error, model=model)]) from None
 
 
-def _print_epoch(number: int, metrics: dict[str, float], *, as_json: bool) -> None:
+@contextmanager
+def _diverging() -> Iterator[None]:
+    """A training whose loss is no number any more ends in one line and exit code 1."""
+    from trainable.fitting import DivergedError
+
+    try:
+        yield
+    except DivergedError as error:
+        Console(stderr=True, soft_wrap=True).print(f"diverged: {error}", markup=False)
+        sys.exit(1)
+
+
+def _print_metrics(step: str, number: int, metrics: dict[str, float], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"epoch": number, **metrics}))
+        typer.echo(json.dumps({step: number, **metrics}))
     else:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        console.print(f"epoch {number}  {shown}", highlight=False)
+        console.print(f"{step} {number}  {shown}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reads folders of class folders, with or without train, val and test above them."""
+"""Reads folders of images: class folders, with or without train, val and test above them, or no classes at all."""
 
 import os
 from pathlib import Path
@@ -32,6 +32,18 @@ def read_folder(path: Path, config: DataConfig) -> Source:
         for image in images
     ]
     return make_source(samples, files=[image for images, _ in found.values() for image in images])
+
+
+def read_unlabelled(config: DataConfig) -> Source:
+    """Every image below the folder ``config.path``, however deep, under one label that means nothing."""
+    path = Path(config.path).expanduser()
+    if not path.is_dir():
+        raise UserError(f"data.path: {config.path!r} is no folder; unlabelled images are read from a folder")
+    images = _images(path)
+    if not images:
+        raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    samples = [Sample(image.relative_to(path).as_posix(), "", None, None, None, image.read_bytes) for image in images]
+    return Source(tuple(samples), classes=("",), files=tuple(images))
 
 
 def _split_folders(path: Path) -> dict[str | None, Path]:

@@ -13,8 +13,9 @@ from trainable.config import DataConfig
 from trainable.data.building import build_pack, building_lock, pack_recipe
 from trainable.data.decode import Pixels
 from trainable.data.fingerprint import quick_key
+from trainable.data.folder import read_unlabelled
 from trainable.data.input_spec import InputSpec
-from trainable.data.source import SPLITS
+from trainable.data.source import SPLITS, Source
 from trainable.data.sources import read_source
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
@@ -26,13 +27,22 @@ def open_pack(config: DataConfig, spec: InputSpec) -> "Pack":
     Where neither files nor settings changed since the last call, no image is read. Raises UserError where the
     data set cannot be used, or an image of it while ``config.on_bad_image`` is `error`.
     """
-    source = read_source(config)
+    return _open(read_source(config), config=config, spec=spec, recipe=pack_recipe(config, spec=spec))
+
+
+def open_unlabelled(config: DataConfig, spec: InputSpec) -> "Pack":
+    """Every image below the folder ``config.path`` as a pack whose labels and splits mean nothing."""
+    recipe = {**pack_recipe(config, spec=spec), "labels": "none"}  # the same files may be a labelled pack too
+    return _open(read_unlabelled(config), config=config, spec=spec, recipe=recipe)
+
+
+def _open(source: Source, *, config: DataConfig, spec: InputSpec, recipe: dict[str, object]) -> "Pack":
     folder = cache_folder(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"data.cache: cannot make {folder} ({error.strerror})") from error
-    index = folder / f"{quick_key(source, settings=pack_recipe(config, spec=spec))}.index"
+    index = folder / f"{quick_key(source, settings=recipe)}.index"
     path = _indexed(index)
     if path is None:
         with building_lock(folder):
