@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search.lint import lint
 from search.loading import load
+from search.preflight import check_techniques
 from search.spec import SearchSpec
 from trainable.errors import UserError
 
@@ -62,6 +63,7 @@ def check(
     found: list[dict[str, Any]] = []
     for path in spaces:
         spec = load(path, overrides or (), data=data, trials=trials)
+        check_techniques(spec)
         notes = lint(spec)
         found.append(
             {"file": str(path), "name": spec.search.name, "values": len(spec.space.dimensions), "notes": notes}

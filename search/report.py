@@ -13,6 +13,7 @@ from optuna.importance import get_param_importances
 from rich.console import Console
 from rich.table import Table
 
+from search.arms import transfer_gain
 from search.ledger import Ledger
 from search.overview import open_ledger, overview
 from search.paths import flatten
@@ -36,6 +37,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "leaderboard": [_row(trial, spec=spec) for trial in _leaders(trials, metric=metric)],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
+        "backbones": ledger.notes.get("backbones"),
         "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
     }
 
@@ -44,9 +46,8 @@ def print_report(folder: Path, *, console: Console) -> None:
     """The leaderboard, the best configuration and its scores, for a terminal."""
     data = report_data(folder)
     console.print(_leaderboard(data))
-    for name, scores in data["baselines"].items():
-        value = scores[data["metric"].partition("/")[2]]
-        console.print(f"baseline {name}: {data['metric']} {value:.4f}", highlight=False)
+    for line in _comparisons(data):
+        console.print(line, highlight=False, markup=False)
     if data["best_config"] is not None:
         console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False)
         for path, value in sorted(data["best_config"].items()):
@@ -125,11 +126,28 @@ def _summary(data: dict[str, Any]) -> str:
     ]
     if data["best_value"] is not None:
         lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
-    for name, scores in data["baselines"].items():
-        lines.append(f"baseline {name}: {data['metric']} {scores[data['metric'].partition('/')[2]]:.4f}")
+    lines += _comparisons(data)
     if data["test"] is not None:
         lines.append("test split: " + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items()))
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+def _comparisons(data: dict[str, Any]) -> list[str]:
+    """What the trials are compared with, a line each: backbones left out, reference arms, the gain of transfer."""
+    metric, lines = data["metric"], []
+    if data["backbones"] is not None:
+        scores, kept = data["backbones"]["scores"], data["backbones"]["kept"]
+        for name, found in scores.items():
+            measures = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
+    for name, found in data["baselines"].items():
+        lines.append(f"baseline {name}: {metric} {found[metric.partition('/')[2]]:.4f}")
+    if "scratch" in data["baselines"] and data["best_value"] is not None:
+        gain = transfer_gain(data["best_value"], data["baselines"]["scratch"], metric=metric)
+        lines.append(f"transfer gain over training from scratch: {gain:+.4f}")
+        if gain < 0:
+            lines.append("warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`")
+    return lines
 
 
 def _table_html(data: dict[str, Any]) -> str:

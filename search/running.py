@@ -13,12 +13,14 @@ from typing import Any, Literal, Protocol
 
 from search import ledger as ledgers
 from search import tracking_uri
+from search.arms import begin_arms, choose_backbones
 from search.conductor import Conductor, Leg, Limits, checkpoint_folder
 from search.dimension import Choice
 from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
 from search.overview import SPEC_FILE
+from search.preflight import check_techniques
 from search.sampling import Sampling, propose
 from search.spec import SearchSpec, difference
 from search.trials import Trial, Value, best_trial
@@ -71,6 +73,7 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     """
     folder = search_folder(spec)
     tracking_uri.checked(spec.tracking.uri)
+    check_techniques(spec)
     check_address(address)
     if address is None:
         check_local_resources(spec)
@@ -181,6 +184,9 @@ def _with_workers(
 ) -> Outcome:
     resources = spec.resources
     gpu = _gpu_share(spec)
+    threads = max(1, math.floor(resources.cpu))
+    place = {"cpu": resources.cpu, "gpu": gpu, "threads": threads}
+    spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
     conductor = Conductor(
         ledger,
         space=spec.space,
@@ -189,8 +195,7 @@ def _with_workers(
         limits=_limits(spec, gpu=gpu),
         on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
     )
-    threads = max(1, math.floor(resources.cpu))
-    baselines = _begin_baselines(spec, ledger, cpu=resources.cpu, gpu=gpu, threads=threads)
+    arms = begin_arms(spec, ledger, params=_any_params(spec), folder=folder, place=place)
     with _interruptible(conductor):
         run_legs(
             conductor,
@@ -204,8 +209,8 @@ def _with_workers(
     if not conductor.finished:
         interrupted = conductor.stopping == INTERRUPTED
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
-    for name, result in baselines.items():
-        ledger.note("baselines", ledger.notes.get("baselines", {}) | {name: result()})
+    for result in arms:
+        ledger.note("baselines", ledger.notes.get("baselines", {}) | result())
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
     return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads, reason=reason)
 
@@ -297,20 +302,6 @@ def _tidy(folder: Path, trial: Trial, *, metric: str) -> None:
     for path in checkpoint_folder(folder, trial.number).glob("*"):
         if path != best:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _begin_baselines(
-    spec: SearchSpec, ledger: Ledger, *, cpu: float, gpu: float, threads: int
-) -> Mapping[str, Callable[[], Any]]:
-    """Start what the trials will be compared with, unless it is known already."""
-    known = ledger.notes.get("baselines", {})
-    functions = {"linear_probe": worker.probe_score}
-    config = spec.trial_config(_any_params(spec))
-    return {
-        name: submit(functions[name], config, threads=threads, cpu=cpu, gpu=gpu)
-        for name in spec.baselines
-        if name not in known
-    }
 
 
 def _any_params(spec: SearchSpec) -> Mapping[str, Any]:

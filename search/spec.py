@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from search.dimension import Dimension, parse_dimension
+from search.dimension import Choice, Dimension, parse_dimension
 from search.paths import SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
 from search.space import Space, corners, make_space
 from search.trials import Value
@@ -120,6 +120,17 @@ class TrackingSection(Section):
     experiment: str | None = Field(None, description="MLflow experiment; without it the search's name.")
 
 
+class SelectSection(Section):
+    """A cheap look at the backbones before any is trained."""
+
+    keep: int = Field(3, ge=1, description="How many go into the search.")
+    by: Literal["logme", "h_score"] = Field(
+        "logme",
+        description="Score of the frozen pooled features on the training images: LogME (You et al. 2021) or the regularised "
+        "H-score (Bao et al. 2019, Ibrahim et al. 2022).",
+    )
+
+
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
 
@@ -131,7 +142,23 @@ class SearchSpec(Section):
     scheduler: SchedulerSection
     resources: ResourcesSection = ResourcesSection()
     tracking: TrackingSection = TrackingSection()
-    baselines: list[Literal["linear_probe"]] = Field([], description="Trained for comparison beside the search.")
+    select_backbones: SelectSection | None = Field(
+        None,
+        description="Judge the backbones of `vary.model.name` before the search and keep the best; without it all are.",
+    )
+    baselines: list[Literal["linear_probe", "stage_probes", "scratch", "bit_hyperrule"]] = Field(
+        [],
+        description="What the trials are compared with: a probe of the frozen features, probes of every stage, the same "
+        "network from random weights at the same budget, and BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
+        "images where there are fewer than 20,000.",
+    )
+    soup: int = Field(
+        5,
+        ge=0,
+        le=20,
+        description="Best trials of one backbone that are averaged greedily into one more candidate, kept only where it beats "
+        "the best of them (Wortsman et al. 2022); below 2 none is made.",
+    )
     base: dict[str, Any] = Field({}, description="Fixed values of TrialConfig, in sections or by dotted path.")
     vary: dict[str, Any] = Field({}, description="Searched values by dotted path; forms in search/dimension.py.")
     try_first: list[dict[str, Any]] = Field([], description="Recipes evaluated before the sampler is asked.")
@@ -143,7 +170,8 @@ class SearchSpec(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        for step in (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems):
+        steps = (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems)
+        for step in (*steps, self._selection_problems):
             problems = step()
             if problems:
                 raise ValueError("\n".join(problems))
@@ -155,6 +183,27 @@ class SearchSpec(Section):
         fixed = defaults() | self.base
         dimensions = {path: parse_dimension(raw, where=f"vary.{path}") for path, raw in self.vary.items()}
         return make_space({path: _with_fixed(path, one, fixed, dimensions) for path, one in dimensions.items()})
+
+    def with_choices(self, path: str, members: list[Value]) -> "SearchSpec":
+        """The search with fewer members of a choice; what is searched only with the others, and recipes of them, go too."""
+        vary = {path: self.vary[path] | {"choice": members}}
+        for other, raw in self.vary.items():
+            when = raw.get("when", {})
+            if other == path:
+                continue
+            if path not in when:
+                vary[other] = raw
+                continue
+            wanted = when[path] if isinstance(when[path], list) else [when[path]]
+            left = [value for value in wanted if value in members]
+            if left:
+                vary[other] = raw | {"when": when | {path: left}}
+        while orphans := [
+            one for one, raw in vary.items() if any(o in self.vary and o not in vary for o in raw.get("when", {}))
+        ]:
+            vary = {one: raw for one, raw in vary.items() if one not in orphans}
+        recipes = [recipe for recipe in self.try_first if recipe.get(path, members[0]) in members]
+        return SearchSpec.model_validate(self.model_dump() | {"vary": vary, "try_first": recipes})
 
     def trial_config(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """The nested configuration of a trial with these values: what TrialConfig takes."""
@@ -168,7 +217,7 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, baselines, and of the base what has no effect on results (data.cache,
+        resources, tracking, baselines, soup, and of the base what has no effect on results (data.cache,
         data.workers).
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
@@ -178,7 +227,8 @@ class SearchSpec(Section):
         fixed = {f"base.{path}": value for path, value in (defaults() | self.base).items() if path not in settled}
         searched = {f"vary.{path}": dimension for path, dimension in self.space.plain().items()}
         recipes = [dict(sorted(recipe.items())) for recipe in self.try_first]
-        identity: dict[str, Any] = _canonical(own | fixed | searched | {"try_first": recipes})
+        chosen = {} if self.select_backbones is None else {"select_backbones": self.select_backbones.model_dump()}
+        identity: dict[str, Any] = _canonical(own | chosen | fixed | searched | {"try_first": recipes})
         return identity
 
     def content_hash(self) -> str:
@@ -223,6 +273,11 @@ class SearchSpec(Section):
         found = (line for point in points for line in config_problems(self._flat_config(point)))
         hint = "" if of == 1 else "; search one of them only where the other allows it (`when:`)"
         return list(dict.fromkeys(f"vary.{line}{hint}" for line in found))
+
+    def _selection_problems(self) -> list[str]:
+        if self.select_backbones is None or isinstance(self.space.dimensions.get("model.name"), Choice):
+            return []
+        return ["select_backbones: nothing to select from; give model.name as a choice in vary"]
 
     def _recipe_problems(self) -> list[str]:
         recipes = enumerate(self.try_first)

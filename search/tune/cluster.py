@@ -83,6 +83,6 @@ def submit(function: Callable[..., Any], *args: Any, cpu: float, gpu: float, **k
 
 
 def _import_path() -> dict[str, str]:
-    """The project's own folder on the workers' path when it runs from a checkout on this machine."""
+    """The project's own folder, when it runs from a checkout, and the command's, where a user's own modules lie."""
     root = Path(__file__).resolve().parents[2]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))}

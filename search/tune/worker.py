@@ -18,11 +18,14 @@ from trainable.config import TrialConfig
 from trainable.data.pack import open_pack
 from trainable.device import pick_device
 from trainable.errors import UserError
+from trainable.features import POOLED, frozen_features
 from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
 from trainable.metrics import best_epoch
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
-from trainable.probe import linear_probe
+from trainable.probe import linear_probe, stage_probes
+from trainable.recipes import bit_hyperrule, from_scratch
+from trainable.transferability import h_score, logme
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
@@ -161,7 +164,45 @@ def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[
     return evaluation.as_dict()
 
 
-def probe_score(trial: dict[str, Any], *, threads: int) -> dict[str, Any]:
-    """Validation scores of the frozen-feature probe."""
+def probe_scores(trial: dict[str, Any], *, stages: bool, threads: int) -> dict[str, dict[str, Any]]:
+    """Validation scores of the frozen-feature probe, ``linear_probe``; with ``stages`` also ``probe_stage1``…."""
     torch.set_num_threads(threads)
-    return linear_probe(TrialConfig.model_validate(trial)).as_dict()
+    config = TrialConfig.model_validate(trial)
+    if not stages:
+        return {"linear_probe": linear_probe(config).as_dict()}
+    names = {POOLED: "linear_probe"}
+    return {names.get(stage, f"probe_{stage}"): found.as_dict() for stage, found in stage_probes(config).items()}
+
+
+def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) -> dict[str, dict[str, Any]]:
+    """Train a fixed recipe, ``scratch`` or ``bit_hyperrule``, to its end; validation scores of its best epoch.
+
+    Every epoch is saved in ``folder``, so that a call that was cut off is gone on with.
+    """
+    torch.set_num_threads(threads)
+    config = TrialConfig.model_validate(trial)
+    if recipe == "scratch":
+        config = from_scratch(config)
+    else:
+        facts = prepare([trial], check_device=False)
+        config = bit_hyperrule(config, num_images=sum(facts["counts"]["train"].values()))
+    place, metric = Path(folder), config.train.metric
+    for epoch in fit(config, resume_from=resume_point(place, _newest_epoch(place))):
+        epoch.save(epoch_folder(place, epoch.number))
+        prune_checkpoints(place, newest=epoch.number, metric=metric)
+    last = read_state(epoch_folder(place, _newest_epoch(place)))
+    best = best_epoch({int(number): value for number, value in last["history"].items()}, metric=metric)
+    results = read_state(epoch_folder(place, best or 0))["results"]
+    return {recipe: results["evaluation"] | {"epoch": best, "epochs": last["epoch"]}}
+
+
+def transferability(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
+    """LogME and H-score of the frozen pooled features on the training images."""
+    torch.set_num_threads(threads)
+    features = frozen_features(TrialConfig.model_validate(trial))
+    found, labels = features.of(POOLED, split="train"), features.labels["train"]
+    return {"logme": logme(found, labels), "h_score": h_score(found, labels)}
+
+
+def _newest_epoch(folder: Path) -> int:
+    return max((int(path.name.removeprefix("epoch_")) for path in folder.glob("epoch_*")), default=0)

@@ -1,5 +1,6 @@
 """The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
 
+from functools import lru_cache
 from typing import Any, cast
 
 import timm
@@ -45,6 +46,7 @@ def create_backbone(config: ModelConfig, *, spec: InputSpec, generator_seed: int
     return backbone, plan
 
 
+@lru_cache
 def plan_of(name: str) -> LayerPlan:
     """The plan of an architecture, without its weights."""
     _check_name(name)
