@@ -107,7 +107,7 @@ def solved_head(
     coefficients, intercepts = solved.coef_.astype(np.float64), solved.intercept_.astype(np.float64)
     if len(solved.classes_) == 2:
         coefficients, intercepts = (np.concatenate([-rows, rows]) / 2 for rows in (coefficients, intercepts))
-    seen = np.where(scaler.var_ > 0, coefficients / scaler.scale_, 0.0)
+    seen = coefficients / scaler.scale_
     weight = np.zeros((num_classes, features.shape[1]))
     bias = np.full(num_classes, ABSENT_CLASS_LOGIT)
     weight[solved.classes_] = seen
