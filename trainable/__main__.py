@@ -117,10 +117,13 @@ def meta(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a report.")] = False,
 ) -> None:
     """Meta-train a backbone for tasks of few images; a trial's model.weights loads the result."""
-    from trainable.meta import MetaConfig, meta_reports
-    from trainable.resumable import BACKBONE
+    from trainable.meta_config import MetaConfig
 
     config = _read(settings, model=MetaConfig)
+
+    from trainable.meta import meta_reports
+    from trainable.resumable import BACKBONE
+
     with _diverging():
         for report in meta_reports(config, folder=save):
             _print_metrics("update", report.update, report.metrics, as_json=as_json)

@@ -1,5 +1,6 @@
 """The learning-rate range test, on synthetic curves and on a real trial."""
 
+import itertools
 import math
 import shutil
 
@@ -62,15 +63,23 @@ def test_rates_grow_by_one_factor_between_the_bounds_and_two_tests_are_equal(mak
     assert result == lr_range(config, lowest=1e-5, highest=1e-3, updates=9)
 
 
-def test_it_is_the_trial_itself_that_is_tried(make_config):
-    """At one rate, or nearly, the mean loss of a whole epoch is that of the trial's own first epoch at that rate."""
-    rate = 1e-3
-    config = make_config(
-        optimizer={"lr": rate}, schedule={"name": "constant"}, augment={"strength": "medium", "mixup": 0.4}
-    )
-    epoch = next(fit(config))
-    result = lr_range(config, lowest=rate, highest=rate * (1 + 1e-9), updates=4)
-    assert float(np.mean(result.losses)) == pytest.approx(epoch.metrics["train/loss"], rel=1e-6)
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"augment": {"strength": "medium", "mixup": 0.4}},
+        {"freeze": {"depth": "stage2"}, "model": {"name": "resnet10t", "weights": "random", "dropout": 0.3}},
+        {"finetune": {"strategy": "lp_ft"}},
+        {"finetune": {"strategy": "gradual"}},
+        {"finetune": {"strategy": "linear_probe"}, "loss": {"class_weights": "inverse", "label_smoothing": 0.1}},
+    ],
+)
+def test_it_is_the_trial_itself_that_is_tried(sections, make_config):
+    """At one rate, or nearly, the mean losses of two passes are those of the trial's own first epochs at that rate."""
+    rate = 1e-2
+    config = make_config(optimizer={"lr": rate}, schedule={"name": "constant"}, **sections)
+    expected = [epoch.metrics["train/loss"] for epoch in itertools.islice(fit(config), 2)]
+    result = lr_range(config, lowest=rate, highest=rate * (1 + 1e-9), updates=8)
+    assert np.mean(np.reshape(result.losses, (2, 4)), axis=1).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_trials_own_rate_and_schedule_make_no_difference(make_config):

@@ -55,3 +55,55 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, text, said):
     result = call("trial.yaml", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip() == f"error: {said}"
+
+
+@pytest.mark.slow
+def test_a_range_test_prints_its_suggestion_and_writes_its_plot_where_it_is_told(tmp_path, draw_folder):
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(small(tmp_path, draw_folder, train={"batch_size": 8})))
+    result = call("lr-range", "trial.yaml", "--out", "range.html", "--updates", "12", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("optimizer.lr: ")
+    assert (tmp_path / "range.html").read_text().rstrip().endswith("</html>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "values"),
+    [
+        (
+            "pretrain",
+            {"epochs": 1, "batch_size": 8, "projection_width": 8, "projection_hidden": 16, "method": "simclr"},
+        ),
+        ("meta", {"updates": 2, "report_every": 1, "ways": 2, "shots": 2, "queries": 2, "tasks": 1}),
+    ],
+)
+def test_what_a_backbone_is_trained_to_before_a_trial_is_told_and_saved(command, values, tmp_path, draw_folder):
+    if command == "pretrain":
+        pytest.importorskip("lightly", reason="needs lightly: pip install '.[ssl]'")
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(small(tmp_path, draw_folder, **values)))
+    result = call(command, "settings.yaml", "--save", "run", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [next(iter(row)) for row in rows] == (["epoch"] if command == "pretrain" else ["update", "update"])
+    assert (tmp_path / "run" / "backbone.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "said"),
+    [
+        ("pretrain", "method: simclrr", "method: got 'simclrr', must be one of simclr, moco; did you mean 'simclr'?"),
+        ("meta", "shot: 1", "shot: unknown key; did you mean 'shots'?"),
+        ("lr-range", "optimizer: {lrr: 1}", "optimizer.lrr: unknown key; did you mean 'lr'?"),
+    ],
+)
+def test_a_mistake_in_the_settings_of_another_command_is_one_line_too(command, text, said, tmp_path):
+    (tmp_path / "settings.yaml").write_text(text)
+    words = [] if command == "lr-range" else ["--save", "run"]
+    result = call(command, "settings.yaml", *words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.strip() == f"error: settings.yaml: {said}"
+
+
+def small(tmp_path, draw_folder, **values):
+    data = {"path": str(draw_folder({"a": 16, "b": 16})), "image_size": 32, "cache": str(tmp_path / "cache")}
+    return {"data": data, "model": {"name": "resnet10t", "weights": "random"}} | values

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 
 import pytest
 import torch
@@ -219,6 +220,15 @@ def test_nt_xent_is_the_cross_entropy_of_hand_worked_similarities(make_config):
 def test_what_the_images_cannot_do_is_one_clear_line(values, said, make_config, tmp_path):
     with pytest.raises(UserError, match=said) as caught:
         next(pretrain_epochs(make_config(**values), folder=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_lightly_one_line_says_how_to_get_it(make_config, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "lightly"] + ["trainable.pretraining.methods"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightly", None)
+    with pytest.raises(UserError, match=r"method: 'simclr' needs lightly .*; pip install '\.\[ssl\]'") as caught:
+        next(pretrain_epochs(make_config(), folder=tmp_path))
     assert "\n" not in str(caught.value)
 
 
