@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from search.lint import lint
+from search.lint import lint, lowered_batches
 from search.loading import load
 from search.preflight import check_techniques
 from search.spec import SearchSpec
@@ -75,6 +75,10 @@ def check(
         if data is not None or _is_there(spec):
             described = _describe_data(spec)
             found[-1]["data"] = described
+            lowered = lowered_batches(spec, num_images=sum(described["counts"].get("train", {}).values()))
+            found[-1]["notes"] = notes + lowered
+            for note in lowered if not as_json else ():
+                console.print(f"  note: {note}", highlight=False, markup=False)
             if not as_json:
                 console.print(f"  data: {_said(described)}", highlight=False, markup=False)
     if as_json:

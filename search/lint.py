@@ -7,9 +7,10 @@ from functools import partial
 from search.dimension import Choice, Dimension, Number
 from search.halving import Halving
 from search.paths import defaults
-from search.space import possible_values
+from search.space import corners, possible_values
 from search.spec import SearchSpec
 from search.trials import Value
+from trainable.config import used_batch_size
 from trainable.validation import shown
 
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
@@ -18,6 +19,18 @@ STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
 def lint(spec: SearchSpec) -> list[str]:
     """One line for each setting that can change nothing, by dotted path; empty for a file that is all to the point."""
     return [line for rule in RULES for line in rule(spec)]
+
+
+def lowered_batches(spec: SearchSpec, *, num_images: int) -> list[str]:
+    """One line for each batch size that ``train.min_updates`` lowers for so many training images."""
+    points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
+    found = {}
+    for train in (spec.validated(point).train for point in points):
+        used = used_batch_size(train, num_images=num_images)
+        if used < train.batch_size:
+            wanted = f"for train.min_updates: {train.min_updates} in {num_images} images"
+            found[train.batch_size, used] = f"train.batch_size: {train.batch_size} is lowered to {used}, {wanted}"
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,7 @@ NEEDS = (
         partial(_is_one_of, ("sgd", "muon")),
         "optimizer.name has no such momentum",
     ),
+    Need("data.early_epochs", "data.early_size", lambda value: value is not None, "data.early_size is not set"),
     Need("train.ema_start", "train.ema", _is_positive, "train.ema is 0"),
     Need("train.min_delta", "train.patience", lambda value: value is not None, "train.patience is not set"),
     Need("loss.focal_gamma", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),

@@ -11,6 +11,7 @@ from rich.text import Text
 from search.forecast import expected_epochs
 from search.halving import Halving
 from search.ledger import Ledger
+from search.lint import lowered_batches
 from search.running import Outcome
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
@@ -76,6 +77,8 @@ class Progress:
         )
         if data["bad_images"]:
             self._console.print(f"left out: {len(data['bad_images'])} unreadable images, first {data['bad_images'][0]}")
+        for line in lowered_batches(self._spec, num_images=counts.get("train", 0)):
+            self._console.print(f"note: {line}", highlight=False)
         if self._trials:
             self._console.print(f"going on: {len(self._trials)} trials in the ledger", highlight=False)
 

@@ -14,15 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from search.arms import transfer_gain
+from search.candidates import best_checkpoint, leaders, soup_path
 from search.ledger import Ledger
 from search.overview import open_ledger, overview
 from search.paths import flatten
-from search.running import best_checkpoint, halving_rule
+from search.running import halving_rule
 from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
 from trainable.data.writing import write_beside
-from trainable.metrics import DIRECTIONS, best_epoch
+from trainable.metrics import best_epoch
 
 LEADERS = 10
 PAGE = "report.html"
@@ -34,10 +35,11 @@ def report_data(folder: Path) -> dict[str, Any]:
     trials, metric = ledger.trials(), spec.search.metric
     best = best_trial(trials, metric=metric)
     return overview(folder) | {
-        "leaderboard": [_row(trial, spec=spec) for trial in _leaders(trials, metric=metric)],
+        "leaderboard": [_row(trial, spec=spec) for trial in leaders(trials, metric=metric)[:LEADERS]],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "backbones": ledger.notes.get("backbones"),
+        "soup": _soup(ledger, folder=folder),
         "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
     }
 
@@ -58,7 +60,7 @@ def print_report(folder: Path, *, console: Console) -> None:
         seen = (
             "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
         )
-        console.print(f"\ntest split, {seen}, trial {data['best_trial']}: {scores}", highlight=False)
+        console.print(f"\ntest split, {seen}, {_candidate(data)}: {scores}", highlight=False)
 
 
 def write_page(folder: Path) -> Path:
@@ -73,14 +75,24 @@ def write_page(folder: Path) -> Path:
     return path
 
 
+def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
+    note = ledger.notes.get("soup")
+    if note is None:
+        return None
+    kept = {"members": note["members"], "value": note["value"], "kept": note["kept"]}
+    return kept | {"weights": str(soup_path(folder)) if note["kept"] else None}
+
+
+def _candidate(data: dict[str, Any]) -> str:
+    """Who the test scores are of."""
+    soup = data["soup"]
+    if soup is not None and soup["kept"]:
+        return f"soup of trials {', '.join(map(str, soup['members']))}"
+    return f"trial {data['best_trial']}"
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _leaders(trials: list[Trial], *, metric: str) -> list[Trial]:
-    sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
-    scored = [(sign * value, trial.number) for trial in trials if (value := trial.best(metric)) is not None]
-    return [trials[number] for _, number in sorted(scored)[:LEADERS]]
 
 
 def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
@@ -128,7 +140,10 @@ def _summary(data: dict[str, Any]) -> str:
         lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
     lines += _comparisons(data)
     if data["test"] is not None:
-        lines.append("test split: " + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items()))
+        lines.append(
+            f"test split, {_candidate(data)}: "
+            + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
+        )
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 
@@ -142,11 +157,17 @@ def _comparisons(data: dict[str, Any]) -> list[str]:
             lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
     for name, found in data["baselines"].items():
         lines.append(f"baseline {name}: {metric} {found[metric.partition('/')[2]]:.4f}")
+    soup = data["soup"]
+    if soup is not None:
+        verdict = "kept: the final candidate" if soup["kept"] else "no better than its best trial"
+        lines.append(f"soup of trials {', '.join(map(str, soup['members']))}: {metric} {soup['value']:.4f}, {verdict}")
     if "scratch" in data["baselines"] and data["best_value"] is not None:
         gain = transfer_gain(data["best_value"], data["baselines"]["scratch"], metric=metric)
         lines.append(f"transfer gain over training from scratch: {gain:+.4f}")
         if gain < 0:
-            lines.append("warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`")
+            lines.append(
+                "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
+            )
     return lines
 
 
@@ -167,7 +188,7 @@ def _per_class(ledger: Ledger) -> str:
         _html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
         for name, scores in test["per_class"].items()
     ]
-    return f"<h2>Classes on the test split, trial {test['trial']}</h2><table>{heads}{''.join(rows)}</table>"
+    return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
 
 
 def _figures(spec: SearchSpec, ledger: Ledger) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from search import ledger as ledgers
 from search import tracking_uri
 from search.arms import begin_arms, choose_backbones
+from search.candidates import best_checkpoint, make_soup, soup_path
 from search.conductor import Conductor, Leg, Limits, checkpoint_folder
 from search.dimension import Choice
 from search.halving import Halving
@@ -120,13 +121,6 @@ def sampling_rule(spec: SearchSpec) -> Sampling:
     )
 
 
-def best_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path | None:
-    """The checkpoint of a trial's best epoch, if it is still there."""
-    epoch = best_epoch(trial.values(metric), metric=metric)
-    path = worker.epoch_folder(checkpoint_folder(folder, trial.number), epoch or 0)
-    return path if path.is_dir() else None
-
-
 def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
     try:
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
@@ -212,7 +206,7 @@ def _with_workers(
     for result in arms:
         ledger.note("baselines", ledger.notes.get("baselines", {}) | result())
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
-    return _score_best(spec, ledger, folder=folder, gpu=gpu, threads=threads, reason=reason)
+    return _finish(spec, ledger, folder=folder, place=place, reason=reason)
 
 
 INTERRUPTED = "interrupted"
@@ -310,22 +304,29 @@ def _any_params(spec: SearchSpec) -> Mapping[str, Any]:
     return proposal.params if proposal else {}
 
 
-def _score_best(spec: SearchSpec, ledger: Ledger, *, folder: Path, gpu: float, threads: int, reason: str) -> Outcome:
-    """Measure the best trial on the test split, once; a search that was enlarged and has another best, once more."""
+def _finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any], reason: str) -> Outcome:
+    """Make the soup, then measure the final candidate on the test split, once.
+
+    A search that was enlarged and has another candidate is measured once more.
+    """
     metric = spec.search.metric
     best = best_trial(ledger.trials(), metric=metric)
     if best is None:
         return Outcome("failed", "no trial finished an epoch", folder)
+    checkpoint = best_checkpoint(folder, best, metric=metric)
+    soup = make_soup(spec, ledger, folder=folder, place=place)
     known = ledger.notes.get("test")
-    if known is None or known["trial"] != best.number:
-        checkpoint = best_checkpoint(folder, best, metric=metric)
-        if checkpoint is None:
+    members = soup["members"] if soup is not None and soup["kept"] else None
+    if known is None or (known["trial"], known.get("soup")) != (best.number, members):
+        config = spec.trial_config(spec.space.decoded(best.params))
+        if members is not None:
+            score = submit(worker.soup_test_score, config, path=str(soup_path(folder)), **place)()
+        elif checkpoint is not None:
+            score = submit(worker.test_score, config, checkpoint=str(checkpoint.resolve()), **place)()
+        else:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
-        config, cpu = spec.trial_config(spec.space.decoded(best.params)), spec.resources.cpu
-        place = str(checkpoint.resolve())
-        score = submit(worker.test_score, config, checkpoint=place, threads=threads, cpu=cpu, gpu=gpu)()
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if known is None else known["reads"] + 1
-        ledger.note("test", {"trial": best.number, "epoch": epoch, "reads": reads, **score})
+        ledger.note("test", {"trial": best.number, "epoch": epoch, "soup": members, "reads": reads, **score})
     ledger.note("finished", True)
     return Outcome("finished", reason, folder)

@@ -32,6 +32,14 @@ class DataConfig(Section):
     image_size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square input, pixels. Without it the backbone's own size."
     )
+    early_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="Side of the input, pixels, in the first `early_epochs`: a cheap look where the early rungs of a search "
+        "judge. Those epochs are validated at this size too; without it all have `image_size`.",
+    )
+    early_epochs: int = Field(0, ge=0, le=1000, description="Epochs trained and validated at `early_size`.")
     channels: int = Field(3, ge=1, le=64, description="Channels decoded and fed: 1 grey, 3 colour, n for .npy images.")
     val_share: float = Field(0.15, gt=0, lt=0.5, description="Share held out for validation where no split is given.")
     test_share: float = Field(0.15, gt=0, lt=0.5, description="Share held out for the test where no split is given.")
@@ -339,6 +347,11 @@ class TrialConfig(Section):
         return self
 
 
+def used_batch_size(train: TrainConfig, *, num_images: int) -> int:
+    """``train.batch_size``, or the largest with which an epoch of so many images has ``train.min_updates``; at least 2."""
+    return min(train.batch_size, max(2, num_images // (train.min_updates * train.accumulate)))
+
+
 def classifier_epochs(config: TrialConfig) -> int:
     """Epochs, at the end, in which ``two_stage`` trains its new head; for any other strategy 0."""
     share = config.finetune.classifier_share if config.finetune.strategy == "two_stage" else 0
@@ -357,6 +370,11 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
     elif config.schedule.warmup_epochs >= span:
         of = "train.epochs" if span == train.epochs else "the first stage's epochs"
         yield f"schedule.warmup_epochs: {config.schedule.warmup_epochs} does not fit into {of}: {span}"
+    if config.data.early_size is not None and not 0 < config.data.early_epochs < train.epochs:
+        yield (
+            f"data.early_epochs: got {config.data.early_epochs}, must be at least 1 and below train.epochs: {train.epochs} for "
+            "data.early_size"
+        )
     if train.ema and train.ema_start >= train.epochs:
         yield f"train.ema_start: {train.ema_start} leaves no step to average in train.epochs: {train.epochs}"
     if config.data.sampler != "shuffle" and loss.class_weights != "none":

@@ -1,58 +1,20 @@
 """The story of one trial, told an epoch at a time."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from trainable.anchor import Anchor
-from trainable.augment.mixing import mix
-from trainable.checkpoint import Counters, checkpoint_bytes, load_checkpoint, load_scored, save_checkpoint
+from trainable.checkpoint import checkpoint_bytes, load_scored, read_state
 from trainable.config import TrialConfig
-from trainable.data.batches import Batch, Loader, Sampler, evaluation_loader, normalise, num_batches, train_loader
-from trainable.data.input_spec import InputSpec
-from trainable.data.pack import Pack, open_pack
-from trainable.device import autocast, peak_memory_bytes, pick_device
-from trainable.evaluate import Evaluation, evaluate
-from trainable.losses import CrossEntropy, create_loss, prior_shift
-from trainable.metrics import epochs_waited
-from trainable.model.backbone import input_spec
-from trainable.model.network import Network, create_head, create_network
-from trainable.optim import create_optimizer, set_rates
-from trainable.probe import solved_head
-from trainable.randomness import seeded
-from trainable.schedule import plateau_factor, rate_factor
-from trainable.step import update
-from trainable.strategy import Phase, phase, phases
+from trainable.device import peak_memory_bytes
+from trainable.evaluate import Evaluation
+from trainable.run import DivergedError, Epoch, start_run
 
-logger = logging.getLogger(__name__)
-UPDATES_BETWEEN_LOSS_CHECKS = 16  # reading a loss makes a GPU wait
-
-
-class DivergedError(Exception):
-    """The loss is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One finished epoch.
-
-    ``metrics`` are named ``train/…``, ``val/…``, ``usage/…``; ``ended`` says why training is over, or is None while it
-    goes on; ``save(folder)`` writes the checkpoint to resume from, valid until the next epoch is asked for.
-    """
-
-    number: int
-    metrics: dict[str, float]
-    evaluation: Evaluation
-    ended: str | None
-    save: Callable[[Path], None] = field(repr=False, compare=False)
+__all__ = ["DivergedError", "Epoch", "Measured", "fit", "measure_epoch", "score_checkpoint"]
 
 
 def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Epoch, None, str]:
@@ -62,10 +24,7 @@ def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Ep
     run, bit for bit on a CPU. Raises UserError for data or weights that cannot be used, DivergedError when the loss is
     no longer finite.
     """
-    device = pick_device(config)
-    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    pack = open_pack(config.data, spec)
-    run = _start(config, pack=pack, spec=spec, device=device)
+    run = start_run(config)
     if resume_from is None:
         run.begin()
     else:
@@ -77,10 +36,8 @@ def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Ep
 
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
-    device = pick_device(config)
-    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    pack = open_pack(config.data, spec)
-    run = _start(config, pack=pack, spec=spec, device=device)
+    run = start_run(config)
+    run.epoch = read_state(checkpoint)["epoch"]
     load_scored(checkpoint, network=run.network, moved=run.moved)
     return run.evaluate(split)
 
@@ -96,10 +53,8 @@ class Measured:
 
 def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
-    device = pick_device(config)
-    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    run = _start(config, pack=open_pack(config.data, spec), spec=spec, device=device)
-    run.epoch = 1
+    run = start_run(config)
+    run.epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
     run.enter_phase()
     training = _seconds_each(run.losses(), count=updates)
     evaluation = _seconds_each(run.logits("val"), count=updates)
@@ -108,7 +63,7 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     seconds += evaluation * math.ceil(len(run.pack.indices("val")) / size)
     moved = run.moved(config.train.epochs)
     size = checkpoint_bytes(run.network, moved=moved, average=run.average, optimizer=run.optimizer)
-    return Measured(seconds, size, peak_memory_bytes(device))
+    return Measured(seconds, size, peak_memory_bytes(run.device))
 
 
 def _seconds_each(steps: Iterator[Tensor], *, count: int) -> float:
@@ -121,289 +76,3 @@ def _seconds_each(steps: Iterator[Tensor], *, count: int) -> float:
             break
     warm = moments[1:] if len(moments) > 2 else moments
     return (warm[-1] - warm[0]) / max(1, len(warm) - 1)
-
-
-def _start(config: TrialConfig, *, pack: Pack, spec: InputSpec, device: torch.device) -> "_Run":
-    counts = torch.tensor([pack.counts()["train"][name] for name in pack.classes])
-    network = create_network(config, spec=spec, num_classes=len(pack.classes)).to(device)
-    network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
-    if config.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    return _Run(
-        config=config,
-        pack=pack,
-        spec=spec,
-        device=device,
-        network=network,
-        optimizer=create_optimizer(network, config=config.optimizer),
-        loss=create_loss(config.loss, counts=counts, device=device),
-        balanced_loss=create_loss(
-            config.loss.model_copy(update={"class_weights": "none", "focal_alpha": None}), counts=counts, device=device
-        ),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
-        batch_size=_batch_size(config, num_images=int(counts.sum())),
-        average=AveragedModel(network, use_buffers=True) if config.train.ema else None,
-        anchor=_anchor(network, config=config),
-    )
-
-
-def _batch_size(config: TrialConfig, *, num_images: int) -> int:
-    """``train.batch_size``, or the largest with which an epoch has ``train.min_updates``."""
-    largest = max(2, num_images // (config.train.min_updates * config.train.accumulate))
-    if largest < config.train.batch_size:
-        logger.warning(
-            "train.batch_size: %d is lowered to %d, so that an epoch of %d images has train.min_updates: %d",
-            config.train.batch_size,
-            largest,
-            num_images,
-            config.train.min_updates,
-        )
-    return min(config.train.batch_size, largest)
-
-
-def _anchor(network: Network, *, config: TrialConfig) -> Anchor | None:
-    """L2-SP holds the backbone, as it was loaded; a head has nowhere to be pulled to."""
-    if not config.finetune.l2_sp:
-        return None
-    backbone = {name: p for name, p in network.named_parameters() if name.startswith("backbone.")}
-    return Anchor(backbone, strength=config.finetune.l2_sp)
-
-
-@dataclass
-class _Run:
-    """The living state of a trial between two epochs."""
-
-    config: TrialConfig
-    pack: Pack
-    spec: InputSpec
-    device: torch.device
-    network: Network
-    optimizer: torch.optim.Optimizer
-    loss: CrossEntropy
-    balanced_loss: CrossEntropy
-    scaler: torch.amp.GradScaler
-    batch_size: int
-    average: AveragedModel | None
-    anchor: Anchor | None
-    epoch: int = 0
-    history: dict[int, float] = field(default_factory=dict)
-    loaders: dict[tuple[str, str], Loader] = field(default_factory=dict)
-
-    def begin(self) -> None:
-        """What a trial does before its first epoch."""
-        if self.config.finetune.strategy == "lp_ft":
-            self._solve_head()
-
-    def restore(self, folder: Path) -> None:
-        counters = load_checkpoint(
-            folder, network=self.network, moved=self.moved, average=self.average, optimizer=self.optimizer
-        )
-        self.epoch, self.history = counters.epoch, counters.history
-        self.scaler.load_state_dict(counters.scaler)
-
-    def moved(self, epoch: int) -> set[str]:
-        """The parameters that have trained in the epochs up to this one."""
-        every = phases(self.config, plan=self.network.plan, until=epoch)
-        return set().union(*(self.network.trainable(one) for one in every))
-
-    def ended(self) -> str | None:
-        """Why there is nothing more to train."""
-        train = self.config.train
-        if self.epoch >= train.epochs:
-            return "last epoch"
-        waited = epochs_waited(self.history, metric=train.metric, min_delta=train.min_delta)
-        if train.patience is not None and waited >= train.patience:
-            return f"no better {train.metric} for {train.patience} epochs"
-        return None
-
-    def one_epoch(self) -> Epoch:
-        started = time.perf_counter()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self.epoch += 1
-        self.enter_phase()
-        loss = self._train()
-        trained = time.perf_counter()
-        evaluation = self.evaluate("val")
-        metrics = {"train/loss": loss, **evaluation.named("val")}
-        self.history[self.epoch] = metrics[self.config.train.metric]
-        metrics |= {
-            "usage/seconds": time.perf_counter() - started,
-            "usage/images_per_second": len(self.pack.indices("train")) / (trained - started),
-            "usage/batch_size": float(self.batch_size),
-            "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
-        }
-        results = {"metrics": metrics, "evaluation": evaluation.as_dict(), "classes": list(self.pack.classes)}
-        return Epoch(self.epoch, metrics, evaluation, self.ended(), lambda folder: self._save(folder, results))
-
-    def enter_phase(self) -> None:
-        """Make trainable what this epoch trains, with a new head where a phase begins with one."""
-        now = self._phase()
-        self.network.enter(now)
-        if not (now.new_head and self.epoch == now.first):
-            return
-        width = self.network.width
-        head = create_head(self.config, width=width, num_classes=len(self.pack.classes), epoch=self.epoch)
-        self.network.head.load_state_dict(head.state_dict())
-        for parameter in self.network.head.parameters():
-            self.optimizer.state.pop(parameter, None)
-        if self.average is not None:
-            self.average.n_averaged.zero_()
-
-    def evaluate(self, split: str) -> Evaluation:
-        """Scores of the network, or of its running average once that has begun."""
-        averaged = self.average is not None and bool(self.average.n_averaged)
-        network = self.average.module if self.average is not None and averaged else self.network
-        numerics = autocast(self.device, self.config.train)
-        return evaluate(network, batches=self.batches(split), classes=self.pack.classes, autocast=numerics)
-
-    def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split on the device as evaluation sees it: normalised images, labels."""
-        key = ("evaluation", split)
-        if key not in self.loaders:
-            size, workers = self.batch_size, self.config.data.workers
-            self.loaders[key] = evaluation_loader(self.pack, split, spec=self.spec, batch_size=size, workers=workers)
-        for batch in self.loaders[key].epoch(self.epoch):
-            yield self._images(batch), batch.labels.to(self.device)
-
-    def logits(self, split: str) -> Iterator[Tensor]:
-        """Logits of a split's batches as evaluation computes them."""
-        self.network.eval()
-        for images, _ in self.batches(split):
-            with torch.inference_mode(), autocast(self.device, self.config.train):
-                yield self.network(images)
-
-    def losses(self) -> Iterator[Tensor]:
-        """One pass over the training images, an update at a time; gives each update's mean loss."""
-        config = self.config
-        updates = math.ceil(self._batches_per_epoch() / config.train.accumulate)
-        averages = self.average is not None and self.epoch > config.train.ema_start
-        loss_function = self.balanced_loss if self._phase().balanced else self.loss
-        self.network.train()
-        for index, batches in enumerate(_grouped(self._prepared(), size=config.train.accumulate)):
-            self._set_rates(index, updates=updates)
-            with seeded(config.seed, "dropout", self.epoch, index, device=self.device):
-                loss = update(
-                    self.network,
-                    batches=batches,
-                    optimizer=self.optimizer,
-                    loss=loss_function,
-                    scaler=self.scaler,
-                    autocast=autocast(self.device, self.config.train),
-                    clip_norm=config.optimizer.clip_norm,
-                    anchor=self.anchor,
-                )
-            if averages:
-                self._average(updates)
-            if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
-                self._check_finite(loss)
-            yield loss
-
-    def _train(self) -> float:
-        mean = torch.stack(list(self.losses())).double().mean()
-        self._check_finite(mean)
-        return float(mean)
-
-    def _prepared(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the epoch on the device: normalised images, labels or mixed targets."""
-        config = self.config
-        key = ("training", "train")
-        if key not in self.loaders:
-            self.loaders[key] = train_loader(
-                self.pack,
-                augment=config.augment,
-                spec=self.spec,
-                batch_size=self.batch_size,
-                seed=config.seed,
-                sampler=self._sampler,
-                workers=config.data.workers,
-                pin=self.device.type == "cuda",
-            )
-        for index, batch in enumerate(self.loaders[key].epoch(self.epoch)):
-            yield mix(
-                self._images(batch),
-                batch.labels.to(self.device),
-                config=config.augment,
-                num_classes=len(self.pack.classes),
-                seed=config.seed,
-                epoch=self.epoch,
-                step=index,
-            )
-
-    def _images(self, batch: Batch) -> Tensor:
-        images = normalise(batch.images.to(self.device, non_blocking=True), self.spec)
-        return images.contiguous(memory_format=torch.channels_last) if self.config.train.channels_last else images
-
-    def _phase(self) -> Phase:
-        return phase(self.config, plan=self.network.plan, epoch=self.epoch)
-
-    def _sampler(self, epoch: int) -> Sampler:
-        balanced = phase(self.config, plan=self.network.plan, epoch=epoch).balanced
-        return "balanced" if balanced else self.config.data.sampler
-
-    def _set_rates(self, index: int, *, updates: int) -> None:
-        """The rate runs its course over the epochs of the phase; only the first phase warms up."""
-        now, schedule = self._phase(), self.config.schedule
-        warmup = round(schedule.warmup_epochs * updates) if now.first == 1 else 0
-        factor = rate_factor(
-            (self.epoch - now.first) * updates + index,
-            num_steps=(now.last - now.first + 1) * updates,
-            warmup_steps=warmup,
-            config=schedule,
-        )
-        if schedule.name == "plateau":
-            known = {epoch: value for epoch, value in self.history.items() if now.first <= epoch < self.epoch}
-            train = self.config.train
-            factor *= plateau_factor(known, metric=train.metric, min_delta=train.min_delta, config=schedule)
-        set_rates(self.optimizer, factor=factor)
-
-    def _average(self, updates: int) -> None:
-        """Take the weights into the average; what is left of it after one epoch is ``train.ema``."""
-        assert self.average is not None
-        self.average.multi_avg_fn = get_ema_multi_avg_fn(self.config.train.ema ** (1 / updates))  # type: ignore[no-untyped-call]
-        self.average.update_parameters(self.network)
-
-    def _solve_head(self) -> None:
-        """Give the head the solution of the probe on the features as they are now (LP-FT, Kumar et al. 2022)."""
-        self.network.eval()
-        features, labels = [], []
-        for images, targets in self.batches("train"):
-            with torch.inference_mode(), autocast(self.device, self.config.train):
-                features.append(self.network.features(images).float().cpu())
-            labels.append(targets.cpu())
-        weight, bias = solved_head(
-            torch.cat(features).numpy(),
-            torch.cat(labels).numpy(),
-            num_classes=len(self.pack.classes),
-            c=self.config.finetune.probe_c,
-        )
-        self.network.set_head(weight, bias)
-
-    def _batches_per_epoch(self) -> int:
-        return num_batches(len(self.pack.indices("train")), batch_size=self.batch_size)
-
-    def _check_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise DivergedError(f"the loss became {float(loss)} in epoch {self.epoch}")
-
-    def _save(self, folder: Path, results: dict[str, Any]) -> None:
-        save_checkpoint(
-            folder,
-            network=self.network,
-            moved=self.moved(self.epoch),
-            average=self.average,
-            optimizer=self.optimizer,
-            counters=Counters(self.epoch, self.history, self.scaler.state_dict()),
-            results=results,
-        )
-
-
-def _grouped(batches: Iterator[tuple[Tensor, Tensor]], *, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    group: list[tuple[Tensor, Tensor]] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainable.config import ScheduleConfig, TrialConfig
-from trainable.data.pack import open_pack
-from trainable.device import pick_device
 from trainable.errors import UserError
-from trainable.fitting import DivergedError, _Run, _start
-from trainable.model.backbone import input_spec
+from trainable.run import DivergedError, Run, start_run
 from trainable.strategy import phase
 
 SMOOTHING = 0.98  # share of the old average that an update leaves, fastai's
@@ -97,9 +94,7 @@ def lr_range_page(result: LrRange) -> str:
 
 def _losses(config: TrialConfig, *, rates: Sequence[float]) -> Iterator[float]:
     """The mean loss of each update of a trial's own run, the update at that rate."""
-    device = pick_device(config)
-    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    run = _start(config, pack=open_pack(config.data, spec), spec=spec, device=device)
+    run = start_run(config)
     run.begin()
     ratios = [group["peak_lr"] / config.optimizer.lr for group in run.optimizer.param_groups]
     updates = _updates(run)
@@ -112,7 +107,7 @@ def _losses(config: TrialConfig, *, rates: Sequence[float]) -> Iterator[float]:
             yield math.nan
 
 
-def _updates(run: _Run) -> Iterator[float]:
+def _updates(run: Run) -> Iterator[float]:
     """Update after update, epoch after epoch of the trial's first phase, over and over."""
     epochs = phase(run.config, plan=run.network.plan, epoch=1).last
     number = 0

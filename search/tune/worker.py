@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.probe import linear_probe, stage_probes
 from trainable.recipes import bit_hyperrule, from_scratch
+from trainable.souping import Ingredient, make_soup, score_soup, soup_group
 from trainable.transferability import h_score, logme
 
 
@@ -131,6 +133,8 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
             pick_device(config)
         spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
         pack = open_pack(config.data, spec)
+        if config.data.early_size is not None:
+            open_pack(config.data, replace(spec, size=config.data.early_size))
         create_network(config, spec=spec, num_classes=len(pack.classes))
         facts = {
             "fingerprint": pack.fingerprint,
@@ -155,6 +159,30 @@ def measure(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
         "checkpoint_bytes": float(measured.checkpoint_bytes),
         "peak_memory_bytes": float(measured.peak_memory_bytes),
     }
+
+
+def soup_of(ingredients: list[dict[str, Any]], *, path: str, threads: int) -> dict[str, Any]:
+    """The greedy soup of trials, each ``number``, ``trial``, ``checkpoint`` and ``value``; its members and scores."""
+    torch.set_num_threads(threads)
+    every = [
+        Ingredient(str(one["number"]), TrialConfig.model_validate(one["trial"]), Path(one["checkpoint"]), one["value"])
+        for one in ingredients
+    ]
+    soup, evaluation = make_soup(every, path=Path(path))
+    tried = [{"trial": int(one.name), "value": one.score, "kept": one.kept} for one in soup.tastings]
+    return {"members": [int(name) for name in soup.members], "tried": tried, **evaluation.as_dict()}
+
+
+def soup_test_score(trial: dict[str, Any], *, path: str, threads: int) -> dict[str, Any]:
+    """Scores of a soup on the test split, which nothing else reads."""
+    torch.set_num_threads(threads)
+    return score_soup(TrialConfig.model_validate(trial), path=Path(path), split="test").as_dict()
+
+
+def alike(trials: list[dict[str, Any]]) -> list[int]:
+    """Positions of the trials whose networks may be averaged with the first one's."""
+    groups = [soup_group(TrialConfig.model_validate(trial).model_dump(mode="json")) for trial in trials]
+    return [index for index, group in enumerate(groups) if group == groups[0]]
 
 
 def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[str, Any]:

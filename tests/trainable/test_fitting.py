@@ -82,6 +82,11 @@ VARIANTS = {
         "schedule": {"name": "wsd"},
         "augment": {"strength": "none", "auto": "augmix", "erase": 0.5, "mixup": 0.2, "mix_until": 2},
     },
+    "small first": {"data": {"early_size": 24, "early_epochs": 2}, "train": {"ema": 0.5}},
+    "a transformer, small first": {
+        "model": {"name": "test_vit", "weights": "random"},
+        "data": {"image_size": 64, "early_size": 32, "early_epochs": 1},
+    },
     "norms alone with Lion": {"finetune": {"strategy": "norm_only"}, "optimizer": {"name": "lion", "lr": 1e-4}},
     "biases alone": {"finetune": {"strategy": "bias_only"}, "optimizer": {"name": "adam"}},
     "surgical": {

@@ -30,15 +30,18 @@ def input_spec(config: ModelConfig, *, image_size: int | None, channels: int) ->
     )
 
 
-def create_backbone(config: ModelConfig, *, spec: InputSpec, generator_seed: int) -> tuple[nn.Module, LayerPlan]:
+def create_backbone(
+    config: ModelConfig, *, spec: InputSpec, generator_seed: int, flexible: bool = False
+) -> tuple[nn.Module, LayerPlan]:
     """The pooled backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed.
 
-    ``generator_seed`` decides random starts. Raises UserError for an unknown name or unusable weights.
+    ``generator_seed`` decides random starts; one that is ``flexible`` takes other sizes than S as well, resampling its
+    position embeddings as it goes. Raises UserError for an unknown name or unusable weights.
     """
     _check_name(config.name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator_seed)
-        backbone = _build(config, channels=len(spec.mean))
+        backbone = _build(config, channels=len(spec.mean), flexible=flexible)
     plan = make_plan(backbone)
     backbone.reset_classifier(0)  # type: ignore[operator]
     if hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size:
@@ -63,8 +66,10 @@ def _pretrained_cfg(backbone: nn.Module) -> dict[str, Any]:
     return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
-def _build(config: ModelConfig, *, channels: int) -> nn.Module:
+def _build(config: ModelConfig, *, channels: int, flexible: bool) -> nn.Module:
     options: dict[str, Any] = {"in_chans": channels}
+    if flexible and _accepts(config.name, "dynamic_img_size"):
+        options["dynamic_img_size"] = True
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
     if config.weights == "pretrained":
@@ -93,6 +98,16 @@ def _create(name: str, *, options: dict[str, Any]) -> nn.Module:
         return cast(nn.Module, timm.create_model(name, pretrained=False, **options))
     except TypeError as error:
         raise UserError(f"model.drop_path: {name!r} takes no stochastic depth; set it to 0 ({error})") from error
+
+
+def _accepts(name: str, option: str) -> bool:
+    """Whether an architecture is built with an option: timm passes unknown ones on to a constructor that refuses them."""
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, **{option: True})
+    except TypeError:
+        return False
+    return True
 
 
 def _check_name(name: str) -> None:

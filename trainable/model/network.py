@@ -1,6 +1,7 @@
 """A backbone under a new head, with its frozen layers kept frozen."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -85,8 +86,13 @@ def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) ->
     model = config.model
     if config.finetune.strategy == "scratch":
         model = model.model_copy(update={"weights": "random"})
-    backbone, plan = create_backbone(model, spec=spec, generator_seed=derive(config.seed, "backbone"))
+    flexible = config.data.early_size is not None
+    backbone, plan = create_backbone(
+        model, spec=spec, flexible=flexible, generator_seed=derive(config.seed, "backbone")
+    )
     width = _feature_width(backbone, spec=spec)
+    if config.data.early_size is not None:
+        _feature_width(backbone, spec=replace(spec, size=config.data.early_size))
     head = create_head(config, width=width, num_classes=num_classes, epoch=0)
     network = Network(backbone, head, plan=plan, width=width, num_classes=num_classes)
     network.enter(phase(config, plan=plan, epoch=1))
@@ -116,7 +122,7 @@ def _feature_width(backbone: nn.Module, *, spec: InputSpec) -> int:
     try:
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"data.image_size: this backbone cannot take images of {spec.size} pixels ({error})") from error
     backbone.train(training)
     return int(features.shape[1])

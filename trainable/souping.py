@@ -1,0 +1,95 @@
+"""A soup of finished trials: from their checkpoints to one network that can be scored."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+
+from trainable.checkpoint import load_scored, read_state
+from trainable.config import TrialConfig
+from trainable.data.writing import write_beside
+from trainable.evaluate import Evaluation
+from trainable.run import Run, start_run
+from trainable.soup import Member, Soup, StateDict, greedy_soup, recompute_batch_norm
+from trainable.strategy import Phase, phase
+
+WEIGHTS = "soup.safetensors"
+STATISTICS_IMAGES = 512  # over which batch-norm statistics are taken anew
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A trial that may go into a soup: its name, its configuration, the checkpoint and the value of its best epoch."""
+
+    name: str
+    config: TrialConfig
+    checkpoint: Path
+    value: float
+
+
+def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, Evaluation]:
+    """The greedy soup of trials of one architecture and its validation scores; its weights are written to ``path``.
+
+    Data, numerics and batch size are those of the first ingredient, which should be the best. Raises UserError for networks
+    that cannot be averaged.
+    """
+    first = ingredients[0].config
+    run = start_run(first)
+    run.epoch = first.train.epochs
+    members = []
+    for one in ingredients:
+        # Names of what has trained differ between configurations, so each loads through its own.
+        own = start_run(one.config)
+        load_scored(one.checkpoint, network=own.network, moved=own.moved)
+        state = {name: tensor.clone() for name, tensor in own.network.state_dict().items()}
+        members.append(Member(one.name, one.value, state))
+    run.network.enter(_common_phase(ingredients, run=run))
+
+    def score(state: StateDict) -> float:
+        return _evaluated(run, state).metrics[first.train.metric.partition("/")[2]]
+
+    soup = greedy_soup(members, score=score, metric=first.train.metric)
+    evaluation = _evaluated(run, soup.state)
+    final = {name: tensor.cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    with write_beside(path) as file:
+        file.write(save(final, metadata={"members": json.dumps(soup.members)}))
+    return soup, evaluation
+
+
+def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
+    """Scores on ``split`` of the soup at ``path`` of trials like ``config``."""
+    run = start_run(config)
+    run.epoch = config.train.epochs
+    run.network.load_state_dict(load_file(path))
+    return run.evaluate(split)
+
+
+def soup_group(config: dict[str, Any]) -> str:
+    """Equal for configurations whose networks begin alike and so may be averaged: same weights, same head, same images."""
+    model = {key: value for key, value in config["model"].items() if key not in ("dropout", "drop_path")}
+    data = {key: value for key, value in config["data"].items() if key not in ("sampler", "cache", "workers")}
+    from_scratch = config["finetune"]["strategy"] == "scratch"
+    return json.dumps([model, data, from_scratch], sort_keys=True)
+
+
+def _evaluated(run: Run, state: StateDict) -> Evaluation:
+    """Validation scores of a state, its batch-norm statistics those of the first training images in their evaluation view."""
+    run.network.load_state_dict(dict(state))
+    batches = max(1, STATISTICS_IMAGES // run.batch_size)
+    recompute_batch_norm(run.network, itertools.islice(run.batches("train"), batches))
+    return run.evaluate("val")
+
+
+def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
+    """What trained in any of the trials, so that norms frozen in all of them keep their statistics."""
+    found = []
+    for one in ingredients:
+        until = read_state(one.checkpoint)["epoch"]
+        found += [phase(one.config, plan=run.network.plan, epoch=epoch) for epoch in range(1, until + 1)]
+    frozen = frozenset.intersection(*(one.frozen for one in found))
+    moving = any(one.moving_norms for one in found)
+    return Phase(frozen, "nothing", moving, False, 1, run.config.train.epochs, False)
