@@ -75,7 +75,7 @@ def check(
         if data is not None or _is_there(spec):
             described = _describe_data(spec)
             found[-1]["data"] = described
-            lowered = lowered_batches(spec, num_images=sum(described["counts"].get("train", {}).values()))
+            lowered = lowered_batches(spec, num_images=described["training"])
             found[-1]["notes"] = notes + lowered
             for note in lowered if not as_json else ():
                 console.print(f"  note: {note}", highlight=False, markup=False)
@@ -270,8 +270,12 @@ def _describe_data(spec: SearchSpec) -> dict[str, Any]:
     from trainable.config import TrialConfig
     from trainable.data.describe import describe
 
-    description = describe(TrialConfig.model_validate(spec.trial_config({})).data)
-    return {"classes": len(description.classes), "images": description.num_images, "counts": description.counts}
+    data = TrialConfig.model_validate(spec.trial_config({})).data
+    description = describe(data)
+    counts = description.counts
+    share = 1.0 if "train" in counts else 1 - data.val_share - data.test_share
+    training = round(share * sum(counts.get("train", counts.get("all", {})).values()))
+    return {"classes": len(description.classes), "images": description.num_images, "counts": counts, "training": training}
 
 
 def _said(described: dict[str, Any]) -> str:

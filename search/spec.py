@@ -250,7 +250,8 @@ class SearchSpec(Section):
     def _dimension_problems(self) -> list[str]:
         problems = []
         for path, raw in self.vary.items():
-            problem = problem_of_path(path) or ("is also in base; give it once" if path in self.base else None)
+            twice = path in self.base and not (isinstance(raw, dict) and raw.get("when"))
+            problem = problem_of_path(path) or ("is also in base; give it once, or search it `when:`" if twice else None)
             if problem:
                 problems.append(f"vary.{path}: {problem}")
                 continue

@@ -1,0 +1,83 @@
+"""A search with reference arms, a choice of backbones, techniques of every kind and a soup, through the command line."""
+
+import os
+import signal
+import time
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+SPACE = {
+    "search": {"name": "cells", "trials": 5, "seed": 3},
+    "scheduler": {"min_epochs": 1, "max_epochs": 3, "reduction": 2, "finalists": 2},
+    "resources": {"cpu": 1, "concurrency": 1},
+    "baselines": ["linear_probe", "stage_probes", "scratch"],
+    "select_backbones": {"keep": 1, "by": "h_score"},
+    "base": {
+        "data": {"path": "images", "image_size": 32, "early_size": 24, "early_epochs": 1},
+        "model": {"weights": "random"},
+        "train": {"ema": 0.2, "batch_size": 64, "min_updates": 4},
+    },
+    "vary": {
+        "model.name": {"choice": ["resnet10t", "tf_efficientnet_lite0"]},
+        "model.weights": {"choice": ["package:efficientnet-lite0"], "when": {"model.name": "tf_efficientnet_lite0"}},
+        "finetune.strategy": {"choice": ["norm_only", "lp_ft", "gradual", "two_stage"]},
+        "loss.name": {"choice": ["ce", "focal"]},
+        "optimizer.lr": {"log": [1e-3, 1e-2]},
+    },
+    "try_first": [{"model.name": "resnet10t"}, {"finetune.strategy": "norm_only", "optimizer.lr": 5e-3}],
+}
+NOTES = ("backbones", "baselines", "soup", "test")
+
+
+def write(place):
+    (place.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    return place
+
+
+@pytest.fixture(scope="module")
+def unbroken(make_place):
+    place = write(make_place())
+    result = place.succeed("run", "space.yaml")
+    (place.folder / "output.txt").write_text(result.stdout + result.stderr)
+    return place
+
+
+def notes_of(place):
+    return {key: place.ledger().notes[key] for key in NOTES}
+
+
+def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
+    data = unbroken.json("report", "cells")
+    assert {"linear_probe", "probe_stage1", "probe_stage4", "scratch"} <= set(data["baselines"])
+    assert data["backbones"]["kept"] == ["tf_efficientnet_lite0"]
+    assert {row["params"]["model.name"] for row in data["leaderboard"]} == {"tf_efficientnet_lite0"}
+    text = unbroken.succeed("report", "cells").stdout
+    assert "backbone resnet10t: logme" in text
+    assert "left out" in text
+    assert "transfer gain over training from scratch: " in text
+    assert "train.batch_size: 64 is lowered to " in (unbroken.folder / "output.txt").read_text()
+
+
+def test_the_soup_is_never_the_candidate_unless_it_beats_its_best_trial(unbroken):
+    data, soup = unbroken.json("report", "cells"), notes_of(unbroken)["soup"]
+    assert soup["of"][0] == data["best_trial"]
+    assert soup["kept"] == (len(soup["members"]) > 1 and soup["value"] > data["best_value"])
+    assert notes_of(unbroken)["test"]["soup"] == (soup["members"] if soup["kept"] else None)
+    assert (unbroken.folder / "searches/cells/soup/soup.safetensors").is_file()
+
+
+def test_killed_between_its_steps_it_ends_the_same(unbroken, make_place):
+    place = write(make_place())
+    journal = place.folder / "searches/cells/ledger.journal"
+    for writes in (6, 30):
+        process = place.start("run", "space.yaml")
+        while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < writes):
+            time.sleep(0.02)
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    place.succeed("resume", "cells")
+    assert notes_of(place) == notes_of(unbroken)
