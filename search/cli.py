@@ -275,7 +275,12 @@ def _describe_data(spec: SearchSpec) -> dict[str, Any]:
     counts = description.counts
     share = 1.0 if "train" in counts else 1 - data.val_share - data.test_share
     training = round(share * sum(counts.get("train", counts.get("all", {})).values()))
-    return {"classes": len(description.classes), "images": description.num_images, "counts": counts, "training": training}
+    return {
+        "classes": len(description.classes),
+        "images": description.num_images,
+        "counts": counts,
+        "training": training,
+    }
 
 
 def _said(described: dict[str, Any]) -> str:

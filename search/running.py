@@ -23,7 +23,8 @@ from search.ledger import Ledger
 from search.overview import SPEC_FILE
 from search.preflight import check_techniques
 from search.sampling import Sampling, propose
-from search.spec import SearchSpec, difference
+from search.spec import STEPS, SearchSpec, difference
+from search.steps import run_steps
 from search.trials import Trial, Value, best_trial
 from search.tune import worker
 from search.tune.cluster import check_address, cluster, submit, total_resources
@@ -89,6 +90,9 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
             outcome = Outcome("failed", "the search broke off", folder)
             try:
                 outcome = _with_workers(spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners)
+            except KeyboardInterrupt:
+                outcome = Outcome("interrupted", INTERRUPTED, folder)
+                raise
             finally:
                 for listener in listeners:
                     listener.end(ledger, outcome=outcome)
@@ -152,6 +156,8 @@ def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
         point: dict[str, Value] = {**_any_params(spec), **dict(zip(dimensions, combination, strict=True))}
         active = spec.space.active(point)
         config = spec.trial_config({path: value for path, value in point.items() if path in active})
+        if point.get("model.weights", spec.base.get("model.weights")) in STEPS:
+            config["model"]["weights"] = "random"  # what a step trains is not there yet
         found.setdefault(repr([config.get("data"), [point.get(path) for path in dimensions if path in active]]), config)
     return list(found.values())
 
@@ -180,6 +186,7 @@ def _with_workers(
     gpu = _gpu_share(spec)
     threads = max(1, math.floor(resources.cpu))
     place = {"cpu": resources.cpu, "gpu": gpu, "threads": threads}
+    run_steps(spec, ledger, place=place)
     spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
     conductor = Conductor(
         ledger,

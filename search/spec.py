@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,8 +16,12 @@ from search.space import Space, corners, make_space
 from search.trials import Value
 from trainable.config import MetricName, TrialConfig
 from trainable.errors import UserError
+from trainable.meta_config import MetaSettings
+from trainable.pretraining.config import PretrainSettings
 from trainable.validation import shown
 
+STEPS = ("ssl", "meta")  # trainings before the search, and what stands for their weights in model.weights
+BACKBONE = "backbone.safetensors"
 NO_EFFECT_ON_RESULTS = frozenset({"data.cache", "data.workers"})
 
 
@@ -131,6 +136,22 @@ class SelectSection(Section):
     )
 
 
+class SslSection(PretrainSettings):
+    """A self-supervised pre-training before the search; `ssl` among the choices of `model.weights` stands for its result."""
+
+    path: str | None = Field(
+        None, description="Folder of images without labels, in any folders below; without it the training images."
+    )
+    weights: str = Field("pretrained", description="What it begins with, as `model.weights`.")
+
+
+class MetaSection(MetaSettings):
+    """A meta-training before the search; `meta` among the choices of `model.weights` stands for its result."""
+
+    path: str = Field(description="Labelled images that tasks are drawn from, read as `data.path` is.")
+    weights: str = Field("pretrained", description="What it begins with, as `model.weights`.")
+
+
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
 
@@ -146,6 +167,8 @@ class SearchSpec(Section):
         None,
         description="Judge the backbones of `vary.model.name` before the search and keep the best; without it all are.",
     )
+    ssl: SslSection | None = Field(None, description="Self-supervised pre-training before the search.")
+    meta: MetaSection | None = Field(None, description="Meta-training for few images before the search.")
     baselines: list[Literal["linear_probe", "stage_probes", "scratch", "bit_hyperrule"]] = Field(
         [],
         description="What the trials are compared with: a probe of the frozen features, probes of every stage, the same "
@@ -171,7 +194,7 @@ class SearchSpec(Section):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         steps = (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems)
-        for step in (*steps, self._selection_problems):
+        for step in (*steps, self._selection_problems, self._step_problems):
             problems = step()
             if problems:
                 raise ValueError("\n".join(problems))
@@ -228,6 +251,9 @@ class SearchSpec(Section):
         searched = {f"vary.{path}": dimension for path, dimension in self.space.plain().items()}
         recipes = [dict(sorted(recipe.items())) for recipe in self.try_first]
         chosen = {} if self.select_backbones is None else {"select_backbones": self.select_backbones.model_dump()}
+        for step in STEPS:
+            settings = getattr(self, step)
+            chosen |= {} if settings is None else {step: settings.model_dump()}
         identity: dict[str, Any] = _canonical(own | chosen | fixed | searched | {"try_first": recipes})
         return identity
 
@@ -241,7 +267,44 @@ class SearchSpec(Section):
             "train.epochs": self.scheduler.max_epochs,
             "train.metric": self.search.metric,
         }
-        return {**self.base, **params, **of_search}
+        flat = {**self.base, **params, **of_search}
+        if flat.get("model.weights") in STEPS:
+            flat["model.weights"] = str(self.step_folder(str(flat["model.weights"])) / BACKBONE)
+        return flat
+
+    def step_folder(self, step: str) -> Path:
+        """Where a pre-training of this search keeps its states and the weights it ends with."""
+        return Path(self.search.folder) / self.search.name / step
+
+    def _step_problems(self) -> list[str]:
+        dimension = self.space.dimensions.get("model.weights")
+        offered = [self.base.get("model.weights"), *(dimension.extremes if dimension is not None else ())]
+        problems = []
+        for step in STEPS:
+            is_there, is_used = getattr(self, step) is not None, step in offered
+            if is_used and not is_there:
+                problems.append(f"{step}: missing, model.weights: {step} needs it")
+            if is_there and not is_used:
+                problems.append(f"{step}: nothing begins with its weights; add {step} to the choices of model.weights")
+            if is_there and is_used and len(self.step_backbones(step)) > 1:
+                names = ", ".join(sorted(self.step_backbones(step)))
+                problems.append(
+                    f"{step}: trains one backbone, model.weights: {step} is searched with {names}; add a `when:`"
+                )
+        return problems
+
+    def step_backbones(self, step: str) -> set[str]:
+        """The backbones that may begin with a step's weights."""
+        fixed = str((defaults() | self.base)["model.name"])
+        if self.base.get("model.weights") == step:
+            points = list(corners(self.space, of=1)) or [{}]
+        else:
+            points = [
+                point for of in (1, 2) for point in corners(self.space, of=of) if point.get("model.weights") == step
+            ]
+        if "model.name" not in self.space.dimensions:
+            return {fixed}
+        return {str(point["model.name"]) for point in points if "model.name" in point}
 
     def _base_problems(self) -> list[str]:
         refused = [f"base.{path}: {problem}" for path in self.base if (problem := problem_of_path(path))]
@@ -251,7 +314,9 @@ class SearchSpec(Section):
         problems = []
         for path, raw in self.vary.items():
             twice = path in self.base and not (isinstance(raw, dict) and raw.get("when"))
-            problem = problem_of_path(path) or ("is also in base; give it once, or search it `when:`" if twice else None)
+            problem = problem_of_path(path) or (
+                "is also in base; give it once, or search it `when:`" if twice else None
+            )
             if problem:
                 problems.append(f"vary.{path}: {problem}")
                 continue

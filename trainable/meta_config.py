@@ -7,7 +7,7 @@ from pydantic import Field
 from trainable.config import DataConfig, ModelConfig, Section
 
 
-class MetaConfig(Section):
+class MetaSettings(Section):
     """Meta-training over tasks of a few classes and images each. The defaults are MAML's on small images."""
 
     method: Literal["maml", "anil", "reptile"] = Field(
@@ -38,5 +38,10 @@ class MetaConfig(Section):
     report_every: int = Field(50, ge=1, description="Updates from one report, and one state kept, to the next.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
     seed: int = Field(0, ge=0, description="Seed of the start, the tasks and dropout.")
+
+
+class MetaConfig(MetaSettings):
+    """The meta-training of one backbone on one labelled set of images."""
+
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -21,9 +21,13 @@ from trainable.device import pick_device
 from trainable.errors import UserError
 from trainable.features import POOLED, frozen_features
 from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
+from trainable.meta import meta_reports
+from trainable.meta_config import MetaConfig
 from trainable.metrics import best_epoch
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
+from trainable.pretraining.config import PretrainConfig
+from trainable.pretraining.training import pretrain_epochs
 from trainable.probe import linear_probe, stage_probes
 from trainable.recipes import bit_hyperrule, from_scratch
 from trainable.souping import Ingredient, make_soup, score_soup, soup_group
@@ -222,6 +226,19 @@ def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) 
     best = best_epoch({int(number): value for number, value in last["history"].items()}, metric=metric)
     results = read_state(epoch_folder(place, best or 0))["results"]
     return {recipe: results["evaluation"] | {"epoch": best, "epochs": last["epoch"]}}
+
+
+def run_step(settings: dict[str, Any], *, step: str, folder: str, threads: int) -> dict[str, Any]:
+    """Pre-train (``ssl``) or meta-train (``meta``) into ``folder``, going on where it stands; its last metrics."""
+    torch.set_num_threads(threads)
+    metrics: dict[str, float] = {}
+    if step == "ssl":
+        for epoch in pretrain_epochs(PretrainConfig.model_validate(settings), folder=Path(folder)):
+            metrics = epoch.metrics
+    else:
+        for report in meta_reports(MetaConfig.model_validate(settings), folder=Path(folder)):
+            metrics = report.metrics
+    return {"metrics": metrics}
 
 
 def transferability(trial: dict[str, Any], *, threads: int) -> dict[str, float]:

@@ -8,18 +8,13 @@ from pydantic import Field, model_validator
 from trainable.config import DataConfig, ModelConfig, Section
 
 
-class PretrainConfig(Section):
-    """A backbone's pre-training on images alone. Sizes and rates are those of small data sets on one GPU."""
+class PretrainSettings(Section):
+    """How a backbone is pre-trained on images alone. Sizes and rates are those of small data sets on one GPU."""
 
     method: Literal["simclr", "moco"] = Field(
         "simclr",
         description="Where an image's negatives come from: the other images of its batch (SimCLR, Chen et al. 2020), or a queue "
         "of keys that a slower copy of the network made (MoCo v2, Chen et al. 2020), which needs no large batch.",
-    )
-    unlabelled: bool = Field(
-        False,
-        description="`data.path` is a folder of images without classes, every one of which is used. Otherwise it is a data set "
-        "as a trial's, of which only the train split is used.",
     )
     epochs: int = Field(200, ge=1, le=10000, description="Length of the training, epochs; the rate falls to 0 over it.")
     batch_size: int = Field(
@@ -63,6 +58,16 @@ class PretrainConfig(Section):
     amp: Literal["off", "bf16"] = Field("off", description="Mixed precision of the network; the loss stays in float32.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
     seed: int = Field(0, ge=0, description="Seed of the start, the order of images, the views and dropout.")
+
+
+class PretrainConfig(PretrainSettings):
+    """The pre-training of one backbone on one set of images."""
+
+    unlabelled: bool = Field(
+        False,
+        description="`data.path` is a folder of images without classes, every one of which is used. Otherwise it is a data set "
+        "as a trial's, of which only the train split is used.",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
