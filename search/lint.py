@@ -135,6 +135,7 @@ NEEDS = (
         "optimizer.name has no such momentum",
     ),
     Need("data.early_epochs", "data.early_size", lambda value: value is not None, "data.early_size is not set"),
+    Need("data.rehearsal_share", "data.rehearsal", lambda value: value is not None, "data.rehearsal is not set"),
     Need("train.ema_start", "train.ema", _is_positive, "train.ema is 0"),
     Need("train.min_delta", "train.patience", lambda value: value is not None, "train.patience is not set"),
     Need("loss.focal_gamma", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),

@@ -19,7 +19,7 @@ from trainable.strict_yaml import parse, read_document
 from trainable.validation import explain
 
 Settings = TypeVar("Settings", bound=Section)
-COMMANDS = ("fit", "plan", "lr-range", "pretrain", "meta")
+COMMANDS = ("weights", "fit", "plan", "lr-range", "pretrain", "meta")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
 
@@ -129,6 +129,25 @@ def meta(
             _print_metrics("update", report.update, report.metrics, as_json=as_json)
     if not as_json:
         console.print(f"model.weights: {save / BACKBONE}", highlight=False)
+
+
+@app.command()
+def weights(
+    trial: Annotated[Path, typer.Argument(help="A YAML file with the sections of a trial.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of a saved epoch of it.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("network.safetensors"),
+) -> None:
+    """Write the whole network of a checkpoint as one file, which `model.weights` takes to go on from."""
+    config = read_trial(trial)
+
+    from trainable.checkpoint import BrokenCheckpointError
+    from trainable.fitting import export_weights
+
+    try:
+        export_weights(config, checkpoint=checkpoint, path=out)
+    except BrokenCheckpointError as error:
+        raise UserError(f"CHECKPOINT: {error}") from error
+    console.print(f"{out}: the network of {checkpoint}", highlight=False, markup=False)
 
 
 @app.command()

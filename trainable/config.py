@@ -60,6 +60,16 @@ class DataConfig(Section):
         "in proportion to 1, √n, or its effective number (1-β^n)/(1-β) with β = 0.999 (Cui et al. 2019). Instead of "
         "`loss.class_weights`, not with them: both together count a class twice.",
     )
+    rehearsal: str | None = Field(
+        None,
+        description="Old images, read as `path` is, whose train split is shown beside the new ones against forgetting.",
+    )
+    rehearsal_share: float = Field(
+        0.5,
+        gt=0,
+        le=10,
+        description="Old images of an epoch for each new one, others in each epoch; at most all there are.",
+    )
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="What an unreadable image does: end with its name, or be named, counted and left out."
     )
@@ -158,6 +168,13 @@ class FinetuneConfig(Section):
         le=10,
         description="Pull α/2·‖w-w₀‖² of the backbone's weights back to where they began (L2-SP, Li et al. 2018); 0 is off. "
         "Can hurt where the images are unlike the pretraining's (Li et al. 2020).",
+    )
+    ewc: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="The same pull, each weight's times its Fisher information on `data.rehearsal`, scaled to mean 1 (elastic "
+        "weight consolidation, Kirkpatrick et al. 2017); `model.weights` must be a whole fine-tuned network. 0 is off.",
     )
 
 
@@ -375,6 +392,12 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
             f"data.early_epochs: got {config.data.early_epochs}, must be at least 1 and below train.epochs: {train.epochs} for "
             "data.early_size"
         )
+    if finetune.ewc and finetune.l2_sp:
+        yield "finetune.ewc: excludes finetune.l2_sp; use one"
+    if finetune.ewc and config.data.rehearsal is None:
+        yield "finetune.ewc: needs data.rehearsal, the images not to be forgotten"
+    if finetune.ewc and finetune.strategy == "scratch":
+        yield "finetune.ewc: there are no weights to hold to, finetune.strategy is scratch"
     if train.ema and train.ema_start >= train.epochs:
         yield f"train.ema_start: {train.ema_start} leaves no step to average in train.epochs: {train.epochs}"
     if config.data.sampler != "shuffle" and loss.class_weights != "none":

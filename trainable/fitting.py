@@ -6,15 +6,17 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import save
 from torch import Tensor
 
 from trainable.checkpoint import checkpoint_bytes, load_scored, read_state
 from trainable.config import TrialConfig
+from trainable.data.writing import write_beside
 from trainable.device import peak_memory_bytes
 from trainable.evaluate import Evaluation
 from trainable.run import DivergedError, Epoch, start_run
 
-__all__ = ["DivergedError", "Epoch", "Measured", "fit", "measure_epoch", "score_checkpoint"]
+__all__ = ["DivergedError", "Epoch", "Measured", "export_weights", "fit", "measure_epoch", "score_checkpoint"]
 
 
 def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Epoch, None, str]:
@@ -40,6 +42,15 @@ def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Ev
     run.epoch = read_state(checkpoint)["epoch"]
     load_scored(checkpoint, network=run.network, moved=run.moved)
     return run.evaluate(split)
+
+
+def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None:
+    """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
+    run = start_run(config)
+    load_scored(checkpoint, network=run.network, moved=run.moved)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    with write_beside(path) as file:
+        file.write(save(state))
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from trainable.anchor import Anchor
 from trainable.augment.mixing import mix
 from trainable.checkpoint import Counters, load_checkpoint, save_checkpoint
 from trainable.config import TrialConfig, used_batch_size
+from trainable.continual import fisher_information
 from trainable.data.batches import Batch, Loader, Sampler, evaluation_loader, normalise, num_batches, train_loader
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
+from trainable.data.rehearsal import open_old, rehearsal_count
 from trainable.device import autocast, peak_memory_bytes, pick_device
 from trainable.evaluate import Evaluation, evaluate
 from trainable.losses import CrossEntropy, create_loss, prior_shift
@@ -60,6 +62,7 @@ def start_run(config: TrialConfig) -> "Run":
     device = pick_device(config)
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
+    old = open_old(config.data, spec)
     counts = torch.tensor([pack.counts()["train"][name] for name in pack.classes])
     network = create_network(config, spec=spec, num_classes=len(pack.classes)).to(device)
     network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
@@ -68,7 +71,7 @@ def start_run(config: TrialConfig) -> "Run":
     return Run(
         config=config,
         pack=pack,
-        shown=_Shown(pack, spec),
+        shown=_Shown(pack, spec, old),
         shown_early=_early(config),
         device=device,
         network=network,
@@ -80,23 +83,24 @@ def start_run(config: TrialConfig) -> "Run":
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         batch_size=_said_batch_size(config, num_images=int(counts.sum())),
         average=AveragedModel(network, use_buffers=True) if config.train.ema else None,
-        anchor=_anchor(network, config=config),
+        anchor=_anchor(network, config=config, shown=_Shown(pack, spec, old)),
     )
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """The images at one size."""
+    """The images at one size, with the old ones to rehearse."""
 
     pack: Pack
     spec: InputSpec
+    old: Pack | None
 
 
 def _early(config: TrialConfig) -> _Shown | None:
     if config.data.early_size is None:
         return None
     spec = input_spec(config.model, image_size=config.data.early_size, channels=config.data.channels)
-    return _Shown(open_pack(config.data, spec), spec)
+    return _Shown(open_pack(config.data, spec), spec, open_old(config.data, spec))
 
 
 def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
@@ -108,12 +112,15 @@ def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
     return used
 
 
-def _anchor(network: Network, *, config: TrialConfig) -> Anchor | None:
-    """L2-SP holds the backbone, as it was loaded; a head has nowhere to be pulled to."""
-    if not config.finetune.l2_sp:
-        return None
+def _anchor(network: Network, *, config: TrialConfig, shown: _Shown) -> Anchor | None:
+    """L2-SP and EWC hold the backbone, as it was loaded; a head has nowhere to be pulled to."""
     backbone = {name: p for name, p in network.named_parameters() if name.startswith("backbone.")}
-    return Anchor(backbone, strength=config.finetune.l2_sp)
+    if config.finetune.l2_sp:
+        return Anchor(backbone, strength=config.finetune.l2_sp)
+    if config.finetune.ewc and shown.old is not None:
+        importance = fisher_information(network, pack=shown.old, spec=shown.spec, config=config)
+        return Anchor(backbone, strength=config.finetune.ewc, importance=importance)
+    return None
 
 
 @dataclass
@@ -179,7 +186,7 @@ class Run:
         self.history[self.epoch] = metrics[self.config.train.metric]
         metrics |= {
             "usage/seconds": time.perf_counter() - started,
-            "usage/images_per_second": len(self.pack.indices("train")) / (trained - started),
+            "usage/images_per_second": self._num_images() / (trained - started),
             "usage/batch_size": float(self.batch_size),
             "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
         }
@@ -268,6 +275,8 @@ class Run:
                 batch_size=self.batch_size,
                 seed=config.seed,
                 sampler=self._sampler,
+                old=shown.old,
+                num_old=self._num_old(),
                 workers=config.data.workers,
                 pin=self.device.type == "cuda",
             )
@@ -336,7 +345,17 @@ class Run:
         self.network.set_head(weight, bias)
 
     def _batches_per_epoch(self) -> int:
-        return num_batches(len(self.pack.indices("train")), batch_size=self.batch_size)
+        return num_batches(self._num_images(), batch_size=self.batch_size)
+
+    def _num_images(self) -> int:
+        """Images of an epoch."""
+        return len(self.pack.indices("train")) + self._num_old()
+
+    def _num_old(self) -> int:
+        if self.shown.old is None:
+            return 0
+        num_new, num_old = len(self.pack.indices("train")), len(self.shown.old.indices("train"))
+        return rehearsal_count(self.config.data, num_new=num_new, num_old=num_old)
 
     def _check_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

@@ -15,6 +15,7 @@ from trainable.augment.views import evaluation_view, views
 from trainable.config import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
+from trainable.data.rehearsal import Joined, rehearsed
 from trainable.losses import effective_number
 from trainable.randomness import generator
 
@@ -64,18 +65,28 @@ def train_loader(
     batch_size: int,
     seed: int,
     sampler: Callable[[int], Sampler] = lambda _epoch: "shuffle",
+    old: Pack | None = None,
+    num_old: int = 0,
     workers: int = 0,
     pin: bool = False,
 ) -> Loader:
     """The varied training images, in an order of each epoch's own; the last batch may be short.
 
-    ``sampler`` says how an epoch draws them (``data.sampler``).
+    ``sampler`` says how an epoch draws them (``data.sampler``); ``num_old`` training images of ``old`` are among them.
     """
     rows = pack.indices("train")
     labels = pack.labels[rows]
+    joined = None if old is None else Joined(pack, old)
+
+    def rows_of(epoch: int) -> Rows:
+        own = rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)]
+        if joined is None:
+            return own
+        return rehearsed(own, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
+
     return Loader(
-        _TrainingViews(pack, augment, spec, seed),
-        rows_of=lambda epoch: rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)],
+        _TrainingViews(joined or pack, augment, spec, seed),
+        rows_of=rows_of,
         batch_size=batch_size,
         workers=workers,
         pin=pin,
@@ -132,7 +143,7 @@ def normalise(images: Tensor, spec: InputSpec) -> Tensor:
 
 @dataclass(frozen=True)
 class _TrainingViews(Dataset[Batch]):
-    pack: Pack
+    pack: Pack | Joined
     augment: AugmentConfig
     spec: InputSpec
     seed: int

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainable.errors import UserError, nearest
 
 StateDict = dict[str, Tensor]
+WHOLE_NETWORK = "backbone."  # what the names in a file of a whole Network begin with
 
 _LITE0_NAMES = [  # of the package's names (after the block is renumbered) to timm's
     ("_conv_stem", "conv_stem"),
@@ -34,10 +35,14 @@ _LATER_STAGE_NAMES = {
 def load_weights(backbone: nn.Module, *, source: str, classifier: str, first_conv: str) -> None:
     """Load a file or a package's weights into a timm model, all tensors but the classifier's.
 
+    A file may also hold a whole fine-tuned network of ours, whose backbone is taken.
+
     ``classifier`` and ``first_conv`` are module names. Raises UserError for a source that is not there, not readable
     without unpickling code, or of another architecture.
     """
     state = _read_package(source, backbone) if source.startswith("package:") else _read_file(Path(source))
+    if any(name.startswith(WHOLE_NETWORK) for name in state):
+        state = {name.removeprefix(WHOLE_NETWORK): t for name, t in state.items() if name.startswith(WHOLE_NETWORK)}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{classifier}.")}
     own = backbone.state_dict()
     _fit_input_channels(state, own, first_conv=first_conv)
