@@ -366,6 +366,8 @@ class TrialConfig(Section):
 
 def used_batch_size(train: TrainConfig, *, num_images: int) -> int:
     """``train.batch_size``, or the largest with which an epoch of so many images has ``train.min_updates``; at least 2."""
+    if train.min_updates == 1:
+        return train.batch_size
     return min(train.batch_size, max(2, num_images // (train.min_updates * train.accumulate)))
 
 

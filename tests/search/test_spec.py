@@ -147,7 +147,10 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
             {"resources": {"gpu": "aut"}},
             ["resources.gpu: got 'aut', must be a number at least 0 or auto; did you mean 'auto'?"],
         ),
-        ({"baselines": ["probe"]}, ["baselines: got 'probe', must be a list of linear_probe, stage_probes, scratch, bit_hyperrule"]),
+        (
+            {"baselines": ["probe"]},
+            ["baselines: got 'probe', must be a list of linear_probe, stage_probes, scratch, bit_hyperrule"],
+        ),
         ({"base": {"optimizer": {"lrr": 1}}}, ["base.optimizer.lrr: unknown path; did you mean 'optimizer.lr'?"]),
         ({"base": {"modle": {"name": "x"}}}, ["base.modle: unknown path; did you mean 'model'?"]),
         ({"base": {"model": "resnet18"}}, ["base.model: is a section; give one of its values, such as model.name"]),
