@@ -103,6 +103,45 @@ def fields(
 
 
 @app.command()
+def diagnose(
+    data: Annotated[str | None, typer.Argument(help="The images: a folder, a CSV, a Parquet or Arrow file.")] = None,
+    data_format: Annotated[str | None, typer.Option("--format", help="How DATA is read; elpv needs no DATA.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A timm architecture; without it the demonstration's if installed, else resnet50."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Its weights: as model.weights of a space file.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input, pixels; else the backbone's own.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="PATH=VALUE of data, model or train; repeatable.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A folder with images like the pretraining's; some hundred are enough.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also train shortly with the weights and from scratch.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Space file to write with what is advised.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what kind of task your images are and what to search: size, balance, probes of every stage."""
+    from search.diagnosing import base_values, check_files, diagnose_images, next_step, print_result, write_files
+
+    asked = {"data.path": data, "data.format": data_format, "data.image_size": image_size}
+    base = base_values({**asked, "model.name": model, "model.weights": weights}, overrides=overrides or ())
+    check_files(out=out, page=page)
+    result = diagnose_images(base, reference=reference, compare=compare)
+    if as_json:
+        _print_json(result.as_dict() | {"space": out and str(out), "page": page and str(page)})
+    else:
+        print_result(result, console=console)
+    write_files(result, out=out, page=page)  # after the words, which another file in the way does not cost
+    for line in next_step(out, page=page) if not as_json else ():
+        console.print(line, highlight=False, markup=False)
+
+
+@app.command()
 def plan(
     space: SpaceFile,
     overrides: Set = None,
