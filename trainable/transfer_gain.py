@@ -72,8 +72,7 @@ def transfer_gain(config: TrialConfig, *, epochs: int = EPOCHS, seeds: tuple[int
 
     Raises UserError where the trial has no pretrained weights or a training diverges.
     """
-    if config.model.weights == "random":
-        raise UserError("compare: model.weights is random, so there is nothing to compare with training from scratch")
+    check_comparable(config)
     short = TrialConfig.model_validate(
         {
             "data": config.data.model_dump(),
@@ -88,6 +87,12 @@ def transfer_gain(config: TrialConfig, *, epochs: int = EPOCHS, seeds: tuple[int
         seeded = short.model_copy(update={"seed": seed})
         pairs.append(Pair(seed, _course(seeded), _course(from_scratch(seeded))))
     return TransferGain(epochs, tuple(pairs))
+
+
+def check_comparable(config: TrialConfig) -> None:
+    """Raise UserError where the trial has no pretrained weights."""
+    if config.model.weights == "random":
+        raise UserError("compare: model.weights is random, so there is nothing to compare with training from scratch")
 
 
 def _course(config: TrialConfig) -> Course:
