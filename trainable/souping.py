@@ -92,4 +92,5 @@ def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
         found += [phase(one.config, plan=run.network.plan, epoch=epoch) for epoch in range(1, until + 1)]
     frozen = frozenset.intersection(*(one.frozen for one in found))
     moving = any(one.moving_norms for one in found)
-    return Phase(frozen, "nothing", moving, False, 1, run.config.train.epochs, False)
+    still = all(one.still_norms for one in found)
+    return Phase(frozen, "nothing", moving, still, False, 1, run.config.train.epochs, False)

@@ -16,7 +16,7 @@ class Phase:
     """How an epoch is trained.
 
     ``frozen`` are the units at rest, ``within`` what trains in them all the same, ``moving_norms`` whether their norm
-    layers' statistics follow the images. ``balanced`` draws every class equally often. ``first`` and ``last`` are the
+    layers' statistics follow the images; with ``still_norms`` those of no layer do. ``balanced`` draws every class equally often. ``first`` and ``last`` are the
     epochs between which the learning rate runs its whole course; the head is made anew at the start of ``first``
     where ``new_head``.
     """
@@ -24,6 +24,7 @@ class Phase:
     frozen: frozenset[int]
     within: Within
     moving_norms: bool
+    still_norms: bool
     balanced: bool
     first: int
     last: int
@@ -36,7 +37,7 @@ def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
     everything = frozenset(range(len(plan.units)))
     if second and epoch > config.train.epochs - second:
         first = config.train.epochs - second + 1
-        return Phase(everything, "nothing", False, True, first, config.train.epochs, True)
+        return Phase(everything, "nothing", False, False, True, first, config.train.epochs, True)
     frozen = _frozen(config, plan=plan, epoch=epoch)
     within: Within = "norms" if config.freeze.bn == "train_all" else "nothing"
     moving = config.freeze.bn != "eval"
@@ -44,7 +45,9 @@ def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
         within, moving = "norms", True
     if strategy == "bias_only":
         within = "biases"
-    return Phase(frozen, within, moving, False, 1, config.train.epochs - second, False)
+    # A solved head is for the features as they are; a batch's own statistics would give it others.
+    still = strategy == "lp_ft" and not moving
+    return Phase(frozen, within, moving, still, False, 1, config.train.epochs - second, False)
 
 
 def phases(config: TrialConfig, *, plan: LayerPlan, until: int) -> Iterator[Phase]:

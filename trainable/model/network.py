@@ -52,8 +52,7 @@ class Network(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)
         leaves = _leaves_by_unit(self.backbone, self.plan.unit_of())
-        modules = [module for unit, module in leaves if unit in phase.frozen]
-        self._resting = tuple(module for module in modules if not (phase.moving_norms and is_norm(module)))
+        self._resting = tuple(module for unit, module in leaves if _rests(module, unit=unit, phase=phase))
         self.train(self.training)
 
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
@@ -135,6 +134,13 @@ def _norm_parameters(backbone: nn.Module) -> set[str]:
         if is_norm(module)
         for parameter, _ in module.named_parameters(recurse=False)
     }
+
+
+def _rests(module: nn.Module, *, unit: int, phase: Phase) -> bool:
+    """Whether a module stays in eval mode."""
+    if is_norm(module) and (phase.still_norms or phase.moving_norms):
+        return phase.still_norms
+    return unit in phase.frozen
 
 
 def _is_bias(name: str) -> bool:
