@@ -61,7 +61,7 @@ VARIED = {
     "optimizer.lr": ("lr", (2e-4, 1e-2)),
     "freeze.depth": ("freeze", [0.5, 0.75, 0.9, 1.0]),
     "augment.strength": ("augment", ["none", "light"]),
-    "loss.class_weights": ("class_weights", ["none", "sqrt"]),
+    "loss.class_weights": ("class_weights", ["none", "inverse"]),
 }
 
 
@@ -186,6 +186,7 @@ def space(task: Task) -> dict[str, Any]:
     }
     return {
         "search": {"name": "ours", "metric": METRIC, "trials": task.trials, "seed": SEED},
+        "soup": 0,  # the stock side has none
         "scheduler": {"min_epochs": MIN_EPOCHS, "max_epochs": task.max_epochs, "reduction": REDUCTION},
         "base": {
             "data": {"path": str(task.images), "image_size": task.image_size},

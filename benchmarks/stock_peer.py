@@ -32,7 +32,7 @@ SPACE = {
     "lr": tune.loguniform(2e-4, 1e-2),
     "freeze": tune.choice([0.5, 0.75, 0.9, 1.0]),
     "augment": tune.choice(["none", "light"]),
-    "class_weights": tune.choice(["none", "sqrt"]),
+    "class_weights": tune.choice(["none", "inverse"]),
 }
 
 
@@ -170,10 +170,10 @@ def images_loader(split: str, model: nn.Module, *, settings: Settings, augment: 
 
 
 def class_weights(labels: list[int], *, rule: str) -> torch.Tensor | None:
-    """None, or n^-½ of each class's count n, scaled to mean 1."""
+    """None, or 1/n of each class's count n, scaled to mean 1."""
     if rule == "none":
         return None
-    weights = torch.bincount(torch.tensor(labels)).float() ** -0.5
+    weights = torch.bincount(torch.tensor(labels)).float() ** -1
     return weights / weights.mean()
 
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = 5
 TRIALS = 10  # enough writes for all the kills: about 100
+ACTOR_TITLES = ("ray::TrialActor", "ray::ResourceTrainable")  # Ray shows one or the other
 OWN_TAGS = (
     "search.state",
     "search.best",
@@ -62,7 +63,8 @@ def at_work(driver):
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [process] if "TrialActor" in " ".join(process.cmdline()) else []
+            title = " ".join(process.cmdline())
+            found += [process] if any(name in title for name in ACTOR_TITLES) else []
     return found
 
 
