@@ -113,6 +113,11 @@ def _accepts(name: str, option: str) -> bool:
 def _check_name(name: str) -> None:
     if not timm.is_model(name):
         raise UserError(f"model.name: unknown timm architecture {name!r}{nearest(name, timm.list_models())}")
+    architecture, dot, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*") if dot else []
+    if dot and name not in tags:
+        known = f"there are {', '.join(tags)}" if tags else f"{architecture!r} has none"
+        raise UserError(f"model.name: timm knows no weights {tag!r} of {architecture!r}; {known}")
 
 
 def _check_package(config: ModelConfig) -> None:
