@@ -1,5 +1,7 @@
 """Looks, before a worker is asked for, at what only a backbone's layers or a user's own code can tell."""
 
+from typing import Any
+
 from search.space import corners
 from search.spec import SearchSpec
 from search.trials import Value
@@ -12,6 +14,7 @@ def check_techniques(spec: SearchSpec) -> None:
     """
     points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
     seen: set[str] = set()
+    plans: dict[str, Any] = {}
     for point in points:
         config = spec.validated(point)
         for path in config.augment.custom:
@@ -24,4 +27,6 @@ def check_techniques(spec: SearchSpec) -> None:
             from trainable.strategy import thaw_epochs
 
             seen.add(key)
-            thaw_epochs(config, plan=plan_of(config.model.name))
+            name = config.model.name
+            plans[name] = plans.get(name) or plan_of(name)
+            thaw_epochs(config, plan=plans[name])

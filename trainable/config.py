@@ -131,7 +131,8 @@ class FinetuneConfig(Section):
         description="`partial` freezes `freeze.depth`; `full` nothing; `scratch` nothing, from random weights; `linear_probe` "
         "all but the head; `norm_only` and `bias_only` train the norms' or the biases' parameters and the head; `surgical` "
         "the stages of `finetune.trainable`; `gradual` thaws stage after stage; `lp_ft` starts with the solved "
-        "probe as head, norms keeping the statistics it was solved for (Kumar et al. 2022); `two_stage` ends by training a new head on balanced classes (Kang et al. 2020).",
+        "probe as head, norms keeping the statistics it was solved for (Kumar et al. 2022); `two_stage` ends by training a "
+        "new head on balanced classes (Kang et al. 2020).",
     )
     trainable: list[Stage] = Field(
         ["stage1"],

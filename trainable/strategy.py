@@ -16,9 +16,9 @@ class Phase:
     """How an epoch is trained.
 
     ``frozen`` are the units at rest, ``within`` what trains in them all the same, ``moving_norms`` whether their norm
-    layers' statistics follow the images; with ``still_norms`` those of no layer do. ``balanced`` draws every class equally often. ``first`` and ``last`` are the
-    epochs between which the learning rate runs its whole course; the head is made anew at the start of ``first``
-    where ``new_head``.
+    layers' statistics follow the images; with ``still_norms`` those of no layer do. ``balanced`` draws every class
+    equally often. ``first`` and ``last`` are the epochs between which the learning rate runs its whole course; the head
+    is made anew at the start of ``first`` where ``new_head``.
     """
 
     frozen: frozenset[int]

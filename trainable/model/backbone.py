@@ -1,6 +1,5 @@
 """The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
 
-from functools import lru_cache
 from typing import Any, cast
 
 import timm
@@ -49,7 +48,6 @@ def create_backbone(
     return backbone, plan
 
 
-@lru_cache
 def plan_of(name: str) -> LayerPlan:
     """The plan of an architecture, without its weights."""
     _check_name(name)

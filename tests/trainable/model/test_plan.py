@@ -89,6 +89,8 @@ def test_an_unknown_architecture_is_named_with_its_nearest():
 
 
 def test_weights_that_timm_does_not_know_are_refused_with_those_it_knows():
-    with pytest.raises(UserError, match=r"model\.name: timm knows no weights 'x' of 'test_vit'; there are test_vit\.r160_in1k"):
+    with pytest.raises(
+        UserError, match=r"model\.name: timm knows no weights 'x' of 'test_vit'; there are test_vit\.r160_in1k"
+    ):
         plan_of("test_vit.x")
     assert len(plan_of("test_vit.r160_in1k").units) == len(plan_of("test_vit").units)
