@@ -85,6 +85,7 @@ def test_a_user_gets_a_diagnosis_a_page_and_a_space_to_run(command, place):
 
     page = (place / "cells.html").read_text()
     assert page.count('class="plotly-graph-div"') == 4
+    assert page.count("plotly.js v") == 1
     for title in ("Probe by stage", "(t-SNE)", "Confusion of the best probe", "Images of each class"):
         assert title in page
     assert "src=" not in page.split("<body>")[1].split("<script")[0]
@@ -201,8 +202,9 @@ def test_a_mistake_is_one_line(words, line, place, monkeypatch, capsys):
 
 
 def clouds(count, *, apart):
+    """Wide as a backbone's features, for which scikit-learn starts from a randomised PCA."""
     labels = np.arange(count) % 2
-    noise = np.random.default_rng(0).standard_normal((count, 8))
+    noise = np.random.default_rng(0).standard_normal((count, 600))
     return (noise + apart * labels[:, None]).astype(np.float32), labels
 
 
