@@ -38,6 +38,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "leaderboard": [_row(trial, spec=spec) for trial in leaders(trials, metric=metric)[:LEADERS]],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
+        "steps": ledger.notes.get("steps", {}),
         "backbones": ledger.notes.get("backbones"),
         "soup": _soup(ledger, folder=folder),
         "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
@@ -148,8 +149,11 @@ def _summary(data: dict[str, Any]) -> str:
 
 
 def _comparisons(data: dict[str, Any]) -> list[str]:
-    """What the trials are compared with, a line each: backbones left out, reference arms, the gain of transfer."""
+    """What is around the trials, a line each: steps before, backbones left out, reference arms, soup, the gain of transfer."""
     metric, lines = data["metric"], []
+    for step, found in data["steps"].items():
+        measures = ", ".join(f"{key} {value:.4g}" for key, value in found["metrics"].items())
+        lines.append(f"step {step}: {measures}")
     if data["backbones"] is not None:
         scores, kept = data["backbones"]["scores"], data["backbones"]["kept"]
         for name, found in scores.items():

@@ -70,7 +70,6 @@ def start_run(config: TrialConfig) -> "Run":
         network = network.to(memory_format=torch.channels_last)
     return Run(
         config=config,
-        pack=pack,
         shown=_Shown(pack, spec, old),
         shown_early=_early(config),
         device=device,
@@ -128,7 +127,6 @@ class Run:
     """The living state of a trial between two epochs."""
 
     config: TrialConfig
-    pack: Pack
     shown: _Shown
     shown_early: _Shown | None
     device: torch.device
@@ -143,6 +141,11 @@ class Run:
     epoch: int = 0
     history: dict[int, float] = field(default_factory=dict)
     loaders: dict[tuple[str, str, int], Loader] = field(default_factory=dict)
+
+    @property
+    def pack(self) -> Pack:
+        """The images at their full size."""
+        return self.shown.pack
 
     def begin(self) -> None:
         """What a trial does before its first epoch."""
