@@ -87,7 +87,7 @@ def diagnose_images(base: Mapping[str, Any], *, reference: str | None, compare: 
     if compare:
         check_comparable(config)
     diagnosis, features = look(config, reference=reference)
-    gain = transfer_gain(config) if compare else None
+    gain = transfer_gain(config, num_images=diagnosis.num_training) if compare else None
     return Result(base, diagnosis, features, advice(diagnosis), gain, time.perf_counter() - started)
 
 

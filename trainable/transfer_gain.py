@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from trainable.config import TrialConfig
+from trainable.config import TrialConfig, used_batch_size
 from trainable.errors import UserError
 from trainable.fitting import DivergedError, fit
 from trainable.recipes import from_scratch
 
 EPOCHS = 5
 SEEDS = (0, 1)
+MIN_UPDATES = 10  # an epoch: few images in large batches would leave both arms where they began
 METRICS = ("accuracy", "balanced_accuracy")
 
 
@@ -66,18 +67,23 @@ class TransferGain:
         }
 
 
-def transfer_gain(config: TrialConfig, *, epochs: int = EPOCHS, seeds: tuple[int, ...] = SEEDS) -> TransferGain:
+def transfer_gain(
+    config: TrialConfig, *, num_images: int, epochs: int = EPOCHS, seeds: tuple[int, ...] = SEEDS
+) -> TransferGain:
     """Train the trial's backbone on its data with its weights, all layers, the backbone's rate a tenth of the head's, and
     from scratch.
 
-    Raises UserError where the trial has no pretrained weights or a training diverges.
+    The batch size is lowered where ``num_images`` training images would have fewer than ``MIN_UPDATES`` batches. Raises
+    UserError where the trial has no pretrained weights or a training diverges.
     """
     check_comparable(config)
+    batch = used_batch_size(config.train.model_copy(update={"min_updates": MIN_UPDATES}), num_images=num_images)
+    train = {"epochs": epochs, "patience": None, "batch_size": batch}
     short = TrialConfig.model_validate(
         {
             "data": config.data.model_dump(),
             "model": config.model.model_dump(),
-            "train": config.train.model_dump() | {"epochs": epochs, "patience": None},
+            "train": config.train.model_dump() | train,
             "finetune": {"strategy": "full"},
             "optimizer": {"backbone_multiplier": 0.1},
         }

@@ -260,7 +260,7 @@ def test_weights_that_block_all_signals_are_a_negative_transfer(tmp_path, cache)
     backbone = create_backbone(config.model, spec=spec, generator_seed=0)[0]
     torch.save({name: tensor * 0 for name, tensor in backbone.state_dict().items()}, tmp_path / "zeros.pt")
     sections["model"]["weights"] = str(tmp_path / "zeros.pt")
-    gain = transfer_gain(TrialConfig.model_validate(sections), epochs=4, seeds=(0,))
+    gain = transfer_gain(TrialConfig.model_validate(sections), num_images=34, epochs=4, seeds=(0,))
     (pair,) = gain.pairs
     assert pair.pretrained.scores["balanced_accuracy"] == (0.5,) * 4
     assert pair.scratch.best("balanced_accuracy") >= 0.75
@@ -272,4 +272,4 @@ def test_weights_that_block_all_signals_are_a_negative_transfer(tmp_path, cache)
 
 def test_random_weights_have_nothing_to_be_compared_with(make_config):
     with pytest.raises(UserError, match="compare: model.weights is random"):
-        transfer_gain(make_config())
+        transfer_gain(make_config(), num_images=28)
