@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import timm
+import yaml
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.slow
@@ -127,15 +128,19 @@ def test_a_cluster_that_is_not_there(place, address, said):
 
 
 def test_a_loss_that_is_no_number_fails_its_trial_and_the_search_goes_on(place):
-    place.write_space(
-        vary={"optimizer.lr": {"choice": [10.0, 0.001]}},
-        base={
+    space = {
+        "search": {"name": "cells", "trials": 2},
+        "scheduler": {"min_epochs": 2, "max_epochs": 4},
+        "resources": {"cpu": 1, "concurrency": 1},
+        "base": {
             "data": {"path": "images", "image_size": 32},
-            "model": {"name": "resnet10t", "weights": "random"},
-            "optimizer": {"name": "sgd", "momentum": 0.99},
+            "model": {"name": "resnet10t", "weights": "random", "head": "mlp", "head_hidden": 64},
+            "optimizer": {"name": "sgd", "momentum": 0.99, "weight_decay": 1.0},
+            "train": {"batch_size": 8},
         },
-        scheduler={"min_epochs": 6, "max_epochs": 12},
-    )
+        "vary": {"optimizer.lr": {"choice": [10.0, 0.001]}},
+    }
+    (place.folder / "space.yaml").write_text(yaml.safe_dump(space))
     document = place.json("run", "space.yaml")
     trials = {trial.params["optimizer.lr"]: trial for trial in place.ledger().trials()}
     assert trials[10.0].state == "FAILED"
