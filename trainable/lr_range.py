@@ -34,8 +34,8 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
     """Train as the trial would in its first phase, with a rate that grows by one factor from update to update.
 
     After Smith 2017 (Cyclical learning rates, 3.3), with Gugger's exponential growth. The rate is that of the head; every other
-    group keeps its ratio to it. Ends where the smoothed loss is above 4 times its least or no finite number. Nothing is
-    kept. Raises UserError for bounds in the wrong order, and what ``fit`` raises it for.
+    group keeps its ratio to it. Ends where the smoothed loss is above 4 times its least, and above that of guessing, which
+    a head solved beforehand begins far below; or where it is no finite number. Nothing is kept. Raises UserError for bounds in the wrong order, and what ``fit`` raises it for.
     """
     if not 0 < lowest < highest:
         raise UserError(f"highest: {highest} must be above lowest: {lowest}, which must be above 0")
@@ -43,11 +43,13 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
         raise UserError(f"updates: got {updates}, must be at least 2")
     constant = config.model_copy(update={"schedule": ScheduleConfig(name="constant")})
     rates = np.geomspace(lowest, highest, updates).tolist()
+    run = start_run(constant)
+    guessing = math.log(len(run.pack.classes))
     losses: list[float] = []
     diverged_at = None
-    for rate, loss in zip(rates, _losses(constant, rates=rates), strict=False):
+    for rate, loss in zip(rates, _losses(run, rates=rates), strict=False):
         ahead = smooth([*losses, loss])
-        if not math.isfinite(loss) or ahead[-1] > DIVERGED * min(ahead):
+        if not math.isfinite(loss) or ahead[-1] > max(DIVERGED * min(ahead), guessing):
             diverged_at = rate
             break
         losses.append(loss)
@@ -92,11 +94,10 @@ def lr_range_page(result: LrRange) -> str:
     return page
 
 
-def _losses(config: TrialConfig, *, rates: Sequence[float]) -> Iterator[float]:
+def _losses(run: Run, *, rates: Sequence[float]) -> Iterator[float]:
     """The mean loss of each update of a trial's own run, the update at that rate."""
-    run = start_run(config)
     run.begin()
-    ratios = [group["peak_lr"] / config.optimizer.lr for group in run.optimizer.param_groups]
+    ratios = [group["peak_lr"] / run.config.optimizer.lr for group in run.optimizer.param_groups]
     updates = _updates(run)
     for rate in rates:
         for group, ratio in zip(run.optimizer.param_groups, ratios, strict=True):
