@@ -226,7 +226,26 @@ class SearchSpec(Section):
         ]:
             vary = {one: raw for one, raw in vary.items() if one not in orphans}
         recipes = [recipe for recipe in self.try_first if recipe.get(path, members[0]) in members]
-        return SearchSpec.model_validate(self.model_dump() | {"vary": vary, "try_first": recipes})
+        offered = [self.base.get("model.weights"), *vary.get("model.weights", {}).get("choice", [])]
+        unused: dict[str, Any] = {step: None for step in STEPS if step not in offered}
+        return SearchSpec.model_validate(self.model_dump() | unused | {"vary": vary, "try_first": recipes})
+
+    def step_folder(self, step: str) -> Path:
+        """Where a pre-training of this search keeps its states and the weights it ends with."""
+        return Path(self.search.folder) / self.search.name / step
+
+    def step_backbones(self, step: str) -> set[str]:
+        """The backbones that may begin with a step's weights."""
+        fixed = str((defaults() | self.base)["model.name"])
+        if self.base.get("model.weights") == step:
+            points = list(corners(self.space, of=1)) or [{}]
+        else:
+            points = [
+                point for of in (1, 2) for point in corners(self.space, of=of) if point.get("model.weights") == step
+            ]
+        if "model.name" not in self.space.dimensions:
+            return {fixed}
+        return {str(point["model.name"]) for point in points if "model.name" in point}
 
     def trial_config(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """The nested configuration of a trial with these values: what TrialConfig takes."""
@@ -272,10 +291,6 @@ class SearchSpec(Section):
             flat["model.weights"] = str(self.step_folder(str(flat["model.weights"])) / BACKBONE)
         return flat
 
-    def step_folder(self, step: str) -> Path:
-        """Where a pre-training of this search keeps its states and the weights it ends with."""
-        return Path(self.search.folder) / self.search.name / step
-
     def _step_problems(self) -> list[str]:
         dimension = self.space.dimensions.get("model.weights")
         offered = [self.base.get("model.weights"), *(dimension.extremes if dimension is not None else ())]
@@ -292,19 +307,6 @@ class SearchSpec(Section):
                     f"{step}: trains one backbone, model.weights: {step} is searched with {names}; add a `when:`"
                 )
         return problems
-
-    def step_backbones(self, step: str) -> set[str]:
-        """The backbones that may begin with a step's weights."""
-        fixed = str((defaults() | self.base)["model.name"])
-        if self.base.get("model.weights") == step:
-            points = list(corners(self.space, of=1)) or [{}]
-        else:
-            points = [
-                point for of in (1, 2) for point in corners(self.space, of=of) if point.get("model.weights") == step
-            ]
-        if "model.name" not in self.space.dimensions:
-            return {fixed}
-        return {str(point["model.name"]) for point in points if "model.name" in point}
 
     def _base_problems(self) -> list[str]:
         refused = [f"base.{path}: {problem}" for path in self.base if (problem := problem_of_path(path))]

@@ -275,3 +275,56 @@ def test_values_that_exclude_each_other_may_be_searched_under_a_condition():
         }
     )
     assert len(made.space.dimensions) == 2
+
+
+BACKBONES = {
+    "ssl": {"epochs": 2, "weights": "random"},
+    "select_backbones": {"keep": 1},
+    "base": {"model.weights": "random"},
+    "vary": {
+        "model.name": {"choice": ["resnet18", "resnet10t"]},
+        "model.weights": {"choice": ["random", "ssl"], "when": {"model.name": "resnet18"}},
+        "optimizer.lr": {"log": [1e-3, 1e-2], "when": {"model.weights": "ssl"}},
+    },
+    "try_first": [{"model.name": "resnet18"}, {"model.name": "resnet10t"}],
+}
+
+
+def test_fewer_choices_take_what_hangs_on_the_others_with_them():
+    whole = spec(**BACKBONES)
+    kept = whole.with_choices("model.name", ["resnet18"])
+    assert set(kept.vary) == set(whole.vary)
+    assert kept.ssl == whole.ssl
+    left = whole.with_choices("model.name", ["resnet10t"])
+    assert set(left.vary) == {"model.name"}
+    assert left.ssl is None
+    assert left.try_first == [{"model.name": "resnet10t"}]
+
+
+def test_a_step_stands_for_its_weights_under_the_searchs_own_folder():
+    made = spec(**BACKBONES)
+    assert made.step_backbones("ssl") == {"resnet18"}
+    config = made.validated({"model.name": "resnet18", "model.weights": "ssl"})
+    assert config.model.weights == "searches/demo/ssl/backbone.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"ssl": None}, "ssl: missing, model.weights: ssl needs it"),
+        (
+            {"meta": {"path": "images"}},
+            "meta: nothing begins with its weights; add meta to the choices of model.weights",
+        ),
+        (
+            {"vary": BACKBONES["vary"] | {"model.weights": {"choice": ["pretrained", "ssl"]}}, "base": {}},
+            "ssl: trains one backbone, model.weights: ssl is searched with resnet10t, resnet18; add a `when:`",
+        ),
+        (
+            {"vary": {"model.weights": {"choice": ["random", "ssl"]}}, "base": {}, "try_first": []},
+            "select_backbones: nothing to select from; give model.name as a choice in vary",
+        ),
+    ],
+)
+def test_a_step_or_a_selection_that_fits_nothing_is_one_line(changes, line):
+    assert mistakes(**BACKBONES | changes) == [line]
