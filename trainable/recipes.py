@@ -8,7 +8,7 @@ BIT_BATCH = 512  # what BiT-HyperRule's numbers are for
 
 
 def from_scratch(config: TrialConfig) -> TrialConfig:
-    """The trial without its pretrained weights and with everything trained, at the same budget."""
+    """All layers from random weights for as long, with the default update rule, schedule, loss and views."""
     return _changed(config, finetune={"strategy": "scratch"}, freeze={"depth": 0.0})
 
 
