@@ -13,10 +13,10 @@ from search.tune.cluster import submit
 from trainable.metrics import DIRECTIONS
 
 ARMS_FOLDER = "arms"
-# Under which name each of `baselines` is found in the ledger once it is done.
-LAST_RESULT = {
+# How the names under which each of `baselines` is found in the ledger begin.
+RESULTS = {
     "linear_probe": "linear_probe",
-    "stage_probes": "probe_stage4",
+    "stage_probes": "probe_",
     "scratch": "scratch",
     "bit_hyperrule": "bit_hyperrule",
 }
@@ -33,10 +33,13 @@ def begin_arms(
     config = spec.trial_config(params)
     waiting = []
     for name in spec.baselines:
-        if LAST_RESULT[name] in known or (name == "linear_probe" and "stage_probes" in spec.baselines):
+        among_stages = "stage_probes" in spec.baselines and "logreg" in spec.probes
+        if any(one.startswith(RESULTS[name]) for one in known) or (name == "linear_probe" and among_stages):
             continue
         if name in ("linear_probe", "stage_probes"):
-            waiting.append(submit(worker.probe_scores, config, stages=name == "stage_probes", **place))
+            waiting.append(
+                submit(worker.probe_scores, config, stages=name == "stage_probes", kinds=spec.probes, **place)
+            )
         else:
             checkpoints = str((folder / ARMS_FOLDER / name).resolve())
             waiting.append(submit(worker.arm_score, config, recipe=name, folder=checkpoints, **place))

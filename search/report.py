@@ -23,7 +23,7 @@ from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
 from trainable.data.writing import write_beside
-from trainable.metrics import best_epoch
+from trainable.metrics import best_epoch, epochs_to_converge
 
 LEADERS = 10
 PAGE = "report.html"
@@ -104,6 +104,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
         "value": trial.best(metric),
         "best_epoch": best_epoch(trial.values(metric), metric=metric),
         "epochs": trial.last_epoch,
+        "epochs_to_converge": epochs_to_converge(trial.values(metric), metric=metric),
         "seconds": round(trial.seconds, 1),
         "params": spec.space.decoded(trial.params),
         "reason": trial.reason,

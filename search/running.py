@@ -167,6 +167,8 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
     ledger = ledgers.create(
         folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
     )
+    if "environment" not in ledger.notes:
+        ledger.note("environment", worker.environment())
     known = ledger.notes["data"]
     if known["fingerprint"] != facts["fingerprint"]:
         raise UserError(

@@ -185,7 +185,8 @@ class Runs:
         return self._known[number]
 
     def _study_tags(self) -> dict[str, str]:
-        return {"search.kind": "study", "search.folder": str(self.place.folder)}
+        environment = {f"env.{name}": text for name, text in self._ledger.notes.get("environment", {}).items()}
+        return {"search.kind": "study", "search.folder": str(self.place.folder)} | environment
 
     def _log(
         self, known: Known, *, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]

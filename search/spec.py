@@ -175,6 +175,11 @@ class SearchSpec(Section):
         "network from random weights at the same budget, and BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
         "images where there are fewer than 20,000.",
     )
+    probes: list[Literal["logreg", "linear_svm", "ridge", "knn"]] = Field(
+        ["logreg"],
+        min_length=1,
+        description="Classifiers of `baselines: [stage_probes]` on the features of every stage, standardised.",
+    )
     soup: int = Field(
         5,
         ge=0,
@@ -259,7 +264,7 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, baselines, soup, and of the base what has no effect on results (data.cache,
+        resources, tracking, baselines, probes, soup, and of the base what has no effect on results (data.cache,
         data.workers).
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}

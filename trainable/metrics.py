@@ -20,6 +20,15 @@ def is_better(value: float, than: float | None, *, metric: str, by: float = 0.0)
     return value > than + by if DIRECTIONS[metric] == "maximize" else value < than - by
 
 
+def epochs_to_converge(values: dict[int, float], *, metric: str, share: float = 0.95) -> int | None:
+    """The first epoch that reached ``share`` of the best value; for a metric to minimise, came as near; None without values."""
+    best = best_epoch(values, metric=metric)
+    if best is None:
+        return None
+    goal = values[best] * (share if DIRECTIONS[metric] == "maximize" else 1 / share)
+    return next(epoch for epoch in sorted(values) if not is_better(goal, values[epoch], metric=metric))
+
+
 def epochs_waited(values: dict[int, float], *, metric: str, min_delta: float) -> int:
     """Epochs since the last that was better than all before it by more than ``min_delta``."""
     best: float | None = None

@@ -5,9 +5,11 @@ Only plain dicts come in and go out; what a trial leaves behind is its checkpoin
 
 import errno
 import os
+import platform
 import shutil
 from collections.abc import Generator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.pretraining.config import PretrainConfig
 from trainable.pretraining.training import pretrain_epochs
-from trainable.probe import linear_probe, stage_probes
+from trainable.probe import linear_probe, stage_probe
 from trainable.recipes import bit_hyperrule, from_scratch
 from trainable.souping import Ingredient, make_soup, score_soup, soup_group
 from trainable.transferability import h_score, logme
@@ -149,6 +151,14 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
     return facts
 
 
+def environment() -> dict[str, str]:
+    """What the search ran on: versions of what decides results, the platform, the GPUs of this machine."""
+    packages = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
+    return facts | {"gpus": ", ".join(gpus) or "none"} | {name: version(name) for name in packages}
+
+
 def local_resources() -> dict[str, float]:
     """CPUs and GPUs of this machine."""
     return {"cpu": float(os.cpu_count() or 1), "gpu": float(torch.cuda.device_count())}
@@ -196,14 +206,27 @@ def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[
     return evaluation.as_dict()
 
 
-def probe_scores(trial: dict[str, Any], *, stages: bool, threads: int) -> dict[str, dict[str, Any]]:
-    """Validation scores of the frozen-feature probe, ``linear_probe``; with ``stages`` also ``probe_stage1``…."""
+def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str], threads: int) -> dict[str, dict[str, Any]]:
+    """Validation scores of the frozen-feature probe, ``linear_probe``; with ``stages`` also ``probe_stage1``….
+
+    Those of other classifiers than logistic regression bear its name at the end, ``probe_stage1_knn``.
+    """
     torch.set_num_threads(threads)
     config = TrialConfig.model_validate(trial)
     if not stages:
         return {"linear_probe": linear_probe(config).as_dict()}
-    names = {POOLED: "linear_probe"}
-    return {names.get(stage, f"probe_{stage}"): found.as_dict() for stage, found in stage_probes(config).items()}
+    features = frozen_features(config)
+    return {
+        _probe_name(stage, kind=kind): stage_probe(features, stage=stage, kind=kind).as_dict()
+        for kind in kinds
+        for stage in features.stages
+    }
+
+
+def _probe_name(stage: str, *, kind: str) -> str:
+    if kind == "logreg":
+        return "linear_probe" if stage == POOLED else f"probe_{stage}"
+    return f"probe_{stage}_{kind}"
 
 
 def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ SPACE = {
     "scheduler": {"min_epochs": 1, "max_epochs": 3, "reduction": 2, "finalists": 2},
     "resources": {"cpu": 1, "concurrency": 1},
     "baselines": ["linear_probe", "stage_probes", "scratch"],
+    "probes": ["logreg", "ridge"],
     "select_backbones": {"keep": 1, "by": "h_score"},
     "base": {
         "data": {"path": "images", "image_size": 32, "early_size": 24, "early_epochs": 1},
@@ -51,7 +52,9 @@ def notes_of(place):
 
 def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
     data = unbroken.json("report", "cells")
-    assert {"linear_probe", "probe_stage1", "probe_stage4", "scratch"} <= set(data["baselines"])
+    assert {"linear_probe", "probe_stage1", "probe_stage4", "probe_pooled_ridge", "scratch"} <= set(data["baselines"])
+    assert all(1 <= row["epochs_to_converge"] <= row["epochs"] for row in data["leaderboard"])
+    assert unbroken.ledger().notes["environment"]["torch"]
     assert data["backbones"]["kept"] == ["tf_efficientnet_lite0"]
     assert {row["params"]["model.name"] for row in data["leaderboard"]} == {"tf_efficientnet_lite0"}
     text = unbroken.succeed("report", "cells").stdout

@@ -11,7 +11,7 @@ from trainable import UserError, fit
 from trainable.augment.views import imported
 from trainable.data.batches import image_weights, train_loader
 from trainable.fitting import score_checkpoint
-from trainable.metrics import epochs_waited
+from trainable.metrics import epochs_to_converge, epochs_waited
 from trainable.probe import linear_probe
 
 torch.set_num_threads(1)
@@ -147,3 +147,9 @@ def test_ones_own_augmentation_is_found_by_its_import_path(make_config, tmp_path
         imported("own_views:white")
     with pytest.raises(UserError, match=r"augment\.custom: cannot import 'no_such_module:f'"):
         imported("no_such_module:f")
+
+
+def test_convergence_is_the_first_epoch_near_the_best():
+    assert epochs_to_converge({1: 0.5, 2: 0.86, 3: 0.9, 4: 0.88}, metric="val/accuracy") == 2
+    assert epochs_to_converge({1: 1.0, 2: 0.42, 3: 0.4}, metric="val/loss") == 2
+    assert epochs_to_converge({}, metric="val/loss") is None
