@@ -164,8 +164,7 @@ def _comparisons(data: dict[str, Any]) -> list[str]:
         lines.append(f"baseline {name}: {metric} {found[metric.partition('/')[2]]:.4f}")
     soup = data["soup"]
     if soup is not None:
-        verdict = "kept: the final candidate" if soup["kept"] else "no better than its best trial"
-        lines.append(f"soup of trials {', '.join(map(str, soup['members']))}: {metric} {soup['value']:.4f}, {verdict}")
+        lines.append(_soup_line(soup, metric=metric))
     if "scratch" in data["baselines"] and data["best_value"] is not None:
         gain = transfer_gain(data["best_value"], data["baselines"]["scratch"], metric=metric)
         lines.append(f"transfer gain over training from scratch: {gain:+.4f}")
@@ -174,6 +173,13 @@ def _comparisons(data: dict[str, Any]) -> list[str]:
                 "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
             )
     return lines
+
+
+def _soup_line(soup: dict[str, Any], *, metric: str) -> str:
+    if len(soup["members"]) == 1:
+        return f"soup: no trial makes trial {soup['members'][0]} better when averaged with it"
+    verdict = "kept: the final candidate" if soup["kept"] else "no better than its best trial"
+    return f"soup of trials {', '.join(map(str, soup['members']))}: {metric} {soup['value']:.4f}, {verdict}"
 
 
 def _table_html(data: dict[str, Any]) -> str:

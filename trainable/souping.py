@@ -18,7 +18,7 @@ from trainable.soup import Member, Soup, StateDict, greedy_soup, recompute_batch
 from trainable.strategy import Phase, phase
 
 WEIGHTS = "soup.safetensors"
-STATISTICS_IMAGES = 512  # over which batch-norm statistics are taken anew
+STATISTICS_IMAGES = 256  # over which batch-norm statistics are taken anew
 
 
 @dataclass(frozen=True)
