@@ -82,7 +82,6 @@ def start_run(config: TrialConfig) -> "Run":
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         batch_size=_said_batch_size(config, num_images=int(counts.sum())),
         average=AveragedModel(network, use_buffers=True) if config.train.ema else None,
-        anchor=_anchor(network, config=config, shown=_Shown(pack, spec, old)),
     )
 
 
@@ -137,7 +136,7 @@ class Run:
     scaler: torch.amp.GradScaler
     batch_size: int
     average: AveragedModel | None
-    anchor: Anchor | None
+    anchor: Anchor | None = None
     epoch: int = 0
     history: dict[int, float] = field(default_factory=dict)
     loaders: dict[tuple[str, str, int], Loader] = field(default_factory=dict)
@@ -149,11 +148,13 @@ class Run:
 
     def begin(self) -> None:
         """What a trial does before its first epoch."""
+        self.anchor = _anchor(self.network, config=self.config, shown=self.shown)
         if self.config.finetune.strategy == "lp_ft":
             self._solve_head()
 
     def restore(self, folder: Path) -> None:
         """Stand where a checkpoint was saved."""
+        self.anchor = _anchor(self.network, config=self.config, shown=self.shown)
         counters = load_checkpoint(
             folder, network=self.network, moved=self.moved, average=self.average, optimizer=self.optimizer
         )

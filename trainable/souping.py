@@ -15,7 +15,7 @@ from trainable.data.writing import write_beside
 from trainable.evaluate import Evaluation
 from trainable.run import Run, start_run
 from trainable.soup import Member, Soup, StateDict, greedy_soup, recompute_batch_norm
-from trainable.strategy import Phase, phase
+from trainable.strategy import Phase, phases
 
 WEIGHTS = "soup.safetensors"
 STATISTICS_IMAGES = 256  # over which batch-norm statistics are taken anew
@@ -86,10 +86,10 @@ def _evaluated(run: Run, state: StateDict) -> Evaluation:
 
 def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
     """What trained in any of the trials, so that norms frozen in all of them keep their statistics."""
-    found = []
+    found: list[Phase] = []
     for one in ingredients:
         until = read_state(one.checkpoint)["epoch"]
-        found += [phase(one.config, plan=run.network.plan, epoch=epoch) for epoch in range(1, until + 1)]
+        found += phases(one.config, plan=run.network.plan, until=until)
     frozen = frozenset.intersection(*(one.frozen for one in found))
     moving = any(one.moving_norms for one in found)
     still = all(one.still_norms for one in found)

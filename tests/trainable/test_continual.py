@@ -91,12 +91,14 @@ def test_elastic_weights_hold_what_the_old_images_need(champion, make_config, ol
         model={"name": "resnet10t", "weights": str(champion)},
         finetune={"ewc": 1.0},
     )
-    anchor = start_run(config).anchor
+    runs = [start_run(config), start_run(config)]
+    for run in runs:
+        run.begin()
+    anchor, again = (run.anchor for run in runs)
     importance = torch.cat([values.flatten() for values in anchor._importance.values()])
     assert float(importance.mean()) == pytest.approx(1.0, rel=1e-4)
     assert float(importance.min()) >= 0
     assert float(importance.max()) > 10  # some weights matter far more than others
-    again = start_run(config).anchor
     assert all(torch.equal(values, again._importance[name]) for name, values in anchor._importance.items())
 
 
