@@ -10,7 +10,23 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MetricName = Literal["val/accuracy", "val/balanced_accuracy", "val/macro_f1", "val/loss", "val/ece"]
+MetricName = Literal[
+    "val/accuracy",
+    "val/balanced_accuracy",
+    "val/macro_f1",
+    "val/loss",
+    "val/ece",
+    "target/snd",
+    "target/entropy",
+    "target/infomax",
+    "target/bnm",
+    "target/mcc",
+    "target/iwv",
+    "target/dev",
+    "oracle/accuracy",
+    "oracle/balanced_accuracy",
+    "oracle/macro_f1",
+]
 
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
@@ -51,6 +67,21 @@ class DataConfig(Section):
         None, description="Column of the photographed object; one group's images never straddle splits."
     )
     domain_column: str | None = Field(None, description="Column that names the domain an image comes from.")
+    source: list[str] = Field(
+        [],
+        description="Labelled domains to learn from, where there is a `target`: values of `domain_column` (for `elpv` of the "
+        "module type, mono or poly), all but the target without it; or, where `path` is empty, data sets read as `path` is.",
+    )
+    target: str | None = Field(
+        None,
+        description="The domain to adapt to, a value or a data set as `source`. Its labels are not read, and it may have none; "
+        "a folder of images without class folders will do.",
+    )
+    oracle: bool = Field(
+        False,
+        description="Score the target by its labels too (`oracle/…`); marks every result, since a search that sees them is no "
+        "honest one. They never train.",
+    )
     elpv_rule: Literal["prob>=0.5", "prob>0"] = Field(
         "prob>=0.5", description="When a solar cell counts as defective (`format: elpv` only)."
     )
@@ -343,6 +374,61 @@ class LossConfig(Section):
     )
 
 
+class AdaptConfig(Section):
+    """How the network learns from images of the target domain, which have no labels."""
+
+    method: Literal["none", "dann", "cdan", "mmd", "coral", "mcc", "adabn", "dsbn", "adversarial", "fda"] = Field(
+        "none",
+        description="`dann` fools a domain classifier (Ganin et al. 2016), `cdan` one that sees the predictions too (Long et al. "
+        "2018); `mmd` (Long et al. 2015) and `coral` (Sun & Saenko 2016) draw the domains' features together; `mcc` asks for "
+        "predictions that confuse no classes (Jin et al. 2020); `adabn` (Li et al. 2018) gives batch norms the target's "
+        "statistics after training, `dsbn` (Chang et al. 2019) each domain its own in training; `adversarial` trains on "
+        "source images moved towards the target, `fda` on some with the target's low frequencies (Yang & Soatto 2020).",
+    )
+    weight: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="Weight of the method's term beside the loss; of `fda`, at most 1, the share of source images that it "
+        "changes.",
+    )
+    schedule: Literal["fixed", "ganin", "dynamic"] = Field(
+        "fixed",
+        description="The weight from first to last update: all of it; rising from 0 as 2/(1+exp(-γp))-1 with the share p of the "
+        "training; or times sigmoid(`dynamic_scale`·d), d being the distance of the domains' mean features in standard "
+        "deviations, which never falls below a half and so keeps pulling domains that are alike.",
+    )
+    ganin_gamma: float = Field(10.0, gt=0, le=100, description="γ of the schedule `ganin`.")
+    dynamic_scale: float = Field(0.1, gt=0, le=100, description="How fast the schedule `dynamic` grows with distance.")
+    layer: Literal["pooled", "stage1", "stage2", "stage3", "stage4"] = Field(
+        "pooled",
+        description="Whose features are drawn together: the backbone's pooled ones, or a stage's averaged over the image; the "
+        "stage must train.",
+    )
+    hidden: int = Field(
+        256, ge=8, le=4096, description="Width of the domain classifier's hidden layers (dann, cdan, adversarial)."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in the domain classifier, a probability.")
+    bandwidths: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.25, 0.5, 1.0, 2.0, 4.0],
+        min_length=1,
+        description="Widths of the kernels of `mmd`, times the median squared distance.",
+    )
+    temperature: float = Field(2.5, gt=0, le=100, description="What `mcc` divides the logits by.")
+    eps: float = Field(
+        4.0, gt=0, le=255, description="How far `adversarial` moves a pixel at most, in grey levels of 255."
+    )
+    steps: int = Field(
+        1, ge=1, le=50, description="Gradient steps of `adversarial`: 1 is FGSM, more are PGD (Madry et al. 2018)."
+    )
+    beta: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Half side of the square of low frequencies that `fda` swaps, of the image's side.",
+    )
+
+
 class TrialConfig(Section):
     """Everything one trial is: the same configuration and data give the same result."""
 
@@ -356,6 +442,7 @@ class TrialConfig(Section):
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
+    adapt: AdaptConfig = AdaptConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -380,6 +467,7 @@ def classifier_epochs(config: TrialConfig) -> int:
 
 def _misfits(config: TrialConfig) -> Iterator[str]:
     """One line for each pair of values that cannot go together."""
+    yield from _misfits_of_domains(config)
     train, finetune, loss = config.train, config.finetune, config.loss
     span = train.epochs - classifier_epochs(config)
     if span < 1:
@@ -415,6 +503,27 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield "finetune.strategy: 'gradual' has nothing to thaw, freeze.depth keeps the whole backbone frozen"
     if finetune.strategy == "gradual" and finetune.schedule == {}:
         yield "finetune.schedule: names no stage, so 'gradual' has nothing to thaw"
+
+
+def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:
+    data, adapt, metric = config.data, config.adapt, config.train.metric
+    if data.target is None:
+        if adapt.method != "none":
+            yield f"adapt.method: {adapt.method!r} needs data.target, the domain to adapt to"
+        if data.source:
+            yield "data.source: needs data.target; without one give data.path alone"
+        if data.oracle:
+            yield "data.oracle: needs data.target, whose labels it reads"
+        if not metric.startswith("val/"):
+            yield f"train.metric: {metric!r} needs data.target"
+    elif data.target in data.source:
+        yield f"data.target: {data.target!r} is among data.source"
+    elif not data.source and not data.path and data.format != "elpv":
+        yield "data.source: name the labelled data sets to learn from, or the one that holds both domains as data.path"
+    if metric.startswith("oracle/") and not data.oracle:
+        yield f"train.metric: {metric!r} reads the target's labels; data.oracle: true allows that and marks every result"
+    if adapt.method == "fda" and adapt.weight > 1:
+        yield f"adapt.weight: {adapt.weight} is the share of images that adapt.method: fda changes, at most 1"
 
 
 def _are_neighbours(stages: list[Stage]) -> bool:

@@ -10,6 +10,18 @@ DIRECTIONS: dict[str, Direction] = {
     "val/macro_f1": "maximize",  # mean F1 over all classes
     "val/loss": "minimize",  # mean cross-entropy, nats, without smoothing or class weights
     "val/ece": "minimize",  # expected calibration error, 15 equal bins (Guo et al. 2017)
+    # of the target domain, without its labels: definitions in trainable.adapt.selectors
+    "target/snd": "maximize",  # soft neighbourhood density (Saito et al. 2021)
+    "target/entropy": "minimize",  # mean entropy of the predictions, nats
+    "target/infomax": "maximize",  # entropy of the mean prediction less the mean entropy, nats
+    "target/bnm": "maximize",  # nuclear norm of the predictions, 1 at most (Cui et al. 2020)
+    "target/mcc": "minimize",  # confusion of classes in the predictions (Jin et al. 2020)
+    "target/iwv": "minimize",  # validation loss of the source, weighted to the target (Sugiyama et al. 2007)
+    "target/dev": "minimize",  # the same with a control variate (You et al. 2019)
+    # by the target's labels, where `data.oracle` allows them
+    "oracle/accuracy": "maximize",
+    "oracle/balanced_accuracy": "maximize",
+    "oracle/macro_f1": "maximize",
 }
 
 

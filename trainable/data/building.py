@@ -18,8 +18,8 @@ from trainable.config import DataConfig
 from trainable.data.decode import BadImageError, Pixels, decode
 from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
-from trainable.data.source import SPLITS, Sample, Source
-from trainable.data.splits import cut_splits
+from trainable.data.source import SPLITS, TARGET_SPLITS, Sample, Source
+from trainable.data.splits import cut_splits, cut_unlabelled
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
 
@@ -69,6 +69,7 @@ def building_lock(folder: Path) -> BaseFileLock:
 def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: Path) -> Path:
     """The pack's file in ``folder``, named by its content; not written again where it is there already."""
     digests = image_digests(source)
+    _check_domains_differ(source, digests=digests)
     fingerprint = content_fingerprint(source, digests=digests)
     rows = _rows(source, digests=digests, config=config)
     path = folder / f"{fingerprint[:16]}-{_content_key(rows, fingerprint=fingerprint, config=config, spec=spec)}.arrow"
@@ -79,21 +80,43 @@ def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: P
 
 def _rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> list[Row]:
     """All images in canonical order, with their splits; equal images are one group where no other is given."""
-    missing = {"test": config.test_share, "val": config.val_share}
-    shares = {split: share for split, share in missing.items() if split not in source.given_splits}
+    groups = [
+        f"group {sample.group}" if sample.group is not None else f"image {digest.hex()}"
+        for sample, digest in zip(source.every_sample, digests, strict=True)
+    ]
+    num_labelled = len(source.samples)
     splits = cut_splits(
-        [sample.label for sample in source.samples],
-        groups=[
-            f"group {sample.group}" if sample.group is not None else f"image {digest.hex()}"
-            for sample, digest in zip(source.samples, digests, strict=True)
-        ],
+        [sample.label or "" for sample in source.samples],
+        groups=groups[:num_labelled],
         given=[sample.split for sample in source.samples],
-        shares=shares,
+        shares=_missing_shares(source.samples, config=config),
         seed=config.split_seed,
     )
+    if source.target:
+        cut = cut_unlabelled(
+            groups=groups[num_labelled:],
+            given=[sample.split for sample in source.target],
+            shares=_missing_shares(source.target, config=config),
+            seed=config.split_seed,
+        )
+        splits += [TARGET_SPLITS[SPLITS.index(split)] for split in cut]
     ids = [int.from_bytes(digest[:8], "little") for digest in digests]
-    rows = [Row(*parts) for parts in zip(source.samples, ids, splits, strict=True)]
+    rows = [Row(*parts) for parts in zip(source.every_sample, ids, splits, strict=True)]
     return sorted(rows, key=lambda row: (row.sample_id, row.sample.name))
+
+
+def _missing_shares(samples: Sequence[Sample], *, config: DataConfig) -> dict[str, float]:
+    """Shares of the splits that the samples do not bring themselves."""
+    given = {sample.split for sample in samples}
+    shares = {"test": config.test_share, "val": config.val_share}
+    return {split: share for split, share in shares.items() if split not in given}
+
+
+def _check_domains_differ(source: Source, *, digests: Sequence[bytes]) -> None:
+    """A target that holds the source's images would be learnt with their labels."""
+    own, others = set(digests[: len(source.samples)]), set(digests[len(source.samples) :])
+    if others and others <= own:
+        raise UserError("data.target: every image of it is among those of data.source; name another domain")
 
 
 def _content_key(rows: Sequence[Row], *, fingerprint: str, config: DataConfig, spec: InputSpec) -> str:
@@ -125,7 +148,7 @@ def _write(
                     (row, image) for row, image in zip(some, images, strict=True) if isinstance(image, BadImageError)
                 ]
                 writer.write_batch(_record_batch(some, images, classes=source.classes, schema=schema))
-        _check_bad_images(bad, rows=rows, classes=source.classes, config=config)
+        _check_bad_images(bad, rows=rows, source=source, config=config)
 
 
 def _read(row: Row, *, channels: int, side: int, interpolation: str) -> Pixels | BadImageError:
@@ -143,8 +166,8 @@ def _record_batch(
         "image": (None if isinstance(image, BadImageError) else image.tobytes() for image in images),
         "height": (height for height, _ in shapes),
         "width": (width for _, width in shapes),
-        "label": (classes.index(row.sample.label) for row in rows),
-        "split": (SPLITS.index(row.split) for row in rows),
+        "label": (-1 if row.sample.label is None else classes.index(row.sample.label) for row in rows),
+        "split": ((*SPLITS, *TARGET_SPLITS).index(row.split) for row in rows),
         "group": (row.sample.group for row in rows),
         "domain": (row.sample.domain for row in rows),
         "sample_id": (row.sample_id for row in rows),
@@ -154,15 +177,19 @@ def _record_batch(
 
 
 def _check_bad_images(
-    bad: Sequence[tuple[Row, BadImageError]], *, rows: Sequence[Row], classes: Sequence[str], config: DataConfig
+    bad: Sequence[tuple[Row, BadImageError]], *, rows: Sequence[Row], source: Source, config: DataConfig
 ) -> None:
     if bad and config.on_bad_image == "error":
         first = ", ".join(f"{row.sample.name!r} ({error})" for row, error in bad[:3])
         more = ", …" if len(bad) > 3 else ""
         raise UserError(f"data.path: bad images ({len(bad)}): {first}{more}; `data.on_bad_image: skip` leaves them out")
     left_out = {id(row) for row, _ in bad}
-    present = {(row.split, row.sample.label) for row in rows if id(row) not in left_out}
+    good = [row for row in rows if id(row) not in left_out]
+    present = {(row.split, row.sample.label) for row in good}
     for split in SPLITS:
-        for label in classes:
+        for label in source.classes:
             if (split, label) not in present:
                 raise UserError(f"data.path: class {label!r} has no image in {split} that can be used")
+    for split in TARGET_SPLITS if source.target else ():
+        if split not in {row.split for row in good}:
+            raise UserError(f"data.target: has no image in its {split} split that can be used")

@@ -15,17 +15,20 @@ from trainable.errors import UserError, nearest
 class Columns:
     """What a table says about its images, row by row."""
 
-    labels: list[str]
+    labels: list[str | None]
     splits: list[str | None]
     groups: list[str | None]
     domains: list[str | None]
 
 
 def read_columns(table: pa.Table, *, config: DataConfig) -> Columns:
-    """The columns that ``config`` names; a UserError names a missing one, null labels or an unknown split."""
+    """The columns that ``config`` names; a UserError names a missing one, null labels or an unknown split.
+
+    Images of a domain to adapt to may lack a label, and a data set of them alone the column.
+    """
     nothing: list[str | None] = [None] * table.num_rows
     return Columns(
-        labels=_labels(table, config=config),
+        labels=_labels(table, config=config) if config.label_column in table.column_names else nothing,
         splits=_splits(table, config=config) if config.split_column in table.column_names else nothing,
         groups=text_column(table, config.group_column, field="group_column") if config.group_column else nothing,
         domains=text_column(table, config.domain_column, field="domain_column") if config.domain_column else nothing,
@@ -35,7 +38,10 @@ def read_columns(table: pa.Table, *, config: DataConfig) -> Columns:
 def wanted_columns(present: Iterable[str], *, config: DataConfig) -> list[str]:
     """Every column beside the images' that ``config`` names; a UserError where one is missing from ``present``."""
     present = list(present)
-    fields = ["label_column", "group_column", "domain_column"]
+    is_target = config.target is not None and config.path == config.target
+    fields = ["group_column", "domain_column"]
+    if config.label_column in present or not is_target:
+        fields.append("label_column")
     if config.split_column in present or config.split_column != type(config).model_fields["split_column"].default:
         fields.append("split_column")
     named = {field: getattr(config, field) for field in fields}
@@ -63,17 +69,16 @@ def text_column(table: pa.Table, name: str, *, field: str) -> list[str | None]:
     return [value or None for value in values.cast(pa.string()).to_pylist()]
 
 
-def _labels(table: pa.Table, *, config: DataConfig) -> list[str]:
+def _labels(table: pa.Table, *, config: DataConfig) -> list[str | None]:
     labels = text_column(table, config.label_column, field="label_column")
     names = _class_names(table.schema, config.label_column)
     if names is not None:
         by_number = {str(number): name for number, name in enumerate(names)}
         labels = [by_number.get(label or "") for label in labels]
-    known = [label for label in labels if label is not None]
-    if len(known) < len(labels):
+    if config.target is None and None in labels:
         first = labels.index(None)
-        raise UserError(f"data.label_column: {len(labels) - len(known)} rows have no label, the first is row {first}")
-    return known
+        raise UserError(f"data.label_column: {labels.count(None)} rows have no label, the first is row {first}")
+    return labels
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:

@@ -8,16 +8,28 @@ from trainable.data.sources import read_source
 
 @dataclass(frozen=True)
 class DataDescription:
-    """Images a class in every given split, or under ``all`` where the split is still to be cut."""
+    """Labelled images a class in every given split, or under ``all`` where the split is still to be cut.
+
+    ``num_target`` images are of the domain to adapt to; ``notes`` are lines for the user.
+    """
 
     num_images: int
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     domains: tuple[str, ...]
+    num_target: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def describe(config: DataConfig) -> DataDescription:
     """What is there; raises the same UserErrors as training would before it reads the first image."""
     source = read_source(config)
-    domains = {sample.domain for sample in source.samples if sample.domain is not None}
-    return DataDescription(len(source.samples), source.classes, source.counts(), tuple(sorted(domains)))
+    domains = {sample.domain for sample in source.every_sample if sample.domain is not None}
+    return DataDescription(
+        len(source.samples),
+        source.classes,
+        source.counts(),
+        tuple(sorted(domains)),
+        len(source.target),
+        source.notes,
+    )

@@ -4,11 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trainable.config import DataConfig
-from trainable.data.source import Sample, Source, make_source
+from trainable.data.source import Found, Sample
 from trainable.errors import UserError
 
 
-def read_elpv(_path: Path, config: DataConfig) -> Source:
+def read_elpv(_path: Path, config: DataConfig) -> Found:
     """Electroluminescence images, `defective` by ``config.elpv_rule``; the domain is the module type, mono or poly."""
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
@@ -19,7 +19,7 @@ def read_elpv(_path: Path, config: DataConfig) -> Source:
         name, probability, module_type = line.split()
         label = "defective" if _is_defective(float(probability), rule=config.elpv_rule) else "functional"
         samples.append(Sample(name, label, None, None, module_type, (folder / name).read_bytes))
-    return make_source(samples, files=[folder / "labels.csv", *(folder / sample.name for sample in samples)])
+    return Found(samples, [folder / "labels.csv", *(folder / sample.name for sample in samples)])
 
 
 def _is_defective(probability: float, *, rule: str) -> bool:

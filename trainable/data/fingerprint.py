@@ -21,11 +21,13 @@ def quick_key(source: Source, *, settings: Mapping[str, object]) -> str:
 def content_fingerprint(source: Source, *, digests: Sequence[bytes] | None = None) -> str:
     """32 hex digits that change with any image, label or given split, not with names, dates or order.
 
+    Labels that a domain to adapt to may have do not change it, but for an oracle.
+
     ``digests`` are those of :func:`image_digests` where they are known already. The sum keeps what a set would lose:
     how often an image is there.
     """
     total = 0
-    for sample, digest in zip(source.samples, digests or image_digests(source), strict=True):
+    for sample, digest in zip(source.every_sample, digests or image_digests(source), strict=True):
         text = json.dumps([sample.label, sample.split])
         total += int.from_bytes(blake3(digest + text.encode()).digest(length=16), "little")
     return f"{total % 2**128:032x}"
@@ -34,7 +36,7 @@ def content_fingerprint(source: Source, *, digests: Sequence[bytes] | None = Non
 def image_digests(source: Source) -> list[bytes]:
     """The BLAKE3 hash, 32 bytes, of every sample's encoded image."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda sample: bytes(blake3(read_or_empty(sample)).digest()), source.samples))
+        return list(pool.map(lambda sample: bytes(blake3(read_or_empty(sample)).digest()), source.every_sample))
 
 
 def read_or_empty(sample: Sample) -> bytes:

@@ -4,16 +4,22 @@ import os
 from pathlib import Path
 
 from trainable.config import DataConfig
-from trainable.data.source import Sample, Source, make_source, split_of
+from trainable.data.source import Found, Sample, Source, split_of
 from trainable.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")
 
 
-def read_folder(path: Path, config: DataConfig) -> Source:
-    """``path/<class>/…`` or ``path/{train,val,test}/<class>/…``; a class folder's own folders belong to the class."""
+def read_folder(path: Path, config: DataConfig) -> Found:
+    """``path/<class>/…`` or ``path/{train,val,test}/<class>/…``; a class folder's own folders belong to the class.
+
+    A domain to adapt to may be a folder of images alone.
+    """
     if not path.is_dir():
         raise UserError(f"data.path: {config.path!r} is a file; `data.format: folder` reads a folder")
+    if config.target == config.path and any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in path.iterdir()):
+        images = _images(path)
+        return Found([_unlabelled(image, path=path) for image in images], images)
     found = {
         (split, folder.name): (_images(folder), folder)
         for split, parent in _split_folders(path).items()
@@ -31,7 +37,7 @@ def read_folder(path: Path, config: DataConfig) -> Source:
         for (split, label), (images, _) in found.items()
         for image in images
     ]
-    return make_source(samples, files=[image for images, _ in found.values() for image in images])
+    return Found(samples, [image for images, _ in found.values() for image in images])
 
 
 def read_unlabelled(config: DataConfig) -> Source:
@@ -42,8 +48,11 @@ def read_unlabelled(config: DataConfig) -> Source:
     images = _images(path)
     if not images:
         raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    samples = [Sample(image.relative_to(path).as_posix(), "", None, None, None, image.read_bytes) for image in images]
-    return Source(tuple(samples), classes=("",), files=tuple(images))
+    return Source(tuple(_unlabelled(image, path=path) for image in images), classes=("",), files=tuple(images))
+
+
+def _unlabelled(image: Path, *, path: Path) -> Sample:
+    return Sample(image.relative_to(path).as_posix(), "", None, None, None, image.read_bytes)
 
 
 def _split_folders(path: Path) -> dict[str | None, Path]:

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 
 from trainable.config import DataConfig
 from trainable.data.columns import read_columns, require_column, text_column, wanted_columns
-from trainable.data.source import Sample, Source, make_source
+from trainable.data.source import Found, Sample
 from trainable.errors import UserError
 
 CSV_SUFFIXES = (".csv", ".tsv")
 
 
-def read_manifest(path: Path, config: DataConfig) -> Source:
+def read_manifest(path: Path, config: DataConfig) -> Found:
     """One image a row; paths are absolute or relative to the manifest's folder."""
     table = _read(path, config)
     require_column(table.column_names, config.image_column, field="image_column")
@@ -27,7 +27,7 @@ def read_manifest(path: Path, config: DataConfig) -> Source:
     readers = [file.read_bytes for file in files]
     rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, readers, strict=True)
     samples = [Sample(*row) for row in rows]
-    return make_source(samples, files=[path, *files])
+    return Found(samples, [path, *files])
 
 
 def _read(path: Path, config: DataConfig) -> pa.Table:

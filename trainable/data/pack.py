@@ -15,7 +15,7 @@ from trainable.data.decode import Pixels
 from trainable.data.fingerprint import quick_key
 from trainable.data.folder import read_unlabelled
 from trainable.data.input_spec import InputSpec
-from trainable.data.source import SPLITS, Source
+from trainable.data.source import SPLITS, TARGET_SPLITS, Source
 from trainable.data.sources import read_source
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
@@ -71,7 +71,8 @@ def _indexed(index: Path) -> Path | None:
 class Pack:
     """The decoded images of a data set in an order that follows from their content alone.
 
-    ``classes`` are sorted names, a label is an index into them. ``bad_images`` are the names of those left out.
+    ``classes`` are sorted names, a label is an index into them, -1 where it is not known. ``bad_images`` are the names of
+    those left out.
     ``names``, ``labels``, ``sample_ids``, ``groups`` and ``domains`` hold a value an image; groups and domains are None
     where not given. It is pickled as its ``path`` and maps the file anew where it is unpickled.
     """
@@ -99,15 +100,15 @@ class Pack:
         return len(self.labels)
 
     def indices(self, split: str) -> NDArray[np.int64]:
-        """The images of `train`, `val` or `test`, ascending."""
-        return np.flatnonzero(self._splits == SPLITS.index(split))
+        """The images of `train`, `val` or `test`, of `target`, `target_val` or `target_test`, ascending."""
+        return np.flatnonzero(self._splits == (*SPLITS, *TARGET_SPLITS).index(split))
 
     def image(self, index: int) -> Pixels:
         """H×W×C, a read-only view of the file."""
         return self._images[index]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images a class in every split."""
+        """Labelled images a class in every split."""
         found = {split: np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)) for split in SPLITS}
         return {split: dict(zip(self.classes, numbers.tolist(), strict=True)) for split, numbers in found.items()}
 

@@ -4,10 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from trainable.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
+TARGET_SPLITS = ("target", "target_val", "target_test")  # of the domain to adapt to, in the order of SPLITS
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -15,24 +17,43 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 class Sample:
     """One image, its ``name`` its path or row for messages; split, group and domain are None where not given.
 
-    ``read_bytes`` gives the encoded image and raises OSError where there is none.
+    So is the label of an image of a domain to adapt to. ``read_bytes`` gives the encoded image and raises OSError where
+    there is none.
     """
 
     name: str
-    label: str
+    label: str | None
     split: str | None
     group: str | None
     domain: str | None
     read_bytes: Callable[[], bytes]
 
 
+class Found(NamedTuple):
+    """What a reader finds: samples, and the files whose change means that they changed."""
+
+    samples: list[Sample]
+    files: list[Path]
+
+
 @dataclass(frozen=True)
 class Source:
-    """All samples of a data set, and the ``files`` whose change means that it changed."""
+    """All samples of a data set, and the ``files`` whose change means that it changed.
+
+    ``target`` are images of the domain to adapt to; their labels are None but in an oracle's run. ``notes`` are lines for
+    the user.
+    """
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     files: tuple[Path, ...]
+    target: tuple[Sample, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def every_sample(self) -> tuple[Sample, ...]:
+        """Labelled samples, then those of the target."""
+        return self.samples + self.target
 
     @property
     def given_splits(self) -> tuple[str, ...]:
@@ -47,10 +68,10 @@ class Source:
 
 
 def make_source(samples: Sequence[Sample], *, files: Iterable[Path]) -> Source:
-    """The source of these samples; a UserError where no classifier could be trained and judged on them."""
+    """The source of these labelled samples; a UserError where no classifier could be trained and judged on them."""
     if not samples:
         raise UserError("data.path: there are no images")
-    source = Source(tuple(samples), tuple(sorted({sample.label for sample in samples})), tuple(files))
+    source = Source(tuple(samples), tuple(sorted({sample.label or "" for sample in samples})), tuple(files))
     if len(source.classes) == 1:
         raise UserError(f"data.path: {source.classes[0]!r} is the only class; a classifier needs two")
     _check_splits(source)

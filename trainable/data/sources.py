@@ -6,14 +6,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from trainable.config import DataConfig
+from trainable.data.domains import join_domains
 from trainable.data.elpv import read_elpv
 from trainable.data.folder import read_folder
 from trainable.data.manifest import CSV_SUFFIXES, read_manifest
-from trainable.data.source import Source
+from trainable.data.source import Found, Source, make_source
 from trainable.data.table import TABLE_SUFFIXES, holds_bytes, read_table
 from trainable.errors import UserError, nearest
 
-READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
+READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
     "folder": read_folder,
     "manifest": read_manifest,
     "table": read_table,
@@ -23,6 +24,13 @@ READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
 
 def read_source(config: DataConfig) -> Source:
     """The samples that ``config`` names, no image read yet; a UserError says what is wrong with them."""
+    if config.target is not None:
+        return join_domains(config, read=_find)
+    found = _find(config)
+    return make_source(found.samples, files=found.files)
+
+
+def _find(config: DataConfig) -> Found:
     path = Path(config.path).expanduser()
     if config.format == "elpv":
         return read_elpv(path, config)

@@ -37,6 +37,16 @@ def cut_splits(
     ]
 
 
+def cut_unlabelled(
+    *, groups: Sequence[str], given: Sequence[str | None], shares: Mapping[str, float], seed: int
+) -> list[str]:
+    """:func:`cut_splits` without labels: as if all images were of one class. Raises UserError for too few groups."""
+    needed = len(shares) + 1
+    if len(set(groups)) < needed:
+        raise UserError(f"data.target: has {len(set(groups))} different images or groups, its splits need {needed}")
+    return cut_splits([""] * len(groups), groups=groups, given=given, shares=shares, seed=seed)
+
+
 def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
     """For every class the groups that are its own, with their numbers of images."""
     totals = Counter(label for label, _ in images)

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 
 from trainable.config import DataConfig
 from trainable.data.columns import read_columns, require_column, wanted_columns
-from trainable.data.source import SPLIT_NAMES, Sample, Source, make_source
+from trainable.data.source import SPLIT_NAMES, Found, Sample
 from trainable.errors import UserError
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 
 
-def read_table(path: Path, config: DataConfig) -> Source:
+def read_table(path: Path, config: DataConfig) -> Found:
     """One image a row, in one file or in all Parquet files of a folder.
 
     The image column holds bytes or Hugging Face's ``struct<bytes, path>``. Where no column gives the split and every
@@ -28,7 +28,7 @@ def read_table(path: Path, config: DataConfig) -> Source:
     samples: list[Sample] = []
     for file, split in zip(files, named if all(named) else [None] * len(files), strict=True):
         samples += _samples(file, split=split, config=config)
-    return make_source(samples, files=files)
+    return Found(samples, files)
 
 
 def holds_bytes(path: Path, config: DataConfig) -> bool:

@@ -1,0 +1,93 @@
+"""Joins labelled source domains with the domain to adapt to, whose labels come no further than here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from trainable.config import DataConfig
+from trainable.data.source import Found, Sample, Source, make_source
+from trainable.errors import UserError, nearest
+
+Read = Callable[[DataConfig], Found]
+
+
+def join_domains(config: DataConfig, *, read: Read) -> Source:
+    """The samples of ``data.source`` with those of ``data.target``, which keep their labels for an oracle alone.
+
+    ``read`` finds the samples of one data set. Raises UserError where there is no such domain, and for a target with
+    classes that the source does not have.
+    """
+    is_one_set = bool(config.path) or config.format == "elpv"
+    labelled, target = _by_value(config, read=read) if is_one_set else _by_path(config, read=read)
+    unnamed = [sample.name for sample in labelled.samples if not sample.label]
+    if unnamed:
+        raise UserError(f"data.label_column: {len(unnamed)} source images have no label, the first is {unnamed[0]!r}")
+    if not target.samples:
+        raise UserError(f"data.target: {config.target!r} has no images")
+    source = make_source(labelled.samples, files=list(dict.fromkeys([*labelled.files, *target.files])))
+    if config.oracle and not all(sample.label for sample in target.samples):
+        raise UserError(f"data.oracle: reads the target's labels, and images of {config.target!r} have none")
+    notes = _compared(source.classes, target.samples)
+    shown = target.samples if config.oracle else [replace(sample, label=None) for sample in target.samples]
+    return replace(source, target=tuple(shown), notes=notes)
+
+
+def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[str, ...]:
+    """What the user should know about the target's classes, where it has labels: no number comes of them."""
+    present = {sample.label for sample in target if sample.label}
+    foreign = sorted(present - set(classes))
+    if foreign:
+        names = ", ".join(map(repr, foreign))
+        raise UserError(
+            f"data.target: has classes that the source does not, {names} (an open set); leave those images out, or give the "
+            "target without labels"
+        )
+    absent = [name for name in classes if name not in present]
+    if not present or not absent:
+        return ()
+    names = ", ".join(map(repr, absent))
+    return (
+        f"data.target: no image of it is labelled {names} (a partial set), which methods that align domains can suffer by",
+    )
+
+
+def _by_value(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
+    """Of one data set the samples of the sources and those of the target."""
+    found = read(config)
+    domains = sorted({sample.domain for sample in found.samples if sample.domain is not None})
+    if not domains:
+        raise UserError(
+            f"data.target: {config.target!r} is a value of data.domain_column, and there is none; where the domains are data "
+            "sets of their own, name them in data.source and data.target without data.path"
+        )
+    if len(domains) == 1:
+        raise UserError(f"data.domain_column: has one value, {domains[0]!r}; adapting needs a second domain")
+    sources = config.source or [domain for domain in domains if domain != config.target]
+    named = {"target": [config.target or ""], "source": sources}
+    for field, values in named.items():
+        for value in values:
+            if value not in domains:
+                hint = nearest(value, domains) or f"; there are {', '.join(domains)}"
+                raise UserError(f"data.{field}: there is no domain {value!r}{hint}")
+    labelled = [sample for sample in found.samples if sample.domain in sources]
+    target = [sample for sample in found.samples if sample.domain == config.target]
+    return Found(labelled, found.files), Found(target, found.files)
+
+
+def _by_path(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
+    """The samples of several data sets, each a domain."""
+    labelled = Found([], [])
+    for path in config.source:
+        found = read(_own(config, path=path, target=None))
+        labelled.samples.extend(_named(found, domain=path))
+        labelled.files.extend(found.files)
+    target = str(config.target)
+    found = read(_own(config, path=target, target=target))
+    return labelled, Found(_named(found, domain=target), found.files)
+
+
+def _own(config: DataConfig, *, path: str, target: str | None) -> DataConfig:
+    return config.model_copy(update={"path": path, "source": [], "target": target, "domain_column": None})
+
+
+def _named(found: Found, *, domain: str) -> list[Sample]:
+    return [replace(sample, domain=domain, name=f"{domain}/{sample.name}") for sample in found.samples]
