@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
-from torch import Tensor, nn
+from torch import Tensor
+
+from trainable.model.network import Network
 
 
 @dataclass(frozen=True)
@@ -28,22 +30,41 @@ class Evaluation:
         return {"metrics": self.metrics, "per_class": self.per_class, "confusion": self.confusion}
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What a network makes of N images: pooled features N×F, probabilities N×K; with their labels N, -1 where unknown."""
+
+    features: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
+def predict(
+    network: Network, *, batches: Iterable[tuple[Tensor, Tensor]], autocast: AbstractContextManager[object]
+) -> Predicted:
+    """Outputs of the network in eval mode over batches of (normalised images N×C×S×S, labels N)."""
+    network.eval()
+    features, logits, labels = [], [], []
+    with torch.inference_mode(), autocast:
+        for images, targets in batches:
+            found = network.features(images)
+            features.append(found.float().cpu())
+            logits.append(network.classify(found).float().cpu())
+            labels.append(targets.cpu())
+    probabilities = torch.cat(logits).double().softmax(dim=1).numpy()
+    return Predicted(torch.cat(features).numpy(), probabilities, torch.cat(labels).numpy())
+
+
 def evaluate(
-    network: nn.Module,
+    network: Network,
     *,
     batches: Iterable[tuple[Tensor, Tensor]],
     classes: Sequence[str],
     autocast: AbstractContextManager[object],
 ) -> Evaluation:
     """Scores of the network in eval mode over batches of (normalised images N×C×S×S, labels N)."""
-    network.eval()
-    logits, labels = [], []
-    with torch.inference_mode(), autocast:
-        for images, targets in batches:
-            logits.append(network(images).float().cpu())
-            labels.append(targets.cpu())
-    probabilities = torch.cat(logits).double().softmax(dim=1).numpy()
-    return score(probabilities, labels=torch.cat(labels).numpy(), classes=classes)
+    found = predict(network, batches=batches, autocast=autocast)
+    return score(found.probabilities, labels=found.labels, classes=classes)
 
 
 def score(probabilities: NDArray[np.float64], *, labels: NDArray[np.int64], classes: Sequence[str]) -> Evaluation:

@@ -17,6 +17,7 @@ from trainable.device import pick_device
 from trainable.errors import UserError, nearest
 from trainable.model.backbone import input_spec
 from trainable.model.network import Network, create_network
+from trainable.model.stages import stage_ends
 
 POOLED = "pooled"  # the backbone's own output, what a head sees
 
@@ -84,32 +85,15 @@ def stage_features(network: Network, *, pack: Pack, spec: InputSpec, split: str,
 def _features_by_stage(network: Network) -> Callable[[Tensor], dict[str, Tensor]]:
     """A function of images N×C×S×S that gives the features N×F of every stage."""
     backbone = cast(Any, network.backbone)
-    ends = _stage_ends(network) if hasattr(backbone, "forward_intermediates") else {}
+    ends = stage_ends(backbone, plan=network.plan) if hasattr(backbone, "forward_intermediates") else {}
     if not ends:
         return lambda images: {POOLED: network.features(images)}
 
     def compute(images: Tensor) -> dict[str, Tensor]:
-        last, maps = backbone.forward_intermediates(images, indices=list(ends.values()), output_fmt="NCHW")
+        last, maps = backbone.forward_intermediates(
+            images, indices=[end.index for end in ends.values()], output_fmt="NCHW"
+        )
         stages = {stage: values.mean(dim=(2, 3)) for stage, values in zip(ends, maps, strict=True)}
         return stages | {POOLED: backbone.forward_head(last)}
 
     return compute
-
-
-def _stage_ends(network: Network) -> dict[str, int]:
-    """The index of the last of timm's intermediates in each stage of the plan but the stem, ascending as timm gives them."""
-    modules = [name for name, _ in network.backbone.named_modules()]
-    ends: dict[str, int] = {}
-    for index, info in enumerate(cast(Any, network.backbone).feature_info):
-        if info["module"] in modules:
-            unit = _last_unit(info["module"], modules=modules, unit_of=network.plan.unit_of())
-            ends[network.plan.units[unit].stage] = index
-    return dict(sorted(((stage, index) for stage, index in ends.items() if stage != "stem"), key=lambda end: end[1]))
-
-
-def _last_unit(module: str, *, modules: list[str], unit_of: dict[str, int]) -> int:
-    """Index of the last unit with weights in a module; where it has none, an activation, of those before it."""
-    inside = [unit for parameter, unit in unit_of.items() if parameter.startswith(f"{module}.")]
-    before = set(modules[: modules.index(module)])
-    up_to_it = [unit for parameter, unit in unit_of.items() if parameter.rpartition(".")[0] in before]
-    return max(inside or up_to_it, default=0)

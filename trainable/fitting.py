@@ -14,6 +14,7 @@ from trainable.config import TrialConfig
 from trainable.data.writing import write_beside
 from trainable.device import peak_memory_bytes
 from trainable.evaluate import Evaluation
+from trainable.model.norms import target_statistics
 from trainable.run import DivergedError, Epoch, start_run
 
 __all__ = ["DivergedError", "Epoch", "Measured", "export_weights", "fit", "measure_epoch", "score_checkpoint"]
@@ -48,7 +49,9 @@ def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None
     """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
     run = start_run(config)
     load_scored(checkpoint, network=run.network, moved=run.moved)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    with target_statistics(run.network):  # what was adapted is for the target
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    state = {name: state[name] for name in state if not name.startswith("adapter.") and ".target_" not in name}
     with write_beside(path) as file:
         file.write(save(state))
 

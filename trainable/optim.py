@@ -44,7 +44,9 @@ def parameter_groups(network: Network, *, config: OptimizerConfig) -> list[dict[
     for unit, rate in zip(network.plan.units, rates, strict=True):
         named = {name: parameters[name] for name in unit.parameters}
         groups += _split(unit.name, named, lr=rate, config=config, undecayed=undecayed)
-    return groups + _split("head", dict(network.head.named_parameters()), lr=config.lr, config=config, undecayed=set())
+    for name, module in (("head", network.head), ("adapter", network.adapter)):
+        groups += _split(name, dict(module.named_parameters()), lr=config.lr, config=config, undecayed=set())
+    return groups
 
 
 def unit_rates(num_units: int, *, config: OptimizerConfig) -> list[float]:

@@ -1,41 +1,56 @@
 """The living state of a trial: one epoch after the other, from one configuration."""
 
+import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from trainable.adapt.adaptation import Adaptation, Classify, Terms
+from trainable.adapt.selectors import Outputs, selectors
 from trainable.anchor import Anchor
 from trainable.augment.mixing import mix
 from trainable.checkpoint import Counters, load_checkpoint, save_checkpoint
 from trainable.config import TrialConfig, used_batch_size
 from trainable.continual import fisher_information
-from trainable.data.batches import Batch, Loader, Sampler, evaluation_loader, normalise, num_batches, train_loader
+from trainable.data.batches import (
+    Loader,
+    Sampler,
+    evaluation_loader,
+    normalise,
+    num_batches,
+    target_loader,
+    train_loader,
+)
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
 from trainable.data.rehearsal import open_old, rehearsal_count
 from trainable.device import autocast, peak_memory_bytes, pick_device
-from trainable.evaluate import Evaluation, evaluate
+from trainable.evaluate import Evaluation, Predicted, predict, score
 from trainable.losses import CrossEntropy, create_loss, prior_shift
 from trainable.metrics import epochs_waited
 from trainable.model.backbone import input_spec
-from trainable.model.network import Network, create_head, create_network
+from trainable.model.network import Network, aligned_stage, create_head, create_network
+from trainable.model.norms import recompute_batch_norm, target_statistics
 from trainable.optim import create_optimizer, set_rates
 from trainable.probe import solved_head
 from trainable.randomness import seeded
 from trainable.schedule import plateau_factor, rate_factor
-from trainable.step import update
+from trainable.step import Shown, update
 from trainable.strategy import Phase, phase, phases
 
 logger = logging.getLogger(__name__)
 UPDATES_BETWEEN_LOSS_CHECKS = 16  # reading a loss makes a GPU wait
+IMAGES_OF_DENSITY = 256  # training images of each domain by which selectors weigh the validation images
 
 
 class DivergedError(Exception):
@@ -70,7 +85,7 @@ def start_run(config: TrialConfig) -> "Run":
         network = network.to(memory_format=torch.channels_last)
     return Run(
         config=config,
-        shown=_Shown(pack, spec, old),
+        shown=_Images(pack, spec, old),
         shown_early=_early(config),
         device=device,
         network=network,
@@ -82,11 +97,12 @@ def start_run(config: TrialConfig) -> "Run":
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         batch_size=_said_batch_size(config, num_images=int(counts.sum())),
         average=AveragedModel(network, use_buffers=True) if config.train.ema else None,
+        adaptation=Adaptation(config.adapt, aligned_stage(config, backbone=network.backbone, plan=network.plan), spec),
     )
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Images:
     """The images at one size, with the old ones to rehearse."""
 
     pack: Pack
@@ -94,11 +110,11 @@ class _Shown:
     old: Pack | None
 
 
-def _early(config: TrialConfig) -> _Shown | None:
+def _early(config: TrialConfig) -> _Images | None:
     if config.data.early_size is None:
         return None
     spec = input_spec(config.model, image_size=config.data.early_size, channels=config.data.channels)
-    return _Shown(open_pack(config.data, spec), spec, open_old(config.data, spec))
+    return _Images(open_pack(config.data, spec), spec, open_old(config.data, spec))
 
 
 def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
@@ -110,7 +126,7 @@ def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
     return used
 
 
-def _anchor(network: Network, *, config: TrialConfig, shown: _Shown) -> Anchor | None:
+def _anchor(network: Network, *, config: TrialConfig, shown: _Images) -> Anchor | None:
     """L2-SP and EWC hold the backbone, as it was loaded; a head has nowhere to be pulled to."""
     backbone = {name: p for name, p in network.named_parameters() if name.startswith("backbone.")}
     if config.finetune.l2_sp:
@@ -126,8 +142,8 @@ class Run:
     """The living state of a trial between two epochs."""
 
     config: TrialConfig
-    shown: _Shown
-    shown_early: _Shown | None
+    shown: _Images
+    shown_early: _Images | None
     device: torch.device
     network: Network
     optimizer: torch.optim.Optimizer
@@ -136,6 +152,7 @@ class Run:
     scaler: torch.amp.GradScaler
     batch_size: int
     average: AveragedModel | None
+    adaptation: Adaptation
     anchor: Anchor | None = None
     epoch: int = 0
     history: dict[int, float] = field(default_factory=dict)
@@ -149,6 +166,8 @@ class Run:
     def begin(self) -> None:
         """What a trial does before its first epoch."""
         self.anchor = _anchor(self.network, config=self.config, shown=self.shown)
+        if self.config.adapt.method == "adabn":
+            self._take_target_statistics(self.network, every=True)
         if self.config.finetune.strategy == "lp_ft":
             self._solve_head()
 
@@ -183,10 +202,10 @@ class Run:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.epoch += 1
         self.enter_phase()
-        loss = self._train()
+        losses = self._train()
         trained = time.perf_counter()
-        evaluation = self.evaluate("val")
-        metrics = {"train/loss": loss, **evaluation.named("val")}
+        evaluation, measured = self.measure()
+        metrics = {**{f"train/{name}": value for name, value in losses.items()}, **measured}
         self.history[self.epoch] = metrics[self.config.train.metric]
         metrics |= {
             "usage/seconds": time.perf_counter() - started,
@@ -211,12 +230,55 @@ class Run:
         if self.average is not None:
             self.average.n_averaged.zero_()
 
+    def measure(self) -> tuple[Evaluation, dict[str, float]]:
+        """Validation scores, and all that an epoch is judged by under full names: those and the selectors of the target."""
+        if self.config.data.target is None:
+            evaluation = self.evaluate("val")
+            return evaluation, evaluation.named("val")
+        if self.config.adapt.method == "adabn":
+            self._take_target_statistics(self._scored(), every=False)
+        source = self.predict("val")
+        evaluation = score(source.probabilities, labels=source.labels, classes=self.pack.classes)
+        return evaluation, evaluation.named("val") | self._target_metrics(source)
+
     def evaluate(self, split: str) -> Evaluation:
-        """Scores of the network, or of its running average once that has begun."""
-        averaged = self.average is not None and bool(self.average.n_averaged)
-        network = self.average.module if self.average is not None and averaged else self.network
+        """Scores of the network, or of its running average once that has begun, on a split that has labels."""
+        found = self.predict(split)
+        return score(found.probabilities, labels=found.labels, classes=self.pack.classes)
+
+    def predict(self, split: str, *, limit: int | None = None) -> Predicted:
+        """What that network makes of a split, or of its first ``limit`` images or few more; each domain by its own norms."""
+        network, batches = self._scored(), self.batches(split)
+        if limit is not None:
+            batches = itertools.islice(batches, math.ceil(limit / self.batch_size))
         numerics = autocast(self.device, self.config.train)
-        return evaluate(network, batches=self.batches(split), classes=self.pack.classes, autocast=numerics)
+        with target_statistics(network) if split.startswith("target") else nullcontext():
+            return predict(network, batches=batches, autocast=numerics)
+
+    def _scored(self) -> Network:
+        averaged = self.average is not None and bool(self.average.n_averaged)
+        return cast(Network, self.average.module) if self.average is not None and averaged else self.network
+
+    def _target_metrics(self, source: Predicted) -> dict[str, float]:
+        """Selectors of the target; only an oracle's run looks at its labels."""
+        target = self.predict("target_val")
+        found = selectors(
+            Outputs(target.features, target.probabilities),
+            source=Outputs(source.features, source.probabilities),
+            source_labels=source.labels,
+            target_train=self.predict("target", limit=IMAGES_OF_DENSITY).features,
+            source_train=self.predict("train", limit=IMAGES_OF_DENSITY).features,
+            seed=self.config.seed,
+        )
+        metrics = {f"target/{name}": value for name, value in found.items()}
+        if self.config.data.oracle:
+            metrics |= score(target.probabilities, labels=target.labels, classes=self.pack.classes).named("oracle")
+        return metrics
+
+    def _take_target_statistics(self, network: Network, *, every: bool) -> None:
+        """Give the batch norms the statistics of the target's training images (AdaBN, Li et al. 2018)."""
+        with target_statistics(network):
+            recompute_batch_norm(network, (images for images, _ in self.batches("target")), every=every)
 
     def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """A split on the device as evaluation sees it: normalised images, labels."""
@@ -226,7 +288,7 @@ class Run:
             size, workers = self.batch_size, self.config.data.workers
             self.loaders[key] = evaluation_loader(shown.pack, split, spec=shown.spec, batch_size=size, workers=workers)
         for batch in self.loaders[key].epoch(self.epoch):
-            yield self._images(batch), batch.labels.to(self.device)
+            yield self._normalised(batch.images), batch.labels.to(self.device)
 
     def logits(self, split: str) -> Iterator[Tensor]:
         """Logits of a split's batches as evaluation computes them."""
@@ -237,6 +299,10 @@ class Run:
 
     def losses(self) -> Iterator[Tensor]:
         """One pass over the training images, an update at a time; gives each update's mean loss."""
+        return (found["loss"] for found in self._updates())
+
+    def _updates(self) -> Iterator[dict[str, Tensor]]:
+        """One pass over the training images, an update at a time; gives each update's mean loss and its parts."""
         config = self.config
         updates = math.ceil(self._batches_per_epoch() / config.train.accumulate)
         averages = self.average is not None and self.epoch > config.train.ema_start
@@ -244,8 +310,9 @@ class Run:
         self.network.train()
         for index, batches in enumerate(_grouped(self._prepared(), size=config.train.accumulate)):
             self._set_rates(index, updates=updates)
+            progress = (self.epoch - 1 + index / updates) / config.train.epochs
             with seeded(config.seed, "dropout", self.epoch, index, device=self.device):
-                loss = update(
+                found = update(
                     self.network,
                     batches=batches,
                     optimizer=self.optimizer,
@@ -254,22 +321,55 @@ class Run:
                     autocast=autocast(self.device, self.config.train),
                     clip_norm=config.optimizer.clip_norm,
                     anchor=self.anchor,
+                    adapted=partial(self._adapted, progress) if self.adaptation.sees_target else None,
                 )
             if averages:
                 self._average(updates)
             if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
-                self._check_finite(loss)
-            yield loss
+                self._check_finite(found["loss"])
+            yield found
 
-    def _train(self) -> float:
-        mean = torch.stack(list(self.losses())).double().mean()
-        self._check_finite(mean)
-        return float(mean)
+    def _adapted(self, progress: float, shown: Shown, classify: Classify) -> Terms:
+        assert shown.others is not None
+        return self.adaptation.terms(
+            self.network,
+            images=shown.images,
+            others=shown.others,
+            classify=classify,
+            progress=progress,
+            autocast=autocast(self.device, self.config.train),
+        )
 
-    def _prepared(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the epoch on the device: normalised images, labels or mixed targets."""
+    def _train(self) -> dict[str, float]:
+        """Train an epoch; means over its updates of the loss and of its parts."""
+        found = list(self._updates())
+        means = {name: torch.stack([one[name] for one in found]).double().mean() for name in found[0]}
+        self._check_finite(means["loss"])
+        return {name: float(mean) for name, mean in means.items()}
+
+    def _prepared(self) -> Iterator[Shown]:
+        """Batches of the epoch on the device: normalised images, labels or mixed targets, images of the target domain."""
         config = self.config
-        shown = self._shown()
+        others = self._target_batches() if self.adaptation.sees_target else itertools.repeat(None)
+        for index, (batch, other) in enumerate(zip(self._training_loader().epoch(self.epoch), others, strict=False)):
+            pixels = batch.images.to(self.device, non_blocking=True)
+            if other is not None:
+                progress = (self.epoch - 1) / config.train.epochs
+                step = (config.seed, self.epoch, index)
+                pixels = self.adaptation.swapped(pixels, other, progress=progress, seed=step)
+            images, targets = mix(
+                self._normalised(pixels),
+                batch.labels.to(self.device),
+                config=config.augment,
+                num_classes=len(self.pack.classes),
+                seed=config.seed,
+                epoch=self.epoch,
+                step=index,
+            )
+            yield Shown(images, targets, None if other is None else self._normalised(other))
+
+    def _training_loader(self) -> Loader:
+        config, shown = self.config, self._shown()
         key = ("training", "train", shown.spec.size)
         if key not in self.loaders:
             self.loaders[key] = train_loader(
@@ -284,22 +384,31 @@ class Run:
                 workers=config.data.workers,
                 pin=self.device.type == "cuda",
             )
-        for index, batch in enumerate(self.loaders[key].epoch(self.epoch)):
-            yield mix(
-                self._images(batch),
-                batch.labels.to(self.device),
-                config=config.augment,
-                num_classes=len(self.pack.classes),
-                seed=config.seed,
-                epoch=self.epoch,
-                step=index,
-            )
+        return self.loaders[key]
 
-    def _images(self, batch: Batch) -> Tensor:
-        images = normalise(batch.images.to(self.device, non_blocking=True), self._shown().spec)
+    def _target_batches(self) -> Iterator[Tensor]:
+        """Images of the target domain on the device, uint8, beside every training batch as many."""
+        config, shown = self.config, self._shown()
+        key = ("training", "target", shown.spec.size)
+        if key not in self.loaders:
+            self.loaders[key] = target_loader(
+                shown.pack,
+                augment=config.augment,
+                spec=shown.spec,
+                batch_size=self.batch_size,
+                seed=config.seed,
+                count=self._num_images(),
+                workers=config.data.workers,
+                pin=self.device.type == "cuda",
+            )
+        for batch in self.loaders[key].epoch(self.epoch):  # whose labels, if any, go nowhere
+            yield batch.images.to(self.device, non_blocking=True)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        images = normalise(pixels.to(self.device, non_blocking=True), self._shown().spec)
         return images.contiguous(memory_format=torch.channels_last) if self.config.train.channels_last else images
 
-    def _shown(self) -> _Shown:
+    def _shown(self) -> _Images:
         early = self.shown_early is not None and self.epoch <= self.config.data.early_epochs
         return self.shown_early if early and self.shown_early is not None else self.shown
 
@@ -377,8 +486,8 @@ class Run:
         )
 
 
-def _grouped(batches: Iterator[tuple[Tensor, Tensor]], *, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    group: list[tuple[Tensor, Tensor]] = []
+def _grouped(batches: Iterator[Shown], *, size: int) -> Iterator[list[Shown]]:
+    group: list[Shown] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:

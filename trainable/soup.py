@@ -1,15 +1,12 @@
 """The average of several fine-tuned networks' weights, as one network."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS, is_better
-from trainable.model.network import Network
 
 StateDict = Mapping[str, Tensor]
 
@@ -47,7 +44,7 @@ def greedy_soup(members: Sequence[Member], *, score: Callable[[StateDict], float
 
     ``score`` is the value of ``metric`` on validation images of a state; the soup's is never worse than what it says of the
     best member. Weights are averaged in float64, whole numbers and flags are the best member's. Where it has batch norms,
-    ``score`` should begin with :func:`recompute_batch_norm`, and so should the soup's use. Raises UserError for no members
+    ``score`` should begin with ``recompute_batch_norm``, and so should the soup's use. Raises UserError for no members
     and for members of different networks.
     """
     ordered = _best_first(members, metric=metric)
@@ -67,31 +64,6 @@ def greedy_soup(members: Sequence[Member], *, score: Callable[[StateDict], float
             total, state, reached = mixed, candidate, found
             kept.append(member.name)
     return Soup(state, reached, tuple(kept), tuple(tastings))
-
-
-def recompute_batch_norm(network: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Set the batch norms' statistics to the mean of those of the batches of (normalised images N×C×S×S, labels N).
-
-    An average of weights has other activations than the average of statistics says (Izmailov et al. 2018). Only norms that
-    move in training are touched, in order and with everything else in eval mode, so that the same batches give the same.
-    Leaves the network in eval mode.
-    """
-    network.train()
-    moving = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.training]
-    norms = [norm for norm in moving if norm.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    if not norms:
-        return
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum, norm.training = None, True  # a cumulative average; not train(), which reaches dropout inside
-    with torch.no_grad():
-        for images, _ in batches:
-            network(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def _best_first(members: Sequence[Member], *, metric: str) -> list[Member]:

@@ -13,8 +13,9 @@ from trainable.checkpoint import load_scored, read_state
 from trainable.config import TrialConfig
 from trainable.data.writing import write_beside
 from trainable.evaluate import Evaluation
+from trainable.model.norms import recompute_batch_norm
 from trainable.run import Run, start_run
-from trainable.soup import Member, Soup, StateDict, greedy_soup, recompute_batch_norm
+from trainable.soup import Member, Soup, StateDict, greedy_soup
 from trainable.strategy import Phase, phases
 
 WEIGHTS = "soup.safetensors"
@@ -50,10 +51,10 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
     run.network.enter(_common_phase(ingredients, run=run))
 
     def score(state: StateDict) -> float:
-        return _evaluated(run, state).metrics[first.train.metric.partition("/")[2]]
+        return _measured(run, state)[1][first.train.metric]
 
     soup = greedy_soup(members, score=score, metric=first.train.metric)
-    evaluation = _evaluated(run, soup.state)
+    evaluation, _ = _measured(run, soup.state)
     final = {name: tensor.cpu().contiguous() for name, tensor in run.network.state_dict().items()}
     with write_beside(path) as file:
         file.write(save(final, metadata={"members": json.dumps(soup.members)}))
@@ -73,15 +74,16 @@ def soup_group(config: dict[str, Any]) -> str:
     model = {key: value for key, value in config["model"].items() if key not in ("dropout", "drop_path")}
     data = {key: value for key, value in config["data"].items() if key not in ("sampler", "cache", "workers")}
     from_scratch = config["finetune"]["strategy"] == "scratch"
-    return json.dumps([model, data, from_scratch], sort_keys=True)
+    adapter = [config["adapt"][key] for key in ("method", "layer", "hidden")]
+    return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
 
 
-def _evaluated(run: Run, state: StateDict) -> Evaluation:
-    """Validation scores of a state, its batch-norm statistics those of the first training images in their evaluation view."""
+def _measured(run: Run, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
+    """Validation scores and all metrics of a state, its batch norms' statistics those of the first training images, unvaried."""
     run.network.load_state_dict(dict(state))
-    batches = max(1, STATISTICS_IMAGES // run.batch_size)
-    recompute_batch_norm(run.network, itertools.islice(run.batches("train"), batches))
-    return run.evaluate("val")
+    batches = itertools.islice(run.batches("train"), max(1, STATISTICS_IMAGES // run.batch_size))
+    recompute_batch_norm(run.network, (images for images, _ in batches))
+    return run.measure()
 
 
 def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:

@@ -13,7 +13,8 @@ from trainable.data.pack import open_pack
 from trainable.evaluate import evaluate
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
-from trainable.soup import Member, greedy_soup, recompute_batch_norm
+from trainable.model.norms import recompute_batch_norm
+from trainable.soup import Member, greedy_soup
 
 torch.set_num_threads(1)
 
@@ -69,7 +70,7 @@ def scorer(config, *, metric="loss"):
 
     def score(state):
         network.load_state_dict(state)
-        recompute_batch_norm(network, train)
+        recompute_batch_norm(network, (images for images, _ in train))
         evaluation = evaluate(network, batches=val, classes=("cat", "dog"), autocast=nullcontext())
         return evaluation.metrics[metric]
 
@@ -167,7 +168,7 @@ def test_recomputed_statistics_are_the_mean_of_the_batches(config):
                 network.backbone.conv1[0](images)
             )  # resnet10t's stem begins with a convolution, then this norm
     assert first is network.backbone.conv1[1]
-    recompute_batch_norm(network, batches)
+    recompute_batch_norm(network, (images for images, _ in batches))
     means = torch.stack([values.mean(dim=(0, 2, 3)) for values in inputs])
     variances = torch.stack([values.var(dim=(0, 2, 3)) for values in inputs])
     torch.testing.assert_close(first.running_mean, means.mean(dim=0))
@@ -184,9 +185,9 @@ def test_recomputing_is_the_same_twice_and_touches_nothing_else(config):
     network, batches = make_network(dropping), batches_of(config, "train")
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     before, momenta = copy(network), [norm.momentum for norm in norms]
-    recompute_batch_norm(network, batches)
+    recompute_batch_norm(network, (images for images, _ in batches))
     once = copy(network)
-    recompute_batch_norm(network, batches)
+    recompute_batch_norm(network, (images for images, _ in batches))
     assert all(torch.equal(tensor, once[name]) for name, tensor in network.state_dict().items())
     changed = {name for name, tensor in once.items() if not torch.equal(tensor, before[name])}
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
@@ -198,7 +199,7 @@ def test_frozen_norms_keep_their_statistics(config):
     frozen = make_config(path=config.data.path, cache=config.data.cache, freeze={"depth": "stage2"})
     network = make_network(frozen)
     before = copy(network)
-    recompute_batch_norm(network, batches_of(config, "train"))
+    recompute_batch_norm(network, (images for images, _ in batches_of(config, "train")))
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name.split(".")[1] for name in changed} == {"layer3", "layer4"}
 
@@ -206,5 +207,5 @@ def test_frozen_norms_keep_their_statistics(config):
 def test_a_network_without_batch_norm_is_left_as_it_is():
     network = make_network(make_config(model={"name": "convnext_atto", "weights": "random"}))
     before = copy(network)
-    recompute_batch_norm(network, [(torch.zeros(2, 3, 32, 32), torch.zeros(2, dtype=torch.int64))])
+    recompute_batch_norm(network, [torch.zeros(2, 3, 32, 32)])
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -93,6 +93,33 @@ def train_loader(
     )
 
 
+def target_loader(
+    pack: Pack,
+    *,
+    augment: AugmentConfig,
+    spec: InputSpec,
+    batch_size: int,
+    seed: int,
+    count: int,
+    workers: int = 0,
+    pin: bool = False,
+) -> Loader:
+    """The varied images of the target domain beside ``count`` source images an epoch, batch for batch as many.
+
+    Each comes as often as any other, give or take once. Their labels mean nothing.
+    """
+    rows = pack.indices("target")
+
+    def rows_of(epoch: int) -> Rows:
+        rounds = range(-(-count // len(rows)))
+        orders = [torch.randperm(len(rows), generator=generator(seed, "target order", epoch, one)) for one in rounds]
+        chosen: Rows = rows[torch.cat(orders)[:count].numpy()]
+        return chosen
+
+    views_of = _TrainingViews(pack, augment, spec, seed)
+    return Loader(views_of, rows_of=rows_of, batch_size=batch_size, workers=workers, pin=pin)
+
+
 def evaluation_loader(
     pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
 ) -> Loader:

@@ -7,13 +7,16 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from trainable.adapt.adapter import ALIGNING_METHODS, NORM_METHODS, Adapter, create_adapter
 from trainable.config import ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone
+from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.plan import LayerPlan, is_norm
+from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
-from trainable.strategy import Phase, phase
+from trainable.strategy import Phase, phase, phases
 
 
 class Network(nn.Module):
@@ -22,15 +25,25 @@ class Network(nn.Module):
     Freezing sets ``requires_grad=False`` and puts the frozen units' modules into eval mode, again after every
     :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move; with
     ``freeze.bn: train_stats`` its norms stay in train mode. ``shift``, K, is taken off the logits in eval mode;
-    ``width`` is the number of features F.
+    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains.
     """
 
     shift: Tensor
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, *, plan: LayerPlan, width: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        *,
+        plan: LayerPlan,
+        width: int,
+        num_classes: int,
+        adapter: Adapter | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.adapter = adapter if adapter is not None else Adapter()
         self.plan = plan
         self.width = width
         self.register_buffer("shift", torch.zeros(num_classes))
@@ -38,13 +51,31 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits N×K of images N×C×S×S."""
-        logits: Tensor = self.head(self.features(images))
+        return self.classify(self.features(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits N×K of pooled features N×F."""
+        logits: Tensor = self.head(features)
         return logits if self.training else logits - self.shift
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features N×F of images N×C×S×S."""
         features: Tensor = self.backbone(images)
         return features
+
+    def look(self, images: Tensor, *, end: StageEnd | None) -> tuple[Tensor, Tensor]:
+        """Pooled features N×F, and the averaged output of the module that ends a stage; without ``end`` the same twice."""
+        if end is None:
+            features = self.features(images)
+            return features, features
+        found: list[Tensor] = []
+        module = self.backbone.get_submodule(end.module)
+        hook = module.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+        try:
+            features = self.features(images)
+        finally:
+            hook.remove()
+        return features, averaged(found[0], channels=end.channels)
 
     def enter(self, phase: Phase) -> None:
         """Make exactly what the phase says trainable, whatever was before."""
@@ -65,7 +96,7 @@ class Network(nn.Module):
     def trainable(self, phase: Phase) -> set[str]:
         """Names of the parameters that train in a phase."""
         unit_of, norms = self.plan.unit_of(), _norm_parameters(self.backbone)
-        names = {f"head.{name}" for name, _ in self.head.named_parameters()}
+        names = {name for name, _ in self.named_parameters() if name.startswith(("head.", "adapter."))}
         for name, _ in self.backbone.named_parameters():
             within = (phase.within == "norms" and name in norms) or (phase.within == "biases" and _is_bias(name))
             if unit_of[name] not in phase.frozen or within:
@@ -93,9 +124,38 @@ def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) ->
     if config.data.early_size is not None:
         _feature_width(backbone, spec=replace(spec, size=config.data.early_size))
     head = create_head(config, width=width, num_classes=num_classes, epoch=0)
-    network = Network(backbone, head, plan=plan, width=width, num_classes=num_classes)
+    end = aligned_stage(config, backbone=backbone, plan=plan)
+    adapter = create_adapter(
+        config.adapt, width=width if end is None else end.channels, num_classes=num_classes, seed=config.seed
+    )
+    network = Network(backbone, head, plan=plan, width=width, num_classes=num_classes, adapter=adapter)
+    if config.adapt.method in NORM_METHODS:
+        add_target_statistics(network.backbone)
     network.enter(phase(config, plan=plan, epoch=1))
     return network
+
+
+def aligned_stage(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) -> StageEnd | None:
+    """Where the stage of ``adapt.layer`` ends; None for the pooled features.
+
+    Raises UserError where the backbone has no such stage or training leaves it as it is, and for a method of batch norms
+    where there are none.
+    """
+    adapt = config.adapt
+    if adapt.method in NORM_METHODS and not batch_norms(backbone):
+        raise UserError(f"adapt.method: {adapt.method!r} needs batch norms, {config.model.name} has none")
+    if adapt.method not in ALIGNING_METHODS or adapt.layer == "pooled":
+        return None
+    ends = stage_ends(backbone, plan=plan)
+    if adapt.layer not in ends:
+        raise UserError(f"adapt.layer: {config.model.name} shows no {adapt.layer!r}, but {', '.join(ends) or 'none'}")
+    end = ends[adapt.layer]
+    every = phases(config, plan=plan, until=config.train.epochs)
+    if all(set(range(end.unit + 1)) <= one.frozen and one.within == "nothing" for one in every):
+        raise UserError(
+            f"adapt.layer: {adapt.layer!r} of {config.model.name} is frozen, so nothing can be aligned in it"
+        )
+    return end
 
 
 def create_head(config: TrialConfig, *, width: int, num_classes: int, epoch: int) -> nn.Module:
