@@ -19,6 +19,7 @@ RESULTS = {
     "stage_probes": "probe_",
     "scratch": "scratch",
     "bit_hyperrule": "bit_hyperrule",
+    "source_only": "source_only",
 }
 
 
@@ -83,7 +84,13 @@ def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[st
     return points
 
 
-def transfer_gain(best: float, scratch: Mapping[str, float], *, metric: str) -> float:
-    """How much better the best trial is than training from scratch for as long, in the metric's unit; negative is worse."""
-    difference = best - scratch[metric.partition("/")[2]]
-    return difference if DIRECTIONS[metric] == "maximize" else -difference
+def arm_value(scores: Mapping[str, Any], *, metric: str) -> float | None:
+    """An arm's value of a metric; None for one that it does not have, as a probe has no target."""
+    of_split: Mapping[str, float] = scores["metrics"] if metric.startswith("val/") else {}
+    value: float | None = scores.get("measured", {}).get(metric, of_split.get(metric.partition("/")[2]))
+    return value
+
+
+def gain(best: float, *, over: float, metric: str) -> float:
+    """How much better the best trial is than an arm, in the metric's unit; negative is worse."""
+    return best - over if DIRECTIONS[metric] == "maximize" else over - best

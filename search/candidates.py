@@ -7,10 +7,10 @@ from typing import Any
 from search.conductor import checkpoint_folder
 from search.ledger import Ledger
 from search.spec import SearchSpec
-from search.trials import Trial
+from search.trials import Trial, leaders
 from search.tune import worker
 from search.tune.cluster import submit
-from trainable.metrics import DIRECTIONS, best_epoch, is_better
+from trainable.metrics import best_epoch, is_better
 
 SOUP_FOLDER = "soup"
 
@@ -27,14 +27,6 @@ def soup_path(folder: Path) -> Path:
     return folder.resolve() / SOUP_FOLDER / "soup.safetensors"
 
 
-def leaders(trials: list[Trial], *, metric: str) -> list[Trial]:
-    """Trials that did not fail, best value first, the older of equals first."""
-    sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
-    scored = [(sign * value, trial.number) for trial in trials if (value := trial.best(metric)) is not None]
-    by_number = {trial.number: trial for trial in trials}
-    return [by_number[number] for _, number in sorted(scored) if by_number[number].state != "FAILED"]
-
-
 def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> dict[str, Any] | None:
     """The soup of the search's best trials as the ledger notes it; None where there are fewer than two to average.
 
@@ -43,7 +35,9 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
     """
     metric = spec.search.metric
     ordered = [
-        trial for trial in leaders(ledger.trials(), metric=metric) if best_checkpoint(folder, trial, metric=metric)
+        trial
+        for trial in leaders(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
+        if best_checkpoint(folder, trial, metric=metric)
     ]
     configs = {trial.number: spec.trial_config(spec.space.decoded(trial.params)) for trial in ordered}
     if ordered:
@@ -66,7 +60,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
     ]
     soup_path(folder).parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup_path(folder)), **place)()
-    value = found["metrics"][metric.partition("/")[2]]
+    value = found["measured"][metric]
     best = ordered[0].best(metric)
     note = {
         "of": numbers,

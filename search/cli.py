@@ -76,8 +76,9 @@ def check(
             described = _describe_data(spec)
             found[-1]["data"] = described
             lowered = lowered_batches(spec, num_images=described["training"])
-            found[-1]["notes"] = notes + lowered
-            for note in lowered if not as_json else ():
+            of_data = [*lowered, *described["notes"]]
+            found[-1]["notes"] = notes + of_data
+            for note in of_data if not as_json else ():
                 console.print(f"  note: {note}", highlight=False, markup=False)
             if not as_json:
                 console.print(f"  data: {_said(described)}", highlight=False, markup=False)
@@ -300,8 +301,9 @@ def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
 
 
 def _is_there(spec: SearchSpec) -> bool:
-    path = spec.base.get("data.path")
-    return isinstance(path, str) and bool(path) and Path(path).exists()
+    base = spec.base
+    paths = [base["data.path"]] if base.get("data.path") else [*base.get("data.source", []), base.get("data.target")]
+    return all(isinstance(path, str) and Path(path).exists() for path in paths)
 
 
 def _describe_data(spec: SearchSpec) -> dict[str, Any]:
@@ -319,6 +321,8 @@ def _describe_data(spec: SearchSpec) -> dict[str, Any]:
         "images": description.num_images,
         "counts": counts,
         "training": training,
+        "target": description.num_target,
+        "notes": list(description.notes),
     }
 
 
@@ -327,4 +331,5 @@ def _said(described: dict[str, Any]) -> str:
         f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
         for split, counts in described["counts"].items()
     )
-    return f"{described['images']} images, {described['classes']} classes; {splits}"
+    target = f"; {described['target']} images to adapt to" if described["target"] else ""
+    return f"{described['images']} images, {described['classes']} classes; {splits}{target}"

@@ -97,6 +97,19 @@ COURSES_OF_KEYS = {
     "factor": ("step", "plateau"),
     "patience": ("plateau",),
 }
+ALIGNING = ("dann", "cdan", "mmd", "coral")
+METHODS_OF_KEYS = {
+    "weight": (*ALIGNING, "mcc", "adversarial", "fda"),
+    "schedule": (*ALIGNING, "mcc", "adversarial", "fda"),
+    "layer": ALIGNING,
+    "hidden": ("dann", "cdan", "adversarial"),
+    "dropout": ("dann", "cdan", "adversarial"),
+    "bandwidths": ("mmd",),
+    "temperature": ("mcc",),
+    "eps": ("adversarial",),
+    "steps": ("adversarial",),
+    "beta": ("fda",),
+}
 COLUMNS = ("image_column", "label_column", "split_column", "group_column", "domain_column")
 NEEDS = (
     Need("optimizer.layer_decay", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
@@ -155,6 +168,19 @@ NEEDS = (
     Need("data.elpv_rule", "data.format", lambda value: value == "elpv", "data.format is not elpv"),
     Need("data.path", "data.format", lambda value: value != "elpv", "data.format is elpv"),
     *(Need(f"data.{name}", "data.format", _reads_columns, "data.format has no columns") for name in COLUMNS),
+    Need("adapt.method", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
+    *(
+        Need(
+            f"adapt.{name}",
+            "adapt.method",
+            partial(_is_one_of, methods),
+            f"adapt.method is not {' or '.join(methods)}",
+            True,
+        )
+        for name, methods in METHODS_OF_KEYS.items()
+    ),
+    Need("adapt.ganin_gamma", "adapt.schedule", partial(_is, "ganin"), "adapt.schedule is not ganin", True),
+    Need("adapt.dynamic_scale", "adapt.schedule", partial(_is, "dynamic"), "adapt.schedule is not dynamic", True),
 )
 
 

@@ -47,7 +47,7 @@ def overview(folder: Path) -> dict[str, Any]:
     """A search in figures: state, trials by state, epochs, seconds, the best trial and its test score."""
     spec, ledger = open_ledger(folder)
     trials, metric = ledger.trials(), spec.search.metric
-    best = best_trial(trials, metric=metric)
+    best = best_trial(trials, metric=metric, choose_by=spec.search.choose_by)
     return {
         "name": spec.search.name,
         "folder": str(folder),
@@ -60,6 +60,8 @@ def overview(folder: Path) -> dict[str, Any]:
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
         "test": ledger.notes.get("test", {}).get("metrics"),
+        "oracle": ledger.notes.get("data", {}).get("oracle", False),
+        "test_oracle": ledger.notes.get("test", {}).get("oracle", {}).get("metrics"),
         "test_reads": ledger.notes.get("test", {}).get("reads", 0),
         "fingerprint": ledger.notes.get("data", {}).get("fingerprint", ""),
     }

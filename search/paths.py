@@ -17,6 +17,7 @@ SET_BY_SEARCH = {
     "train.epochs": "scheduler.max_epochs",
     "train.metric": "search.metric",
 }
+FIXED_IN_SEARCH = ("data.source", "data.target", "data.oracle")  # a search is of one task
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,28 +5,47 @@ from typing import Any
 from search.space import corners
 from search.spec import SearchSpec
 from search.trials import Value
+from trainable.config import TrialConfig
 
 
 def check_techniques(spec: SearchSpec) -> None:
-    """Raise UserError for a strategy that some backbone of the space leaves nothing to do, and for code that is not there.
+    """Raise UserError for a technique that some backbone of the space leaves nothing to do, and for code that is not there.
 
-    Backbones are laid out without their weights, and only where the space has such a strategy.
+    Backbones are laid out without their weights, and only where the space has such a technique.
     """
     points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
     seen: set[str] = set()
-    plans: dict[str, Any] = {}
+    layouts: dict[str, Any] = {}
     for point in points:
         config = spec.validated(point)
         for path in config.augment.custom:
             from trainable.augment.views import imported
 
             imported(path)
-        key = repr([config.model.name, config.freeze.depth, config.finetune])
-        if config.finetune.strategy == "gradual" and key not in seen:
-            from trainable.model.backbone import plan_of
-            from trainable.strategy import thaw_epochs
-
+        adapt = config.adapt
+        key = repr([config.model.name, config.freeze.depth, config.finetune, adapt.method, adapt.layer])
+        if _asks_the_layers(config) and key not in seen:
             seen.add(key)
-            name = config.model.name
-            plans[name] = plans.get(name) or plan_of(name)
-            thaw_epochs(config, plan=plans[name])
+            _check_layers(config, layouts=layouts)
+
+
+def _asks_the_layers(config: TrialConfig) -> bool:
+    method = config.adapt.method
+    return (
+        config.finetune.strategy == "gradual"
+        or method in ("adabn", "dsbn")
+        or (method != "none" and config.adapt.layer != "pooled")
+    )
+
+
+def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:
+    from trainable.model.backbone import laid_out
+    from trainable.model.network import aligned_stage
+    from trainable.strategy import thaw_epochs
+
+    name = config.model.name
+    layouts[name] = layouts.get(name) or laid_out(name)
+    backbone, plan = layouts[name]
+    if config.finetune.strategy == "gradual":
+        thaw_epochs(config, plan=plan)
+    aligned_stage(config, backbone=backbone, plan=plan)

@@ -12,6 +12,7 @@ from search.forecast import expected_epochs
 from search.halving import Halving
 from search.ledger import Ledger
 from search.lint import lowered_batches
+from search.projection import ORACLE
 from search.running import Outcome
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
@@ -75,6 +76,10 @@ class Progress:
             + ", ".join(f"{count} {split}" for split, count in counts.items()),
             highlight=False,
         )
+        for note in data.get("notes", []):
+            self._console.print(f"note: {note}", highlight=False, markup=False)
+        if data.get("oracle"):
+            self._console.print(ORACLE, highlight=False, markup=False)
         if data["bad_images"]:
             self._console.print(f"left out: {len(data['bad_images'])} unreadable images, first {data['bad_images'][0]}")
         for line in lowered_batches(self._spec, num_images=counts.get("train", 0)):
@@ -103,7 +108,7 @@ class Progress:
         states = Counter(trial.state.lower() for trial in trials)
         epochs = sum(trial.last_epoch for trial in trials)
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        best = best_trial(trials, metric=self._spec.search.metric)
+        best = best_trial(trials, metric=self._spec.search.metric, choose_by=self._spec.search.choose_by)
         value = best.best(self._spec.search.metric) if best else None
         said = f"best {value:.4f} (trial {best.number})" if best and value is not None else "no result yet"
         return Text(

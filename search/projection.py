@@ -21,6 +21,7 @@ GREY = "#9e9e9e"
 LONGEST_PARAM = 6000
 LONGEST_REASON = 4000
 LONGEST_TITLE = 120
+ORACLE = "ORACLE: the target's labels were read in this search; none of its results is an honest estimate"
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,19 @@ def trial_started(trial: Trial) -> int | None:
     return None if trial.started is None else _milliseconds(trial.started)
 
 
-def search_points(trials: Sequence[Trial], *, notes: Mapping[str, Any], metric: str, began: int) -> list[Point]:
+def search_points(
+    trials: Sequence[Trial], *, notes: Mapping[str, Any], metric: str, began: int, choose_by: Sequence[str] = ()
+) -> list[Point]:
     """The search's own metrics: the best so far after the n-th ended trial, the baselines, the best trial's test."""
     points = _progress_points(trials, metric=metric)
     for baseline, score in notes.get("baselines", {}).items():
         points += _score_points(score, prefix=baseline, time=began)
     test = notes.get("test")
-    best = best_trial(trials, metric=metric)
+    best = best_trial(trials, metric=metric, choose_by=choose_by)
     if test is not None and best is not None and test["trial"] == best.number:
         # Of two values at a step MLflow shows the later one, so a second test needs a later time than the first.
         points += _score_points(test, prefix="test", time=trial_ended(best))
+        points += _score_points(test.get("oracle", {}), prefix="oracle_test", time=trial_ended(best))
     return points
 
 
@@ -148,27 +152,30 @@ def counts(trials: Sequence[Trial]) -> str:
     return f"{len(trials)} trials" + (": " if states else "") + ", ".join(f"{count} {state}" for state, count in states)
 
 
-def said_best(trials: Sequence[Trial], *, metric: str) -> str:
+def said_best(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> str:
     """``best so far: val/accuracy 0.9310, trial 7``."""
-    best = best_trial(trials, metric=metric)
+    best = best_trial(trials, metric=metric, choose_by=choose_by)
     return "nothing measured yet" if best is None else f"best: {metric} {best.best(metric):.4f}, trial {best.number}"
 
 
 def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str) -> str:
     """The search's description in Markdown."""
     lines = [
-        said_best(trials, metric=spec.search.metric),
+        said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by),
         counts(trials) + f" of at most {spec.search.trials}",
         f"data: {data.name}",
         f"to go on: `{resume}`",
     ]
+    if spec.base.get("data.oracle"):
+        lines.insert(0, ORACLE)
     return "\n".join(f"- {line}" for line in lines)
 
 
 def experiment_note(trials: Sequence[Trial], *, spec: SearchSpec, links: Mapping[str, str]) -> str:
     """One line: MLflow shows the first line of it above the runs."""
     linked = " · ".join(f"[{name}]({address})" for name, address in links.items())
-    return f"{spec.search.name}: {linked} · {said_best(trials, metric=spec.search.metric)} · {counts(trials)}\n"
+    best = said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
+    return f"{spec.search.name}: {linked} · {best} · {counts(trials)}\n"
 
 
 def data_used(spec: SearchSpec, *, facts: Mapping[str, Any]) -> DataUsed:
@@ -177,6 +184,9 @@ def data_used(spec: SearchSpec, *, facts: Mapping[str, Any]) -> DataUsed:
     path = str(config["data.path"])
     fingerprint = str(facts["fingerprint"])
     folder = "elpv" if config["data.format"] == "elpv" else path.rstrip("/").rpartition("/")[2] or "images"
+    if config["data.target"] is not None:
+        sources = "+".join(str(one).rstrip("/").rpartition("/")[2] for one in config["data.source"])
+        folder += f" {sources or 'others'}→{str(config['data.target']).rstrip('/').rpartition('/')[2]}"
     profile = {"classes": facts.get("classes"), "counts": facts.get("counts")}
     return DataUsed(f"{folder}@{fingerprint[:8]}", fingerprint[:36], path or folder, json.dumps(profile)[:60_000])
 

@@ -13,15 +13,16 @@ from optuna.importance import get_param_importances
 from rich.console import Console
 from rich.table import Table
 
-from search.arms import transfer_gain
-from search.candidates import best_checkpoint, leaders, soup_path
+from search.arms import arm_value, gain
+from search.candidates import best_checkpoint, soup_path
+from search.domains import domain_figures, judged, said
 from search.ledger import Ledger
 from search.overview import open_ledger, overview
 from search.paths import flatten
 from search.running import halving_rule
 from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
-from search.trials import Trial, best_trial
+from search.trials import Trial, leaders
 from trainable.data.writing import write_beside
 from trainable.metrics import best_epoch, epochs_to_converge
 
@@ -33,15 +34,18 @@ def report_data(folder: Path) -> dict[str, Any]:
     """The overview with the leaderboard, the best configuration, the baselines and the test scores; plain data."""
     spec, ledger = open_ledger(folder)
     trials, metric = ledger.trials(), spec.search.metric
-    best = best_trial(trials, metric=metric)
+    ordered = leaders(trials, metric=metric, choose_by=spec.search.choose_by)
+    best = ordered[0] if ordered else None
     return overview(folder) | {
-        "leaderboard": [_row(trial, spec=spec) for trial in leaders(trials, metric=metric)[:LEADERS]],
+        "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "steps": ledger.notes.get("steps", {}),
         "backbones": ledger.notes.get("backbones"),
         "soup": _soup(ledger, folder=folder),
         "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
+        "baseline_values": _baseline_values(ledger, metric=metric),
+        "adaptation": judged(trials, spec=spec, notes=ledger.notes),
     }
 
 
@@ -61,7 +65,11 @@ def print_report(folder: Path, *, console: Console) -> None:
         seen = (
             "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
         )
-        console.print(f"\ntest split, {seen}, {_candidate(data)}: {scores}", highlight=False)
+        split = "test split" if data["adaptation"] is None else "test split of the source"
+        console.print(f"\n{split}, {seen}, {_candidate(data)}: {scores}", highlight=False)
+    if data["test_oracle"] is not None:
+        scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
+        console.print(f"test split of the target, by its labels: {scores}", highlight=False)
 
 
 def write_page(folder: Path) -> Path:
@@ -69,7 +77,7 @@ def write_page(folder: Path) -> Path:
     spec, ledger = open_ledger(folder)
     data = report_data(folder)
     sections = [f"<h1>{html.escape(spec.search.name)}</h1>", _summary(data), _table_html(data)]
-    sections += [_per_class(ledger), *_figures(spec, ledger)]
+    sections += [_per_class(ledger), *_figures(spec, ledger, folder=folder)]
     path = folder / PAGE
     with write_beside(path) as file:
         file.write(_PAGE.format(title=html.escape(spec.search.name), body="\n".join(sections)).encode())
@@ -82,6 +90,12 @@ def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
         return None
     kept = {"members": note["members"], "value": note["value"], "kept": note["kept"]}
     return kept | {"weights": str(soup_path(folder)) if note["kept"] else None}
+
+
+def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
+    """The arms' values of the search's metric, of those that have it."""
+    found = {name: arm_value(arm, metric=metric) for name, arm in ledger.notes.get("baselines", {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _candidate(data: dict[str, Any]) -> str:
@@ -160,19 +174,19 @@ def _comparisons(data: dict[str, Any]) -> list[str]:
         for name, found in scores.items():
             measures = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
             lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
-    for name, found in data["baselines"].items():
-        lines.append(f"baseline {name}: {metric} {found[metric.partition('/')[2]]:.4f}")
+    for name, value in data["baseline_values"].items():
+        lines.append(f"baseline {name}: {metric} {value:.4f}")
     soup = data["soup"]
     if soup is not None:
         lines.append(_soup_line(soup, metric=metric))
-    if "scratch" in data["baselines"] and data["best_value"] is not None:
-        gain = transfer_gain(data["best_value"], data["baselines"]["scratch"], metric=metric)
-        lines.append(f"transfer gain over training from scratch: {gain:+.4f}")
-        if gain < 0:
+    if "scratch" in data["baseline_values"] and data["best_value"] is not None:
+        gained = gain(data["best_value"], over=data["baseline_values"]["scratch"], metric=metric)
+        lines.append(f"transfer gain over training from scratch: {gained:+.4f}")
+        if gained < 0:
             lines.append(
                 "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
             )
-    return lines
+    return lines + said(data["adaptation"])
 
 
 def _soup_line(soup: dict[str, Any], *, metric: str) -> str:
@@ -202,7 +216,7 @@ def _per_class(ledger: Ledger) -> str:
     return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
 
 
-def _figures(spec: SearchSpec, ledger: Ledger) -> list[str]:
+def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
     """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
     trials, metric, rungs = ledger.trials(), spec.search.metric, halving_rule(spec).rungs
     scored = [trial for trial in trials if trial.best(metric) is not None]
@@ -217,6 +231,7 @@ def _figures(spec: SearchSpec, ledger: Ledger) -> list[str]:
         "Importances": lambda: _importances(first, rung=rungs[0]),
         "Timeline": lambda: visualization.plot_timeline(ledger.study),
     }
+    plots |= domain_figures(scored, spec=spec, folder=folder)
     sections: list[str] = []
     for title, plot in plots.items():
         try:

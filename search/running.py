@@ -17,6 +17,7 @@ from search.arms import begin_arms, choose_backbones
 from search.candidates import best_checkpoint, make_soup, soup_path
 from search.conductor import Conductor, Leg, Limits, checkpoint_folder
 from search.dimension import Choice
+from search.domains import draw_domains
 from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
@@ -319,7 +320,7 @@ def _finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[st
     A search that was enlarged and has another candidate is measured once more.
     """
     metric = spec.search.metric
-    best = best_trial(ledger.trials(), metric=metric)
+    best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
     if best is None:
         return Outcome("failed", "no trial finished an epoch", folder)
     checkpoint = best_checkpoint(folder, best, metric=metric)
@@ -337,5 +338,6 @@ def _finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[st
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if known is None else known["reads"] + 1
         ledger.note("test", {"trial": best.number, "epoch": epoch, "soup": members, "reads": reads, **score})
+    draw_domains(spec, ledger, folder=folder, place=place)
     ledger.note("finished", True)
     return Outcome("finished", reason, folder)

@@ -97,13 +97,15 @@ class Runs:
         known, spec, notes = self._known[_STUDY], self.place.spec, self._ledger.notes
         if state == "running" and known.status != "RUNNING":
             self._reopen(known)
-        points = projection.search_points(trials, notes=notes, metric=self._metric, began=self.place.began)
+        points = projection.search_points(
+            trials, notes=notes, metric=self._metric, began=self.place.began, choose_by=spec.search.choose_by
+        )
         new = [point for point in points if point not in self._search_points]
         resume = projection.resume_command(spec)
         note = projection.search_note(trials, spec=spec, data=self.place.data, resume=resume)
         self._log(known, points=new, params={}, tags={"search.state": state, "mlflow.note.content": note})
         self._search_points |= set(new)
-        self._mark_best(best_trial(trials, metric=self._metric))
+        self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))
         text = projection.experiment_note(trials, spec=spec, links=self._view_links(page=""))
         self._client.set_experiment_tag(self._experiment, "mlflow.note.content", text)
         status = _SEARCH_STATUS[state]
@@ -177,6 +179,8 @@ class Runs:
 
     def _create(self, number: int, *, title: str, started: int | None, tags: Mapping[str, str]) -> Known:
         identity = {"search.id": self.place.search_id, "search.study": self.place.spec.search.name}
+        if self.place.spec.base.get("data.oracle"):
+            identity["search.oracle"] = "true"
         run = self._client.create_run(
             self._experiment, start_time=started, run_name=title, tags={**self._source, **identity, **tags}
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from search.dimension import Choice, Dimension, parse_dimension
-from search.paths import SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
+from search.paths import FIXED_IN_SEARCH, SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
 from search.space import Space, corners, make_space
 from search.trials import Value
 from trainable.config import MetricName, TrialConfig
@@ -48,7 +48,16 @@ class SearchSection(Section):
         examples=["resnet-1"],
         description="Name of the search, its folder and the Optuna study: letters, digits, `.`, `_`, `-`.",
     )
-    metric: MetricName = Field("val/balanced_accuracy", description="What trials are compared by.")
+    metric: MetricName = Field(
+        "val/balanced_accuracy",
+        description="What trials are compared by. With `data.target`, `target/…` judges them on its images without labels "
+        "(definitions in docs/techniques.md); `oracle/…` by its labels, where `data.oracle` allows it.",
+    )
+    choose_by: list[MetricName] = Field(
+        [],
+        description="Metrics whose ranks, averaged, choose the final one of the trials trained to the end (`scheduler.finalists` "
+        "at least), each at its best epoch by `metric`; without them `metric` chooses.",
+    )
     trials: int = Field(ge=1, description="Most configurations begun; raise it to go on with a finished search.")
     seed: int = Field(0, ge=0, description="Seed of the sampler and of every trial.")
     budget: BudgetSection = BudgetSection()
@@ -169,11 +178,11 @@ class SearchSpec(Section):
     )
     ssl: SslSection | None = Field(None, description="Self-supervised pre-training before the search.")
     meta: MetaSection | None = Field(None, description="Meta-training for few images before the search.")
-    baselines: list[Literal["linear_probe", "stage_probes", "scratch", "bit_hyperrule"]] = Field(
+    baselines: list[Literal["linear_probe", "stage_probes", "scratch", "bit_hyperrule", "source_only"]] = Field(
         [],
         description="What the trials are compared with: a probe of the frozen features, probes of every stage, the same "
-        "network from random weights at the same budget, and BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
-        "images where there are fewer than 20,000.",
+        "network from random weights at the same budget, BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
+        "images where there are fewer than 20,000, and the same network trained on the source domains alone.",
     )
     probes: list[Literal["logreg", "linear_svm", "ridge", "knn"]] = Field(
         ["logreg"],
@@ -199,7 +208,7 @@ class SearchSpec(Section):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         steps = (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems)
-        for step in (*steps, self._selection_problems, self._step_problems):
+        for step in (*steps, self._selection_problems, self._step_problems, self._domain_problems):
             problems = step()
             if problems:
                 raise ValueError("\n".join(problems))
@@ -264,7 +273,7 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, baselines, probes, soup, and of the base what has no effect on results (data.cache,
+        resources, tracking, choose_by, baselines, probes, soup, and of the base what has no effect on results (data.cache,
         data.workers).
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
@@ -313,16 +322,36 @@ class SearchSpec(Section):
                 )
         return problems
 
+    def _domain_problems(self) -> list[str]:
+        target, oracle = self.base.get("data.target"), self.base.get("data.oracle")
+        problems = []
+        if target is None and "source_only" in self.baselines:
+            problems.append("baselines: source_only needs base.data.target, the domain to adapt to")
+        for metric in self.search.choose_by:
+            if target is None and not metric.startswith("val/"):
+                problems.append(f"search.choose_by: {metric!r} needs base.data.target")
+            elif metric.startswith("oracle/") and not oracle:
+                problems.append(
+                    f"search.choose_by: {metric!r} reads the target's labels; base.data.oracle: true allows that and marks "
+                    "every result"
+                )
+        return problems
+
     def _base_problems(self) -> list[str]:
         refused = [f"base.{path}: {problem}" for path in self.base if (problem := problem_of_path(path))]
-        return refused or [f"base.{line}" for line in config_problems(self._flat_config({}))]
+        return refused or [_said_by_search(line) for line in config_problems(self._flat_config({}))]
 
     def _dimension_problems(self) -> list[str]:
         problems = []
         for path, raw in self.vary.items():
             twice = path in self.base and not (isinstance(raw, dict) and raw.get("when"))
+            fixed = path in FIXED_IN_SEARCH
             problem = problem_of_path(path) or (
-                "is also in base; give it once, or search it `when:`" if twice else None
+                "is the same for the whole search; give it in base"
+                if fixed
+                else "is also in base; give it once, or search it `when:`"
+                if twice
+                else None
             )
             if problem:
                 problems.append(f"vary.{path}: {problem}")
@@ -362,6 +391,12 @@ def difference(old: SearchSpec, new: SearchSpec) -> list[str]:
     before, after = old.identity(), new.identity()
     paths = [path for path in sorted({*before, *after}) if before.get(path, ...) != after.get(path, ...)]
     return [f"{path}: {_shown_or_absent(before, path)} -> {_shown_or_absent(after, path)}" for path in paths]
+
+
+def _said_by_search(line: str) -> str:
+    """A line about a path of the base, or about what the search sets."""
+    path, _, rest = line.partition(":")
+    return f"{SET_BY_SEARCH[path]}:{rest}" if path in SET_BY_SEARCH else f"base.{line}"
 
 
 def _with_fixed(path: str, dimension: Dimension, fixed: Mapping[str, Value], varied: Mapping[str, Any]) -> Dimension:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import nan
 from typing import Any, Literal
 
-from trainable.metrics import best_epoch
+from trainable.adapt.ranking import mean_ranks
+from trainable.metrics import DIRECTIONS, best_epoch
 
 Value = None | bool | int | float | str | list[Any] | dict[str, Any]
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
@@ -60,15 +62,38 @@ class Trial:
         epoch = best_epoch(values, metric=metric)
         return None if epoch is None else values[epoch]
 
+    def at_best(self, name: str, *, metric: str) -> float:
+        """Another metric at the best epoch by ``metric``; not a number where it was not measured."""
+        epoch = best_epoch(self.values(metric), metric=metric)
+        return self.values(name).get(epoch or 0, nan)
+
     @property
     def seconds(self) -> float:
         """Seconds of work in all its recorded epochs."""
         return sum(epoch.metrics.get("usage/seconds", 0.0) for epoch in self.epochs)
 
 
-def best_trial(trials: Sequence[Trial], *, metric: str) -> Trial | None:
-    """The trial with the best value of all epochs of all trials that did not fail; the oldest of equals."""
-    candidates = {trial.number: trial for trial in trials if trial.state != "FAILED"}
-    values = {number: value for number, trial in candidates.items() if (value := trial.best(metric)) is not None}
-    number = best_epoch(values, metric=metric)
-    return None if number is None else candidates[number]
+def best_trial(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> Trial | None:
+    """The first of :func:`leaders`; None where none has a value."""
+    return next(iter(leaders(trials, metric=metric, choose_by=choose_by)), None)
+
+
+def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> list[Trial]:
+    """Trials that did not fail, best value of all their epochs first, the older of equals first.
+
+    With ``choose_by`` those trained to the end come first, ordered by the mean of their ranks among them in these metrics,
+    each at its best epoch by ``metric``; of equals the better by ``metric`` first.
+    """
+    sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
+    values = {trial.number: trial.best(metric) for trial in trials if trial.state != "FAILED"}
+    known = {number: sign * value for number, value in values.items() if value is not None}
+    ordered = sorted(
+        (trial for trial in trials if trial.number in known), key=lambda one: (known[one.number], one.number)
+    )
+    finalists = [trial for trial in ordered if trial.state == "COMPLETE"]
+    if not choose_by or not finalists:
+        return ordered
+    measured = {name: [trial.at_best(name, metric=metric) for trial in finalists] for name in choose_by}
+    ranks = mean_ranks(measured, directions=DIRECTIONS)
+    chosen = [trial for _, _, trial in sorted(zip(ranks, range(len(ranks)), finalists, strict=True))]
+    return chosen + [trial for trial in ordered if trial.state != "COMPLETE"]

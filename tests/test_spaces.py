@@ -14,7 +14,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def test_the_spaces_are_those_the_documents_name():
-    names = ["backbones", "convnext", "efficientnet", "elpv", "mobilenet", "quickstart", "resnet", "vit"]
+    names = ["adaptation", "backbones", "convnext", "efficientnet", "elpv", "mobilenet", "quickstart", "resnet", "vit"]
     assert [file.stem for file in FILES] == names
 
 

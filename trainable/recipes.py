@@ -12,6 +12,11 @@ def from_scratch(config: TrialConfig) -> TrialConfig:
     return _changed(config, finetune={"strategy": "scratch"}, freeze={"depth": 0.0})
 
 
+def source_only(config: TrialConfig) -> TrialConfig:
+    """The same training without a look at the target's images, which are still measured."""
+    return TrialConfig.model_validate(config.model_dump() | {"adapt": {}})
+
+
 def bit_hyperrule(config: TrialConfig, *, num_images: int) -> TrialConfig:
     """BiT-HyperRule (Kolesnikov et al. 2020) for ``num_images`` training images, on the trial's data and backbone.
 

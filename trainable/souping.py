@@ -32,8 +32,8 @@ class Ingredient:
     value: float
 
 
-def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, Evaluation]:
-    """The greedy soup of trials of one architecture and its validation scores; its weights are written to ``path``.
+def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, Evaluation, dict[str, float]]:
+    """The greedy soup of trials of one architecture, its validation scores and all metrics; its weights go to ``path``.
 
     Data, numerics and batch size are those of the first ingredient, which should be the best. Raises UserError for networks
     that cannot be averaged.
@@ -54,11 +54,11 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
         return _measured(run, state)[1][first.train.metric]
 
     soup = greedy_soup(members, score=score, metric=first.train.metric)
-    evaluation, _ = _measured(run, soup.state)
+    evaluation, measured = _measured(run, soup.state)
     final = {name: tensor.cpu().contiguous() for name, tensor in run.network.state_dict().items()}
     with write_beside(path) as file:
         file.write(save(final, metadata={"members": json.dumps(soup.members)}))
-    return soup, evaluation
+    return soup, evaluation, measured
 
 
 def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from search.conductor import Conductor, Leg
 from search.tune.worker import TrialActor
 
-METRIC_PREFIXES = ("train/", "val/", "usage/")
+METRIC_PREFIXES = ("train/", "val/", "target/", "oracle/", "usage/")
 
 
 def run_legs(

@@ -4,10 +4,11 @@ Only plain dicts come in and go out; what a trial leaves behind is its checkpoin
 """
 
 import errno
+import json
 import os
 import platform
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +17,16 @@ from typing import Any
 import torch
 from ray import tune
 
+from trainable.adapt.picture import domain_picture as pictured
 from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.config import TrialConfig
-from trainable.data.pack import open_pack
+from trainable.data.describe import describe
+from trainable.data.pack import Pack, open_pack
+from trainable.data.source import TARGET_SPLITS
+from trainable.data.writing import write_beside
 from trainable.device import pick_device
 from trainable.errors import UserError
+from trainable.evaluate import Evaluation
 from trainable.features import POOLED, frozen_features
 from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
 from trainable.meta import meta_reports
@@ -31,7 +37,7 @@ from trainable.model.network import create_network
 from trainable.pretraining.config import PretrainConfig
 from trainable.pretraining.training import pretrain_epochs
 from trainable.probe import linear_probe, stage_probe
-from trainable.recipes import bit_hyperrule, from_scratch
+from trainable.recipes import bit_hyperrule, from_scratch, source_only
 from trainable.souping import Ingredient, make_soup, score_soup, soup_group
 from trainable.transferability import h_score, logme
 
@@ -148,7 +154,15 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
             "counts": pack.counts(),
             "bad_images": list(pack.bad_images),
         }
+        if config.data.target is not None:
+            facts |= _facts_of_target(config, pack=pack)
     return facts
+
+
+def _facts_of_target(config: TrialConfig, *, pack: Pack) -> dict[str, Any]:
+    """Its images by split, what to tell the user about it, and whether its labels are read."""
+    counts = {split: len(pack.indices(split)) for split in TARGET_SPLITS}
+    return {"target": counts, "notes": list(describe(config.data).notes), "oracle": config.data.oracle}
 
 
 def environment() -> dict[str, str]:
@@ -182,15 +196,17 @@ def soup_of(ingredients: list[dict[str, Any]], *, path: str, threads: int) -> di
         Ingredient(str(one["number"]), TrialConfig.model_validate(one["trial"]), Path(one["checkpoint"]), one["value"])
         for one in ingredients
     ]
-    soup, evaluation = make_soup(every, path=Path(path))
+    soup, evaluation, measured = make_soup(every, path=Path(path))
     tried = [{"trial": int(one.name), "value": one.score, "kept": one.kept} for one in soup.tastings]
-    return {"members": [int(name) for name in soup.members], "tried": tried, **evaluation.as_dict()}
+    scores = evaluation.as_dict() | {"measured": measured}
+    return {"members": [int(name) for name in soup.members], "tried": tried, **scores}
 
 
 def soup_test_score(trial: dict[str, Any], *, path: str, threads: int) -> dict[str, Any]:
-    """Scores of a soup on the test split, which nothing else reads."""
+    """Scores of a soup on the test split, which nothing else reads; for an oracle the target's too."""
     torch.set_num_threads(threads)
-    return score_soup(TrialConfig.model_validate(trial), path=Path(path), split="test").as_dict()
+    config = TrialConfig.model_validate(trial)
+    return _test_scores(config, lambda split: score_soup(config, path=Path(path), split=split))
 
 
 def alike(trials: list[dict[str, Any]]) -> list[int]:
@@ -200,10 +216,15 @@ def alike(trials: list[dict[str, Any]]) -> list[int]:
 
 
 def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[str, Any]:
-    """Scores of a checkpoint on the test split, which nothing else reads."""
+    """Scores of a checkpoint on the test split, which nothing else reads; for an oracle the target's too."""
     torch.set_num_threads(threads)
-    evaluation = score_checkpoint(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint), split="test")
-    return evaluation.as_dict()
+    config = TrialConfig.model_validate(trial)
+    return _test_scores(config, lambda split: score_checkpoint(config, checkpoint=Path(checkpoint), split=split))
+
+
+def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dict[str, Any]:
+    found = score("test").as_dict()
+    return found | {"oracle": score("target_test").as_dict()} if config.data.oracle else found
 
 
 def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str], threads: int) -> dict[str, dict[str, Any]]:
@@ -230,7 +251,7 @@ def _probe_name(stage: str, *, kind: str) -> str:
 
 
 def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) -> dict[str, dict[str, Any]]:
-    """Train a fixed recipe, ``scratch`` or ``bit_hyperrule``, to its end; validation scores of its best epoch.
+    """Train a fixed recipe, ``scratch``, ``bit_hyperrule`` or ``source_only``, to its end; scores of its best epoch.
 
     Every epoch is saved in ``folder``, so that a call that was cut off is gone on with.
     """
@@ -238,6 +259,8 @@ def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) 
     config = TrialConfig.model_validate(trial)
     if recipe == "scratch":
         config = from_scratch(config)
+    elif recipe == "source_only":
+        config = source_only(config)
     else:
         facts = prepare([trial], check_device=False)
         config = bit_hyperrule(config, num_images=sum(facts["counts"]["train"].values()))
@@ -248,7 +271,7 @@ def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) 
     last = read_state(epoch_folder(place, _newest_epoch(place)))
     best = best_epoch({int(number): value for number, value in last["history"].items()}, metric=metric)
     results = read_state(epoch_folder(place, best or 0))["results"]
-    return {recipe: results["evaluation"] | {"epoch": best, "epochs": last["epoch"]}}
+    return {recipe: results["evaluation"] | {"measured": results["metrics"], "epoch": best, "epochs": last["epoch"]}}
 
 
 def run_step(settings: dict[str, Any], *, step: str, folder: str, threads: int) -> dict[str, Any]:
@@ -270,6 +293,14 @@ def transferability(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
     features = frozen_features(TrialConfig.model_validate(trial))
     found, labels = features.of(POOLED, split="train"), features.labels["train"]
     return {"logme": logme(found, labels), "h_score": h_score(found, labels)}
+
+
+def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str, threads: int) -> None:
+    """Write where the images of both domains lie before and after a training, as JSON."""
+    torch.set_num_threads(threads)
+    found = pictured(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint))
+    with write_beside(Path(path)) as file:
+        file.write(json.dumps(found).encode())
 
 
 def _newest_epoch(folder: Path) -> int:

@@ -131,7 +131,9 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         ),
         (
             {"search": 5},
-            ["search: got 5, must be a section with name, metric, trials, seed, budget, folder, storage, max_failures"],
+            [
+                "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, folder, storage, max_failures"
+            ],
         ),
         ({"scheduler": {"max_epochs": 2}}, ["scheduler.min_epochs: 3 is above max_epochs: 2"]),
         (
@@ -149,7 +151,9 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         ),
         (
             {"baselines": ["probe"]},
-            ["baselines: got 'probe', must be a list of linear_probe, stage_probes, scratch, bit_hyperrule"],
+            [
+                "baselines: got 'probe', must be a list of linear_probe, stage_probes, scratch, bit_hyperrule, source_only"
+            ],
         ),
         ({"base": {"optimizer": {"lrr": 1}}}, ["base.optimizer.lrr: unknown path; did you mean 'optimizer.lr'?"]),
         ({"base": {"modle": {"name": "x"}}}, ["base.modle: unknown path; did you mean 'model'?"]),

@@ -50,8 +50,13 @@ def create_backbone(
 
 def plan_of(name: str) -> LayerPlan:
     """The plan of an architecture, without its weights."""
-    _check_name(name)
-    return make_plan(_on_meta(name))
+    return laid_out(name)[1]
+
+
+def laid_out(name: str) -> tuple[nn.Module, LayerPlan]:
+    """An architecture without weights, on torch's meta device, and its plan."""
+    backbone = _on_meta(name)
+    return backbone, make_plan(backbone)
 
 
 def parameter_sizes(name: str) -> dict[str, int]:
