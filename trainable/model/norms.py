@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-STATISTICS = ("running_mean", "running_var")
-OF_TARGET = {"running_mean": "target_mean", "running_var": "target_var"}
+OF_TARGET = {"running_mean": "target_mean", "running_var": "target_var", "num_batches_tracked": "target_batches"}
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
