@@ -18,30 +18,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from trainable.adapt.adaptation import Adaptation, Classify, Terms
 from trainable.adapt.selectors import Outputs, selectors
 from trainable.anchor import Anchor
-from trainable.augment.mixing import mix
 from trainable.checkpoint import Counters, load_checkpoint, save_checkpoint
 from trainable.config import TrialConfig, used_batch_size
 from trainable.continual import fisher_information
-from trainable.data.batches import (
-    Loader,
-    Sampler,
-    evaluation_loader,
-    normalise,
-    num_batches,
-    target_loader,
-    train_loader,
-)
-from trainable.data.input_spec import InputSpec
-from trainable.data.pack import Pack, open_pack
-from trainable.data.rehearsal import open_old, rehearsal_count
+from trainable.data.pack import Pack
 from trainable.device import autocast, peak_memory_bytes, pick_device
 from trainable.evaluate import Evaluation, Predicted, predict, score
+from trainable.inputs import Images, Inputs, open_images
 from trainable.losses import CrossEntropy, create_loss, prior_shift
 from trainable.metrics import epochs_waited
-from trainable.model.backbone import input_spec
+from trainable.model.cut import Cut
 from trainable.model.network import Network, aligned_stage, create_head, create_network
 from trainable.model.norms import recompute_batch_norm, target_statistics
 from trainable.optim import create_optimizer, set_rates
+from trainable.prefixes import Prefixes, create_prefixes
 from trainable.probe import solved_head
 from trainable.randomness import seeded
 from trainable.schedule import plateau_factor, rate_factor
@@ -75,9 +65,9 @@ class Epoch:
 def start_run(config: TrialConfig) -> "Run":
     """A trial before its first epoch. Raises UserError for data, weights or a device that cannot be used."""
     device = pick_device(config)
-    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    pack = open_pack(config.data, spec)
-    old = open_old(config.data, spec)
+    images = open_images(config, size=config.data.image_size)
+    early = None if config.data.early_size is None else open_images(config, size=config.data.early_size)
+    pack, spec = images.pack, images.spec
     counts = torch.tensor([pack.counts()["train"][name] for name in pack.classes])
     network = create_network(config, spec=spec, num_classes=len(pack.classes)).to(device)
     network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
@@ -85,8 +75,9 @@ def start_run(config: TrialConfig) -> "Run":
         network = network.to(memory_format=torch.channels_last)
     return Run(
         config=config,
-        shown=_Images(pack, spec, old),
-        shown_early=_early(config),
+        inputs=Inputs(
+            config, network.plan, images, early, device, _said_batch_size(config, num_images=int(counts.sum()))
+        ),
         device=device,
         network=network,
         optimizer=create_optimizer(network, config=config.optimizer),
@@ -95,26 +86,9 @@ def start_run(config: TrialConfig) -> "Run":
             config.loss.model_copy(update={"class_weights": "none", "focal_alpha": None}), counts=counts, device=device
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
-        batch_size=_said_batch_size(config, num_images=int(counts.sum())),
         average=AveragedModel(network, use_buffers=True) if config.train.ema else None,
         adaptation=Adaptation(config.adapt, aligned_stage(config, backbone=network.backbone, plan=network.plan), spec),
     )
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images at one size, with the old ones to rehearse."""
-
-    pack: Pack
-    spec: InputSpec
-    old: Pack | None
-
-
-def _early(config: TrialConfig) -> _Images | None:
-    if config.data.early_size is None:
-        return None
-    spec = input_spec(config.model, image_size=config.data.early_size, channels=config.data.channels)
-    return _Images(open_pack(config.data, spec), spec, open_old(config.data, spec))
 
 
 def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
@@ -126,13 +100,13 @@ def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
     return used
 
 
-def _anchor(network: Network, *, config: TrialConfig, shown: _Images) -> Anchor | None:
+def _anchor(network: Network, *, config: TrialConfig, images: Images) -> Anchor | None:
     """L2-SP and EWC hold the backbone, as it was loaded; a head has nowhere to be pulled to."""
     backbone = {name: p for name, p in network.named_parameters() if name.startswith("backbone.")}
     if config.finetune.l2_sp:
         return Anchor(backbone, strength=config.finetune.l2_sp)
-    if config.finetune.ewc and shown.old is not None:
-        importance = fisher_information(network, pack=shown.old, spec=shown.spec, config=config)
+    if config.finetune.ewc and images.old is not None:
+        importance = fisher_information(network, pack=images.old, spec=images.spec, config=config)
         return Anchor(backbone, strength=config.finetune.ewc, importance=importance)
     return None
 
@@ -142,30 +116,34 @@ class Run:
     """The living state of a trial between two epochs."""
 
     config: TrialConfig
-    shown: _Images
-    shown_early: _Images | None
+    inputs: Inputs
     device: torch.device
     network: Network
     optimizer: torch.optim.Optimizer
     loss: CrossEntropy
     balanced_loss: CrossEntropy
     scaler: torch.amp.GradScaler
-    batch_size: int
     average: AveragedModel | None
     adaptation: Adaptation
     anchor: Anchor | None = None
     epoch: int = 0
     history: dict[int, float] = field(default_factory=dict)
-    loaders: dict[tuple[str, str, int], Loader] = field(default_factory=dict)
+    prefixes: Prefixes | None = None
 
     @property
     def pack(self) -> Pack:
         """The images at their full size."""
-        return self.shown.pack
+        return self.inputs.full.pack
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a forward pass."""
+        return self.inputs.batch_size
 
     def begin(self) -> None:
         """What a trial does before its first epoch."""
-        self.anchor = _anchor(self.network, config=self.config, shown=self.shown)
+        self.prefixes = create_prefixes(self.config, inputs=self.inputs)
+        self.anchor = _anchor(self.network, config=self.config, images=self.inputs.full)
         if self.config.adapt.method == "adabn":
             self._take_target_statistics(self.network, every=True)
         if self.config.finetune.strategy == "lp_ft":
@@ -173,7 +151,8 @@ class Run:
 
     def restore(self, folder: Path) -> None:
         """Stand where a checkpoint was saved."""
-        self.anchor = _anchor(self.network, config=self.config, shown=self.shown)
+        self.prefixes = create_prefixes(self.config, inputs=self.inputs)
+        self.anchor = _anchor(self.network, config=self.config, images=self.inputs.full)
         counters = load_checkpoint(
             folder, network=self.network, moved=self.moved, average=self.average, optimizer=self.optimizer
         )
@@ -209,8 +188,9 @@ class Run:
         self.history[self.epoch] = metrics[self.config.train.metric]
         metrics |= {
             "usage/seconds": time.perf_counter() - started,
-            "usage/images_per_second": self._num_images() / (trained - started),
+            "usage/images_per_second": self.inputs.num_images / (trained - started),
             "usage/batch_size": float(self.batch_size),
+            "usage/prefix_stored": float(self._training_cut() is not None),
             "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
         }
         results = {"metrics": metrics, "evaluation": evaluation.as_dict(), "classes": list(self.pack.classes)}
@@ -248,11 +228,13 @@ class Run:
 
     def predict(self, split: str, *, limit: int | None = None) -> Predicted:
         """What that network makes of a split, or of its first ``limit`` images or few more; each domain by its own norms."""
-        network, batches = self._scored(), self.batches(split)
-        if limit is not None:
-            batches = itertools.islice(batches, math.ceil(limit / self.batch_size))
+        network, cut = self._scored(), self._cut()
         numerics = autocast(self.device, self.config.train)
-        with target_statistics(network) if split.startswith("target") else nullcontext():
+        domain = target_statistics(network) if split.startswith("target") else nullcontext()
+        with domain, network.beginning_at(cut):
+            batches = self._inputs(split, network=network, cut=cut)
+            if limit is not None:
+                batches = itertools.islice(batches, math.ceil(limit / self.batch_size))
             return predict(network, batches=batches, autocast=numerics)
 
     def _scored(self) -> Network:
@@ -277,18 +259,33 @@ class Run:
 
     def _take_target_statistics(self, network: Network, *, every: bool) -> None:
         """Give the batch norms the statistics of the target's training images (AdaBN, Li et al. 2018)."""
-        with target_statistics(network):
-            recompute_batch_norm(network, (images for images, _ in self.batches("target")), every=every)
+        cut = None if every else self._cut()
+        with target_statistics(network), network.beginning_at(cut):
+            batches = self._inputs("target", network=network, cut=cut)
+            recompute_batch_norm(network, (images for images, _ in batches), every=every)
 
     def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """A split on the device as evaluation sees it: normalised images, labels."""
-        shown = self._shown()
-        key = ("evaluation", split, shown.spec.size)
-        if key not in self.loaders:
-            size, workers = self.batch_size, self.config.data.workers
-            self.loaders[key] = evaluation_loader(shown.pack, split, spec=shown.spec, batch_size=size, workers=workers)
-        for batch in self.loaders[key].epoch(self.epoch):
-            yield self._normalised(batch.images), batch.labels.to(self.device)
+        return self.inputs.split(split, epoch=self.epoch)
+
+    def _inputs(self, split: str, *, network: Network, cut: Cut | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same as the network takes it behind ``cut``: what its prefix, as it is now, makes of the images."""
+        if cut is None or self.prefixes is None:
+            return self.batches(split)
+        stored = self.prefixes.evaluated(split, network=network, cut=cut, epoch=self.epoch)
+        return self.inputs.split(split, epoch=self.epoch, stored=stored)
+
+    def _cut(self) -> Cut | None:
+        """Behind which frozen layers this epoch's networks begin; None where they look at the images anew."""
+        if self.prefixes is None:
+            return None
+        return self.prefixes.cut(self.network, phase=self._phase(), epoch=self.epoch)
+
+    def _training_cut(self) -> Cut | None:
+        if self.prefixes is None:
+            return None
+        end = self.adaptation.end
+        return self.prefixes.training_cut(self.network, phase=self._phase(), epoch=self.epoch, end=end)
 
     def logits(self, split: str) -> Iterator[Tensor]:
         """Logits of a split's batches as evaluation computes them."""
@@ -304,30 +301,31 @@ class Run:
     def _updates(self) -> Iterator[dict[str, Tensor]]:
         """One pass over the training images, an update at a time; gives each update's mean loss and its parts."""
         config = self.config
-        updates = math.ceil(self._batches_per_epoch() / config.train.accumulate)
+        updates = math.ceil(self.inputs.batches_per_epoch / config.train.accumulate)
         averages = self.average is not None and self.epoch > config.train.ema_start
         loss_function = self.balanced_loss if self._phase().balanced else self.loss
         self.network.train()
-        for index, batches in enumerate(_grouped(self._prepared(), size=config.train.accumulate)):
-            self._set_rates(index, updates=updates)
-            progress = (self.epoch - 1 + index / updates) / config.train.epochs
-            with seeded(config.seed, "dropout", self.epoch, index, device=self.device):
-                found = update(
-                    self.network,
-                    batches=batches,
-                    optimizer=self.optimizer,
-                    loss=loss_function,
-                    scaler=self.scaler,
-                    autocast=autocast(self.device, self.config.train),
-                    clip_norm=config.optimizer.clip_norm,
-                    anchor=self.anchor,
-                    adapted=partial(self._adapted, progress) if self.adaptation.sees_target else None,
-                )
-            if averages:
-                self._average(updates)
-            if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
-                self._check_finite(found["loss"])
-            yield found
+        with self.network.beginning_at(self._training_cut()):
+            for index, batches in enumerate(_grouped(self._shown(), size=config.train.accumulate)):
+                self._set_rates(index, updates=updates)
+                progress = (self.epoch - 1 + index / updates) / config.train.epochs
+                with seeded(config.seed, "dropout", self.epoch, index, device=self.device):
+                    found = update(
+                        self.network,
+                        batches=batches,
+                        optimizer=self.optimizer,
+                        loss=loss_function,
+                        scaler=self.scaler,
+                        autocast=autocast(self.device, self.config.train),
+                        clip_norm=config.optimizer.clip_norm,
+                        anchor=self.anchor,
+                        adapted=partial(self._adapted, progress) if self.adaptation.sees_target else None,
+                    )
+                if averages:
+                    self._average(updates)
+                if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
+                    self._check_finite(found["loss"])
+                yield found
 
     def _adapted(self, progress: float, shown: Shown, classify: Classify) -> Terms:
         assert shown.others is not None
@@ -347,77 +345,16 @@ class Run:
         self._check_finite(means["loss"])
         return {name: float(mean) for name, mean in means.items()}
 
-    def _prepared(self) -> Iterator[Shown]:
-        """Batches of the epoch on the device: normalised images, labels or mixed targets, images of the target domain."""
-        config = self.config
-        others = self._target_batches() if self.adaptation.sees_target else itertools.repeat(None)
-        for index, (batch, other) in enumerate(zip(self._training_loader().epoch(self.epoch), others, strict=False)):
-            pixels = batch.images.to(self.device, non_blocking=True)
-            if other is not None:
-                progress = (self.epoch - 1) / config.train.epochs
-                step = (config.seed, self.epoch, index)
-                pixels = self.adaptation.swapped(pixels, other, progress=progress, seed=step)
-            images, targets = mix(
-                self._normalised(pixels),
-                batch.labels.to(self.device),
-                config=config.augment,
-                num_classes=len(self.pack.classes),
-                seed=config.seed,
-                epoch=self.epoch,
-                step=index,
-            )
-            yield Shown(images, targets, None if other is None else self._normalised(other))
-
-    def _training_loader(self) -> Loader:
-        config, shown = self.config, self._shown()
-        key = ("training", "train", shown.spec.size)
-        if key not in self.loaders:
-            self.loaders[key] = train_loader(
-                shown.pack,
-                augment=config.augment,
-                spec=shown.spec,
-                batch_size=self.batch_size,
-                seed=config.seed,
-                sampler=self._sampler,
-                old=shown.old,
-                num_old=self._num_old(),
-                workers=config.data.workers,
-                pin=self.device.type == "cuda",
-            )
-        return self.loaders[key]
-
-    def _target_batches(self) -> Iterator[Tensor]:
-        """Images of the target domain on the device, uint8, beside every training batch as many."""
-        config, shown = self.config, self._shown()
-        key = ("training", "target", shown.spec.size)
-        if key not in self.loaders:
-            self.loaders[key] = target_loader(
-                shown.pack,
-                augment=config.augment,
-                spec=shown.spec,
-                batch_size=self.batch_size,
-                seed=config.seed,
-                count=self._num_images(),
-                workers=config.data.workers,
-                pin=self.device.type == "cuda",
-            )
-        for batch in self.loaders[key].epoch(self.epoch):  # whose labels, if any, go nowhere
-            yield batch.images.to(self.device, non_blocking=True)
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        images = normalise(pixels.to(self.device, non_blocking=True), self._shown().spec)
-        return images.contiguous(memory_format=torch.channels_last) if self.config.train.channels_last else images
-
-    def _shown(self) -> _Images:
-        early = self.shown_early is not None and self.epoch <= self.config.data.early_epochs
-        return self.shown_early if early and self.shown_early is not None else self.shown
+    def _shown(self) -> Iterator[Shown]:
+        """The epoch's batches, as the network takes them."""
+        stored, cut = None, self.network.cut
+        if self.prefixes is not None and cut is not None:
+            splits = ("train", "target") if self.adaptation.sees_target else ("train",)
+            stored = self.prefixes.trained(splits, network=self.network, cut=cut, epoch=self.epoch)
+        return self.inputs.training(epoch=self.epoch, adaptation=self.adaptation, stored=stored)
 
     def _phase(self) -> Phase:
         return phase(self.config, plan=self.network.plan, epoch=self.epoch)
-
-    def _sampler(self, epoch: int) -> Sampler:
-        balanced = phase(self.config, plan=self.network.plan, epoch=epoch).balanced
-        return "balanced" if balanced else self.config.data.sampler
 
     def _set_rates(self, index: int, *, updates: int) -> None:
         """The rate runs its course over the epochs of the phase; only the first phase warms up."""
@@ -456,19 +393,6 @@ class Run:
             c=self.config.finetune.probe_c,
         )
         self.network.set_head(weight, bias)
-
-    def _batches_per_epoch(self) -> int:
-        return num_batches(self._num_images(), batch_size=self.batch_size)
-
-    def _num_images(self) -> int:
-        """Images of an epoch."""
-        return len(self.pack.indices("train")) + self._num_old()
-
-    def _num_old(self) -> int:
-        if self.shown.old is None:
-            return 0
-        num_new, num_old = len(self.pack.indices("train")), len(self.shown.old.indices("train"))
-        return rehearsal_count(self.config.data, num_new=num_new, num_old=num_old)
 
     def _check_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

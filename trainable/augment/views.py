@@ -48,7 +48,7 @@ def views(
     epoch: int,
 ) -> Tensor:
     """The :func:`view` of every image, N×C×S×S uint8."""
-    if _is_evaluation(config):
+    if not varies(config):
         return torch.stack([evaluation_view(image, spec) for image in images])
     found = []
     said = config.model_dump_json()
@@ -111,9 +111,10 @@ def imported(path: str) -> Any:
     return function
 
 
-def _is_evaluation(config: AugmentConfig) -> bool:
+def varies(config: AugmentConfig) -> bool:
+    """Whether training sees anything but the evaluation view."""
     policy = config.auto or "none"
-    return config.strength == "none" and policy == "none" and not config.erase and not config.custom
+    return config.strength != "none" or policy != "none" or bool(config.erase) or bool(config.custom)
 
 
 def _policy(config: AugmentConfig, *, fill: list[float]) -> list[v2.Transform]:

@@ -69,10 +69,12 @@ def train_loader(
     num_old: int = 0,
     workers: int = 0,
     pin: bool = False,
+    instead: Dataset[Batch] | None = None,
 ) -> Loader:
-    """The varied training images, in an order of each epoch's own; the last batch may be short.
+    """The varied training images, or what stands ``instead`` of them, in an order of each epoch's own.
 
-    ``sampler`` says how an epoch draws them (``data.sampler``); ``num_old`` training images of ``old`` are among them.
+    The last batch may be short. ``sampler`` says how an epoch draws them (``data.sampler``); ``num_old`` training images of
+    ``old`` are among them.
     """
     rows = pack.indices("train")
     labels = pack.labels[rows]
@@ -85,7 +87,7 @@ def train_loader(
         return rehearsed(own, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
 
     return Loader(
-        _TrainingViews(joined or pack, augment, spec, seed),
+        instead or _TrainingViews(joined or pack, augment, spec, seed),
         rows_of=rows_of,
         batch_size=batch_size,
         workers=workers,
@@ -103,10 +105,11 @@ def target_loader(
     count: int,
     workers: int = 0,
     pin: bool = False,
+    instead: Dataset[Batch] | None = None,
 ) -> Loader:
-    """The varied images of the target domain beside ``count`` source images an epoch, batch for batch as many.
+    """The varied images of the target domain, or what stands ``instead`` of them, beside ``count`` source images an epoch.
 
-    Each comes as often as any other, give or take once. Their labels mean nothing.
+    They come in batches of the same sizes. Each comes as often as any other, give or take once. Their labels mean nothing.
     """
     rows = pack.indices("target")
 
@@ -116,16 +119,23 @@ def target_loader(
         chosen: Rows = rows[torch.cat(orders)[:count].numpy()]
         return chosen
 
-    views_of = _TrainingViews(pack, augment, spec, seed)
-    return Loader(views_of, rows_of=rows_of, batch_size=batch_size, workers=workers, pin=pin)
+    dataset = instead or _TrainingViews(pack, augment, spec, seed)
+    return Loader(dataset, rows_of=rows_of, batch_size=batch_size, workers=workers, pin=pin)
 
 
 def evaluation_loader(
-    pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
+    pack: Pack,
+    split: str,
+    *,
+    spec: InputSpec,
+    batch_size: int,
+    workers: int = 0,
+    pin: bool = False,
+    instead: Dataset[Batch] | None = None,
 ) -> Loader:
-    """The evaluation views of a split in the pack's order, whatever the epoch."""
+    """The evaluation views of a split, or what stands ``instead`` of them, in the pack's order, whatever the epoch."""
     rows = pack.indices(split)
-    dataset = _EvaluationViews(pack, spec)
+    dataset = instead or _EvaluationViews(pack, spec)
     return Loader(dataset, rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin)
 
 

@@ -1,6 +1,7 @@
 """A backbone under a new head, with its frozen layers kept frozen."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
@@ -12,6 +13,7 @@ from trainable.config import ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone
+from trainable.model.cut import Cut, from_prefix
 from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.plan import LayerPlan, is_norm
 from trainable.model.stages import StageEnd, averaged, stage_ends
@@ -25,10 +27,12 @@ class Network(nn.Module):
     Freezing sets ``requires_grad=False`` and puts the frozen units' modules into eval mode, again after every
     :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move; with
     ``freeze.bn: train_stats`` its norms stay in train mode. ``shift``, K, is taken off the logits in eval mode;
-    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains.
+    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains. With a ``cut``
+    the network takes what the prefix before it made of the images in their place.
     """
 
     shift: Tensor
+    cut: Cut | None = None
 
     def __init__(
         self,
@@ -60,8 +64,19 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features N×F of images N×C×S×S."""
+        if self.cut is not None:
+            return from_prefix(self.backbone, images, cut=self.cut)
         features: Tensor = self.backbone(images)
         return features
+
+    @contextmanager
+    def beginning_at(self, cut: Cut | None) -> Iterator[None]:
+        """Inside, the network takes what the prefix before ``cut`` made of the images; without one the images."""
+        before, self.cut = self.cut, cut
+        try:
+            yield
+        finally:
+            self.cut = before
 
     def look(self, images: Tensor, *, end: StageEnd | None) -> tuple[Tensor, Tensor]:
         """Pooled features N×F, and the averaged output of the module that ends a stage; without ``end`` the same twice."""

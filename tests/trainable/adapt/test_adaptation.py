@@ -1,6 +1,7 @@
 """Trials that learn from two domains."""
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -22,6 +23,12 @@ VARIANTS = {
         "train": {"ema": 0.4},
     },
     "adabn, averaged": {"adapt": {"method": "adabn"}, "train": {"ema": 0.4}, "freeze": {"depth": 0.5}},
+    "cdan behind frozen layers": {"adapt": {"method": "cdan"}, "freeze": {"depth": 0.5}},
+    "coral of a stage that thaws": {
+        "adapt": {"method": "coral", "layer": "stage3"},
+        "finetune": {"strategy": "gradual"},
+        "train": {"epochs": 3},
+    },
     "mmd, dynamic, accumulating": {"adapt": {"method": "mmd", "schedule": "dynamic"}, "train": {"accumulate": 2}},
     "adversarial in steps, with dropout": {
         "adapt": {"method": "adversarial", "steps": 2},
@@ -186,6 +193,48 @@ def test_only_an_oracle_can_score_the_target(adapting, tmp_path):
     run(config, tmp_path, breaks=False)
     of_target = score_checkpoint(config, checkpoint=tmp_path / "epoch_2", split="target_test")
     assert sum(map(sum, of_target.confusion)) == len(start_run(config).pack.indices("target_test"))
+
+
+@pytest.mark.parametrize("method", ["none", "cdan", "mmd", "adabn", "dsbn"])
+def test_what_frozen_layers_make_of_the_images_is_shared_and_changes_nothing(method, adapting, tmp_path):
+    frozen = {"freeze": {"depth": 0.5}}
+    live, _ = run(adapting(method, data={"prefix_gb": 0.0}, **frozen), tmp_path / "live", breaks=False)
+    config = adapting(method, **frozen)
+    stored, _ = run(config, tmp_path / "stored", breaks=False)
+    assert [epoch.metrics["usage/prefix_stored"] for epoch in fit(config)] == [1.0, 1.0]
+    for one, other in zip(live, stored, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)  # small last batches have other last bits
+
+
+def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache):
+    store = Path(cache) / "prefix"
+
+    def files_after(method, **adapt):
+        list(fit(adapting(method, freeze={"depth": 0.5}, adapt=adapt)))
+        return {path.name for path in store.glob("*.npy")}
+
+    first = files_after("dann")
+    assert first
+    for method, weight in (("dann", 0.1), ("cdan", 1.0), ("mmd", 1.0), ("coral", 2.0), ("mcc", 1.0), ("dsbn", 1.0)):
+        assert files_after(method, weight=weight) == first
+    assert files_after("adabn") > first
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"augment": {"mixup": 0.2}},
+        {"adapt": {"method": "fda"}},
+        {"adapt": {"method": "adversarial"}},
+        {"freeze": {"depth": 0.5, "bn": "train_stats"}},
+        {"freeze": {"depth": 0.0}},
+        {"data": {"prefix_gb": 1e-6}},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_stored_is_computed_anew(sections, adapting):
+    config = adapting(sections.get("adapt", {}).get("method", "mmd"), **({"freeze": {"depth": 0.5}} | sections))
+    assert next(fit(config)).metrics["usage/prefix_stored"] == 0.0
 
 
 def test_an_aligned_stage_must_train(adapting):
