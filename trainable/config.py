@@ -535,6 +535,8 @@ def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:
         yield "data.source: name the labelled data sets to learn from, or the one that holds both domains as data.path"
     if metric.startswith("oracle/") and not data.oracle:
         yield f"train.metric: {metric!r} reads the target's labels; data.oracle: true allows that and marks every result"
+    if adapt.method == "fda" and adapt.schedule == "dynamic":
+        yield "adapt.schedule: 'dynamic' goes by features, of which adapt.method: fda knows nothing; fixed or ganin"
     if adapt.method == "fda" and adapt.weight > 1:
         yield f"adapt.weight: {adapt.weight} is the share of images that adapt.method: fda changes, at most 1"
 
