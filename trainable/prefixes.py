@@ -50,13 +50,13 @@ class Prefixes:
     def training_cut(self, network: Network, *, phase: Phase, epoch: int, end: StageEnd | None) -> Cut | None:
         """The same for an epoch's training, which may ask for whole images.
 
-        It does where images are mixed, moved by their gradient or joined by old ones, and where a stage is to be aligned
-        whose ``end`` is frozen.
+        It does where images are mixed, moved by their gradient, joined by old ones or varied by the user's own code, which
+        may change, and where a stage is to be aligned whose ``end`` is frozen.
         """
         augment, method = self.config.augment, self.config.adapt.method
         mixes = (augment.mixup or augment.cutmix) and (augment.mix_until is None or epoch <= augment.mix_until)
         is_hidden = end is not None and set(range(end.unit + 1)) <= phase.frozen
-        if mixes or is_hidden or method in ("fda", "adversarial") or self.config.data.rehearsal is not None:
+        if mixes or is_hidden or augment.custom or method in ("fda", "adversarial") or self.config.data.rehearsal is not None:
             return None
         return self.cut(network, phase=phase, epoch=epoch)
 

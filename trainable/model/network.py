@@ -122,7 +122,7 @@ class Network(nn.Module):
         """Torch's train mode, the frozen layers excepted."""
         super().train(mode)
         for module in self._resting:
-            module.eval()
+            module.training = False  # not eval(), which would reach trainable layers inside, of a ViT all its blocks
         return self
 
 

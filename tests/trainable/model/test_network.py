@@ -13,7 +13,7 @@ SPEC = InputSpec(size=64, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubi
 
 
 def make(name, size=64, **sections):
-    config = TrialConfig.model_validate({"model": {"name": name, "weights": "random"}, **sections})
+    config = TrialConfig.model_validate({"model": {"name": name, "weights": "random"}} | sections)
     return create_network(config, spec=replace(SPEC, size=size), num_classes=3)
 
 
@@ -112,3 +112,15 @@ def test_grey_and_many_channel_inputs_are_taken():
         config = TrialConfig.model_validate({"model": {"name": "resnet18", "weights": "random"}})
         network = create_network(config, spec=spec, num_classes=2)
         assert network(torch.randn(2, channels, 64, 64)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_stochastic_depth_rests_in_frozen_layers_and_works_in_trainable_ones(name):
+    network = make(name, model={"name": name, "weights": "random", "drop_path": 0.5}, freeze={"depth": 0.5})
+    drops = [module.training for module in network.train().modules() if type(module).__name__ == "DropPath"]
+    assert not drops[0]
+    assert drops[-1]
+    images = torch.randn(8, 3, 64, 64)
+    assert not torch.equal(network.features(images), network.features(images))
+    network.eval()
+    assert torch.equal(network.features(images), network.features(images))
