@@ -143,7 +143,6 @@ def methods_table(runs: Sequence[Run]) -> str:
             [
                 method,
                 spread([last(run, "val/balanced_accuracy") for run in own]),
-                f"{statistics.mean(epoch['usage/seconds'] for run in own for epoch in run['epochs']):.1f}",
                 *(spread([last(run, name) for run in own]) for name in TRUTHS),
                 "" if method == "none" else spread(gains, sign="+"),
             ]
