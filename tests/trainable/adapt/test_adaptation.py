@@ -37,14 +37,8 @@ VARIANTS = {
 }
 
 
-def variant(adapting, name):
-    sections = VARIANTS[name]
-    method = sections.get("adapt", {}).get("method", name)
-    return adapting(method, **sections)
-
-
 def told(epoch):
-    return {name: value for name, value in epoch.metrics.items() if not name.startswith("usage/")}
+    return {n: v for n, v in epoch.metrics.items() if not n.startswith("usage/") or n == "usage/prefix_stored"}
 
 
 def run(config, folder, *, breaks):
@@ -63,16 +57,14 @@ def run(config, folder, *, breaks):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_stopped_and_resumed_it_is_the_unbroken_run_to_the_bit(name, adapting, tmp_path):
-    config = variant(adapting, name)
-    assert run(config, tmp_path / "broken", breaks=True) == run(config, tmp_path / "unbroken", breaks=False)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_other_labels_of_the_target_change_no_number(method, adapting, two_kinds, tmp_path):
+def test_resumed_and_with_every_target_label_flipped_it_is_the_unbroken_run_to_the_bit(
+    name, adapting, two_kinds, tmp_path
+):
+    sections = VARIANTS[name]
+    method = sections.get("adapt", {}).get("method", name)
     flipped = two_kinds("flipped.csv", labels_of_poly=["defective"] * 14 + ["functional"] * 14)
-    expected = run(adapting(method), tmp_path / "own", breaks=False)
-    assert run(adapting(method, path=flipped), tmp_path / "flipped", breaks=False) == expected
+    unbroken = run(adapting(method, **sections), tmp_path / "unbroken", breaks=False)
+    assert run(adapting(method, path=flipped, **sections), tmp_path / "broken", breaks=True) == unbroken
 
 
 def test_a_target_without_labels_is_as_good(adapting, two_kinds, tmp_path):
@@ -195,14 +187,14 @@ def test_only_an_oracle_can_score_the_target(adapting, tmp_path):
     assert sum(map(sum, of_target.confusion)) == len(start_run(config).pack.indices("target_test"))
 
 
-@pytest.mark.parametrize("method", ["none", "cdan", "mmd", "adabn", "dsbn"])
+@pytest.mark.parametrize("method", ["cdan", "adabn", "dsbn"])
 def test_what_frozen_layers_make_of_the_images_is_shared_and_changes_nothing(method, adapting, tmp_path):
     frozen = {"freeze": {"depth": 0.5}}
     live, _ = run(adapting(method, data={"prefix_gb": 0.0}, **frozen), tmp_path / "live", breaks=False)
     config = adapting(method, **frozen)
     stored, _ = run(config, tmp_path / "stored", breaks=False)
-    assert [epoch.metrics["usage/prefix_stored"] for epoch in fit(config)] == [1.0, 1.0]
     for one, other in zip(live, stored, strict=True):
+        assert (one.pop("usage/prefix_stored"), other.pop("usage/prefix_stored")) == (0.0, 1.0)
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)  # small last batches have other last bits
 
 
@@ -210,12 +202,12 @@ def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache
     store = Path(cache) / "prefix"
 
     def files_after(method, **adapt):
-        list(fit(adapting(method, freeze={"depth": 0.5}, adapt=adapt)))
+        next(fit(adapting(method, freeze={"depth": 0.5}, adapt=adapt)))
         return {path.name for path in store.glob("*.npy")}
 
     first = files_after("dann")
     assert first
-    for method, weight in (("dann", 0.1), ("cdan", 1.0), ("mmd", 1.0), ("coral", 2.0), ("mcc", 1.0), ("dsbn", 1.0)):
+    for method, weight in (("dann", 0.1), ("cdan", 1.0), ("mmd", 1.0), ("dsbn", 1.0)):
         assert files_after(method, weight=weight) == first
     assert files_after("adabn") > first
 
@@ -229,6 +221,7 @@ def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache
         {"freeze": {"depth": 0.5, "bn": "train_stats"}},
         {"freeze": {"depth": 0.0}},
         {"data": {"prefix_gb": 1e-6}},
+        {"augment": {"custom": ["torch:clone"]}},
     ],
     ids=str,
 )
