@@ -130,7 +130,6 @@ def methods_table(runs: Sequence[Run]) -> str:
     heads = [
         "method",
         "source val. bal. acc.",
-        "seconds an epoch",
         "oracle: target acc.",
         "bal. acc.",
         "over source-only",
