@@ -34,6 +34,8 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
     a search that goes on makes another.
     """
     metric = spec.search.metric
+    if spec.search.choose_by:  # a soup is judged by one metric
+        return None
     ordered = [
         trial
         for trial in leaders(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)

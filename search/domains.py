@@ -17,7 +17,7 @@ from search.trials import Trial, best_trial, leaders
 from search.tune import worker
 from search.tune.cluster import submit
 from trainable.adapt.ranking import agreement
-from trainable.metrics import DIRECTIONS
+from trainable.metrics import DIRECTIONS, best_epoch
 
 TARGET_METRICS = tuple(name for name in DIRECTIONS if name.startswith("target/"))
 TRUTH = "oracle/balanced_accuracy"
@@ -77,7 +77,10 @@ def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mappi
     """Lay the held-out images of both domains out in the plane, before and after training, once for each final trial."""
     metric = spec.search.metric
     best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
-    if spec.base.get("data.target") is None or best is None or ledger.notes.get("domains") == {"trial": best.number}:
+    if spec.base.get("data.target") is None or best is None:
+        return
+    drawn = {"trial": best.number, "epoch": best_epoch(best.values(metric), metric=metric)}
+    if ledger.notes.get("domains") == drawn:
         return
     checkpoint = best_checkpoint(folder, best, metric=metric)
     if checkpoint is None:
@@ -85,7 +88,7 @@ def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mappi
     config = spec.trial_config(spec.space.decoded(best.params))
     path = str((folder / PICTURE).resolve())
     submit(worker.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, **place)()
-    ledger.note("domains", {"trial": best.number})
+    ledger.note("domains", drawn)
 
 
 def domain_figures(trials: Sequence[Trial], *, spec: SearchSpec, folder: Path) -> dict[str, Callable[[], go.Figure]]:

@@ -10,7 +10,7 @@ from search.paths import defaults
 from search.space import corners, possible_values
 from search.spec import SearchSpec
 from search.trials import Value
-from trainable.config import used_batch_size
+from trainable.config import ALIGNING_METHODS, DISCRIMINATING_METHODS, used_batch_size
 from trainable.validation import shown
 
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
@@ -97,13 +97,12 @@ COURSES_OF_KEYS = {
     "factor": ("step", "plateau"),
     "patience": ("plateau",),
 }
-ALIGNING = ("dann", "cdan", "mmd", "coral")
 METHODS_OF_KEYS = {
-    "weight": (*ALIGNING, "mcc", "adversarial", "fda"),
-    "schedule": (*ALIGNING, "mcc", "adversarial", "fda"),
-    "layer": ALIGNING,
-    "hidden": ("dann", "cdan", "adversarial"),
-    "dropout": ("dann", "cdan", "adversarial"),
+    "weight": (*ALIGNING_METHODS, "mcc", "adversarial", "fda"),
+    "schedule": (*ALIGNING_METHODS, "mcc", "adversarial", "fda"),
+    "layer": ALIGNING_METHODS,
+    "hidden": DISCRIMINATING_METHODS,
+    "dropout": DISCRIMINATING_METHODS,
     "bandwidths": ("mmd",),
     "temperature": ("mcc",),
     "eps": ("adversarial",),
@@ -168,7 +167,6 @@ NEEDS = (
     Need("data.elpv_rule", "data.format", lambda value: value == "elpv", "data.format is not elpv"),
     Need("data.path", "data.format", lambda value: value != "elpv", "data.format is elpv"),
     *(Need(f"data.{name}", "data.format", _reads_columns, "data.format has no columns") for name in COLUMNS),
-    Need("adapt.method", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
     *(
         Need(
             f"adapt.{name}",
@@ -196,6 +194,14 @@ def _unmet_needs(spec: SearchSpec) -> Iterator[str]:
         elif need.ask_condition and len(serving) < len(values) and need.path in spec.vary:
             wanted = shown(serving[0]).strip("'") if len(serving) == 1 else _listed(serving)
             yield f"{where}: has no effect where {need.because}; add when: {{{need.other}: {wanted}}}"
+
+
+def _aligning_frozen_features(spec: SearchSpec) -> Iterator[str]:
+    path = "adapt.method"
+    aligning = [value for value in _values(spec, path, path) if value in (*ALIGNING_METHODS, "dsbn")]
+    if aligning and not any(_leaves_some_trainable(depth) for depth in _values(spec, "freeze.depth", path)):
+        methods = " and ".join(map(str, aligning))
+        yield f"{_place(spec, path)}: {methods} have nothing to move, the whole backbone is frozen"
 
 
 def _mixing_of_nothing(spec: SearchSpec) -> Iterator[str]:
@@ -261,6 +267,7 @@ def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
 
 RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _unmet_needs,
+    _aligning_frozen_features,
     _mixing_of_nothing,
     _mixing_never_used,
     _single_choices,

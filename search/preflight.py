@@ -5,7 +5,7 @@ from typing import Any
 from search.space import corners
 from search.spec import SearchSpec
 from search.trials import Value
-from trainable.config import TrialConfig
+from trainable.config import ALIGNING_METHODS, NORM_METHODS, TrialConfig
 
 
 def check_techniques(spec: SearchSpec) -> None:
@@ -30,12 +30,9 @@ def check_techniques(spec: SearchSpec) -> None:
 
 
 def _asks_the_layers(config: TrialConfig) -> bool:
-    method = config.adapt.method
-    return (
-        config.finetune.strategy == "gradual"
-        or method in ("adabn", "dsbn")
-        or (method != "none" and config.adapt.layer != "pooled")
-    )
+    adapt = config.adapt
+    aligns_a_stage = adapt.method in ALIGNING_METHODS and adapt.layer != "pooled"
+    return config.finetune.strategy == "gradual" or adapt.method in NORM_METHODS or aligns_a_stage
 
 
 def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:

@@ -76,8 +76,6 @@ class Progress:
             + ", ".join(f"{count} {split}" for split, count in counts.items()),
             highlight=False,
         )
-        for note in data.get("notes", []):
-            self._console.print(f"note: {note}", highlight=False, markup=False)
         if data.get("oracle"):
             self._console.print(ORACLE, highlight=False, markup=False)
         if data["bad_images"]:

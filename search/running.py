@@ -338,6 +338,6 @@ def _finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[st
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if known is None else known["reads"] + 1
         ledger.note("test", {"trial": best.number, "epoch": epoch, "soup": members, "reads": reads, **score})
-    draw_domains(spec, ledger, folder=folder, place=place)
     ledger.note("finished", True)
+    draw_domains(spec, ledger, folder=folder, place=place)
     return Outcome("finished", reason, folder)

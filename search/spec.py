@@ -56,7 +56,7 @@ class SearchSection(Section):
     choose_by: list[MetricName] = Field(
         [],
         description="Metrics whose ranks, averaged, choose the final one of the trials trained to the end (`scheduler.finalists` "
-        "at least), each at its best epoch by `metric`; without them `metric` chooses.",
+        "at least), each at its best epoch by `metric`; without them `metric` chooses. No soup is made with them.",
     )
     trials: int = Field(ge=1, description="Most configurations begun; raise it to go on with a finished search.")
     seed: int = Field(0, ge=0, description="Seed of the sampler and of every trial.")

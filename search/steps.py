@@ -30,6 +30,7 @@ def step_settings(spec: SearchSpec, step: str) -> dict[str, Any]:
     (backbone,) = spec.step_backbones(step)
     data: dict[str, Any] = trial.get("data", {})
     if path is not None:
+        data = {key: value for key, value in data.items() if key not in ("source", "target", "oracle")}
         data = data | {"path": path, "format": "auto"}
     if step == "ssl":
         section["unlabelled"] = path is not None

@@ -28,6 +28,10 @@ MetricName = Literal[
     "oracle/macro_f1",
 ]
 
+ALIGNING_METHODS = ("dann", "cdan", "mmd", "coral")  # draw the domains' features together
+DISCRIMINATING_METHODS = ("dann", "cdan", "adversarial")  # with a classifier of domains
+NORM_METHODS = ("adabn", "dsbn")  # of batch norms alone
+
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 

@@ -74,7 +74,7 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     evaluation = _seconds_each(run.logits("val"), count=updates)
     size = run.batch_size
     seconds = training * math.ceil(len(run.pack.indices("train")) / (size * config.train.accumulate))
-    seconds += evaluation * math.ceil(len(run.pack.indices("val")) / size)
+    seconds += evaluation * math.ceil(run.num_measured / size)
     moved = run.moved(config.train.epochs)
     size = checkpoint_bytes(run.network, moved=moved, average=run.average, optimizer=run.optimizer)
     return Measured(seconds, size, peak_memory_bytes(run.device))

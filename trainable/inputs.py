@@ -130,8 +130,13 @@ class Inputs:
             return evaluation_loader(images.pack, split, spec=images.spec, batch_size=self.batch_size, instead=views)
         key = (f"evaluation of {split}", images.spec.size)
         if key not in self.loaders:
+            few = self.config.data.target is not None and split not in (
+                "val",
+                "test",
+            )  # not worth processes of their own
+            workers = 0 if few else self.config.data.workers
             self.loaders[key] = evaluation_loader(
-                images.pack, split, spec=images.spec, batch_size=self.batch_size, workers=self.config.data.workers
+                images.pack, split, spec=images.spec, batch_size=self.batch_size, workers=workers
             )
         return self.loaders[key]
 

@@ -56,7 +56,13 @@ class Prefixes:
         augment, method = self.config.augment, self.config.adapt.method
         mixes = (augment.mixup or augment.cutmix) and (augment.mix_until is None or epoch <= augment.mix_until)
         is_hidden = end is not None and set(range(end.unit + 1)) <= phase.frozen
-        if mixes or is_hidden or augment.custom or method in ("fda", "adversarial") or self.config.data.rehearsal is not None:
+        if (
+            mixes
+            or is_hidden
+            or augment.custom
+            or method in ("fda", "adversarial")
+            or self.config.data.rehearsal is not None
+        ):
             return None
         return self.cut(network, phase=phase, epoch=epoch)
 

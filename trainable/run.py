@@ -144,8 +144,6 @@ class Run:
         """What a trial does before its first epoch."""
         self.prefixes = create_prefixes(self.config, inputs=self.inputs)
         self.anchor = _anchor(self.network, config=self.config, images=self.inputs.full)
-        if self.config.adapt.method == "adabn":
-            self._take_target_statistics(self.network, every=True)
         if self.config.finetune.strategy == "lp_ft":
             self._solve_head()
 
@@ -200,6 +198,8 @@ class Run:
         """Make trainable what this epoch trains, with a new head where a phase begins with one."""
         now = self._phase()
         self.network.enter(now)
+        if self.average is not None:
+            cast(Network, self.average.module).enter(now)
         if not (now.new_head and self.epoch == now.first):
             return
         width = self.network.width
@@ -216,10 +216,20 @@ class Run:
             evaluation = self.evaluate("val")
             return evaluation, evaluation.named("val")
         if self.config.adapt.method == "adabn":
-            self._take_target_statistics(self._scored(), every=False)
+            self._adapt_norms()
         source = self.predict("val")
         evaluation = score(source.probabilities, labels=source.labels, classes=self.pack.classes)
         return evaluation, evaluation.named("val") | self._target_metrics(source)
+
+    @property
+    def num_measured(self) -> int:
+        """Images that :meth:`measure` looks at."""
+        splits = {split: len(self.pack.indices(split)) for split in ("train", "val", "target", "target_val")}
+        if self.config.data.target is None:
+            return splits["val"]
+        density = sum(min(IMAGES_OF_DENSITY, splits[split]) for split in ("train", "target"))
+        adapting = splits["target"] if self.config.adapt.method == "adabn" else 0
+        return splits["val"] + splits["target_val"] + density + adapting
 
     def evaluate(self, split: str) -> Evaluation:
         """Scores of the network, or of its running average once that has begun, on a split that has labels."""
@@ -228,7 +238,7 @@ class Run:
 
     def predict(self, split: str, *, limit: int | None = None) -> Predicted:
         """What that network makes of a split, or of its first ``limit`` images or few more; each domain by its own norms."""
-        network, cut = self._scored(), self._cut()
+        network, cut = self._scored().eval(), self._cut()
         numerics = autocast(self.device, self.config.train)
         domain = target_statistics(network) if split.startswith("target") else nullcontext()
         with domain, network.beginning_at(cut):
@@ -257,8 +267,18 @@ class Run:
             metrics |= score(target.probabilities, labels=target.labels, classes=self.pack.classes).named("oracle")
         return metrics
 
-    def _take_target_statistics(self, network: Network, *, every: bool) -> None:
-        """Give the batch norms the statistics of the target's training images (AdaBN, Li et al. 2018)."""
+    def _adapt_norms(self) -> None:
+        """Take the target's statistics anew: those of resting norms in the first epoch at an image size, which then stay."""
+        if self.epoch in (1, self.config.data.early_epochs + 1):
+            self.take_target_statistics(self.network, every=True)
+            if self._scored() is not self.network:
+                self.take_target_statistics(self._scored(), every=True)
+        else:
+            self.take_target_statistics(self._scored(), every=False)
+
+    def take_target_statistics(self, network: Network, *, every: bool) -> None:
+        """Give the batch norms, or those that move, the statistics of the target's training images (AdaBN, Li et al. 2018)."""
+        network.eval()
         cut = None if every else self._cut()
         with target_statistics(network), network.beginning_at(cut):
             batches = self._inputs("target", network=network, cut=cut)

@@ -83,6 +83,8 @@ def _measured(run: Run, state: StateDict) -> tuple[Evaluation, dict[str, float]]
     run.network.load_state_dict(dict(state))
     batches = itertools.islice(run.batches("train"), max(1, STATISTICS_IMAGES // run.batch_size))
     recompute_batch_norm(run.network, (images for images, _ in batches))
+    if run.config.adapt.method == "dsbn":
+        run.take_target_statistics(run.network, every=False)
     return run.measure()
 
 

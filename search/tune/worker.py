@@ -5,6 +5,7 @@ Only plain dicts come in and go out; what a trial leaves behind is its checkpoin
 
 import errno
 import json
+import logging
 import os
 import platform
 import shutil
@@ -40,6 +41,8 @@ from trainable.probe import linear_probe, stage_probe
 from trainable.recipes import bit_hyperrule, from_scratch, source_only
 from trainable.souping import Ingredient, make_soup, score_soup, soup_group
 from trainable.transferability import h_score, logme
+
+logger = logging.getLogger(__name__)
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
@@ -160,9 +163,10 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
 
 
 def _facts_of_target(config: TrialConfig, *, pack: Pack) -> dict[str, Any]:
-    """Its images by split, what to tell the user about it, and whether its labels are read."""
-    counts = {split: len(pack.indices(split)) for split in TARGET_SPLITS}
-    return {"target": counts, "notes": list(describe(config.data).notes), "oracle": config.data.oracle}
+    """Its images by split, and whether its labels are read; tells the user what he should know of it."""
+    for note in describe(config.data).notes:  # not kept: they come of labels
+        logger.warning(note)
+    return {"target": {split: len(pack.indices(split)) for split in TARGET_SPLITS}, "oracle": config.data.oracle}
 
 
 def environment() -> dict[str, str]:
@@ -296,11 +300,13 @@ def transferability(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
 
 
 def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str, threads: int) -> None:
-    """Write where the images of both domains lie before and after a training, as JSON."""
+    """Write where the images of both domains lie before and after a training, as JSON; nothing where they have no place."""
     torch.set_num_threads(threads)
     found = pictured(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint))
-    with write_beside(Path(path)) as file:
-        file.write(json.dumps(found).encode())
+    Path(path).unlink(missing_ok=True)
+    if found is not None:
+        with write_beside(Path(path)) as file:
+            file.write(json.dumps(found).encode())
 
 
 def _newest_epoch(folder: Path) -> int:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from trainable.adapt.adapter import ALIGNING_METHODS
 from trainable.adapt.losses import (
     coral_loss,
     domain_loss,
@@ -20,7 +19,7 @@ from trainable.adapt.losses import (
     reverse_gradient,
 )
 from trainable.adapt.perturb import fourier_swapped, towards
-from trainable.config import AdaptConfig
+from trainable.config import ALIGNING_METHODS, AdaptConfig
 from trainable.data.input_spec import InputSpec
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics

@@ -4,12 +4,8 @@ import torch
 from torch import nn
 
 from trainable.adapt.losses import ConditionalMap, Discriminator
-from trainable.config import AdaptConfig
+from trainable.config import DISCRIMINATING_METHODS, AdaptConfig
 from trainable.randomness import derive
-
-NORM_METHODS = ("adabn", "dsbn")  # of batch norms alone
-ALIGNING_METHODS = ("dann", "cdan", "mmd", "coral")  # draw the domains' features together
-DISCRIMINATING_METHODS = ("dann", "cdan", "adversarial")
 
 
 class Adapter(nn.Module):

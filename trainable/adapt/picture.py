@@ -15,17 +15,19 @@ MOST_IMAGES = 400  # of each domain: enough to see, a few seconds to lay out
 WIDTH = 50  # of the features that t-SNE sees, as van der Maaten & Hinton (2008) have it
 
 
-def domain_picture(config: TrialConfig, *, checkpoint: Path) -> dict[str, list[object]]:
+def domain_picture(config: TrialConfig, *, checkpoint: Path) -> dict[str, list[object]] | None:
     """Points of held-out images ``before`` and ``after`` the training that ``checkpoint`` holds, their ``domains``, ``labels``.
 
-    Validation images of the source have the name of their class, those of the target none. Raises UserError for data or
-    weights that cannot be used.
+    Validation images of the source have the name of their class, those of the target none. None where the features are all
+    the same or no numbers, as those of a collapsed network. Raises UserError for data or weights that cannot be used.
     """
     run = start_run(config)
     run.epoch = read_state(checkpoint)["epoch"]
     domains, labels, before = _features(run)
     load_scored(checkpoint, network=run.network, moved=run.moved)
     after = _features(run)[2]
+    if not all(np.isfinite(features).all() and np.ptp(features, axis=0).any() for features in (before, after)):
+        return None
     points = {"before": _laid_out(before, seed=config.seed), "after": _laid_out(after, seed=config.seed)}
     return {"domains": domains, "labels": labels, **{name: rows.round(3).tolist() for name, rows in points.items()}}
 
@@ -41,6 +43,7 @@ def _features(run: Run) -> tuple[list[object], list[object], NDArray[np.float32]
 def _laid_out(features: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
     """t-SNE (van der Maaten & Hinton 2008) of features N×F, N×2; its perplexity at most a third of the images."""
     count, width = features.shape
+    seed %= 2**32  # what numpy takes
     narrow = PCA(min(WIDTH, count, width), random_state=seed).fit_transform(features)
     perplexity = min(30.0, (count - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(narrow)

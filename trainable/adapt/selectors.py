@@ -25,6 +25,7 @@ MAX_WIDTH = 256  # of the features a domain classifier sees: its fit after every
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MAX_ITERATIONS = 1000  # some tens are usual
 SND_TEMPERATURE = 0.05  # as Saito et al. 2021 have it
+MAX_RATIO = 1e6  # of densities; past it a single image says everything, and `dev` is any number
 LEAST_PROBABILITY = 1e-12  # of a label; a loss is at most 27.6 nats
 WORST = {name: float("-inf") if direction == "maximize" else float("inf") for name, direction in SELECTORS.items()}
 
@@ -61,12 +62,16 @@ def selectors(
     with np.errstate(all="ignore"):
         losses = cross_entropies(confidences, labels=labels)
         ratios = density_ratios(on_source, source=to_source, target=to_target, seed=seed)
-        values = _of_predictions(predictions) | {
-            "iwv": iwv(losses, weights=ratios),
-            "dev": dev(losses, weights=ratios),
-            "mmd": mmd(on_source, on_target),
-            "a_distance": a_distance(on_source, on_target, seed=seed),
-        }
+        told = bool(ratios.max() < MAX_RATIO)
+        values = (
+            dict(WORST)
+            | _of_predictions(predictions)
+            | {
+                **({"iwv": iwv(losses, weights=ratios), "dev": dev(losses, weights=ratios)} if told else {}),
+                "mmd": mmd(on_source, on_target),
+                "a_distance": a_distance(on_source, on_target, seed=seed),
+            }
+        )
     return {name: value if np.isfinite(value) else WORST[name] for name, value in values.items()}
 
 

@@ -191,5 +191,5 @@ def _check_bad_images(
             if (split, label) not in present:
                 raise UserError(f"data.path: class {label!r} has no image in {split} that can be used")
     for split in TARGET_SPLITS if source.target else ():
-        if split not in {row.split for row in good}:
-            raise UserError(f"data.target: has no image in its {split} split that can be used")
+        if sum(row.split == split for row in good) < 2:  # of one, no statistic has a spread
+            raise UserError(f"data.target: needs two images in its {split} split, there are too few that can be used")

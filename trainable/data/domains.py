@@ -39,7 +39,7 @@ def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[str, ..
         names = ", ".join(map(repr, foreign))
         raise UserError(
             f"data.target: has classes that the source does not, {names} (an open set); leave those images out, or give the "
-            "target without labels"
+            "target without labels, as a folder without class folders"
         )
     absent = [name for name in classes if name not in present]
     if not present or not absent:
@@ -77,17 +77,35 @@ def _by_path(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
     """The samples of several data sets, each a domain."""
     labelled = Found([], [])
     for path in config.source:
-        found = read(_own(config, path=path, target=None))
+        found = _read(config, path=path, field="source", read=read)
         labelled.samples.extend(_named(found, domain=path))
         labelled.files.extend(found.files)
+    if len({sample.split is None for sample in labelled.samples}) > 1:
+        raise UserError(
+            "data.source: some of the data sets bring splits of their own, some do not; give all of them or none"
+        )
     target = str(config.target)
-    found = read(_own(config, path=target, target=target))
+    found = _read(config, path=target, field="target", read=read)
     return labelled, Found(_named(found, domain=target), found.files)
 
 
-def _own(config: DataConfig, *, path: str, target: str | None) -> DataConfig:
-    return config.model_copy(update={"path": path, "source": [], "target": target, "domain_column": None})
+def _read(config: DataConfig, *, path: str, field: str, read: Read) -> Found:
+    """One domain's data set; a line about its path names the field that it stands in."""
+    target = path if field == "target" else None
+    own = config.model_copy(update={"path": path, "source": [], "target": target, "domain_column": None})
+    try:
+        return read(own)
+    except UserError as error:
+        raise UserError(str(error).replace("data.path:", f"data.{field}:", 1)) from error
 
 
 def _named(found: Found, *, domain: str) -> list[Sample]:
-    return [replace(sample, domain=domain, name=f"{domain}/{sample.name}") for sample in found.samples]
+    return [
+        replace(
+            sample,
+            domain=domain,
+            name=f"{domain}/{sample.name}",
+            group=None if sample.group is None else f"{domain}/{sample.group}",
+        )
+        for sample in found.samples
+    ]

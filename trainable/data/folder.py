@@ -1,6 +1,8 @@
 """Reads folders of images: class folders, with or without train, val and test above them, or no classes at all."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from trainable.config import DataConfig
@@ -17,9 +19,8 @@ def read_folder(path: Path, config: DataConfig) -> Found:
     """
     if not path.is_dir():
         raise UserError(f"data.path: {config.path!r} is a file; `data.format: folder` reads a folder")
-    if config.target == config.path and any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in path.iterdir()):
-        images = _images(path)
-        return Found([_unlabelled(image, path=path) for image in images], images)
+    if config.target == config.path and not _has_classes(path):
+        return _without_classes(path)
     found = {
         (split, folder.name): (_images(folder), folder)
         for split, parent in _split_folders(path).items()
@@ -40,6 +41,20 @@ def read_folder(path: Path, config: DataConfig) -> Found:
     return Found(samples, [image for images, _ in found.values() for image in images])
 
 
+def _has_classes(path: Path) -> bool:
+    """Whether class folders lie in a folder, or in its train folder, rather than images."""
+    inner = path / "train" if (path / "train").is_dir() else path
+    return not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in inner.iterdir())
+
+
+def _without_classes(path: Path) -> Found:
+    """The images of a folder, or of its folders train, val and test, without labels."""
+    splits = _split_folders(path, in_train=_images) if (path / "train").is_dir() else {None: path}
+    found = [(image, split) for split, folder in splits.items() for image in _images(folder)]
+    samples = [replace(_unlabelled(image, path=path), split=split) for image, split in found]
+    return Found(samples, [image for image, _ in found])
+
+
 def read_unlabelled(config: DataConfig) -> Source:
     """Every image below the folder ``config.path``, however deep, under one label that means nothing."""
     path = Path(config.path).expanduser()
@@ -55,9 +70,12 @@ def _unlabelled(image: Path, *, path: Path) -> Sample:
     return Sample(image.relative_to(path).as_posix(), "", None, None, None, image.read_bytes)
 
 
-def _split_folders(path: Path) -> dict[str | None, Path]:
-    """The folder of every given split; of None the folder itself where its own folders are the classes."""
-    if not (path / "train").is_dir() or not _folders(path / "train"):
+def _split_folders(path: Path, *, in_train: Callable[[Path], list[Path]] | None = None) -> dict[str | None, Path]:
+    """The folder of every given split; of None the folder itself where its own folders are the classes.
+
+    The folder train is one of a split where ``in_train`` finds something in it, without it where it has folders.
+    """
+    if not (path / "train").is_dir() or not (in_train or _folders)(path / "train"):
         return {None: path}
     found: dict[str | None, Path] = {}
     for folder in _folders(path):

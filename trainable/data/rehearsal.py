@@ -42,7 +42,8 @@ def open_old(config: DataConfig, spec: InputSpec) -> Pack | None:
     """The pack of ``data.rehearsal``, read as ``data.path`` is; None where there is none."""
     if config.rehearsal is None:
         return None
-    own = config.model_copy(update={"path": config.rehearsal, "rehearsal": None})
+    of_one_domain: dict[str, object] = {"source": [], "target": None, "oracle": False}
+    own = config.model_copy(update={"path": config.rehearsal, "rehearsal": None, **of_one_domain})
     return open_pack(own.model_copy(update={"format": "auto"}) if config.format == "elpv" else own, spec)
 
 

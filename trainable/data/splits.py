@@ -42,8 +42,11 @@ def cut_unlabelled(
 ) -> list[str]:
     """:func:`cut_splits` without labels: as if all images were of one class. Raises UserError for too few groups."""
     needed = len(shares) + 1
-    if len(set(groups)) < needed:
-        raise UserError(f"data.target: has {len(set(groups))} different images or groups, its splits need {needed}")
+    to_cut = {group for group, split in zip(groups, given, strict=True) if split in (None, "train")}
+    if len(to_cut) < needed:
+        raise UserError(
+            f"data.target: has {len(to_cut)} different images or groups to cut its splits from, {needed} are needed"
+        )
     return cut_splits([""] * len(groups), groups=groups, given=given, shares=shares, seed=seed)
 
 

@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainable.adapt.adapter import ALIGNING_METHODS, NORM_METHODS, Adapter, create_adapter
-from trainable.config import ModelConfig, TrialConfig
+from trainable.adapt.adapter import Adapter, create_adapter
+from trainable.config import ALIGNING_METHODS, NORM_METHODS, ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone

@@ -1,6 +1,7 @@
 """Trials that learn from two domains."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,17 @@ VARIANTS = {
     },
     "adabn, averaged": {"adapt": {"method": "adabn"}, "train": {"ema": 0.4}, "freeze": {"depth": 0.5}},
     "cdan behind frozen layers": {"adapt": {"method": "cdan"}, "freeze": {"depth": 0.5}},
+    "none, a new head, averaged": {
+        "adapt": {"method": "none"},
+        "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
+        "train": {"epochs": 4, "ema": 0.4},
+    },
+    "adabn that thaws, averaged, small images first": {
+        "adapt": {"method": "adabn"},
+        "finetune": {"strategy": "gradual"},
+        "train": {"epochs": 3, "ema": 0.4},
+        "data": {"early_size": 24, "early_epochs": 1},
+    },
     "coral of a stage that thaws": {
         "adapt": {"method": "coral", "layer": "stage3"},
         "finetune": {"strategy": "gradual"},
@@ -64,7 +76,11 @@ def test_resumed_and_with_every_target_label_flipped_it_is_the_unbroken_run_to_t
     method = sections.get("adapt", {}).get("method", name)
     flipped = two_kinds("flipped.csv", labels_of_poly=["defective"] * 14 + ["functional"] * 14)
     unbroken = run(adapting(method, **sections), tmp_path / "unbroken", breaks=False)
-    assert run(adapting(method, path=flipped, **sections), tmp_path / "broken", breaks=True) == unbroken
+    shutil.rmtree(Path(adapting(method).data.cache) / "prefix", ignore_errors=True)  # what was stored is stored anew
+    if "data" in sections:
+        sections = sections | {"data": sections["data"] | {"path": flipped}}
+    broken = adapting(method, path=flipped, **sections)
+    assert run(broken, tmp_path / "broken", breaks=True) == unbroken
 
 
 def test_a_target_without_labels_is_as_good(adapting, two_kinds, tmp_path):
@@ -178,6 +194,28 @@ def test_the_target_is_scored_with_its_own_statistics(adapting, tmp_path):
         name: value for name, value in adapted.items() if not name.startswith("target/")
     }
     assert plain["target/entropy"] != adapted["target/entropy"]
+
+
+def test_adapted_statistics_follow_what_trains_and_the_size_of_the_images(adapting, tmp_path):
+    """Those of resting norms are of full-size images, those of moving norms of the weights as they are."""
+    small_first = {"early_size": 24, "early_epochs": 1}
+    config = adapting("adabn", freeze={"depth": "stage2"}, data=small_first)
+    run(config, tmp_path / "small first", breaks=False)
+    adapted = load_file(tmp_path / "small first" / "epoch_2" / "weights.safetensors")
+    run(adapting("adabn", freeze={"depth": "stage2"}), tmp_path / "full", breaks=False)
+    full = load_file(tmp_path / "full" / "epoch_2" / "weights.safetensors")
+    frozen = [name for name in full if "target_" in name and name.startswith(("backbone.bn1", "backbone.layer1"))]
+    assert frozen
+    assert all(torch.equal(adapted[name], full[name]) for name in frozen)
+    averaged = adapting("adabn", finetune={"strategy": "gradual"}, train={"epochs": 3, "ema": 0.5})
+    run(averaged, tmp_path / "averaged", breaks=False)
+    last = {
+        epoch: load_file(tmp_path / "averaged" / f"epoch_{epoch}" / "average.safetensors")[
+            "backbone.layer4.0.bn2.target_var"
+        ]
+        for epoch in (1, 2, 3)
+    }
+    assert not torch.equal(last[2], last[3])  # stage4 trains from the second epoch on
 
 
 def test_only_an_oracle_can_score_the_target(adapting, tmp_path):

@@ -14,11 +14,11 @@ from trainable.errors import UserError
 
 @pytest.fixture
 def manifest(tmp_path, draw_image):
-    """A function that writes 24 images of two domains and the CSV that says which is which."""
+    """A function that writes images of two domains and the CSV that says which is which."""
 
-    def write(*, labels=None, name="all.csv", domains=("day", "night")):
+    def write(*, labels=None, name="all.csv", domains=("day", "night"), count=24):
         rows = []
-        for index in range(24):
+        for index in range(count):
             draw_image(tmp_path / "pictures" / f"{index}.png", number=index)
             domain = domains[index % len(domains)]
             label = "cat" if index % 4 < 2 else "dog"
@@ -72,7 +72,7 @@ def test_an_oracle_has_them_and_another_fingerprint(manifest, cache, spec):
 
 
 def test_several_sources_may_be_chosen(manifest, cache, spec):
-    path = manifest(domains=("day", "night", "dusk", "dawn"))
+    path = manifest(domains=("day", "night", "dusk", "dawn"), count=48)
     every = open_pack(by_value(path, cache), spec)
     some = open_pack(by_value(path, cache, source=["day", "dusk"]), spec)
     assert {domain for domain in every.domains if domain != "night"} == {"day", "dusk", "dawn"}
@@ -135,7 +135,7 @@ MISTAKES = {
         {},
         {"labels": ["cat"] * 6 + ["cow"] * 3 + ["bee"] * 3},
         "data.target: has classes that the source does not, 'bee', 'cow' (an open set); leave those images out, or give the "
-        "target without labels",
+        "target without labels, as a folder without class folders",
     ),
     "an oracle of nothing": (
         {"oracle": True},
@@ -171,6 +171,43 @@ def test_a_target_that_is_the_source_is_refused(tmp_path, draw_image, cache, spe
     with pytest.raises(UserError) as caught:
         open_pack(config, spec)
     assert str(caught.value) == "data.target: every image of it is among those of data.source; name another domain"
+
+
+def test_a_target_folder_may_have_splits_without_classes(tmp_path, draw_image, cache, spec):
+    for index in range(18):
+        draw_image(tmp_path / "one" / ("cat" if index % 2 else "dog") / f"{index}.png", number=index)
+        split = ("train", "val", "test")[index % 3]
+        draw_image(tmp_path / "bare" / split / f"{index}.png", number=100 + index)
+    pack = open_pack(DataConfig(source=[str(tmp_path / "one")], target=str(tmp_path / "bare"), cache=cache), spec)
+    assert [len(pack.indices(split)) for split in TARGET_SPLITS] == [6, 6, 6]
+
+
+def test_sources_must_agree_about_splits(tmp_path, draw_image, cache, spec):
+    for index in range(18):
+        label, split = "cat" if index % 2 else "dog", ("train", "val", "test")[index // 6]
+        draw_image(tmp_path / "one" / label / f"{index}.png", number=index)
+        draw_image(tmp_path / "two" / split / label / f"{index}.png", number=100 + index)
+        draw_image(tmp_path / "bare" / f"{index}.png", number=200 + index)
+    sources = [str(tmp_path / "one"), str(tmp_path / "two")]
+    with pytest.raises(UserError, match=r"^data.source: some of the data sets bring splits of their own, some do not"):
+        open_pack(DataConfig(source=sources, target=str(tmp_path / "bare"), cache=cache), spec)
+
+
+def test_a_path_that_is_not_there_is_named_by_its_own_field(tmp_path, draw_image, cache, spec):
+    for index in range(18):
+        draw_image(tmp_path / "one" / ("cat" if index % 2 else "dog") / f"{index}.png", number=index)
+    config = DataConfig(source=[str(tmp_path / "one")], target=str(tmp_path / "onne"), cache=cache)
+    with pytest.raises(UserError, match=r"^data.target: '.*onne' does not exist; did you mean '.*one'\?$"):
+        open_pack(config, spec)
+
+
+def test_a_target_too_small_to_measure_is_one_line(tmp_path, draw_image, cache, spec):
+    for index in range(18):
+        draw_image(tmp_path / "one" / ("cat" if index % 2 else "dog") / f"{index}.png", number=index)
+    for index in range(5):
+        draw_image(tmp_path / "bare" / f"{index}.png", number=200 + index)
+    with pytest.raises(UserError, match=r"^data.target: needs two images in its target_val split"):
+        open_pack(DataConfig(source=[str(tmp_path / "one")], target=str(tmp_path / "bare"), cache=cache), spec)
 
 
 def test_a_partial_set_is_said(manifest, cache):
