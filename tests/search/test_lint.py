@@ -180,3 +180,40 @@ def test_a_search_of_nothing_is_noted():
     assert notes(vary={}, base={}) == []
     found = lint(SearchSpec.model_validate({"search": {"name": "a", "trials": 9}, "scheduler": {"max_epochs": 27}}))
     assert found == ["vary: nothing is searched, so all of search.trials: 9 are the same trial"]
+
+
+ADAPTING = {"data.format": "elpv", "data.target": "poly"}
+
+
+@pytest.mark.parametrize(
+    ("base", "vary", "lines"),
+    [
+        ({"freeze.depth": 1.0}, {"adapt.method": {"choice": ["none", "adabn", "fda", "mcc"]}}, []),
+        (
+            {"freeze.depth": 1.0},
+            {"adapt.method": {"choice": ["none", "dann", "mmd"]}},
+            ["vary.adapt.method: dann and mmd have nothing to move, the whole backbone is frozen"],
+        ),
+        ({}, {"adapt.method": {"choice": ["dann", "mmd"]}, "freeze.depth": {"choice": [0.5, 1.0]}}, []),
+        (
+            {},
+            {"adapt.method": {"choice": ["none", "mcc"]}, "adapt.weight": {"log": [0.1, 1.0]}},
+            [
+                "vary.adapt.weight: has no effect where adapt.method is not dann or cdan or mmd or coral or mcc or adversarial "
+                "or fda; add when: {adapt.method: mcc}"
+            ],
+        ),
+        (
+            {"adapt.method": "mmd", "adapt.hidden": 64},
+            {},
+            ["base.adapt.hidden: has no effect, adapt.method is not dann or cdan or adversarial"],
+        ),
+        (
+            {"adapt.method": "dann", "adapt.ganin_gamma": 5.0},
+            {},
+            ["base.adapt.ganin_gamma: has no effect, adapt.schedule is not ganin"],
+        ),
+    ],
+)
+def test_what_adapting_cannot_use_is_named(base, vary, lines):
+    assert notes(base=ADAPTING | base, vary=vary) == lines
