@@ -295,3 +295,14 @@ def test_stages_of_any_layout_can_be_aligned(name, adapting):
     assert aligned.shape == (3, started.adaptation.end.channels)
     assert pooled.shape == (3, started.network.width)
     assert next(fit(config)).metrics["train/target_loss"] > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_a_gpu_in_mixed_precision(method, amp, adapting):
+    config = adapting(method, freeze={"depth": 0.5}, train={"amp": amp, "channels_last": True})
+    told_twice = [[told(epoch) for epoch in fit(config)] for _ in range(2)]  # the second from what the first stored
+    for one, other in zip(*told_twice, strict=True):
+        assert math.isfinite(one["train/loss"])
+        assert one == pytest.approx(other, rel=0.05, abs=0.05)  # GPU kernels add in no fixed order
