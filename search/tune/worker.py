@@ -275,7 +275,8 @@ def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) 
     last = read_state(epoch_folder(place, _newest_epoch(place)))
     best = best_epoch({int(number): value for number, value in last["history"].items()}, metric=metric)
     results = read_state(epoch_folder(place, best or 0))["results"]
-    return {recipe: results["evaluation"] | {"measured": results["metrics"], "epoch": best, "epochs": last["epoch"]}}
+    measured = {name: value for name, value in results["metrics"].items() if not name.startswith("usage/")}
+    return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
 
 
 def run_step(settings: dict[str, Any], *, step: str, folder: str, threads: int) -> dict[str, Any]:
