@@ -37,9 +37,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
     if spec.search.choose_by:  # a soup is judged by one metric
         return None
     ordered = [
-        trial
-        for trial in leaders(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
-        if best_checkpoint(folder, trial, metric=metric)
+        trial for trial in leaders(ledger.trials(), metric=metric) if best_checkpoint(folder, trial, metric=metric)
     ]
     configs = {trial.number: spec.trial_config(spec.space.decoded(trial.params)) for trial in ordered}
     if ordered:

@@ -55,18 +55,6 @@ def predict(
     return Predicted(torch.cat(features).numpy(), probabilities, torch.cat(labels).numpy())
 
 
-def evaluate(
-    network: Network,
-    *,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    classes: Sequence[str],
-    autocast: AbstractContextManager[object],
-) -> Evaluation:
-    """Scores of the network in eval mode over batches of (normalised images N×C×S×S, labels N)."""
-    found = predict(network, batches=batches, autocast=autocast)
-    return score(found.probabilities, labels=found.labels, classes=classes)
-
-
 def score(probabilities: NDArray[np.float64], *, labels: NDArray[np.int64], classes: Sequence[str]) -> Evaluation:
     """Scores of predicted probabilities N×K against labels N.
 

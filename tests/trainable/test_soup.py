@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainable import TrialConfig, UserError
+from trainable import TrialConfig, UserError, evaluate
 from trainable.data.batches import evaluation_batches, normalise
 from trainable.data.pack import open_pack
-from trainable.evaluate import evaluate
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.model.norms import recompute_batch_norm
@@ -71,7 +70,8 @@ def scorer(config, *, metric="loss"):
     def score(state):
         network.load_state_dict(state)
         recompute_batch_norm(network, (images for images, _ in train))
-        evaluation = evaluate(network, batches=val, classes=("cat", "dog"), autocast=nullcontext())
+        found = evaluate.predict(network, batches=val, autocast=nullcontext())
+        evaluation = evaluate.score(found.probabilities, labels=found.labels, classes=("cat", "dog"))
         return evaluation.metrics[metric]
 
     return score
