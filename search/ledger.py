@@ -96,14 +96,9 @@ class Ledger:
         self._set(number, "attempts", attempts)
         return attempts
 
-    def set_run_id(self, number: int, run_id: str) -> None:
-        """Record the trial's MLflow run."""
-        self._set(number, "run_id", run_id)
-
     def _record(self, frozen: FrozenTrial) -> Trial:
-        ended = self._ended.get(frozen.number)
-        if ended is not None and ended.run_id == frozen.user_attrs.get("run_id"):
-            return ended
+        if frozen.number in self._ended:
+            return self._ended[frozen.number]
         trial = _to_trial(frozen)
         if frozen.state.is_finished():
             self._ended[frozen.number] = trial
@@ -188,7 +183,6 @@ def _to_trial(frozen: FrozenTrial) -> Trial:
         origin=attrs.get("origin", ""),
         attempts=attrs.get("attempts", 0),
         reason=attrs.get("reason"),
-        run_id=attrs.get("run_id"),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,
     )

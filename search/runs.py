@@ -172,10 +172,7 @@ class Runs:
             "search.origin": trial.origin,
         }
         title = projection.trial_title(trial, spec=self.place.spec)
-        known = self._create(trial.number, title=title, started=projection.trial_started(trial), tags=tags)
-        with suppress(RuntimeError):  # Optuna takes nothing more for a trial that has ended; the tags find its run
-            self._ledger.set_run_id(trial.number, known.run_id)
-        return known
+        return self._create(trial.number, title=title, started=projection.trial_started(trial), tags=tags)
 
     def _create(self, number: int, *, title: str, started: int | None, tags: Mapping[str, str]) -> Known:
         identity = {"search.id": self.place.search_id, "search.study": self.place.spec.search.name}

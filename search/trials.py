@@ -43,7 +43,6 @@ class Trial:
     origin: str
     attempts: int = 0
     reason: str | None = None
-    run_id: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
 
