@@ -1,5 +1,6 @@
 """What a search offers in the end: its best trial's checkpoint, and a soup of its best trials where that is better."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ def best_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path | None:
     epoch = best_epoch(trial.values(metric), metric=metric)
     path = worker.epoch_folder(checkpoint_folder(folder, trial.number), epoch or 0)
     return path if path.is_dir() else None
+
+
+def tidy(folder: Path, trial: Trial, *, metric: str) -> None:
+    """Of a trial that has ended only its best checkpoint stays."""
+    best = best_checkpoint(folder, trial, metric=metric)
+    for path in checkpoint_folder(folder, trial.number).glob("*"):
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def soup_path(folder: Path) -> Path:

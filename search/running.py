@@ -1,7 +1,6 @@
 """One search from beginning to end: prepared, searched, scored, each step recorded so that it is done once."""
 
 import math
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any, Literal, Protocol
 from search import ledger as ledgers
 from search import tracking_uri
 from search.arms import begin_arms, choose_backbones
-from search.candidates import best_checkpoint, make_soup, soup_path
+from search.candidates import best_checkpoint, make_soup, soup_path, tidy
 from search.conductor import Conductor, Leg, Limits, checkpoint_folder
 from search.dimension import Choice
 from search.domains import draw_domains
@@ -185,10 +184,7 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
 def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
-    resources = spec.resources
-    gpu = _gpu_share(spec)
-    threads = max(1, math.floor(resources.cpu))
-    place = {"cpu": resources.cpu, "gpu": gpu, "threads": threads}
+    place = worker_place(spec)
     run_steps(spec, ledger, place=place)
     spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
     conductor = Conductor(
@@ -196,17 +192,17 @@ def _with_workers(
         space=spec.space,
         halving=halving_rule(spec),
         sampling=sampling_rule(spec),
-        limits=_limits(spec, gpu=gpu),
+        limits=_limits(spec, gpu=place["gpu"]),
         on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
     )
     arms = begin_arms(spec, ledger, params=_any_params(spec), folder=folder, place=place)
-    with _interruptible(conductor):
+    with interruptible(conductor):
         run_legs(
             conductor,
-            settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=threads),
-            cpu=resources.cpu,
-            gpu=gpu,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=gpu, can_grow=is_joined),
+            settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=place["threads"]),
+            cpu=place["cpu"],
+            gpu=place["gpu"],
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
             folder=folder,
             on_step=_pulse(listeners),
         )
@@ -223,7 +219,7 @@ INTERRUPTED = "interrupted"
 
 
 @contextmanager
-def _interruptible(conductor: Conductor) -> Iterator[None]:
+def interruptible(conductor: Conductor) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the search after the epochs at work; the second Ctrl-C at once."""
 
     def stop(signum: int, frame: object) -> None:
@@ -275,6 +271,12 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
     return max(1, min(counts) + can_grow)
 
 
+def worker_place(spec: SearchSpec) -> dict[str, Any]:
+    """What one trial occupies on the cluster: ``cpu``, ``gpu`` and the ``threads`` that torch may use."""
+    cpu = spec.resources.cpu
+    return {"cpu": cpu, "gpu": _gpu_share(spec), "threads": max(1, math.floor(cpu))}
+
+
 def _gpu_share(spec: SearchSpec) -> float:
     """One trial's share of a GPU; ``auto`` is a whole one where the cluster has any now."""
     if spec.resources.gpu == "auto":
@@ -285,7 +287,7 @@ def _gpu_share(spec: SearchSpec) -> float:
 def _tell(listeners: list[Listener], *, folder: Path, metric: str) -> Callable[[Trial], None]:
     def changed(trial: Trial) -> None:
         if trial.state != "RUNNING":
-            _tidy(folder, trial, metric=metric)
+            tidy(folder, trial, metric=metric)
         for listener in listeners:
             listener.changed(trial)
 
@@ -298,14 +300,6 @@ def _pulse(listeners: list[Listener]) -> Callable[[], None]:
             listener.pulse()
 
     return pulse
-
-
-def _tidy(folder: Path, trial: Trial, *, metric: str) -> None:
-    """Of a trial that has ended only its best checkpoint stays."""
-    best = best_checkpoint(folder, trial, metric=metric)
-    for path in checkpoint_folder(folder, trial.number).glob("*"):
-        if path != best:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _any_params(spec: SearchSpec) -> Mapping[str, Any]:

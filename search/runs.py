@@ -28,7 +28,8 @@ METRICS_PER_BATCH = 800  # of MLflow's 1000 items a request; params and tags nee
 PARAMS_PER_BATCH = 100
 RUNS_PER_PAGE = 200
 KIND_OF_EXPERIMENT = "custom_model_development"
-_STUDY = -1
+# By what tag the runs of a kind are told apart.
+_TOLD_BY = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
 _RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
 _SEARCH_STATUS: dict[SearchState, str] = {
     "running": "RUNNING",
@@ -53,7 +54,10 @@ class Known:
 
 
 class Runs:
-    """One parent run for the search, one child for each trial, found again by the search's id in their tags."""
+    """One parent run for the search, one child for each trial, refit and gate, found again by tags.
+
+    ``_known`` has them by kind and by what tells runs of a kind apart.
+    """
 
     def __init__(self, place: SearchPlace, *, ledger: Ledger, uri: str) -> None:
         self.place = place
@@ -62,7 +66,7 @@ class Runs:
         self._uri = uri
         self._client = MlflowClient(tracking_uri=uri)
         self._source = _source_tags(place.folder)
-        self._known: dict[int, Known] = {}
+        self._known: dict[tuple[str, str], Known] = {}
         self._search_points: set[Point] = set()
         self._experiment = ""
 
@@ -73,28 +77,44 @@ class Runs:
         self._search_points = set()
         for run in self._stored_runs():
             self._take_over(run)
-        if _STUDY not in self._known:
-            self._create(_STUDY, title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
-        self._ledger.note("parent_run", self._known[_STUDY].run_id)
+        if self._study not in self._known:
+            self._create("study", title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
+        self._ledger.note("parent_run", self._known[self._study].run_id)
         self._write_views()
 
     def write_trial(self, trial: Trial, *, is_open: bool) -> None:
         """Bring a trial's run up to date; of a search that is not ``is_open`` no run stays RUNNING."""
-        known = self._known.get(trial.number) or self._create_trial(trial)
+        known = self._known.get(("trial", str(trial.number))) or self._create_trial(trial)
+        self._bring_up_to_date(known, trial, is_open=is_open, more={})
+
+    def write_refit(self, trial: Trial, *, seed: int, of: int) -> None:
+        """Bring the run of a refit of trial ``of`` up to date; ``trial`` has the search's parameters."""
+        known = self._known.get(("refit", str(trial.number))) or self._create_refit(trial, seed=seed, of=of)
+        self._bring_up_to_date(known, trial, is_open=False, more={"seed": str(seed)})
+
+    def gate_run(self, candidate: str, *, title: str) -> str:
+        """The id of the run in which a candidate was judged and its model lies; made where there is none."""
+        known = self._known.get(("gate", candidate))
+        if known is None:
+            known = self._create("gate", title=title, started=None, tags={**self._child, "search.candidate": candidate})
+            self._terminate(known, status="FINISHED", time=None)
+        return known.run_id
+
+    def _bring_up_to_date(self, known: Known, trial: Trial, *, is_open: bool, more: Mapping[str, str]) -> None:
         status = _RUN_STATUS.get(trial.state, "RUNNING" if is_open else "KILLED")
         if status == "RUNNING" and known.status != "RUNNING":
             self._reopen(known)
         tags = projection.trial_tags(trial)
         if not tags.items() <= known.tags.items():
             points = projection.trial_points(trial, metric=self._metric, after=known.epochs or 0)
-            params = {} if known.epochs is not None else projection.trial_params(trial, spec=self.place.spec)
+            params = {} if known.epochs is not None else {**more} | projection.trial_params(trial, spec=self.place.spec)
             self._log(known, points=points, params=params, tags=tags)
         if known.status != status:
             self._terminate(known, status=status, time=projection.trial_ended(trial))
 
     def write_search(self, trials: Sequence[Trial], *, state: SearchState) -> None:
         """Bring the parent run, the mark on the best trial, the experiment's note up to date."""
-        known, spec, notes = self._known[_STUDY], self.place.spec, self._ledger.notes
+        known, spec, notes = self._known[self._study], self.place.spec, self._ledger.notes
         if state == "running" and known.status != "RUNNING":
             self._reopen(known)
         points = projection.search_points(
@@ -156,38 +176,52 @@ class Runs:
     def _take_over(self, run: Run) -> None:
         """Of two runs of a trial, which a lost answer to a request can leave, the fuller one stays."""
         tags = dict(run.data.tags)
-        number = int(tags.get("search.trial", _STUDY))
+        kind = tags["search.kind"]
+        key = (kind, tags[_TOLD_BY[kind]])
         found = Known(run.info.run_id, run.info.status, tags)
-        other = self._known.get(number)
+        other = self._known.get(key)
         if other is not None:
             found, surplus = sorted((found, other), key=lambda known: (known.epochs or 0, known.run_id), reverse=True)
             self._client.delete_run(surplus.run_id)
-        self._known[number] = found
+        self._known[key] = found
 
     def _create_trial(self, trial: Trial) -> Known:
-        tags = {
-            "mlflow.parentRunId": self._known[_STUDY].run_id,
-            "search.kind": "trial",
-            "search.trial": str(trial.number),
-            "search.origin": trial.origin,
-        }
+        tags = {**self._child, "search.trial": str(trial.number), "search.origin": trial.origin}
         title = projection.trial_title(trial, spec=self.place.spec)
-        return self._create(trial.number, title=title, started=projection.trial_started(trial), tags=tags)
+        return self._create("trial", title=title, started=projection.trial_started(trial), tags=tags)
 
-    def _create(self, number: int, *, title: str, started: int | None, tags: Mapping[str, str]) -> Known:
-        identity = {"search.id": self.place.search_id, "search.study": self.place.spec.search.name}
+    def _create_refit(self, trial: Trial, *, seed: int, of: int) -> Known:
+        tags = {**self._child, "search.refit": str(trial.number), "search.refit_of": str(of)}
+        title = f"refit {trial.number} of trial {of}, seed {seed}"
+        return self._create("refit", title=title, started=projection.trial_started(trial), tags=tags)
+
+    def _create(self, kind: str, *, title: str, started: int | None, tags: Mapping[str, str]) -> Known:
+        identity = {
+            "search.id": self.place.search_id,
+            "search.study": self.place.spec.search.name,
+            "search.kind": kind,
+        }
         if self.place.spec.base.get("data.oracle"):
             identity["search.oracle"] = "true"
         run = self._client.create_run(
             self._experiment, start_time=started, run_name=title, tags={**self._source, **identity, **tags}
         )
-        self._known[number] = Known(run.info.run_id, run.info.status, dict(run.data.tags))
+        known = Known(run.info.run_id, run.info.status, dict(run.data.tags))
+        self._known[kind, known.tags[_TOLD_BY[kind]]] = known
         self._client.log_inputs(run.info.run_id, datasets=[_dataset(self.place.data)])
-        return self._known[number]
+        return known
+
+    @property
+    def _study(self) -> tuple[str, str]:
+        return ("study", self.place.search_id)
+
+    @property
+    def _child(self) -> dict[str, str]:
+        return {"mlflow.parentRunId": self._known[self._study].run_id}
 
     def _study_tags(self) -> dict[str, str]:
         environment = {f"env.{name}": text for name, text in self._ledger.notes.get("environment", {}).items()}
-        return {"search.kind": "study", "search.folder": str(self.place.folder)} | environment
+        return {"search.folder": str(self.place.folder)} | environment
 
     def _log(
         self, known: Known, *, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
@@ -211,13 +245,14 @@ class Runs:
         self._client.update_run(known.run_id, status="RUNNING")
         known.status = "RUNNING"
 
-    def _terminate(self, known: Known, *, status: str, time: int) -> None:
+    def _terminate(self, known: Known, *, status: str, time: int | None) -> None:
         self._client.set_terminated(known.run_id, status=status, end_time=time)
         known.status = status
 
     def _mark_best(self, best: Trial | None) -> None:
-        for number, known in self._known.items():
-            is_best = best is not None and number == best.number
+        trials = {number: known for (kind, number), known in self._known.items() if kind == "trial"}
+        for number, known in trials.items():
+            is_best = best is not None and number == str(best.number)
             if is_best and known.tags.get("search.best") != "true":
                 self._client.set_tag(known.run_id, "search.best", "true")
                 known.tags["search.best"] = "true"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,69 @@ class MetaSection(MetaSettings):
     weights: str = Field("pretrained", description="What it begins with, as `model.weights`.")
 
 
+class ConfirmSection(Section):
+    """What is trained again, on fresh seeds, before one of them is promoted."""
+
+    top: int = Field(3, ge=1, le=20, description="Best trials that are refitted; the soup is too, where it was kept.")
+    seeds: int = Field(3, ge=1, le=20, description="Refits of each, every one with a fresh seed.")
+
+
+class GateSection(Section):
+    """What a candidate must show, on test images that neither it nor the champion was trained on, to become champion."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = Field(
+        "balanced_accuracy", description="By what candidate and champion are compared."
+    )
+    better_by: float = Field(
+        0.0,
+        ge=-1,
+        le=1,
+        description="The candidate's gain must be more than this at the lower end of its paired bootstrap interval.",
+    )
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="Confidence of that lower end, and of every interval on the model's card."
+    )
+    mcnemar_p: float | None = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Exact McNemar test: alone right on more images than the champion, with p at most this; null asks nothing. "
+        "It weighs images, not classes.",
+    )
+    min_recall: Annotated[float, Field(ge=0, le=1)] | dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        0.0, description="Recall that every class must reach, or by class, then 0 for those not named."
+    )
+    max_ece: float | None = Field(
+        0.2, gt=0, le=1, description="Ceiling of the expected calibration error; null asks nothing."
+    )
+    old_tolerance: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="What may be lost of `metric` on the champion's own test images, where data changed.",
+    )
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="Most milliseconds for one image, decoding included, on the machine that promotes."
+    )
+    max_size_mb: float | None = Field(None, gt=0, description="Most megabytes of the packaged model.")
+
+    def floors(self, classes: Iterable[str]) -> dict[str, float]:
+        """The recall asked of each class."""
+        asked = self.min_recall
+        return {name: asked.get(name, 0.0) if isinstance(asked, dict) else asked for name in classes}
+
+
+class PromoteSection(GateSection):
+    """From the best trials to a registered champion: `python -m search promote NAME`."""
+
+    model: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Registered model that searches compete for; without it the experiment's name, else the search's.",
+    )
+    confirm: ConfirmSection = ConfirmSection()
+
+
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
 
@@ -196,6 +259,7 @@ class SearchSpec(Section):
         description="Best trials of one backbone that are averaged greedily into one more candidate, kept only where it beats "
         "the best of them (Wortsman et al. 2022); below 2 none is made.",
     )
+    promote: PromoteSection = PromoteSection()
     base: dict[str, Any] = Field({}, description="Fixed values of TrialConfig, in sections or by dotted path.")
     vary: dict[str, Any] = Field({}, description="Searched values by dotted path; forms in search/dimension.py.")
     try_first: list[dict[str, Any]] = Field([], description="Recipes evaluated before the sampler is asked.")
@@ -261,6 +325,15 @@ class SearchSpec(Section):
             return {fixed}
         return {str(point["model.name"]) for point in points if "model.name" in point}
 
+    @property
+    def model_name(self) -> str:
+        """Under which name the best model is registered."""
+        return self.promote.model or self.tracking.experiment or self.search.name
+
+    def refit_config(self, params: Mapping[str, Value], *, seed: int) -> dict[str, Any]:
+        """:meth:`trial_config` with another seed than the search's."""
+        return nest(self._flat_config(params) | {"seed": seed})
+
     def trial_config(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """The nested configuration of a trial with these values: what TrialConfig takes."""
         return nest(self._flat_config(params))
@@ -273,8 +346,8 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, choose_by, baselines, probes, soup, and of the base what has no effect on results (data.cache,
-        data.workers).
+        resources, tracking, choose_by, baselines, probes, soup, promote, and of the base what has no effect on results
+        (data.cache, data.workers).
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         for name in ("sampler", "scheduler"):

@@ -14,10 +14,20 @@ from trainable.config import TrialConfig
 from trainable.data.writing import write_beside
 from trainable.device import peak_memory_bytes
 from trainable.evaluate import Evaluation
+from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.run import DivergedError, Epoch, start_run
 
-__all__ = ["DivergedError", "Epoch", "Measured", "export_weights", "fit", "measure_epoch", "score_checkpoint"]
+__all__ = [
+    "DivergedError",
+    "Epoch",
+    "Measured",
+    "export_weights",
+    "fit",
+    "measure_epoch",
+    "network_state",
+    "score_checkpoint",
+]
 
 
 def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Epoch, None, str]:
@@ -49,11 +59,15 @@ def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None
     """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
     run = start_run(config)
     load_scored(checkpoint, network=run.network, moved=run.moved)
-    with target_statistics(run.network):  # what was adapted is for the target
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in run.network.state_dict().items()}
-    state = {name: state[name] for name in state if not name.startswith("adapter.") and ".target_" not in name}
     with write_beside(path) as file:
-        file.write(save(state))
+        file.write(save(network_state(run.network)))
+
+
+def network_state(network: Network) -> dict[str, Tensor]:
+    """What a network needs to be used, by name: nothing that was beside it in training, and the target's statistics."""
+    with target_statistics(network):  # what was adapted is for the target
+        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return {name: state[name] for name in state if not name.startswith("adapter.") and ".target_" not in name}
 
 
 @dataclass(frozen=True)

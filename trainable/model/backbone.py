@@ -69,10 +69,25 @@ def _pretrained_cfg(backbone: nn.Module) -> dict[str, Any]:
     return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
-def _build(config: ModelConfig, *, channels: int, flexible: bool) -> nn.Module:
+def serving_options(
+    config: ModelConfig, *, spec: InputSpec, flexible: bool
+) -> tuple[dict[str, Any], tuple[int, int] | None]:
+    """With what timm builds this backbone for use, and the size it is then set to, where it is not its own."""
+    options = _options(config.name, channels=len(spec.mean), flexible=flexible)
+    own = _on_meta(config.name)
+    is_set = hasattr(own, "set_input_size") and _pretrained_cfg(own)["input_size"][-1] != spec.size
+    return options, (spec.size, spec.size) if is_set else None
+
+
+def _options(name: str, *, channels: int, flexible: bool) -> dict[str, Any]:
     options: dict[str, Any] = {"in_chans": channels}
-    if flexible and _accepts(config.name, "dynamic_img_size"):
+    if flexible and _accepts(name, "dynamic_img_size"):
         options["dynamic_img_size"] = True
+    return options
+
+
+def _build(config: ModelConfig, *, channels: int, flexible: bool) -> nn.Module:
+    options = _options(config.name, channels=channels, flexible=flexible)
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
     if config.weights == "pretrained":

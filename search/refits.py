@@ -1,0 +1,280 @@
+"""Trains a search's best recipes again on fresh seeds: what it offers is what holds up.
+
+The refits are trials of a study of their own, in the storage of the search's, with its parameters and a ``seed``; so the
+search itself, and what it would try next, know nothing of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from search import ledger as ledgers
+from search.candidates import best_checkpoint, tidy
+from search.conductor import Conductor, Leg, Limits, checkpoint_folder
+from search.dimension import Number
+from search.halving import Halving
+from search.ledger import Ledger
+from search.running import concurrency, interruptible, worker_place
+from search.sampling import Sampling
+from search.space import Space, make_space
+from search.spec import SearchSpec
+from search.trials import Trial, Value, leaders
+from search.tune import worker
+from search.tune.cluster import submit, total_resources
+from search.tune.tuner import run_legs
+from trainable.adapt.ranking import mean_ranks
+from trainable.metrics import DIRECTIONS
+from trainable.seeds import derive
+
+FOLDER = "refits"
+SOUPS = "soups"
+SEED = "seed"
+MOST_SEED = 2**31 - 1
+
+
+class StoppedError(Exception):
+    """The refits ended before their time; run again, they go on. The message says why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is refitted: the values of one trial of the search, or of the several that are averaged into a soup."""
+
+    trials: tuple[int, ...]
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        numbers = ", ".join(map(str, self.trials))
+        return f"trial {numbers}" if len(self.trials) == 1 else f"soup of trials {numbers}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained network of a recipe: its seed, the refits it consists of, its metrics on validation images."""
+
+    recipe: Recipe
+    seed: int
+    refits: tuple[int, ...]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A recipe with its models, one a seed; ``why_not`` says why it is out, where it is."""
+
+    recipe: Recipe
+    models: tuple[Model, ...]
+    why_not: str = ""
+
+    def mean(self, metric: str) -> float:
+        """The mean over its seeds."""
+        return fmean(model.metrics[metric] for model in self.models)
+
+
+def confirm(
+    spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, tell: Callable[[Trial], None]
+) -> list[Confirmed]:
+    """Train what is not trained yet of the best recipes' refits; every recipe, the best first by mean on validation images.
+
+    ``tell`` hears of every refit whose record changed. Raises StoppedError where the refits ended before their time.
+    """
+    wanted = recipes(spec, ledger)
+    place = worker_place(spec)
+    refits = open_refits(spec, folder=folder)
+    _train(spec, ledger, refits, wanted=wanted, folder=folder / FOLDER, place=place, is_joined=is_joined, tell=tell)
+    found = []
+    for recipe in wanted:
+        if len(recipe.trials) == 1:
+            found.append(_of_trial(recipe, spec=spec, ledger=ledger, refits=refits))
+        else:
+            found.append(_of_soup(recipe, spec=spec, ledger=ledger, refits=refits, folder=folder, place=place))
+    return _ordered(found, spec=spec)
+
+
+def best_model(confirmed: Confirmed, *, metric: str) -> Model:
+    """The one of its seeds that is best on validation images; the first of equals."""
+    sign = 1 if DIRECTIONS[metric] == "maximize" else -1
+    return max(confirmed.models, key=lambda model: sign * model.metrics[metric])
+
+
+def weights_of(
+    model: Model, *, spec: SearchSpec, refits: Ledger, folder: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """A model's configuration, and where its weights are: ``checkpoint`` or ``soup``."""
+    trial = refits.trial(model.refits[0])
+    config = refit_config(spec, refit_space(spec).decoded(trial.params))
+    if len(model.recipe.trials) > 1:
+        return config, {"soup": str(soup_weights(folder, seed=model.seed))}
+    checkpoint = best_checkpoint((folder / FOLDER).resolve(), trial, metric=spec.search.metric)
+    assert checkpoint is not None, f"the checkpoint of refit {trial.number} is gone"
+    return config, {"checkpoint": str(checkpoint)}
+
+
+def recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
+    """The best trials, as many as ``promote.confirm.top``, and the soup where the search kept it."""
+    best = leaders(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
+    found = [Recipe((trial.number,)) for trial in best[: spec.promote.confirm.top]]
+    soup = ledger.notes.get("soup")
+    if soup is not None and soup["kept"]:
+        found.append(Recipe(tuple(soup["members"])))
+    return found
+
+
+def fresh_seeds(spec: SearchSpec) -> list[int]:
+    """Seeds that no trial of the search had; more of them begin with the same."""
+    return [derive(spec.search.seed, "refit", index) % MOST_SEED for index in range(spec.promote.confirm.seeds)]
+
+
+def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
+    """The study of the refits, in the search's own storage; made where there is none."""
+    metric = spec.search.metric
+    name = f"{spec.search.name}/{FOLDER}"  # no search's name has a slash
+    return ledgers.create(folder, name=name, storage=spec.search.storage, metric=metric, notes={"metric": metric})
+
+
+def refit_space(spec: SearchSpec) -> Space:
+    """The search's space with the seed."""
+    return make_space({**spec.space.dimensions, SEED: Number(0, MOST_SEED, whole=True)})
+
+
+def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any]:
+    """The configuration of a refit with these decoded values."""
+    own = {path: value for path, value in params.items() if path != SEED}
+    return spec.refit_config(own, seed=int(str(params[SEED])))
+
+
+def soup_weights(folder: Path, *, seed: int) -> Path:
+    """The weights of the soup of one seed's refits."""
+    return (folder / FOLDER / SOUPS / f"{seed}.safetensors").resolve()
+
+
+def _train(
+    spec: SearchSpec,
+    ledger: Ledger,
+    refits: Ledger,
+    *,
+    wanted: Sequence[Recipe],
+    folder: Path,
+    place: Mapping[str, Any],
+    is_joined: bool,
+    tell: Callable[[Trial], None],
+) -> None:
+    points = _points(spec, ledger, refits, wanted=wanted)
+    epochs, metric = spec.scheduler.max_epochs, spec.search.metric
+    space = refit_space(spec)
+
+    def changed(trial: Trial) -> None:
+        if trial.state != "RUNNING":
+            tidy(folder, trial, metric=metric)
+        tell(trial)
+
+    conductor = Conductor(
+        refits,
+        space=space,
+        halving=Halving(metric, "stop", epochs, epochs, 2, finalists=len(points)),
+        sampling=Sampling("random", spec.search.seed, 1.0, metric, (epochs,), try_first=tuple(points)),
+        limits=Limits(len(points), max_failures=spec.search.max_failures),
+        on_change=changed,
+    )
+    if len(refits.trials()) == len(points) and all(trial.state != "RUNNING" for trial in refits.trials()):
+        return
+    with interruptible(conductor):
+        run_legs(
+            conductor,
+            settings=partial(_settings, spec=spec, folder=folder, threads=place["threads"]),
+            cpu=place["cpu"],
+            gpu=place["gpu"],
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
+            folder=folder,
+            on_step=lambda: None,
+        )
+    if not conductor.finished:
+        raise StoppedError(conductor.stopping or "no worker")
+
+
+def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, threads: int) -> dict[str, Any]:
+    place = checkpoint_folder(folder.resolve(), leg.number)
+    return worker.leg_settings(trial=refit_config(spec, leg.params), folder=place, start=leg.start, threads=threads)
+
+
+def _points(spec: SearchSpec, ledger: Ledger, refits: Ledger, *, wanted: Sequence[Recipe]) -> list[dict[str, Value]]:
+    """The values of every refit in the order of their numbers: those that were begun, then what is missing."""
+    space, trials = refit_space(spec), ledger.trials()
+    points = [space.decoded(trial.params) for trial in refits.trials()]
+    numbers = dict.fromkeys(number for recipe in wanted for number in recipe.trials)
+    for number in numbers:
+        for seed in fresh_seeds(spec):
+            point = {**spec.space.decoded(trials[number].params), SEED: seed}
+            if point not in points:
+                points.append(point)
+    return points
+
+
+def _find(number: int, *, seed: int, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Trial:
+    wanted = {**spec.space.decoded(ledger.trial(number).params), SEED: seed}
+    space = refit_space(spec)
+    return next(trial for trial in refits.trials() if space.decoded(trial.params) == wanted)
+
+
+def _of_trial(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Confirmed:
+    models = []
+    for seed in fresh_seeds(spec):
+        trial = _find(recipe.trials[0], seed=seed, spec=spec, ledger=ledger, refits=refits)
+        if trial.state == "FAILED" or trial.best(spec.search.metric) is None:
+            return Confirmed(recipe, (), f"refit {trial.number} failed: {trial.reason}")
+        names = {name for epoch in trial.epochs for name in epoch.metrics if name in DIRECTIONS}
+        metrics = {name: trial.at_best(name, metric=spec.search.metric) for name in sorted(names)}
+        models.append(Model(recipe, seed, (trial.number,), metrics))
+    return Confirmed(recipe, tuple(models))
+
+
+def _of_soup(
+    recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger, folder: Path, place: Mapping[str, Any]
+) -> Confirmed:
+    """A soup of the same trials' refits for each seed, made greedily anew; each is noted when it is made."""
+    metric, models = spec.search.metric, []
+    for seed in fresh_seeds(spec):
+        every = [_find(number, seed=seed, spec=spec, ledger=ledger, refits=refits) for number in recipe.trials]
+        alive = [trial for trial in every if trial.state != "FAILED" and trial.best(metric) is not None]
+        if len(alive) < 2:
+            return Confirmed(recipe, (), f"fewer than two of its refits with seed {seed} can be averaged")
+        numbers = [trial.number for trial in leaders(alive, metric=metric)]
+        known = refits.notes.get(f"soup {seed}")
+        if known is None or known["of"] != numbers:
+            known = {"of": numbers} | _cook(numbers, spec=spec, refits=refits, folder=folder, seed=seed, place=place)
+            refits.note(f"soup {seed}", known)
+        models.append(Model(recipe, seed, tuple(known["members"]), known["measured"]))
+    return Confirmed(recipe, tuple(models))
+
+
+def _cook(
+    numbers: Sequence[int], *, spec: SearchSpec, refits: Ledger, folder: Path, seed: int, place: Mapping[str, Any]
+) -> dict[str, Any]:
+    path, space, metric = soup_weights(folder, seed=seed), refit_space(spec), spec.search.metric
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ingredients = []
+    for number in numbers:
+        trial = refits.trial(number)
+        checkpoint = best_checkpoint((folder / FOLDER).resolve(), trial, metric=metric)
+        assert checkpoint is not None, f"the checkpoint of refit {number} is gone"
+        config = refit_config(spec, space.decoded(trial.params))
+        ingredients.append(
+            {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
+        )
+    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(path), **place)()
+    return found
+
+
+def _ordered(found: Sequence[Confirmed], *, spec: SearchSpec) -> list[Confirmed]:
+    """The best first, by the mean of ranks where the search chooses so; those that are out come last."""
+    alive = [one for one in found if not one.why_not]
+    measured: dict[str, list[float]] = {
+        name: [one.mean(name) for one in alive] for name in spec.search.choose_by or [spec.search.metric]
+    }
+    ranks = mean_ranks(measured, directions=DIRECTIONS) if alive else []
+    best = [alive[index] for _, index in sorted(zip(ranks, range(len(alive)), strict=True))]
+    return best + [one for one in found if one.why_not]

@@ -1,0 +1,104 @@
+"""A packaged image classifier: encoded images to probabilities.
+
+A copy of this file goes into every packaged model, beside its weights, so that a model runs where this project is not
+installed and as it was packaged: nothing of the project may be imported here.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+DESCRIPTION = "model.json"
+WEIGHTS = "weights.safetensors"
+Decode = Callable[..., NDArray[np.uint8]]
+
+
+class Classifier:
+    """The network of a package in eval mode, with everything that lies between an encoded image and its input.
+
+    ``decode`` is that of the package's decode.py; ``classes`` are in the order of the probabilities; ``device`` is a GPU
+    where there is one.
+    """
+
+    def __init__(self, folder: Path, *, decode: Decode, device: str | None = None) -> None:
+        self.description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
+        self.classes: tuple[str, ...] = tuple(self.description["classes"])
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = _network(self.description, state=load_file(folder / WEIGHTS)).to(self.device)
+        self._decode = decode
+
+    def probabilities(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float64]:
+        """N×K of N encoded images; what ``decode`` raises for one that is none passes through."""
+        found = [np.zeros((0, len(self.classes)))]
+        for start in range(0, len(images), batch_size):
+            pixels = torch.from_numpy(np.stack([self.pixels(one) for one in images[start : start + batch_size]]))
+            with torch.inference_mode():
+                logits = self.network(self.normalised(pixels.to(self.device)))
+            found.append(logits.float().cpu().double().softmax(dim=1).numpy())
+        return np.concatenate(found)
+
+    def pixels(self, image: bytes) -> NDArray[np.uint8]:
+        """The C×S×S centre of an encoded image whose shorter side is brought to ``stored_side``."""
+        expected = self.description["input"]
+        stored = self._decode(
+            image,
+            channels=expected["channels"],
+            side=expected["stored_side"],
+            interpolation=expected["interpolation"],
+        )
+        size = expected["size"]
+        top, left = ((length - size) // 2 for length in stored.shape[:2])
+        return np.ascontiguousarray(stored[top : top + size, left : left + size].transpose(2, 0, 1))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """N×C×S×S uint8 as the network takes them."""
+        mean, std = (
+            255 * torch.tensor(self.description["input"][name], device=pixels.device).view(-1, 1, 1)
+            for name in ("mean", "std")
+        )
+        return pixels.float().sub_(mean).div_(std)
+
+
+class _Shifted(nn.Module):
+    """Backbone, head and the shift that is taken off the logits, under the names of the training's network."""
+
+    shift: Tensor
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.register_buffer("shift", torch.zeros(num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(images))
+        return logits - self.shift
+
+
+def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> nn.Module:
+    backbone = cast(nn.Module, timm.create_model(description["architecture"], **description["options"]))
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    if description["input_size"] is not None:
+        backbone.set_input_size(img_size=description["input_size"])  # type: ignore[operator]
+    network = _Shifted(backbone, _head(state), num_classes=len(description["classes"]))
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def _head(state: dict[str, Tensor]) -> nn.Sequential:
+    """The head that these weights are of: its last layer alone, or a hidden one before it; dropout rests."""
+    if "head.3.weight" not in state:
+        return nn.Sequential(nn.Identity(), _linear(state["head.1.weight"]))
+    return nn.Sequential(_linear(state["head.0.weight"]), nn.ReLU(), nn.Identity(), _linear(state["head.3.weight"]))
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    return nn.Linear(weight.shape[1], weight.shape[0])

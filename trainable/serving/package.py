@@ -1,0 +1,131 @@
+"""Puts a trained network into a folder from which it can be served without this project."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import load_file, save_file
+
+from trainable.checkpoint import load_scored, read_state
+from trainable.config import TrialConfig
+from trainable.data import decode as decode_module
+from trainable.data.encoded import encoded_images
+from trainable.data.pack import Pack
+from trainable.data.source import SPLITS
+from trainable.fitting import network_state
+from trainable.model.backbone import serving_options
+from trainable.model.norms import target_statistics
+from trainable.run import Run, start_run
+from trainable.serving import classifier as classifier_module
+from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
+
+FORMAT = 1
+IMAGES = "images.parquet"
+CODE = {"classifier.py": classifier_module, "decode.py": decode_module}
+TOLERANCE = 1e-4  # of a probability: batches of another size have other last bits
+IMAGES_COMPARED = 64
+
+
+def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None, soup: Path | None = None) -> None:
+    """Write the network of a ``checkpoint``, or the ``soup`` at a path, as the package ``folder``, whole or not at all.
+
+    It holds the weights, model.json (classes, what the input is, how it was configured), which images were in which
+    split, by hash alone, and the code that serves it. Raises RuntimeError where what is served would not be what was
+    trained, by validation images decoded and classified both ways.
+    """
+    run = start_run(_in_full_precision(config))
+    if checkpoint is not None:
+        run.epoch = read_state(checkpoint)["epoch"]
+        load_scored(checkpoint, network=run.network, moved=run.moved)
+    else:
+        assert soup is not None
+        run.epoch = config.train.epochs
+        run.network.load_state_dict(load_file(soup))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        written = Path(beside) / "package"
+        _write(run, config=config, folder=written)
+        _check_same(run, folder=written)
+        if folder.exists():
+            shutil.rmtree(folder)
+        written.rename(folder)
+
+
+def digest(folder: Path) -> str:
+    """32 hex digits of every file's name and content."""
+    found = hashlib.sha256()
+    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+        found.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:32]
+
+
+def load_package(folder: Path, *, device: str | None = None) -> Classifier:
+    """The classifier of a package of this version of the project."""
+    return Classifier(folder, decode=decode_module.decode, device=device)
+
+
+def _in_full_precision(config: TrialConfig) -> TrialConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"amp": "off"})})
+
+
+def _write(run: Run, *, config: TrialConfig, folder: Path) -> None:
+    folder.mkdir()
+    save_file(network_state(run.network), folder / WEIGHTS)
+    (folder / DESCRIPTION).write_text(json.dumps(_description(run, config=config), indent=1, sort_keys=True))
+    pq.write_table(images_table(run.pack), folder / IMAGES)
+    for name, module in CODE.items():
+        shutil.copyfile(str(module.__file__), folder / name)
+
+
+def _description(run: Run, *, config: TrialConfig) -> dict[str, Any]:
+    spec = run.inputs.full.spec
+    options, input_size = serving_options(config.model, spec=spec, flexible=config.data.early_size is not None)
+    return {
+        "format": FORMAT,
+        "architecture": config.model.name,
+        "options": options,
+        "input_size": input_size,
+        "input": {
+            "channels": len(spec.mean),
+            "size": spec.size,
+            "stored_side": spec.stored_side,
+            "mean": spec.mean,
+            "std": spec.std,
+            "interpolation": spec.interpolation,
+        },
+        "classes": list(run.pack.classes),
+        "fingerprint": run.pack.fingerprint,
+        "counts": run.pack.counts(),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def images_table(pack: Pack) -> pa.Table:
+    """Which image was in which split, and what it shows: its hash and its label, no name."""
+    names = np.full(len(pack), None, dtype=object)
+    for split in SPLITS:
+        names[pack.indices(split)] = split
+    labelled = np.flatnonzero(names != None)  # noqa: E711 - elementwise
+    return pa.table(
+        {
+            "sample_id": pa.array(pack.sample_ids[labelled]),
+            "split": pa.array(names[labelled].tolist()),
+            "label": pa.array([pack.classes[label] for label in pack.labels[labelled]]),
+        }
+    )
+
+
+def _check_same(run: Run, *, folder: Path) -> None:
+    images = encoded_images(run.config, split="val")[:IMAGES_COMPARED]
+    served = load_package(folder, device=run.device.type).probabilities([one.read_bytes() for one in images])
+    with target_statistics(run.network):
+        trained = run.predict("val", limit=IMAGES_COMPARED).probabilities[: len(images)]
+    gap = float(np.abs(served - trained).max())
+    if not gap <= TOLERANCE:
+        raise RuntimeError(f"the packaged model differs from the trained one by {gap:.2g} in a probability")
