@@ -1,0 +1,81 @@
+"""A smaller network of the same architecture: whole channels of least weight taken out."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainable.data.input_spec import InputSpec
+from trainable.deploy.libraries import library
+from trainable.errors import UserError
+from trainable.model.network import Network
+
+RATIOS = 256  # shares of channels that are told apart
+CHANNELS_ARE_MULTIPLES_OF = 8  # as runtimes compute them: with 79 channels for 80, ONNX Runtime took 6 times as long
+
+
+def require() -> None:
+    """UserError where the library is missing."""
+    library("torch_pruning", extra="pruning", wanted="--prune")
+
+
+def check_prunable(network: nn.Module, *, name: str) -> None:
+    """UserError for networks with attention, whose heads do not shrink channel by channel."""
+    kinds = sorted(
+        {type(module).__name__ for module in network.modules() if "attention" in type(module).__name__.lower()}
+    )
+    if kinds:
+        raise UserError(f"--prune: {name} has attention ({', '.join(kinds)}); only convolutional networks are pruned")
+
+
+def prune(network: Network, *, share: float, spec: InputSpec, name: str) -> Network:
+    """A copy without the channels of smallest norm, the same share of them in every layer (Li et al. 2017, Fang et al. 2023).
+
+    At least ``share`` of the *parameters* is gone, by as little more as the layers' widths allow; the classes stay. UserError for
+    networks that cannot be pruned so far.
+    """
+    check_prunable(network, name=name)
+    images = torch.zeros(2, len(spec.mean), spec.size, spec.size)
+    low, high = 0, RATIOS - 1
+    while low < high:
+        middle = (low + high) // 2
+        found = _pruned(network, ratio=middle / RATIOS, images=images, name=name)
+        low, high = (low, middle) if removed(found, of=network) >= share else (middle + 1, high)
+    found = _pruned(network, ratio=high / RATIOS, images=images, name=name)
+    if removed(found, of=network) < share:
+        raise UserError(
+            f"--prune: at most {100 * removed(found, of=network):.0f} % of the parameters of {name} can be removed"
+        )
+    return found
+
+
+def removed(network: nn.Module, *, of: nn.Module) -> float:
+    """Share of the parameters that ``network`` lacks."""
+    return 1 - count(network) / count(of)
+
+
+def count(network: nn.Module) -> int:
+    """Numbers in all parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _pruned(network: Network, *, ratio: float, images: Tensor, name: str) -> Network:
+    torch_pruning: Any = library("torch_pruning", extra="pruning", wanted="--prune")
+    smaller = copy.deepcopy(network).eval().requires_grad_(True)  # layers are linked by their gradients
+    last = [module for module in smaller.head.modules() if isinstance(module, nn.Linear)][-1]
+    try:
+        torch_pruning.pruner.BasePruner(
+            smaller,
+            images,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=ratio,
+            ignored_layers=[last],
+            round_to=CHANNELS_ARE_MULTIPLES_OF,
+        ).step()
+        with torch.no_grad():
+            smaller.width = int(smaller.features(images).shape[1])
+            smaller(images)
+    except Exception as error:  # whatever an architecture that the library cannot follow leads it to
+        raise UserError(f"--prune: {name} cannot be pruned ({type(error).__name__}: {error})") from error
+    return smaller

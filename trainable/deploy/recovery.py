@@ -1,0 +1,62 @@
+"""Training after pruning, so that what is left makes up for what is gone."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from trainable.config import AdaptConfig, FinetuneConfig, FreezeConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from trainable.errors import UserError
+from trainable.model.network import Network
+from trainable.optim import create_optimizer
+from trainable.run import start_run
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """``epochs`` over the training images, and the peak rate of AdamW for all layers alike, under a cosine to 0."""
+
+    epochs: int = 3
+    lr: float = 3e-4
+
+
+def recover(network: Network, *, config: TrialConfig, recovery: Recovery) -> Network:
+    """Train every layer of an altered network on the trial's images, views and loss; the same seed gives the same bits on a CPU.
+
+    The last epoch is what counts: no image of another split is looked at. UserError for networks adapted to a target domain,
+    whose images this training does not see.
+    """
+    if config.adapt.method != "none":
+        raise UserError(
+            f"--prune: this network was adapted to a target domain (adapt.method: {config.adapt.method}), and training after "
+            "pruning would undo that"
+        )
+    own = recovery_config(config, recovery=recovery)
+    run = start_run(own)
+    network = network.to(run.device)
+    if own.train.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    run = replace(run, network=network, optimizer=create_optimizer(network, config=own.optimizer))
+    for epoch in range(1, own.train.epochs + 1):
+        run.epoch = epoch
+        run.enter_phase()
+        for _ in run.losses():
+            pass
+    return network.cpu().eval()
+
+
+def recovery_config(config: TrialConfig, *, recovery: Recovery) -> TrialConfig:
+    """The trial's configuration with all layers training at one rate, from weights that are already there."""
+    return TrialConfig.model_validate(
+        {
+            **config.model_dump(),
+            "data": config.data.model_dump() | {"early_size": None, "early_epochs": 0, "prefix_gb": 0.0},
+            "model": config.model.model_dump() | {"weights": "random"},
+            "freeze": FreezeConfig().model_dump(),
+            "finetune": FinetuneConfig(strategy="full").model_dump(),
+            "optimizer": OptimizerConfig(lr=recovery.lr, weight_decay=config.optimizer.weight_decay).model_dump(),
+            "schedule": ScheduleConfig().model_dump(),
+            "train": config.train.model_dump()
+            | {"epochs": recovery.epochs, "amp": "off", "ema": 0.0, "ema_start": 0, "patience": None, "device": "auto"},
+            "adapt": AdaptConfig().model_dump(),
+        }
+    )
