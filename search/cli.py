@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from search.lint import lint, lowered_batches
-from search.loading import load
+from search.loading import load, with_promotion
 from search.preflight import check_techniques
 from search.spec import SearchSpec
 from trainable.errors import UserError
@@ -39,6 +39,7 @@ Address = Annotated[
     str | None,
     typer.Option("--address", help="A Ray cluster to join: auto on one of its nodes, or its head's host:port."),
 ]
+TrackingUri = Annotated[str, typer.Option("--uri", help="MLflow's tracking address.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
@@ -229,6 +230,108 @@ def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = Fals
 
 
 @app.command()
+def promote(
+    name: Name,
+    folder: Folder = Path("searches"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="promote.PATH=VALUE: ask something else than the file; repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Confirm and judge, change nothing in the registry.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; this is recorded.")] = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refit a search's best on fresh seeds, judge it against the champion, and register it."""
+    from search.overview import stored_spec
+    from search.tracking import set_environment
+
+    if dry_run and force:
+        raise UserError("--dry-run and --force exclude each other: a dry run changes nothing")
+    spec = with_promotion(stored_spec(folder / name), overrides or ())
+    set_environment()
+    from search.promoting import promote as promote_best
+    from search.promotion_table import print_promotion
+    from search.refits import StoppedError
+
+    screen = errors if as_json else console
+    go_on = f"python -m search promote {name}" + (f" --folder {folder}" if str(folder) != "searches" else "")
+    try:
+        found = promote_best(
+            spec,
+            folder=folder / name,
+            address=address,
+            dry_run=dry_run,
+            force=force,
+            tell=lambda line: screen.print(line, highlight=False, markup=False),
+        )
+    except (StoppedError, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, KeyboardInterrupt) or str(error) == "interrupted"
+        errors.print(f"{'' if interrupted else 'error: '}{error or 'interrupted'}; to go on: {go_on}", markup=False)
+        sys.exit(130 if interrupted else 1)
+    if as_json:
+        _print_json(found.as_dict(metric=spec.search.metric))
+    else:
+        print_promotion(found, metric=spec.search.metric, console=console)
+    if found.outcome == "refused" or (found.outcome == "dry run" and not found.verdict.promote):
+        sys.exit(3)
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="The registered model's name.")],
+    uri: TrackingUri = "sqlite:///mlflow.db",
+    folder: Folder = Path("searches"),
+    as_json: AsJson = False,
+) -> None:
+    """Make the champion before this one champion again."""
+    from search.tracking import set_environment
+
+    set_environment()
+    from search.registry import Registry, resolve
+    from search.registry import rollback as roll_back
+
+    registry = Registry(uri, name=model, lock_folder=folder)
+    resolve(registry.uri, f"models:/{model}@champion")
+    now, before = roll_back(registry)
+    if as_json:
+        _print_json({"name": model, "champion": now, "previous": before})
+    else:
+        console.print(f"{model}: version {now} is champion again, version {before} was", highlight=False)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="models:/NAME@champion or models:/NAME/1.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    uri: TrackingUri = "sqlite:///mlflow.db",
+    top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name.", min=1)] = 3,
+    csv: Annotated[Path | None, typer.Option("--csv", help="CSV file to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images by a registered model, whose files are verified before it is loaded."""
+    from search.tracking import set_environment
+
+    set_environment()
+    from search.predicting import predict as classified
+    from search.predicting import predictions_table, write_csv
+
+    found = classified(model, paths, uri=uri, top_k=top_k)
+    if csv is not None:
+        write_csv(found, path=csv)
+    if as_json:
+        _print_json([one.as_dict() for one in found])
+    elif csv is None:
+        console.print(predictions_table(found))
+    failed = sum(one.error is not None for one in found)
+    if failed:
+        errors.print(f"error: {failed} of {len(found)} images cannot be used", highlight=False)
+        sys.exit(1)
+
+
+@app.command()
 def sync(name: Name, folder: Folder = Path("searches")) -> None:
     """Write to MLflow whatever of a search it does not hold yet."""
     from search.overview import stored_spec
@@ -239,7 +342,7 @@ def sync(name: Name, folder: Folder = Path("searches")) -> None:
 
 @app.command()
 def ui(
-    uri: Annotated[str, typer.Option("--uri", help="The tracking data to show.")] = "sqlite:///mlflow.db",
+    uri: TrackingUri = "sqlite:///mlflow.db",
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's pages on this machine alone."""

@@ -27,6 +27,10 @@ class Evidence:
     unpaired: str = ""
     no_old: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -117,12 +121,13 @@ def _old(old: Mapping[str, Any], *, rule: GateSection) -> Check:
 
 def _recall(evidence: Evidence, *, rule: GateSection) -> Check:
     """The class furthest below its floor, or nearest above it."""
-    recall: Mapping[str, float] = evidence.test["recall"]
+    scores = evidence.test["per_class"]
+    recall = {name: found["recall"] for name, found in scores.items()}
     floors = rule.floors(recall)
     worst = min(recall, key=lambda name: (recall[name] - floors[name], name))
     passed = recall[worst] >= floors[worst]
     said = (
-        f"recall of {worst!r} {recall[worst]:.4f} of {evidence.test['count'][worst]} images, "
+        f"recall of {worst!r} {recall[worst]:.4f} of {scores[worst]['count']} images, "
         f"{_asked(passed)} {floors[worst]:g} or more"
     )
     return Check("recall", passed, said)

@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -62,7 +63,7 @@ class Tracker:
         self._spec, self._ledger = spec, ledger
         self._uri = checked(spec.tracking.uri)
         self._place = _place(spec, folder=Path(spec.search.folder, spec.search.name), ledger=ledger)
-        _set_environment()
+        set_environment()
         self._latest = {trial.number: trial for trial in ledger.trials()}
         self._dirty = dict(self._latest)
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
@@ -171,23 +172,32 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
     Raises UserError while the search is at work, and where MLflow cannot be written to.
     """
     uri = checked(spec.tracking.uri)
-    _set_environment()
-    from search.runs import STORE_ERRORS, Runs
+    set_environment()
+    from search.runs import STORE_ERRORS
 
     with lease(folder):
         if spec.search.storage is None:
             ledgers.mend_journal(folder / ledgers.JOURNAL)
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
-        trials = ledger.trials()
         try:
-            runs = Runs(_place(spec, folder=folder, ledger=ledger), ledger=ledger, uri=uri)
-            runs.find()
-            for trial in trials:
-                runs.write_trial(trial, is_open=False)
-            runs.write_search(trials, state=_state_at_rest(ledger, trials=trials))
+            runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
             raise UserError(f"tracking.uri: cannot write to {shown(uri)} ({_first_line(error)})") from error
-    return f"{spec.search.name}: {len(trials)} trials are in {shown(uri)}, {next(iter(runs.links.values()))}"
+    return f"{spec.search.name}: {len(ledger.trials())} trials are in {shown(uri)}, {next(iter(runs.links.values()))}"
+
+
+def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":
+    """The runs of a search that is not at work, brought up to date. Raises what the store raises."""
+    set_environment()
+    from search.runs import Runs
+
+    trials = ledger.trials()
+    runs = Runs(_place(spec, folder=folder, ledger=ledger), ledger=ledger, uri=checked(spec.tracking.uri))
+    runs.find()
+    for trial in trials:
+        runs.write_trial(trial, is_open=False)
+    runs.write_search(trials, state=_state_at_rest(ledger, trials=trials))
+    return runs
 
 
 def _place(spec: SearchSpec, *, folder: Path, ledger: Ledger) -> SearchPlace:
@@ -206,7 +216,8 @@ def _state_at_rest(ledger: Ledger, *, trials: list[Trial]) -> SearchState:
     return "finished" if is_over else "interrupted"
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
+    """How MLflow behaves in this process; to be called before it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

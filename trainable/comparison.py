@@ -28,12 +28,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Judged:
-    """One classifier on N labelled images: intervals by metric, recall by class, expected calibration error."""
+    """One classifier on N labelled images: intervals by metric, scores of the classes that occur, calibration error.
+
+    A class has ``recall`` with ``recall_low`` and ``recall_high`` (Wilson 1927), ``precision``, ``f1`` and ``count``.
+    """
 
     num_images: int
     metrics: dict[str, Interval]
-    recall: dict[str, float]
-    count: dict[str, int]
+    per_class: dict[str, dict[str, float]]
     ece: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,14 +71,12 @@ def judge(probabilities: NDArray[np.float64], *, labels: Labels, classes: Sequen
         name: _interval(partial(METRICS[name], num_classes=len(classes)), labels, predicted, confidence=confidence)
         for name in METRICS
     }
-    present = {name: scores for name, scores in found.per_class.items() if scores["count"]}
-    return Judged(
-        num_images=len(labels),
-        metrics=metrics,
-        recall={name: scores["recall"] for name, scores in present.items()},
-        count={name: int(scores["count"]) for name, scores in present.items()},
-        ece=found.metrics["ece"],
-    )
+    per_class = {
+        name: scores | _recall_bounds(scores, confidence=confidence)
+        for name, scores in found.per_class.items()
+        if scores["count"]
+    }
+    return Judged(len(labels), metrics, per_class, found.metrics["ece"])
 
 
 def compare(
@@ -99,6 +99,12 @@ def compare(
         only_second=only_second,
         p=float(binomtest(only_first, split).pvalue) if split else 1.0,
     )
+
+
+def _recall_bounds(scores: dict[str, float], *, confidence: float) -> dict[str, float]:
+    count = int(scores["count"])
+    bounds = binomtest(round(scores["recall"] * count), count).proportion_ci(confidence, method="wilson")
+    return {"recall_low": float(bounds.low), "recall_high": float(bounds.high)}
 
 
 def _interval(statistic: MetricOf, *samples: Labels, confidence: float) -> Interval:

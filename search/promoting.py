@@ -1,0 +1,299 @@
+"""From the best trials of a search to the registered champion: confirmed, measured once, judged, promoted.
+
+Each step is recorded where it belongs, in the ledger or the registry, so that the same command goes on with one that was
+cut off: trained refits, the packaged candidate, its test predictions, its version, the switch of champion.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from search import ledger as ledgers
+from search.card import card
+from search.evidence import PACKAGE, Measured, Served, gather, measure, open_served
+from search.lease import lease
+from search.ledger import Ledger
+from search.policy import Evidence, Verdict, gate
+from search.projection import ORACLE
+from search.refits import FOLDER, SEED, Confirmed, Model, best_model, confirm, open_refits, weights_of
+from search.registry import CHAMPION, Registry, Version, save_model
+from search.running import check_local_resources, worker_place
+from search.spec import SearchSpec
+from search.tracking import runs_of
+from search.trials import Trial
+from search.tune import worker
+from search.tune.cluster import check_address, cluster, submit
+from trainable.data.encoded import encoded_images
+from trainable.data.writing import write_beside
+from trainable.errors import UserError, nearest
+from trainable.serving.package import digest
+
+MOST_ROUNDS = 5  # of judging anew where somebody else promoted meanwhile
+READ = "test"  # the note of the refits' ledger that counts readings of the test split
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The model that is judged, where it lies and what it is called by: the digest of its package."""
+
+    model: Model
+    package: Path
+    digest: str
+    confirmed: list[Confirmed]
+    reads: int = 0
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it.
+
+    ``outcome`` is ``promoted``, ``refused``, ``unchanged`` (it is champion already) or ``dry run``; ``champion`` the version
+    that it was judged against.
+    """
+
+    outcome: str
+    name: str
+    version: int | None
+    champion: int | None
+    forced: bool
+    verdict: Verdict
+    numbers: Mapping[str, Any]
+    candidate: Candidate
+
+    def as_dict(self, *, metric: str) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        own = {name: getattr(self, name) for name in ("outcome", "name", "version", "champion", "forced", "numbers")}
+        candidate = {
+            "recipe": self.candidate.model.recipe.said,
+            "seed": self.candidate.model.seed,
+            "digest": self.candidate.digest,
+            "package": str(self.candidate.package),
+            "test_reads": self.candidate.reads,
+        }
+        return {
+            **own,
+            **self.verdict.as_dict(),
+            "candidate": candidate,
+            "confirmed": confirmed_rows(self, metric=metric),
+        }
+
+
+def confirmed_rows(promotion: Promotion, *, metric: str) -> list[dict[str, Any]]:
+    """Every recipe that was refitted, the best first, with its value at each seed."""
+    return [
+        {
+            "recipe": one.recipe.said,
+            "values": {str(model.seed): model.metrics[metric] for model in one.models},
+            "mean": one.mean(metric) if one.models else None,
+            "why_not": one.why_not,
+        }
+        for one in promotion.candidate.confirmed
+    ]
+
+
+def promote(
+    spec: SearchSpec,
+    *,
+    folder: Path,
+    address: str | None,
+    dry_run: bool,
+    force: bool,
+    tell: Callable[[str], None],
+) -> Promotion:
+    """Confirm, package, measure and judge the best of a finished search, and make it champion where the gate says yes.
+
+    Raises UserError for a search that is not finished, StoppedError where refits ended before their time, and what the
+    MLflow store raises.
+    """
+    check_address(address)
+    if address is None:
+        check_local_resources(spec)
+    with lease(folder):
+        if spec.search.storage is None:
+            ledgers.mend_journal(folder / ledgers.JOURNAL)
+        ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+        _check_ready(spec, ledger)
+        refits = open_refits(spec, folder=folder)
+        candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
+        runs = runs_of(spec, ledger, folder=folder)
+        _write_refits(runs, ledger=ledger, refits=refits)
+        registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
+        with TemporaryDirectory() as temporary:
+            model = Path(temporary) / "model"
+            save_model(candidate.package, folder=model)
+            served = open_served(model)
+            measured, reads = _measured_once(served, digest=candidate.digest, refits=refits, folder=folder)
+            candidate = replace(candidate, reads=reads + ledger.notes["test"]["reads"])
+            judged = _Judged(spec, registry, runs, candidate, served, measured, Path(temporary))
+            return _carry_out(judged, dry_run=dry_run, force=force, tell=tell)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A candidate before the gate, with all that judging and registering it takes."""
+
+    spec: SearchSpec
+    registry: Registry
+    runs: Any
+    candidate: Candidate
+    served: Served
+    measured: Measured
+    place: Path
+
+    def evidence(self, champion: Version | None) -> Evidence:
+        """The candidate beside a champion."""
+        opened = None
+        if champion is not None:
+            opened = open_served(self.registry.download(champion, folder=self.place / f"version_{champion.number}"))
+        return gather(self.served, self.measured, champion=opened, rule=self.spec.promote)
+
+
+def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[str], None]) -> Promotion:
+    """Judge and do what follows; once more where the champion changed meanwhile."""
+    registry, candidate = judged.registry, judged.candidate
+    for _ in range(MOST_ROUNDS):
+        if not dry_run:
+            with registry.locked():  # finishes a switch that was cut off
+                pass
+        champion = registry.by_alias(CHAMPION)
+        own = registry.of_candidate(candidate.digest)
+        if champion is not None and own is not None and own.number == champion.number:
+            return Promotion("unchanged", registry.name, own.number, own.number, False, Verdict(()), {}, candidate)
+        evidence = judged.evidence(champion)
+        verdict = gate(evidence, rule=judged.spec.promote)
+        before = None if champion is None else champion.number
+        known: dict[str, Any] = {"verdict": verdict, "numbers": evidence.as_dict(), "candidate": candidate}
+        if dry_run:
+            return Promotion("dry run", registry.name, None if own is None else own.number, before, False, **known)
+        forced = force and not verdict.promote
+        version = _registered(judged, evidence, verdict, forced=forced)
+        if not verdict.promote and not force:
+            return Promotion("refused", registry.name, version.number, before, False, **known)
+        with registry.locked():
+            now = registry.by_alias(CHAMPION)
+            if (None if now is None else now.number) == before:
+                registry.switch(version.number, why="promote")
+                return Promotion("promoted", registry.name, version.number, before, forced, **known)
+        tell(f"{registry.name}: another version became champion meanwhile; judging again")
+    raise UserError(f"{registry.name}: others keep promoting; try again later")
+
+
+def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:
+    name = spec.search.name
+    if not ledger.notes.get("finished") or any(trial.state == "RUNNING" for trial in ledger.trials()):
+        raise UserError(f"{name}: is not finished; `python -m search resume {name}` goes on with it")
+    classes = ledger.notes["data"]["classes"]
+    floors = spec.promote.min_recall
+    for unknown in [one for one in floors if one not in classes] if isinstance(floors, dict) else ():
+        raise UserError(f"promote.min_recall.{unknown}: there is no such class{nearest(unknown, classes)}")
+
+
+def _confirmed(
+    spec: SearchSpec,
+    ledger: Ledger,
+    refits: Ledger,
+    *,
+    folder: Path,
+    address: str | None,
+    tell: Callable[[str], None],
+) -> Candidate:
+    """Refit, choose the best on validation images, package it."""
+
+    def ended(trial: Trial) -> None:
+        if trial.state != "RUNNING":
+            value = trial.best(spec.search.metric)
+            result = f"{spec.search.metric} {value:.4f}" if value is not None else str(trial.reason)
+            tell(f"refit {trial.number}, seed {trial.params[SEED]}: {result}")
+
+    with cluster(address=address):
+        confirmed = confirm(spec, ledger, folder=folder, is_joined=address is not None, tell=ended)
+        best = confirmed[0]
+        if best.why_not:
+            raise UserError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
+        model = best_model(best, metric=spec.search.metric)
+        config, weights = weights_of(model, spec=spec, refits=refits, folder=folder)
+        called = "-".join([next(iter(weights)), *map(str, model.refits)])
+        package = (folder / FOLDER / "packages" / called / PACKAGE.name).resolve()
+        if not package.is_dir():
+            place: dict[str, Any] = {**worker_place(spec), **weights}
+            submit(worker.package, config, folder=str(package), **place)()
+    return Candidate(model, package, digest(package), confirmed)
+
+
+def _write_refits(runs: Any, *, ledger: Ledger, refits: Ledger) -> None:
+    """Every refit as a run beside the search's trials."""
+    trials = ledger.trials()
+    for refit in refits.trials():
+        own = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
+        of = next(trial.number for trial in trials if trial.params == own.params)
+        runs.write_refit(own, seed=int(str(refit.params[SEED])), of=of)
+
+
+def _measured_once(served: Served, *, digest: str, refits: Ledger, folder: Path) -> tuple[Measured, int]:
+    """The candidate on its test images, read from what was written when it was measured first, where it was."""
+    images = encoded_images(served.config, split="test")
+    path = folder / FOLDER / f"test-{digest}.json"
+    known = refits.notes.get(READ, {"candidates": []})
+    if not path.is_file():
+        measured = measure(served, images=images)
+        document = {"labels": measured.labels.tolist(), "predicted": measured.predicted.tolist()}
+        with write_beside(path) as file:
+            file.write(json.dumps(document).encode())
+    if digest not in known["candidates"]:
+        known = {"candidates": [*known["candidates"], digest]}
+        refits.note(READ, known)
+    document = json.loads(path.read_text())
+    found = Measured(images, np.array(document["labels"]), np.array(document["predicted"]))
+    return found, len(known["candidates"])
+
+
+def _registered(judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced: bool) -> Version:
+    """The candidate's version with its verdict in tags and one sentence; the challenger from now on."""
+    spec, candidate, registry = judged.spec, judged.candidate, judged.registry
+    said = _sentence(spec, candidate, evidence=evidence, verdict=verdict, forced=forced)
+    facts = {
+        "search.study": spec.search.name,
+        "search.recipe": candidate.model.recipe.said,
+        "search.seed": str(candidate.model.seed),
+        "data.fingerprint": str(judged.served.description["fingerprint"]),
+        **({"search.oracle": ORACLE} if judged.served.config.data.oracle else {}),
+    }
+    version = registry.of_candidate(candidate.digest)
+    if version is None:
+        text = card(
+            judged.served.description,
+            spec=spec,
+            model=candidate.model,
+            confirmed=candidate.confirmed,
+            evidence=evidence,
+            reads=candidate.reads,
+        )
+        (judged.served.folder / "card.md").write_text(text)
+        run_id = judged.runs.gate_run(candidate.digest, title=f"candidate: {candidate.model.recipe.said}")
+        version = registry.register(candidate.digest, model=judged.served.folder, run_id=run_id, tags=facts, said=said)
+    tags = {
+        "gate.verdict": "yes" if verdict.promote else "no",
+        "gate.forced": str(forced).lower(),
+        "gate.reasons": "; ".join(verdict.reasons),
+        "gate.numbers": json.dumps(evidence.as_dict()),
+    }
+    registry.describe(version, tags=tags, said=said)
+    registry.challenge(version)
+    return version
+
+
+def _sentence(spec: SearchSpec, candidate: Candidate, *, evidence: Evidence, verdict: Verdict, forced: bool) -> str:
+    metric = spec.promote.metric
+    found = evidence.test["metrics"][metric]
+    decided = (
+        "forced past the gate, which said no: " if forced else "passed the gate: " if verdict.promote else "refused: "
+    )
+    return (
+        f"{candidate.model.recipe.said} of search {spec.search.name}, seed {candidate.model.seed}, test {metric} "
+        f"{found['value']:.4f} ({found['low']:.4f} to {found['high']:.4f}); {decided}{'; '.join(verdict.reasons)}."
+    )
