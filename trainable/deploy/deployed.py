@@ -9,6 +9,7 @@ from torch.export import Dim, ExportedProgram
 from trainable.data.input_spec import InputSpec
 
 INPUT = "images"
+SOURCE_NOTES = ("stack_trace", "nn_module_stack")  # half of a small file, with paths of the machine that wrote it
 OUTPUTS = ("logits", "probabilities")
 
 
@@ -37,12 +38,16 @@ class Deployed(nn.Module):
 
 
 def trace(deployed: Deployed) -> ExportedProgram:
-    """The program of a network for any number of images from 1."""
+    """The program of a network for any number of images from 1, without the places in source files that torch notes."""
     size = deployed.spec.size
     images = torch.zeros(
         2, len(deployed.spec.mean), size, size, dtype=torch.uint8
     )  # of one, torch would fix the number
-    return torch.export.export(deployed, (images,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}})
+    program = torch.export.export(deployed, (images,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}})
+    for node in program.graph.nodes:
+        for key in SOURCE_NOTES:
+            node.meta.pop(key, None)
+    return program
 
 
 def describe(spec: InputSpec, *, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -184,8 +184,14 @@ class _Export:
         if self.wanted.int8:
             scheme = int8.choose(network)
             path = self.folder / f"{stem}.int8.{FORMATS[scheme.format].suffix}"
-            calibration = self._calibration()
-            int8.write(deployed, scheme=scheme, path=path, calibration=calibration, description=description)
+            int8.write(
+                deployed,
+                scheme=scheme,
+                path=path,
+                plain=self.folder / f"{stem}.onnx",
+                calibration=self._calibration(),
+                description=description,
+            )
             predict = FORMATS[scheme.format].open_file(path)
             size = path.stat().st_size
             yield measure(

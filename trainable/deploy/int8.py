@@ -1,7 +1,6 @@
 """A network in 8 bits, in the way that suits its layers."""
 
 import copy
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,38 +45,46 @@ def require(scheme: Scheme) -> None:
 
 
 def write(
-    deployed: Deployed, *, scheme: Scheme, path: Path, calibration: Sequence[Tensor], description: dict[str, Any]
+    deployed: Deployed,
+    *,
+    scheme: Scheme,
+    path: Path,
+    plain: Path,
+    calibration: Sequence[Tensor],
+    description: dict[str, Any],
 ) -> None:
-    """Write the network in 8 bits; ``calibration`` are batches N×C×S×S uint8 of training images."""
+    """Write the network in 8 bits; ``calibration`` are batches N×C×S×S uint8 of training images.
+
+    A static scheme starts from the network's ONNX file at ``plain``, which is written where it is not there yet.
+    """
     if scheme.format == "onnx":
-        _write_static(deployed, path=path, calibration=calibration, description=description)
+        if not plain.exists():
+            onnx.write(deployed, path=plain, description=description)
+        _quantize_file(plain, path=path, calibration=calibration)
     else:
         pt2.write(_weights_in_8_bits(deployed), path=path, description=description)
 
 
-def _write_static(
-    deployed: Deployed, *, path: Path, calibration: Sequence[Tensor], description: dict[str, Any]
-) -> None:
+def _quantize_file(plain: Path, *, path: Path, calibration: Sequence[Tensor]) -> None:
     """Weights int8 for each channel, activations uint8, between quantizing and dequantizing nodes.
 
     Unsigned activations are what CPUs with VNNI are fast with; on x86 without it, sums of pairs can saturate.
     """
     quantization = library(QUANTIZATION, extra="onnx", wanted="--int8")
     shapes = library(f"{QUANTIZATION}.shape_inference", extra="onnx", wanted="--int8")
-    with tempfile.TemporaryDirectory() as folder:
-        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
-        onnx.write(deployed, path=plain, description=description)
-        shapes.quant_pre_process(plain, prepared)
-        quantization.quantize_static(
-            prepared,
-            path,
-            _reader(calibration, quantization=quantization),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-        )
+    prepared = path.with_name(f"{path.name}.prepared")
+    shapes.quant_pre_process(plain, prepared)
+    quantization.quantize_static(
+        prepared,
+        path,
+        _reader(calibration, quantization=quantization),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
+    )
+    prepared.unlink()
 
 
 def _reader(batches: Sequence[Tensor], *, quantization: Any) -> Any:

@@ -1,6 +1,7 @@
 """A smaller network of the same architecture: whole channels of least weight taken out."""
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -65,14 +66,17 @@ def _pruned(network: Network, *, ratio: float, images: Tensor, name: str) -> Net
     smaller = copy.deepcopy(network).eval().requires_grad_(True)  # layers are linked by their gradients
     last = [module for module in smaller.head.modules() if isinstance(module, nn.Linear)][-1]
     try:
-        torch_pruning.pruner.BasePruner(
-            smaller,
-            images,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=ratio,
-            ignored_layers=[last],
-            round_to=CHANNELS_ARE_MULTIPLES_OF,
-        ).step()
+        with warnings.catch_warnings(
+            action="ignore", category=UserWarning
+        ):  # names what it finds outside layers, as gamma
+            torch_pruning.pruner.BasePruner(
+                smaller,
+                images,
+                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+                pruning_ratio=ratio,
+                ignored_layers=[last],
+                round_to=CHANNELS_ARE_MULTIPLES_OF,
+            ).step()
         with torch.no_grad():
             smaller.width = int(smaller.features(images).shape[1])
             smaller(images)

@@ -1,0 +1,62 @@
+"""Pruning takes out the share of parameters that was asked for, and training after it is a function of the seed."""
+
+import pytest
+import torch
+
+from trainable.deploy.pruning import count, prune
+from trainable.deploy.recovery import Recovery, recover
+from trainable.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto"])
+def test_as_many_parameters_go_as_were_asked_for(name, untrained):
+    one = untrained(name)
+    before = count(one.network)
+    smaller = prune(one.network, share=0.3, spec=one.spec, name=name)
+    assert 0.65 <= count(smaller) / before <= 0.7  # channels go by eights
+    assert smaller(torch.zeros(3, 3, 32, 32)).shape == (3, 2)
+    assert count(one.network) == before
+
+
+def test_channels_stay_multiples_of_8(untrained):
+    one = untrained("resnet10t")
+    smaller = prune(one.network, share=0.4, spec=one.spec, name="resnet10t")
+    widths = {module.out_channels for module in smaller.modules() if isinstance(module, torch.nn.Conv2d)}
+    assert {width % 8 for width in widths} == {0}
+
+
+def test_a_network_with_attention_is_refused(untrained):
+    one = untrained("test_vit")
+    with pytest.raises(UserError, match="--prune: test_vit has attention .*only convolutional networks"):
+        prune(one.network, share=0.3, spec=one.spec, name="test_vit")
+
+
+def test_a_share_that_leaves_too_little_is_refused(untrained):
+    one = untrained("resnet10t")
+    with pytest.raises(UserError, match=r"--prune: at most \d+ % of the parameters of resnet10t can be removed"):
+        prune(one.network, share=0.9999, spec=one.spec, name="resnet10t")
+
+
+def test_training_after_pruning_moves_every_layer_and_is_the_same_again(untrained, configured):
+    one = untrained("resnet10t")
+
+    def once():
+        smaller = prune(one.network, share=0.5, spec=one.spec, name="resnet10t")
+        before = {name: tensor.clone() for name, tensor in smaller.state_dict().items()}
+        config = configured(freeze={"depth": 1.0}, loss={"logit_adjustment": 1.0})
+        return before, recover(smaller, config=config, recovery=Recovery(epochs=1)).state_dict()
+
+    before, after = once()
+    _, again = once()
+    assert all(torch.equal(after[name], again[name]) for name in after)
+    assert torch.equal(before["shift"], after["shift"])  # the trained network's own
+    trains = [name for name in after if name.endswith("conv1.weight")]
+    assert trains
+    assert not any(torch.equal(before[name], after[name]) for name in trains)
+
+
+def test_a_network_adapted_to_a_target_is_not_trained_again(untrained, configured):
+    data = configured().data.model_dump() | {"target": "poly", "domain_column": "domain"}
+    config = configured(data=data, adapt={"method": "mmd"})
+    with pytest.raises(UserError, match=r"adapted to a target domain \(adapt.method: mmd\)"):
+        recover(untrained("resnet10t").network, config=config, recovery=Recovery())
