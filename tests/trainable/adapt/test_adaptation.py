@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from trainable import UserError, fit
+from trainable.checkpoint import load_scored
 from trainable.config import AdaptConfig
 from trainable.fitting import export_weights, score_checkpoint
+from trainable.model.norms import target_statistics
 from trainable.run import start_run
+from trainable.serving.package import load_package, package
 
 torch.set_num_threads(1)
 
@@ -185,6 +188,21 @@ def test_dsbn_moves_each_domains_statistics_by_its_own_images(adapting, tmp_path
     plain = load_file(tmp_path / "none" / "epoch_2" / "weights.safetensors")
     assert torch.equal(saved["backbone.bn1.running_mean"], plain["backbone.bn1.running_mean"])
     assert not torch.allclose(saved["backbone.bn1.target_mean"], saved["backbone.bn1.running_mean"])
+
+
+def test_packaged_the_network_has_the_targets_statistics(adapting, tmp_path):
+    config = adapting("adabn")
+    (*_, last) = fit(config)
+    last.save(tmp_path / "checkpoint")
+    package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint")
+    trial = start_run(config)
+    load_scored(tmp_path / "checkpoint", network=trial.network, moved=trial.moved)
+    served = load_package(tmp_path / "package", device="cpu").network
+    images = next(trial.batches("target_val"))[0]
+    with torch.inference_mode(), target_statistics(trial.network.eval()):
+        expected = trial.network(images)
+    assert torch.equal(served(images), expected)
+    assert not torch.allclose(trial.network(images), expected)
 
 
 def test_the_target_is_scored_with_its_own_statistics(adapting, tmp_path):

@@ -1,0 +1,181 @@
+"""What is served is what was trained, wherever it is loaded."""
+
+import io
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from trainable import fit
+from trainable.augment.views import evaluation_view
+from trainable.data import decode as decoding
+from trainable.data.batches import normalise
+from trainable.data.encoded import encoded_images
+from trainable.evaluate import score
+from trainable.run import start_run
+from trainable.serving import package as packaging
+from trainable.serving.package import digest, load_package, package
+
+NETWORKS = {
+    "a CNN with a hidden layer in its head": {"model": {"head": "mlp", "head_hidden": 8}},
+    "a ViT at another size than its own": {"model": {"name": "test_vit"}, "data": {"image_size": 64}},
+    "images smaller at first": {
+        "model": {"name": "test_vit"},
+        "data": {"image_size": 64, "early_size": 32, "early_epochs": 1},
+    },
+    "shifted logits": {"loss": {"logit_adjustment": 1.0}},
+    "a running average": {"train": {"ema": 0.5}},
+    "grey": {"data": {"channels": 1}},
+}
+
+
+def trained(config, folder):
+    (*_, last) = fit(config)
+    last.save(folder)
+    return last
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_package_scores_what_training_measured(make_config, tmp_path, name):
+    sections = {key: dict(values) for key, values in NETWORKS[name].items()}
+    sections["train"] = {"epochs": 2, "batch_size": 9} | sections.get("train", {})
+    config = make_config(**sections)
+    last = trained(config, tmp_path / "checkpoint")
+    package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint")
+    served = load_package(tmp_path / "package", device="cpu")
+    images = encoded_images(config, split="val")
+    labels = np.array([served.classes.index(image.label) for image in images])
+    found = served.probabilities([image.read_bytes() for image in images], batch_size=3)
+    metrics = score(found, labels=labels, classes=served.classes).named("val")
+    assert metrics["val/loss"] == pytest.approx(last.metrics["val/loss"], abs=1e-5)  # batches of another size
+    assert metrics["val/balanced_accuracy"] == last.metrics["val/balanced_accuracy"]
+
+
+def odd_images():
+    """Images as they come: turned by a tag, deep grey, with a palette, transparent, four colours, an array."""
+    grey = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
+    colour = Image.fromarray(np.stack([grey, grey[::-1], grey[:, ::-1]], axis=-1))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    kinds = {
+        "turned": (colour, "jpeg", {"exif": turned}),
+        "deep": (Image.fromarray(grey.astype(np.uint16) * 257), "png", {}),
+        "palette": (colour.quantize(16), "png", {}),
+        "transparent": (colour.convert("RGBA"), "png", {}),
+        "four colours": (colour.convert("CMYK"), "tiff", {}),
+    }
+    for name, (image, kind, options) in kinds.items():
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        yield name, file.getvalue()
+    file = io.BytesIO()
+    np.save(file, np.asarray(colour))
+    yield "array", file.getvalue()
+
+
+@pytest.mark.parametrize(("name", "data"), list(odd_images()))
+def test_any_image_is_prepared_as_for_training(packaged, name, data):
+    config, root = packaged
+    served = load_package(root / "package", device="cpu")
+    spec = start_run(config).inputs.full.spec
+    stored = decoding.decode(data, channels=3, side=spec.stored_side, interpolation=spec.interpolation)
+    view = evaluation_view(stored, spec)
+    pixels = served.pixels(data)
+    assert np.array_equal(pixels, view.numpy())
+    ready = served.normalised(torch.from_numpy(pixels)[None])
+    assert torch.equal(ready, normalise(view[None], spec))
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory, cell_folder):
+    from trainable import TrialConfig
+
+    root = tmp_path_factory.mktemp("packaged")
+    config = TrialConfig.model_validate(
+        {
+            "data": {"path": str(cell_folder), "image_size": 32, "cache": str(root / "cache")},
+            "model": {"name": "resnet10t", "weights": "random"},
+            "train": {"epochs": 1, "batch_size": 9},
+        }
+    )
+    trained(config, root / "checkpoint")
+    package(config, folder=root / "package", checkpoint=root / "checkpoint")
+    return config, root
+
+
+def test_it_runs_where_the_project_is_not_installed(packaged, cells):
+    _, root = packaged
+    program = textwrap.dedent(
+        f"""
+        import importlib.util, json, pathlib, sys
+        sys.modules["trainable"] = sys.modules["search"] = None  # not to be imported
+        def module(name):
+            spec = importlib.util.spec_from_file_location(name, {str(root / "package")!r} + f"/{{name}}.py")
+            found = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(found)
+            return found
+        folder = pathlib.Path({str(root / "package")!r})
+        model = module("classifier").Classifier(folder, decode=module("decode").decode, device="cpu")
+        print(json.dumps(model.probabilities([pathlib.Path({str(cells[0])!r}).read_bytes()]).tolist()))
+        """
+    )
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", program], capture_output=True, text=True, cwd=root, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    here = load_package(root / "package", device="cpu").probabilities([cells[0].read_bytes()])
+    assert np.array_equal(np.array(json.loads(result.stdout)), here)
+
+
+def test_a_package_that_serves_something_else_is_not_written(packaged, tmp_path, monkeypatch):
+    config, root = packaged
+    broken = load_file(root / "package" / "weights.safetensors")
+
+    def other_weights(network):
+        return broken | {"head.1.bias": broken["head.1.bias"] + torch.tensor([1.0, 0.0])}
+
+    monkeypatch.setattr(packaging, "network_state", other_weights)
+    with pytest.raises(RuntimeError, match="differs from the trained one"):
+        package(config, folder=tmp_path / "package", checkpoint=root / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_by_hash_alone_which_image_was_in_which_split(packaged):
+    config, root = packaged
+    table = pq.read_table(root / "package" / "images.parquet").to_pydict()
+    for split in ("train", "val", "test"):
+        images = encoded_images(config, split=split)
+        found = {one for one, where in zip(table["sample_id"], table["split"], strict=True) if where == split}
+        assert found == {image.sample_id for image in images}
+    assert set(table) == {"sample_id", "split", "label"}
+
+
+def test_the_digest_changes_with_any_byte(packaged, tmp_path):
+    _, root = packaged
+    before = digest(root / "package")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in (root / "package").iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert digest(copy) == before
+    state = load_file(copy / "weights.safetensors")
+    save_file(state | {"shift": state["shift"] + 1e-7}, copy / "weights.safetensors")
+    assert digest(copy) != before
+
+
+def test_nothing_in_a_package_is_pickled(packaged):
+    _, root = packaged
+    assert {path.name for path in (root / "package").iterdir()} == {
+        "weights.safetensors",
+        "model.json",
+        "images.parquet",
+        "classifier.py",
+        "decode.py",
+    }
