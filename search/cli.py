@@ -332,6 +332,43 @@ def predict(
 
 
 @app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A search's name, or models:/NAME@champion.")],
+    to: Annotated[list[str] | None, typer.Option("--to", help="onnx, pt2 or tensorrt; repeatable.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also in 8 bits.")] = False,
+    prune: Annotated[
+        float | None, typer.Option("--prune", help="Also with this share of a CNN's parameters removed, such as 0.3.")
+    ] = None,
+    recovery_epochs: Annotated[int, typer.Option("--recovery-epochs", help="Epochs trained after pruning.")] = 3,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; else the search's own.")] = None,
+    folder: Folder = Path("searches"),
+    uri: Annotated[str | None, typer.Option("--uri", help="MLflow's tracking address, for models:/….")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the best network for other runtimes, in 8 bits, pruned; size, accuracy and latency of each."""
+    from search.tracking import set_environment
+
+    set_environment()
+    from search.exporting import export as exported
+    from search.exporting import variants_table
+    from trainable.deploy.exporting import Wanted
+    from trainable.deploy.recovery import Recovery
+
+    wanted = Wanted(tuple(to or ["onnx"]), int8, prune, Recovery(epochs=recovery_epochs))
+    found = exported(name, folder=folder, uri=uri, out=out, wanted=wanted)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    console.print(variants_table(found.rows))
+    for row in found.rows:
+        if row["note"]:
+            console.print(f"{row['name']}: {row['note']}", highlight=False, markup=False)
+    console.print(
+        f"{found.what}: written to {found.folder}, judged on validation images", highlight=False, markup=False
+    )
+
+
+@app.command()
 def sync(name: Name, folder: Folder = Path("searches")) -> None:
     """Write to MLflow whatever of a search it does not hold yet."""
     from search.overview import stored_spec

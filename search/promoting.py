@@ -34,6 +34,7 @@ from trainable.errors import UserError, nearest
 from trainable.serving.package import digest
 
 MOST_ROUNDS = 5  # of judging anew where somebody else promoted meanwhile
+CANDIDATE = "candidate"  # the note of what was confirmed last
 READ = "test"  # the note of the refits' ledger that counts readings of the test split
 
 
@@ -222,6 +223,7 @@ def _confirmed(
         if not package.is_dir():
             place: dict[str, Any] = {**worker_place(spec), **weights}
             submit(worker.package, config, folder=str(package), **place)()
+    refits.note(CANDIDATE, {"package": str(package.relative_to(folder.resolve())), "said": model.recipe.said})
     return Candidate(model, package, digest(package), confirmed)
 
 

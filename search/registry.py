@@ -48,11 +48,12 @@ SHOWN_IMAGE = 32  # pixels of the example, a grey square: no image of the data g
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version; ``tags`` hold its verdict and the SHA-256 of its files."""
+    """One registered version; ``tags`` hold its verdict and the SHA-256 of its files, its run the files themselves."""
 
     name: str
     number: int
     tags: Mapping[str, str]
+    run_id: str
 
     @property
     def uri(self) -> str:
@@ -264,6 +265,11 @@ def probabilities(model: PyFuncModel, images: Sequence[bytes], *, classes: Seque
     return found
 
 
+def log_files(uri: str, *, run_id: str, folder: Path, under: str) -> None:
+    """Put the files of a folder among the artifacts of a run."""
+    MlflowClient(uri).log_artifacts(run_id, str(folder), under)
+
+
 def size_mb(folder: Path) -> float:
     """Megabytes of all files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
@@ -291,7 +297,7 @@ def _example() -> bytes:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(found.name, int(found.version), dict(found.tags))
+    return Version(found.name, int(found.version), dict(found.tags), str(found.run_id))
 
 
 def _hash_tags(folder: Path) -> dict[str, str]:

@@ -1,0 +1,143 @@
+"""The `export` command: a search's best network, or a registered one, as files for other runtimes."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.table import Table
+
+from search.candidates import best_checkpoint, soup_path
+from search.evidence import PACKAGE
+from search.ledger import Ledger
+from search.overview import open_ledger
+from search.promoting import CANDIDATE
+from search.refits import open_refits
+from search.registry import download, log_files, resolve
+from search.spec import SearchSpec
+from search.tracking_uri import checked
+from search.trials import best_trial
+from trainable.config import TrialConfig
+from trainable.deploy.exporting import Wanted, export_weights_file
+from trainable.errors import UserError
+from trainable.serving.classifier import DESCRIPTION, WEIGHTS
+from trainable.serving.package import package
+
+FOLDER = "export"
+COLUMNS = {
+    "name": "variant",
+    "size_mb": "MB",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "agreement": "agrees",
+    "max_difference": "differs by",
+    "latency_ms_1": "ms, 1 image",
+    "latency_ms_32": "ms, 32 images",
+    "file": "file",
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A row for each variant, where the files are, and what was exported."""
+
+    what: str
+    folder: Path
+    rows: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return {"exported": self.what, "folder": str(self.folder), "variants": self.rows}
+
+
+def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted: Wanted) -> Exported:
+    """Write what is ``wanted`` of a search's network, or of ``models:/…``, into ``out``; its table goes to MLflow too.
+
+    Of a search that is the candidate that ``promote`` confirmed, else the best checkpoint, or the soup where it was kept.
+    Raises UserError for a name that is none, data that are gone, and what cannot be exported.
+    """
+    with _source(name, folder=folder, uri=uri) as source:
+        description = json.loads((source.package / DESCRIPTION).read_text())
+        place = out or source.out
+        rows = export_weights_file(
+            description["config"],
+            weights=str(source.package / WEIGHTS),
+            classes=description["classes"],
+            folder=str(place),
+            options=_options(wanted),
+        )
+        log_files(source.uri, run_id=source.run_id, folder=place, under=FOLDER)
+        return Exported(source.what, place, rows)
+
+
+def variants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows for a terminal."""
+    table = Table(*COLUMNS.values(), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(row[key]) for key in COLUMNS))
+    return table
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A package, what it is, where its files go if nothing is said, and the MLflow run that they belong to."""
+
+    what: str
+    package: Path
+    out: Path
+    uri: str
+    run_id: str
+
+
+@contextmanager
+def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
+    if not name.startswith("models:"):
+        yield _of_search(folder / name)
+        return
+    address = checked(uri or "sqlite:///mlflow.db")
+    version = resolve(address, name)
+    with TemporaryDirectory() as temporary:
+        found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
+        out = Path("exports") / f"{version.name}-{version.number}"
+        yield _Source(version.uri, found, out, address, version.run_id)
+
+
+def _of_search(folder: Path) -> _Source:
+    spec, ledger = open_ledger(folder)
+    if "parent_run" not in ledger.notes:
+        raise UserError(f"{folder.name}: is not in MLflow yet; `python -m search sync {folder.name}` writes it there")
+    own = (str(ledger.notes["parent_run"]),)
+    candidate = open_refits(spec, folder=folder).notes.get(CANDIDATE)
+    if candidate is not None:
+        what, path = str(candidate["said"]), folder / candidate["package"]
+    else:
+        what, path = _packaged(spec, ledger, folder=folder)
+    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, checked(spec.tracking.uri), *own)
+
+
+def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
+    """The final candidate of a search that was not promoted, packaged anew."""
+    best = best_trial(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
+    checkpoint = None if best is None else best_checkpoint(folder, best, metric=spec.search.metric)
+    if best is None or checkpoint is None:
+        raise UserError(f"{folder.name}: has no finished epoch whose checkpoint is there")
+    config = TrialConfig.model_validate(spec.trial_config(spec.space.decoded(best.params)))
+    soup = ledger.notes.get("soup") or {"kept": False}
+    path = folder / "package"
+    if soup["kept"]:
+        package(config, folder=path, soup=soup_path(folder))
+        return f"soup of trials {', '.join(map(str, soup['members']))}", path
+    package(config, folder=path, checkpoint=checkpoint)
+    return f"trial {best.number}", path
+
+
+def _options(wanted: Wanted) -> dict[str, Any]:
+    recovery = {"epochs": wanted.recovery.epochs, "lr": wanted.recovery.lr}
+    return {"to": list(wanted.to), "int8": wanted.int8, "prune": wanted.prune, "recovery": recovery}
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else value or "-"

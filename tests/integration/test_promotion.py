@@ -1,0 +1,303 @@
+"""From two searches to a served champion, through the command line: judged, killed, rolled back, asked over HTTP."""
+
+import base64
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from search.cli import main
+
+pytestmark = pytest.mark.slow
+
+EACH = 60
+SPACE = {
+    "scheduler": {"min_epochs": 1, "max_epochs": 4, "reduction": 4},
+    "resources": {"cpu": 1, "concurrency": 1},
+    "soup": 0,
+    "promote": {"model": "kinds", "confirm": {"top": 1, "seeds": 2}, "max_ece": None},
+    "base": {
+        "data": {"path": "kinds", "image_size": 32, "test_share": 0.35, "val_share": 0.2},
+        "model": {"name": "resnet10t", "weights": "random"},
+        "train": {"batch_size": 8},
+        "augment": {"strength": "none"},
+    },
+}
+RATES = {"weak": [1e-8, 1e-7], "strong": [2e-3, 4e-3]}  # the first learns nothing in four epochs
+
+
+@pytest.fixture(scope="module")
+def searched(make_place):
+    """Two finished searches over images of two kinds of cells; the worse one's best is champion."""
+    place = make_place()
+    data = Path(find_spec("elpv_dataset").origin).parent / "data"
+    cells = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    for kind in ("mono", "poly"):
+        (place.folder / "kinds" / kind).mkdir(parents=True)
+        for name in [name for name, share, one in cells if one == kind and float(share) == 0.0][:EACH]:
+            shutil.copy(data / name, place.folder / "kinds" / kind)
+    for name, bounds in RATES.items():
+        space = SPACE | {"search": {"name": name, "trials": 2, "seed": 1}, "vary": {"optimizer.lr": {"log": bounds}}}
+        (place.folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
+        place.succeed("run", f"{name}.yaml")
+    return place
+
+
+@pytest.fixture(scope="module")
+def first(searched):
+    """What promoting the worse one said, and what a dry run of it had said and left before."""
+    dry = searched.json("promote", "weak", "--dry-run")
+    models = client(searched).search_registered_models()
+    return searched.json("promote", "weak"), dry, models
+
+
+@pytest.fixture(scope="module")
+def better(searched, first, make_place):
+    """The better one promoted, in a copy of the place, killed on its way again and again; and in another, unbroken."""
+    places = {name: copied(searched, make_place()) for name in ("unbroken", "killed")}
+    unbroken = places["unbroken"].json("promote", "strong")
+    killed_on_the_way(places["killed"])
+    return places["killed"], places["killed"].json("promote", "strong"), places["unbroken"], unbroken
+
+
+def copied(place, other):
+    shutil.copytree(place.folder, other.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("images"))
+    return other
+
+
+def killed_on_the_way(place):
+    """Kills a promotion among its refits, after its package, after its test."""
+    journal = place.folder / "searches/strong/ledger.journal"
+    begun = journal.read_bytes().count(b"\n")
+    refits = place.folder / "searches/strong/refits"
+    writes = random.randint(1, 12)
+    print(f"first killed after {writes} writes")
+    for happened in (
+        lambda: journal.read_bytes().count(b"\n") >= begun + writes,
+        lambda: any(refits.glob("packages/*/package")),
+        lambda: any(refits.glob("test-*.json")),
+    ):
+        process = place.start("promote", "strong")
+        while process.poll() is None and not happened():
+            time.sleep(0.005)
+        assert process.poll() is None, process.communicate()
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def client(place):
+    return MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+
+
+def aliases(place):
+    return {alias: int(number) for alias, number in client(place).get_registered_model("kinds").aliases.items()}
+
+
+def test_a_dry_run_judges_and_changes_nothing(first):
+    promoted, dry, models = first
+    assert (dry["outcome"], dry["promote"]) == ("dry run", True)
+    assert dry["candidate"] == promoted["candidate"]
+    assert models == []
+
+
+def test_the_first_champion_is_confirmed_on_fresh_seeds_and_measured_once(searched, first):
+    promoted, _, _ = first
+    assert (promoted["outcome"], promoted["version"], promoted["champion"]) == ("promoted", 1, None)
+    (recipe,) = promoted["confirmed"]
+    assert len(recipe["values"]) == 2
+    assert promoted["candidate"]["seed"] == int(max(recipe["values"], key=recipe["values"].get))
+    assert promoted["candidate"]["test_reads"] == 2  # one by the search, one for this candidate, none for the dry run
+    refits = client(searched).search_runs(["1"], "tags.`search.kind` = 'refit'")
+    assert sorted(run.data.tags["search.refit"] for run in refits) == ["0", "1"]
+    assert all(run.info.status == "FINISHED" and "val/loss" in run.data.metrics for run in refits)
+
+
+def test_refits_leave_the_search_as_it_was(searched, first):
+    assert len(searched.ledger("weak").trials()) == 2
+    assert sum(searched.json("report", "weak")["trials"].values()) == 2
+
+
+def test_a_better_model_becomes_champion_and_the_one_before_is_kept(better):
+    place, promoted, _, _ = better
+    assert (promoted["outcome"], promoted["version"], promoted["champion"]) == ("promoted", 2, 1)
+    assert promoted["numbers"]["paired"]["gain"]["low"] > 0
+    assert aliases(place) == {"champion": 2, "previous": 1}
+    version = client(place).get_model_version("kinds", "2")
+    assert version.tags["gate.verdict"] == "yes"
+    assert "against the champion on 42 images" in version.tags["gate.reasons"]
+    assert version.description.startswith("trial ")
+
+
+def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better):
+    killed, promoted, place, unbroken = better
+
+    def told(found):
+        numbers = {key: value for key, value in found["numbers"].items() if key != "latency_ms"}
+        return {**found, "numbers": numbers, "candidate": found["candidate"] | {"package": None}}
+
+    assert told(promoted) == told(unbroken)
+    assert aliases(killed) == aliases(place)
+    tags = [client(one).get_model_version("kinds", "2").tags for one in (killed, place)]
+    assert tags[0]["search.candidate"] == tags[1]["search.candidate"]
+    weights = "sha256.artifacts/package/weights.safetensors"
+    assert tags[0][weights] == tags[1][weights]
+    runs = client(killed).search_runs(["1", "2"], "tags.`search.kind` = 'gate'")
+    assert len(runs) == 2  # one for each candidate
+
+
+def test_again_it_changes_nothing(better):
+    place, _, _, _ = better
+    again = place.json("promote", "strong")
+    assert (again["outcome"], again["version"], again["candidate"]["test_reads"]) == ("unchanged", 2, 2)
+    assert aliases(place) == {"champion": 2, "previous": 1}
+
+
+def test_a_worse_model_is_refused_with_reasons(better):
+    place, _, _, _ = better
+    result = place.run("promote", "weak")
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "NO   gain: balanced_accuracy -" in result.stdout
+    assert "kinds: version 1 is not promoted" in result.stdout
+    assert aliases(place) == {"champion": 2, "previous": 1, "challenger": 1}
+    assert client(place).get_model_version("kinds", "1").tags["gate.verdict"] == "no"
+
+
+def test_a_rollback_and_back(better):
+    place, _, _, _ = better
+    assert "version 1 is champion again" in place.succeed("rollback", "kinds").stdout
+    assert aliases(place)["champion"] == 1
+    assert place.json("rollback", "kinds") == {"name": "kinds", "champion": 2, "previous": 1}
+
+
+def test_its_files_and_card_are_in_the_registry(better):
+    place, _, _, _ = better
+    version = client(place).get_model_version("kinds", "2")
+    files = {key.removeprefix("sha256.") for key in version.tags if key.startswith("sha256.")}
+    assert {"MLmodel", "card.md", "image_classifier.py", "artifacts/package/weights.safetensors"} <= files
+    folder = Path(client(place).download_artifacts(version.run_id, "model"))
+    assert not any(path.suffix in (".pkl", ".pt", ".pth") for path in folder.rglob("*"))
+    text = (folder / "card.md").read_text()
+    for said in ("## Intended use", "| mono |", version.tags["data.fingerprint"], "trained again on fresh seeds"):
+        assert said in text
+
+
+def test_images_are_classified_from_files_and_folders(better, tmp_path):
+    place, _, _, _ = better
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "out.csv"
+    result = place.run(
+        "predict", "models:/kinds@champion", "kinds/mono", str(tmp_path / "broken.png"), "--csv", str(out), "--json"
+    )
+    assert result.returncode == 1
+    assert "1 of 61 images cannot be used" in result.stderr
+    found = json.loads(result.stdout)
+    assert found[-1]["error"] is not None
+    right = sum(one["label"] == "mono" for one in found[:-1])
+    assert right > 45
+    assert len(out.read_text().splitlines()) == 62
+
+
+def test_mlflow_serves_it_over_http(better):
+    place, _, _, _ = better
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/kinds@champion"]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{place.folder}/mlflow.db",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": "",
+    }
+    server = subprocess.Popen(
+        [*command, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)],
+        env=environment,
+        cwd=place.folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        image = next((place.folder / "kinds/mono").iterdir())
+        answer = ask(port, base64.b64encode(image.read_bytes()).decode())
+        assert answer[0] == 200
+        (row,) = json.loads(answer[1])["predictions"]
+        (local,) = place.json("predict", "models:/kinds@champion", str(image))
+        assert (row["label"], row["score"]) == (local["label"], pytest.approx(local["score"]))
+        assert ask(port, base64.b64encode(b"no image").decode())[0] == 400
+        assert ask(port, None)[0] == 400
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def wait_for(address, server):
+    until = time.monotonic() + 120
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            return urlopen(address, timeout=5).read()
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the server did not start")
+
+
+def ask(port, image):
+    columns, row = (["image"], [image]) if image is not None else ([], [])
+    body = json.dumps({"dataframe_split": {"columns": columns, "data": [row]}}).encode()
+    request = Request(f"http://127.0.0.1:{port}/invocations", data=body, headers={"Content-Type": "application/json"})
+    try:
+        with urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["promote", "strnog"], "no search of this name; did you mean 'strong'"),
+        (["promote", "weak", "--dry-run", "--force"], "--dry-run and --force exclude each other"),
+        (["promote", "weak", "--set", "search.seed=3"], "--set search.seed: a search that has run stays as it is"),
+        (["promote", "weak", "--set", "promote.beter_by=1"], "did you mean 'promote.better_by'"),
+        (["promote", "weak", "--set", "promote.better_by=two"], "--set: promote.better_by"),
+        (
+            ["promote", "weak", "--set", "promote.min_recall={mno: 0.5}"],
+            "promote.min_recall.mno: there is no such class",
+        ),
+        (["rollback", "knds"], "no model 'knds' in sqlite"),
+        (["predict", "models:/kinds@champion", "nowhere"], "nowhere: there is no such file or folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_two(better, words, line, monkeypatch, capsys):
+    place, _, _, _ = better
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(sys, "argv", ["search", *words])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_an_unfinished_search_is_not_promoted(searched, make_place):
+    place = copied(searched, make_place())
+    place.ledger("weak").note("finished", False)
+    result = place.run("promote", "weak")
+    assert result.returncode == 2
+    assert "weak: is not finished; `python -m search resume weak` goes on with it" in result.stderr
