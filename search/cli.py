@@ -230,6 +230,26 @@ def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = Fals
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two searches or more.")],
+    folder: Folder = Path("searches"),
+    as_json: AsJson = False,
+) -> None:
+    """Put searches side by side: results, cost, and in what they differ."""
+    from search.comparing import compared, comparison_lines, comparison_table
+
+    if len(set(names)) < 2:
+        raise UserError(f"compare: needs two searches, got {', '.join(dict.fromkeys(names))}")
+    result = compared([folder / name for name in names])
+    if as_json:
+        _print_json(result)
+        return
+    console.print(comparison_table(result))
+    for line in comparison_lines(result):
+        console.print(line, highlight=False, markup=False)
+
+
+@app.command()
 def promote(
     name: Name,
     folder: Folder = Path("searches"),
