@@ -26,18 +26,27 @@ pytestmark = pytest.mark.slow
 
 EACH = 60
 SPACE = {
-    "scheduler": {"min_epochs": 1, "max_epochs": 4, "reduction": 4},
     "resources": {"cpu": 1, "concurrency": 1},
     "soup": 0,
     "promote": {"model": "kinds", "confirm": {"top": 1, "seeds": 2}, "max_ece": None},
-    "base": {
-        "data": {"path": "kinds", "image_size": 32, "test_share": 0.35, "val_share": 0.2},
-        "model": {"name": "resnet10t", "weights": "random"},
-        "train": {"batch_size": 8},
-        "augment": {"strength": "none"},
+}
+BASE = {
+    "data": {"path": "kinds", "image_size": 48, "test_share": 0.35, "val_share": 0.2},
+    "train": {"batch_size": 8},
+    "augment": {"strength": "none"},
+}
+SEARCHES = {
+    "weak": {  # random weights that stay as they are
+        "scheduler": {"min_epochs": 1, "max_epochs": 1},
+        "base": BASE | {"model": {"name": "resnet10t", "weights": "random"}},
+        "vary": {"optimizer.lr": {"log": [1e-9, 1e-8]}},
+    },
+    "strong": {
+        "scheduler": {"min_epochs": 3, "max_epochs": 3},
+        "base": BASE | {"model": {"name": "tf_efficientnet_lite0", "weights": "package:efficientnet-lite0"}},
+        "vary": {"optimizer.lr": {"log": [2e-3, 3e-3]}, "freeze.depth": {"choice": [0.5]}},
     },
 }
-RATES = {"weak": [1e-8, 1e-7], "strong": [2e-3, 4e-3]}  # the first learns nothing in four epochs
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +59,8 @@ def searched(make_place):
         (place.folder / "kinds" / kind).mkdir(parents=True)
         for name in [name for name, share, one in cells if one == kind and float(share) == 0.0][:EACH]:
             shutil.copy(data / name, place.folder / "kinds" / kind)
-    for name, bounds in RATES.items():
-        space = SPACE | {"search": {"name": name, "trials": 2, "seed": 1}, "vary": {"optimizer.lr": {"log": bounds}}}
+    for name, sections in SEARCHES.items():
+        space = SPACE | sections | {"search": {"name": name, "trials": 2, "seed": 1}}
         (place.folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
         place.succeed("run", f"{name}.yaml")
     return place

@@ -2,8 +2,15 @@
 
 import json
 import re
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import closing
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from trainable.checkpoint import read_state
 
@@ -12,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def searched(make_place):
-    place = make_place()
-    place.write_space()
+    place = make_place(bare=True)
+    place.write_space(baselines=["linear_probe"])
     return place, place.succeed("run", "space.yaml")
 
 
@@ -66,7 +73,7 @@ def test_workers_stay_warm(searched):
 def test_the_test_split_was_scored_once_for_the_best_trial(searched):
     place, _ = searched
     notes = place.ledger().notes
-    report = place.json("report", "cells")
+    report = place.read("report", "cells")
     assert notes["test"]["trial"] == report["best_trial"]
     assert report["test"] == notes["test"]["metrics"]
     assert set(notes["test"]["per_class"]) == {"defective", "functional"}
@@ -75,17 +82,15 @@ def test_the_test_split_was_scored_once_for_the_best_trial(searched):
 def test_running_it_again_trains_nothing_and_says_the_same(searched):
     place, first = searched
     before = [t.epochs for t in place.ledger().trials()]
-    again = place.succeed("run", "space.yaml")
+    again = place.told("run", "space.yaml")
     assert [t.epochs for t in place.ledger().trials()] == before
-    assert (
-        again.stdout[again.stdout.index("best configuration") :]
-        == first.stdout[first.stdout.index("best configuration") :]
-    )
+    from_best = first.stdout[first.stdout.index("best configuration") :]
+    assert again[again.index("best configuration") :] == from_best
 
 
 def test_another_space_under_its_name_is_refused_with_the_difference(searched):
     place, _ = searched
-    result = place.run("run", "space.yaml", "--set", "search.seed=9")
+    result = place.call("run", "space.yaml", "--set", "search.seed=9")
     assert result.returncode == 2
     assert "search.seed: 3 -> 9" in result.stderr
     assert "--name" in result.stderr
@@ -94,17 +99,17 @@ def test_another_space_under_its_name_is_refused_with_the_difference(searched):
 
 def test_status_and_list_tell_the_same_story(searched):
     place, _ = searched
-    status = place.json("status", "cells")
+    status = place.read("status", "cells")
     assert status["state"] == "finished"
     assert sum(status["trials"].values()) == 6
-    assert place.json("list") == [status]
-    assert "finished" in place.succeed("status", "cells").stdout
-    assert "cells" in place.succeed("list").stdout
+    assert place.read("list") == [status]
+    assert "finished" in place.told("status", "cells")
+    assert "cells" in place.told("list")
 
 
 def test_the_page_stands_alone_with_all_its_plots(searched):
     place, _ = searched
-    place.succeed("report", "cells")
+    place.told("report", "cells")
     page = (place.folder / "searches/cells/report.html").read_text()
     for title in (
         "Leaderboard",
@@ -120,14 +125,71 @@ def test_the_page_stands_alone_with_all_its_plots(searched):
     assert not re.search(r'<script[^>]+src="http', page)
 
 
+@pytest.fixture(scope="module")
+def pages(searched):
+    """The links that `ui` prints, by name, while it serves them."""
+    place, _ = searched
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = place.start("ui", "--port", str(port))
+    links = {}
+    for line in process.stdout:
+        name, _, address = line.strip().rpartition(": ")
+        if address.startswith("http"):
+            links[name] = address
+        if "Default" in line:  # the last
+            break
+    yield links
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+
+
+def in_a_browser(address, *, folder):
+    """What a page has become after its scripts, and a picture of it."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("needs a Chromium")
+    picture = folder / "page.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1600,1600"]
+    options += [f"--user-data-dir={folder / 'browser'}", "--virtual-time-budget=60000"]
+    result = subprocess.run(
+        [browser, *options, f"--screenshot={picture}", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout, np.asarray(Image.open(picture).convert("RGB"))
+
+
+def test_the_printed_link_shows_every_trial_on_the_leaderboard_in_a_browser(searched, pages, tmp_path):
+    place, _ = searched
+    page, picture = in_a_browser(pages["cells: leaderboard"], folder=tmp_path)
+    for trial in place.ledger().trials():
+        assert f"{trial.number:03d} depth=" in page
+    assert "best/balanced_accuracy" in page
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50  # a page, not a blank
+
+
+def test_the_printed_link_shows_the_parallel_coordinates_of_all_trials_in_a_browser(searched, pages, tmp_path):
+    place, _ = searched
+    page, picture = in_a_browser(pages["cells: charts"], folder=tmp_path)
+    assert "Parallel Coordinates" in page
+    assert 'class="parcoords"' in page
+    for trial in place.ledger().trials():
+        assert f"{trial.number:03d} depth=" in page
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
 def test_a_search_goes_on_with_more_trials(searched):
     place, _ = searched
     before = [(t.number, t.state, t.last_epoch) for t in place.ledger().trials()]
-    document = json.loads(place.succeed("resume", "cells", "--trials", "8", "--json").stdout)
+    document = json.loads(place.succeed("resume", "cells", "--trials", "7", "--json").stdout)
     assert document["status"] == "finished"
     trials = place.ledger().trials()
     assert [(t.number, t.state, t.last_epoch) for t in trials][:6] == before
-    assert len(trials) == 8
+    assert len(trials) == 7
     assert not any(t.state == "RUNNING" for t in trials)
 
 
@@ -141,7 +203,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest(searched):
 
 def test_a_plan_says_what_the_search_took(searched):
     place, _ = searched
-    plan = place.json("plan", "space.yaml")
+    plan = place.read("plan", "space.yaml")
     assert plan["rungs"]["1"] == 6
     assert 3 <= plan["rungs"]["2"] <= 5
     assert plan["epochs"] == 6 + plan["rungs"]["2"] + 2 * plan["rungs"]["4"]
@@ -152,12 +214,12 @@ def test_a_plan_says_what_the_search_took(searched):
         for trial in (place.folder / "searches/cells/checkpoints").iterdir()
     ]
     assert plan["checkpoint_bytes"] >= sum(sizes)
-    assert "the search" in place.succeed("plan", "space.yaml").stdout
+    assert "the search" in place.told("plan", "space.yaml")
 
 
 def test_check_looks_at_the_images_without_decoding_them(searched):
     place, _ = searched
-    assert "2 classes" in place.succeed("check", "space.yaml", "--data", "images").stdout
-    result = place.run("check", "space.yaml", "--data", "imags")
+    assert "2 classes" in place.told("check", "space.yaml", "--data", "images")
+    result = place.call("check", "space.yaml", "--data", "imags")
     assert result.returncode == 2
     assert "data.path: 'imags' does not exist" in result.stderr

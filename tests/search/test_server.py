@@ -1,6 +1,7 @@
 """MLflow's pages, served by a real server on loopback."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +30,8 @@ def port():
 
 
 @pytest.fixture
-def database(tmp_path):
+def database(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tags = view_tags(views(make_space({}), metric="val/accuracy", study="pets", search_id="9c1d0000"), time=1)
     MlflowClient(uri).create_experiment("pets", artifact_location=(tmp_path / "artifacts").as_uri(), tags=tags)

@@ -75,16 +75,6 @@ def train(ledger, number, accuracies, *, first=1):
         ledger.record(number, epoch=epoch, metrics={"train/loss": 1 / epoch, METRIC: accuracy, "usage/seconds": 2.0})
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A migrated SQLite file: making one takes seconds, copying it none."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def database(tmp_path, empty_database):
     return shutil.copy(empty_database, tmp_path / "mlflow.db")
