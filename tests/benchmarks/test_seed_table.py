@@ -45,7 +45,7 @@ def words(tmp_path, monkeypatch, cells):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder)
     options = {"data": tmp_path / "images", "runs": tmp_path / "runs.jsonl", "limit": 8, "seeds": 1, "epochs": 1}
-    options |= {"image-size": 32, "batch-size": 4, "model": "resnet10t", "weights": "random"}
+    options |= {"image-size": 32, "batch-size": 4, "model": "test_resnet", "weights": "random"}
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 

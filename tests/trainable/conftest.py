@@ -23,7 +23,7 @@ def make_config(cell_folder, cache):
     def make(**sections):
         base = {
             "data": {"path": str(cell_folder), "image_size": 32, "cache": cache},
-            "model": {"name": "resnet10t", "weights": "random"},
+            "model": {"name": "test_resnet", "weights": "random"},
             "train": {"epochs": 4, "batch_size": 9},
             "augment": {"strength": "light"},
         }

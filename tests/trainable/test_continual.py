@@ -39,7 +39,7 @@ def old_folder(cell_folder, tmp_path):
 
 
 def test_a_trial_begins_with_the_backbone_of_an_exported_network(champion, make_config):
-    config = make_config(model={"name": "resnet10t", "weights": str(champion)})
+    config = make_config(model={"name": "test_resnet", "weights": str(champion)})
     state, exported = start_run(config).network.state_dict(), load_file(champion)
     backbone = [name for name in exported if name.startswith("backbone.")]
     assert backbone
@@ -73,7 +73,7 @@ def test_a_class_that_is_no_more_is_refused_by_name(make_config, old_folder):
 def test_rehearsing_and_anchored_it_resumes_to_the_bit(champion, make_config, old_folder, tmp_path):
     config = make_config(
         data={"rehearsal": str(old_folder)},
-        model={"name": "resnet10t", "weights": str(champion)},
+        model={"name": "test_resnet", "weights": str(champion)},
         finetune={"ewc": 1.0},
         train={"epochs": 2},
     )
@@ -88,7 +88,7 @@ def test_rehearsing_and_anchored_it_resumes_to_the_bit(champion, make_config, ol
 def test_elastic_weights_hold_what_the_old_images_need(champion, make_config, old_folder):
     config = make_config(
         data={"rehearsal": str(old_folder)},
-        model={"name": "resnet10t", "weights": str(champion)},
+        model={"name": "test_resnet", "weights": str(champion)},
         finetune={"ewc": 1.0},
     )
     runs = [start_run(config), start_run(config)]

@@ -252,7 +252,7 @@ def test_weights_that_block_all_signals_are_a_negative_transfer(tmp_path, cache)
             Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
     sections = {
         "data": {"path": str(tmp_path / "images"), "image_size": 32, "cache": cache},
-        "model": {"name": "resnet10t", "weights": "random"},
+        "model": {"name": "test_resnet", "weights": "random"},
         "train": {"batch_size": 4},
     }
     config = TrialConfig.model_validate(sections)

@@ -24,7 +24,7 @@ def make_config(cells, tmp_path):
     def make(**sections):
         base = {
             "data": {"path": str(tmp_path / "cells"), "image_size": 32, "cache": str(tmp_path / "cache")},
-            "model": {"name": "resnet10t", "weights": "random"},
+            "model": {"name": "test_resnet", "weights": "random"},
             "train": {"epochs": 3, "batch_size": 4},
         }
         return TrialConfig.model_validate(base | sections)
@@ -67,7 +67,7 @@ def test_rates_grow_by_one_factor_between_the_bounds_and_two_tests_are_equal(mak
     "sections",
     [
         {"augment": {"strength": "medium", "mixup": 0.4}},
-        {"freeze": {"depth": "stage2"}, "model": {"name": "resnet10t", "weights": "random", "dropout": 0.3}},
+        {"freeze": {"depth": "stage2"}, "model": {"name": "test_resnet", "weights": "random", "dropout": 0.3}},
         {"finetune": {"strategy": "lp_ft", "probe_c": 1e-4}},  # solved so softly that its loss has nowhere to rise from
         {"finetune": {"strategy": "gradual"}},
         {"finetune": {"strategy": "linear_probe"}, "loss": {"class_weights": "inverse", "label_smoothing": 0.1}},

@@ -64,7 +64,7 @@ def make_config(draw_folder, cache):
             "updates": 4,
             "report_every": 2,
             "data": {"path": str(draw_folder(counts)), "image_size": 32, "cache": cache},
-            "model": {"name": "resnet10t", "weights": "random"},
+            "model": {"name": "test_resnet", "weights": "random"},
         }
         return MetaConfig.model_validate(base | values)
 
@@ -193,7 +193,7 @@ def test_support_and_queries_of_a_task_share_no_image_and_come_from_the_train_sp
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_and_resumed_training_ends_with_the_bits_of_an_unbroken_one(method, make_config, tmp_path):
-    model = {"name": "resnet10t", "weights": "random", "dropout": 0.2}
+    model = {"name": "test_resnet", "weights": "random", "dropout": 0.2}
     config = make_config(method=method, model=model, updates=2, report_every=1)
     straight = list(meta_reports(config, folder=tmp_path / "straight"))
     assert [report.update for report in straight] == [1, 2]
@@ -215,7 +215,7 @@ def test_the_written_file_is_loaded_by_model_weights(make_config, tmp_path):
     path = meta_train(config, folder=tmp_path)
     spec = spec_of(config)
     start, _ = create_backbone(config.model, spec=spec, generator_seed=3)
-    loaded, _ = create_backbone(ModelConfig(name="resnet10t", weights=str(path)), spec=spec, generator_seed=3)
+    loaded, _ = create_backbone(ModelConfig(name="test_resnet", weights=str(path)), spec=spec, generator_seed=3)
     assert not torch.equal(start.state_dict()["conv1.0.weight"], loaded.state_dict()["conv1.0.weight"])
 
 

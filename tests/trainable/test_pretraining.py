@@ -45,7 +45,7 @@ def make_config(labelled, cache):
             "queue_size": 16,
             "norm_groups": 2,
             "data": {"path": str(labelled), "image_size": 32, "cache": cache},
-            "model": {"name": "resnet10t", "weights": "random"},
+            "model": {"name": "test_resnet", "weights": "random"},
         }
         for name, value in values.items():
             base[name] = base[name] | value if isinstance(value, dict) else value
@@ -99,7 +99,7 @@ def test_a_finished_training_trains_no_more_and_needs_only_the_images_not_their_
 def test_the_written_file_is_loaded_by_model_weights_tensor_for_tensor(channels, make_config, tmp_path):
     config = make_config(epochs=1, data={"channels": channels})
     path = pretrain(config, folder=tmp_path)
-    model = ModelConfig(name="resnet10t", weights=str(path))
+    model = ModelConfig(name="test_resnet", weights=str(path))
     backbone, _ = create_backbone(model, spec=spec_of(config), generator_seed=5)
     start, _ = create_backbone(config.model, spec=spec_of(config), generator_seed=5)
     written, own = load_file(path), backbone.state_dict()
@@ -177,7 +177,7 @@ def test_training_tells_images_apart_that_differ_and_does_not_collapse(make_conf
 def test_moco_moves_its_key_network_by_the_momentum_and_queues_the_keys(make_config):
     config = make_config(method="moco", momentum=0.75)
     backbone, _ = create_backbone(config.model, spec=spec_of(config), generator_seed=0)
-    moco = methods.MoCo(backbone, width=512, config=config).train()
+    moco = methods.MoCo(backbone, width=96, config=config).train()
     with torch.no_grad():
         moco.backbone.conv1[0].weight.fill_(1.0)
         moco.key_backbone.conv1[0].weight.zero_()
@@ -194,7 +194,7 @@ def test_the_keys_of_moco_stand_in_the_order_of_their_queries(make_config):
     """With equal networks, equal views and no batch norm between images, query and key of an image are one."""
     config = make_config(method="moco", norm_groups=2)
     backbone, _ = create_backbone(config.model, spec=spec_of(config), generator_seed=0)
-    moco = methods.MoCo(backbone, width=512, config=config).eval()
+    moco = methods.MoCo(backbone, width=96, config=config).eval()
     seen = []
     moco.contrast.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs))
     view = torch.randn(8, 3, 32, 32)

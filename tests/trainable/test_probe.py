@@ -19,7 +19,7 @@ def config(draw_folder, cache):
     counts |= {"test/cat": 1, "test/dog": 1, "test/eel": 1}
     sections = {
         "data": {"path": str(draw_folder(counts)), "image_size": 32, "cache": cache},
-        "model": {"name": "resnet10t", "weights": "random"},
+        "model": {"name": "test_resnet", "weights": "random"},
         "train": {"batch_size": 4, "device": "cpu"},
     }
     return TrialConfig.model_validate(sections)

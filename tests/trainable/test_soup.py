@@ -27,7 +27,7 @@ def config(draw_folder, cache):
 def make_config(*, path="unused", cache=None, **sections):
     base = {
         "data": {"path": path, "image_size": 32, "cache": cache},
-        "model": {"name": "resnet10t", "weights": "random"},
+        "model": {"name": "test_resnet", "weights": "random"},
         "train": {"device": "cpu"},
     }
     return TrialConfig.model_validate(base | sections)
@@ -166,7 +166,7 @@ def test_recomputed_statistics_are_the_mean_of_the_batches(config):
         for images, _ in batches:
             inputs.append(
                 network.backbone.conv1[0](images)
-            )  # resnet10t's stem begins with a convolution, then this norm
+            )  # test_resnet's stem begins with a convolution, then this norm
     assert first is network.backbone.conv1[1]
     recompute_batch_norm(network, (images for images, _ in batches))
     means = torch.stack([values.mean(dim=(0, 2, 3)) for values in inputs])
@@ -180,7 +180,7 @@ def test_recomputing_is_the_same_twice_and_touches_nothing_else(config):
     dropping = make_config(
         path=config.data.path,
         cache=config.data.cache,
-        model={"name": "resnet10t", "weights": "random", "dropout": 0.5, "drop_path": 0.2},
+        model={"name": "test_resnet", "weights": "random", "dropout": 0.5, "drop_path": 0.2},
     )
     network, batches = make_network(dropping), batches_of(config, "train")
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

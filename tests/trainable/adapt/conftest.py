@@ -51,7 +51,7 @@ def adapting(two_kinds, cache):
                 "cache": cache,
                 "oracle": oracle,
             },
-            "model": {"name": "resnet10t", "weights": "random"},
+            "model": {"name": "test_resnet", "weights": "random"},
             "train": {"epochs": 2, "batch_size": 9},
             "augment": {"strength": "light"},
             "adapt": {"method": method},

@@ -287,7 +287,7 @@ def test_what_cannot_be_stored_is_computed_anew(sections, adapting):
 
 
 def test_an_aligned_stage_must_train(adapting):
-    line = r"^adapt.layer: 'stage1' of resnet10t is frozen, so nothing can be aligned in it$"
+    line = r"^adapt.layer: 'stage1' of test_resnet is frozen, so nothing can be aligned in it$"
     with pytest.raises(UserError, match=line):
         start_run(adapting("mmd", adapt={"layer": "stage1"}, freeze={"depth": "stage2"}))
 
