@@ -1,17 +1,39 @@
 """``python -m trainable`` as a user types it."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
+from unittest.mock import patch
 
 import pytest
 import yaml
 
+from trainable.__main__ import main
 
-def call(*words, cwd):
+
+def run(*words, cwd):
+    """The command as a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "trainable", *words], cwd=cwd, capture_output=True, text=True, timeout=120
     )
+
+
+def call(*words, cwd):
+    """The same command in this process, which need not load torch anew."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd),
+        patch.object(sys, "argv", ["trainable", *words]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def test_a_plan_shows_what_is_frozen_and_every_rate(tmp_path):
@@ -28,11 +50,11 @@ def test_a_plan_shows_what_is_frozen_and_every_rate(tmp_path):
 def test_a_trial_is_trained_saved_and_resumed_from_its_file(tmp_path, draw_folder):
     trial = {
         "data": {"path": str(draw_folder({"a": 20, "b": 20})), "image_size": 32, "cache": str(tmp_path / "cache")},
-        "model": {"name": "resnet10t", "weights": "random"},
+        "model": {"name": "test_resnet", "weights": "random"},
         "train": {"epochs": 2},
     }
     (tmp_path / "trial.yaml").write_text(yaml.safe_dump(trial))
-    first = call("trial.yaml", "--json", "--save", "checkpoints", cwd=tmp_path)
+    first = run("trial.yaml", "--json", "--save", "checkpoints", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     epochs = [json.loads(line) for line in first.stdout.splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
@@ -58,7 +80,7 @@ def test_a_trial_is_trained_saved_and_resumed_from_its_file(tmp_path, draw_folde
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, text, said):
     (tmp_path / "trial.yaml").write_text(text)
-    result = call("trial.yaml", cwd=tmp_path)
+    result = run("trial.yaml", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip() == f"error: {said}"
 
@@ -112,4 +134,4 @@ def test_a_mistake_in_the_settings_of_another_command_is_one_line_too(command, t
 
 def small(tmp_path, draw_folder, **values):
     data = {"path": str(draw_folder({"a": 16, "b": 16})), "image_size": 32, "cache": str(tmp_path / "cache")}
-    return {"data": data, "model": {"name": "resnet10t", "weights": "random"}} | values
+    return {"data": data, "model": {"name": "test_resnet", "weights": "random"}} | values
