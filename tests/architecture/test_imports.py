@@ -11,7 +11,7 @@ HEAVY = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy", "pa
 
 def python(program, folder=ROOT):
     command = [sys.executable, "-c", program]
-    environment = os.environ | {"PYTHONPATH": str(folder)}
+    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"}  # no contract's name is broken
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
 
 
