@@ -1,5 +1,7 @@
 """Real searches through the command line, each in a folder of its own."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -7,20 +9,21 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import yaml
 
+from search import cli
 from search.overview import open_ledger
 
 SPACE = {
     "search": {"name": "cells", "trials": 6, "seed": 3},
     "scheduler": {"min_epochs": 1, "max_epochs": 4, "reduction": 2},
     "resources": {"cpu": 1, "concurrency": 1},
-    "baselines": ["linear_probe"],
     "base": {
         "data": {"path": "images", "image_size": 32},
-        "model": {"name": "resnet10t", "weights": "random"},
+        "model": {"name": "test_resnet", "weights": "random"},
         "augment": {"strength": "light"},
     },
     "vary": {
@@ -40,16 +43,17 @@ class Place:
 
     def write_space(self, **sections):
         """The small space, with these sections' values changed."""
-        space = {
-            name: (values | sections.get(name, {}) if isinstance(values, dict) else values)
-            for name, values in SPACE.items()
-        }
-        (self.folder / "space.yaml").write_text(yaml.safe_dump(space))
+        changed = {name: SPACE.get(name, {}) | new if isinstance(new, dict) else new for name, new in sections.items()}
+        (self.folder / "space.yaml").write_text(yaml.safe_dump(SPACE | changed))
         return "space.yaml"
+
+    @property
+    def environment(self):
+        return {"XDG_CACHE_HOME": str(self.folder / "cache")}
 
     def start(self, *words):
         """``python -m search …`` as a process of its own."""
-        environment = os.environ | {"XDG_CACHE_HOME": str(self.folder / "cache"), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {**self.environment, "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
             [sys.executable, "-m", "search", *words],
             cwd=self.folder,
@@ -69,6 +73,32 @@ class Place:
         assert result.returncode == 0, result.stdout + result.stderr
         return result
 
+    def call(self, *words):
+        """The same command in this process, which has the heavy libraries already: a process of its own loads them anew."""
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            contextlib.chdir(self.folder),
+            patch.dict(os.environ, self.environment),
+            patch.object(sys, "argv", ["search", *words]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = end.code or 0
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    def told(self, *words):
+        """What a command tells, called in this process."""
+        result = self.call(*words)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def read(self, *words):
+        """The document that a command tells, called in this process."""
+        return json.loads(self.told(*words, "--json"))
+
     def json(self, *words):
         return json.loads(self.succeed(*words, "--json").stdout)
 
@@ -77,10 +107,14 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def make_place(tmp_path_factory, cells_for_search):
-    def make():
+def make_place(tmp_path_factory, cells_for_search, empty_database):
+    """A function that makes a place; its MLflow database has its tables unless it is ``bare``."""
+
+    def make(*, bare=False):
         folder = tmp_path_factory.mktemp("place")
         (folder / "images").symlink_to(cells_for_search)
+        if not bare:
+            shutil.copy(empty_database, folder / "mlflow.db")
         return Place(folder)
 
     return make

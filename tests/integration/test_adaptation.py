@@ -21,7 +21,7 @@ EACH = 14  # images of a module type and class
 SPACE = {
     "search": {
         "name": "kinds",
-        "trials": 4,
+        "trials": 3,
         "seed": 3,
         "metric": "target/snd",
         "choose_by": ["target/snd", "val/balanced_accuracy"],
@@ -32,7 +32,7 @@ SPACE = {
     "soup": 0,
     "base": {
         "data": {"path": "kinds.csv", "domain_column": "kind", "source": ["mono"], "target": "poly", "image_size": 32},
-        "model": {"name": "resnet10t", "weights": "random"},
+        "model": {"name": "test_resnet", "weights": "random"},
         "train": {"batch_size": 9},
     },
     "vary": {
@@ -74,8 +74,7 @@ def write(place, *, flipped=False, **changes):
 @pytest.fixture(scope="module")
 def unbroken(make_place):
     place = write(make_place())
-    result = place.succeed("run", "space.yaml")
-    (place.folder / "output.txt").write_text(result.stdout)
+    (place.folder / "output.txt").write_text(place.told("run", "space.yaml"))
     return place
 
 
@@ -109,7 +108,7 @@ def test_both_losses_of_every_adapting_trial_are_in_the_ledger_and_in_mlflow(unb
 
 
 def test_the_report_compares_selectors_and_the_source_alone(unbroken):
-    data = unbroken.json("report", "kinds")
+    data = unbroken.read("report", "kinds")
     finished = [row["trial"] for row in data["leaderboard"] if row["state"] == "COMPLETE"]
     assert data["best_trial"] in finished
     judgement = data["adaptation"]
@@ -134,7 +133,7 @@ def test_killed_and_with_every_label_of_the_target_flipped_no_number_changes(unb
     assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    place.succeed("resume", "kinds")
+    place.told("resume", "kinds")
     assert results(place) == results(unbroken)
 
 
@@ -143,7 +142,7 @@ def test_an_oracle_is_marked_everywhere(make_place):
     data = SPACE["base"]["data"] | {"oracle": True}
     search = {"trials": 1, "metric": "oracle/balanced_accuracy", "choose_by": []}
     write(place, search=search, base={"data": data})
-    text = place.succeed("run", "space.yaml", "--set", "baselines=[]").stdout
+    text = place.told("run", "space.yaml", "--set", "baselines=[]")
     assert text.count("ORACLE: the target's labels were read in this search") == 2
     assert "oracle_test/accuracy" in text
     assert place.ledger("kinds").notes["data"]["oracle"] is True
@@ -151,7 +150,7 @@ def test_an_oracle_is_marked_everywhere(make_place):
     runs = client.search_runs([client.get_experiment_by_name("kinds").experiment_id])
     assert len(runs) == 2
     assert {run.data.tags["search.oracle"] for run in runs} == {"true"}
-    assert place.json("report", "kinds")["adaptation"]["choices"]["oracle/balanced_accuracy"]["truth"] is not None
+    assert place.read("report", "kinds")["adaptation"]["choices"]["oracle/balanced_accuracy"]["truth"] is not None
 
 
 MISTAKES = {
@@ -174,7 +173,7 @@ MISTAKES = {
     ),
     "a frozen stage": (
         ["adapt.layer=stage1", "freeze.depth=stage2"],
-        "adapt.layer: 'stage1' of resnet10t is frozen, so nothing can be aligned in it",
+        "adapt.layer: 'stage1' of test_resnet is frozen, so nothing can be aligned in it",
     ),
     "two tasks in one search": (
         ["vary.data.oracle={choice: [true, false]}"],
@@ -199,7 +198,7 @@ def test_a_mistake_is_one_line(case, tmp_path):
 
 def test_a_domain_that_is_not_there_is_one_line_before_anything_runs(make_place):
     place = write(make_place())
-    result = place.run("run", "space.yaml", "--set", "data.target=ploy")
+    result = place.call("run", "space.yaml", "--set", "data.target=ploy")
     assert result.returncode == 2
     assert result.stderr.strip() == "error: data.target: there is no domain 'ploy'; did you mean 'poly'?"
     assert not list((place.folder / "searches").glob("*/ledger.journal"))

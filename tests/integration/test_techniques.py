@@ -10,8 +10,8 @@ import yaml
 pytestmark = pytest.mark.slow
 
 SPACE = {
-    "search": {"name": "cells", "trials": 5, "seed": 3},
-    "scheduler": {"min_epochs": 1, "max_epochs": 3, "reduction": 2, "finalists": 2},
+    "search": {"name": "cells", "trials": 4, "seed": 3},
+    "scheduler": {"min_epochs": 1, "max_epochs": 2, "reduction": 2, "finalists": 2},
     "resources": {"cpu": 1, "concurrency": 1},
     "baselines": ["linear_probe", "stage_probes", "scratch"],
     "probes": ["logreg", "ridge"],
@@ -41,7 +41,8 @@ def write(place):
 @pytest.fixture(scope="module")
 def unbroken(make_place):
     place = write(make_place())
-    result = place.succeed("run", "space.yaml")
+    result = place.call("run", "space.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
     (place.folder / "output.txt").write_text(result.stdout + result.stderr)
     return place
 
@@ -51,13 +52,13 @@ def notes_of(place):
 
 
 def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
-    data = unbroken.json("report", "cells")
+    data = unbroken.read("report", "cells")
     assert {"linear_probe", "probe_stage1", "probe_stage4", "probe_pooled_ridge", "scratch"} <= set(data["baselines"])
     assert all(1 <= row["epochs_to_converge"] <= row["epochs"] for row in data["leaderboard"])
     assert unbroken.ledger().notes["environment"]["torch"]
     assert data["backbones"]["kept"] == ["tf_efficientnet_lite0"]
     assert {row["params"]["model.name"] for row in data["leaderboard"]} == {"tf_efficientnet_lite0"}
-    text = unbroken.succeed("report", "cells").stdout
+    text = unbroken.told("report", "cells")
     assert "backbone resnet10t: logme" in text
     assert "left out" in text
     assert "transfer gain over training from scratch: " in text
@@ -65,7 +66,7 @@ def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
 
 
 def test_the_soup_is_never_the_candidate_unless_it_beats_its_best_trial(unbroken):
-    data, soup = unbroken.json("report", "cells"), notes_of(unbroken)["soup"]
+    data, soup = unbroken.read("report", "cells"), notes_of(unbroken)["soup"]
     assert soup["of"][0] == data["best_trial"]
     assert soup["kept"] == (len(soup["members"]) > 1 and soup["value"] > data["best_value"])
     assert notes_of(unbroken)["test"]["soup"] == (soup["members"] if soup["kept"] else None)
@@ -81,7 +82,7 @@ def test_killed_between_its_steps_it_ends_the_same(unbroken, make_place):
     assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    place.succeed("resume", "cells")
+    place.told("resume", "cells")
     assert notes_of(place) == notes_of(unbroken)
 
 
@@ -99,13 +100,13 @@ def test_the_weights_of_steps_before_the_search_are_choices_in_it(make_place):
         "vary": {"model.weights": {"choice": ["ssl", "meta"]}},
     }
     (place.folder / "space.yaml").write_text(yaml.safe_dump(space))
-    place.succeed("run", "space.yaml")
-    data = place.json("report", "cells")
+    place.told("run", "space.yaml")
+    data = place.read("report", "cells")
     assert set(data["steps"]) == {"ssl", "meta"}
     assert {row["params"]["model.weights"] for row in data["leaderboard"]} == {"ssl", "meta"}
     assert data["best_config"]["model.weights"].endswith("/backbone.safetensors")
     del space["meta"]
     (place.folder / "space.yaml").write_text(yaml.safe_dump(space))
-    refused = place.run("check", "space.yaml")
+    refused = place.call("check", "space.yaml")
     assert refused.returncode == 2
     assert refused.stderr.strip() == "error: space.yaml: meta: missing, model.weights: meta needs it"
