@@ -13,6 +13,7 @@ from trainable.deploy.deployed import INPUT, Deployed
 from trainable.deploy.libraries import library
 
 QUANTIZATION = "onnxruntime.quantization"
+KEPT_IN_FLOAT = {"LayerNormalization"}  # one weight a channel, which cannot have a scale for each
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def _quantize_file(plain: Path, *, path: Path, calibration: Sequence[Tensor]) ->
     """
     quantization = library(QUANTIZATION, extra="onnx", wanted="--int8")
     shapes = library(f"{QUANTIZATION}.shape_inference", extra="onnx", wanted="--int8")
+    registry = library(f"{QUANTIZATION}.registry", extra="onnx", wanted="--int8")
     prepared = path.with_name(f"{path.name}.prepared")
     shapes.quant_pre_process(plain, prepared)
     quantization.quantize_static(
@@ -83,6 +85,7 @@ def _quantize_file(plain: Path, *, path: Path, calibration: Sequence[Tensor]) ->
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=quantization.CalibrationMethod.MinMax,
+        op_types_to_quantize=sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry} - KEPT_IN_FLOAT),
     )
     prepared.unlink()
 

@@ -23,11 +23,15 @@ def require() -> None:
 
 def check_prunable(network: nn.Module, *, name: str) -> None:
     """UserError for networks with attention, whose heads do not shrink channel by channel."""
-    kinds = sorted(
-        {type(module).__name__ for module in network.modules() if "attention" in type(module).__name__.lower()}
-    )
+    kinds = attention(network)
     if kinds:
         raise UserError(f"--prune: {name} has attention ({', '.join(kinds)}); only convolutional networks are pruned")
+
+
+def attention(network: nn.Module) -> list[str]:
+    """The classes of a network's attention layers."""
+    names = {type(module).__name__ for module in network.modules()}
+    return sorted(name for name in names if "attention" in name.lower())
 
 
 def prune(network: Network, *, share: float, spec: InputSpec, name: str) -> Network:

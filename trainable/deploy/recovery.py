@@ -19,17 +19,20 @@ class Recovery:
     lr: float = 3e-4
 
 
-def recover(network: Network, *, config: TrialConfig, recovery: Recovery) -> Network:
-    """Train every layer of an altered network on the trial's images, views and loss; the same seed gives the same bits on a CPU.
-
-    The last epoch is what counts: no image of another split is looked at. UserError for networks adapted to a target domain,
-    whose images this training does not see.
-    """
+def check_recoverable(config: TrialConfig) -> None:
+    """UserError for networks adapted to a target domain, whose images the training after pruning does not see."""
     if config.adapt.method != "none":
         raise UserError(
             f"--prune: this network was adapted to a target domain (adapt.method: {config.adapt.method}), and training after "
             "pruning would undo that"
         )
+
+
+def recover(network: Network, *, config: TrialConfig, recovery: Recovery) -> Network:
+    """Train every layer of an altered network on the trial's images, views and loss; the same seed gives the same bits on a CPU.
+
+    The last epoch is what counts: no image of another split is looked at.
+    """
     own = recovery_config(config, recovery=recovery)
     run = start_run(own)
     network = network.to(run.device)

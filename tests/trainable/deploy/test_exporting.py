@@ -11,26 +11,25 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainable.deploy import onnx, pt2
+from trainable.deploy import onnx
 from trainable.deploy.exporting import TABLE, Wanted, export, export_weights_file
 from trainable.deploy.recovery import Recovery
 from trainable.errors import UserError
 
 ROOT = Path(__file__).parents[3]
-OPEN = {".onnx": onnx.open_file, ".pt2": pt2.open_file}
 
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    wanted = Wanted(to=("onnx", "pt2"), int8=True, prune=0.3, recovery=Recovery(epochs=2, lr=1e-3))
+    wanted = Wanted(to=("onnx",), int8=True, prune=0.3, recovery=Recovery(epochs=2, lr=1e-3))
     return folder, export(trained.network, config=trained.config, wanted=wanted, folder=folder)
 
 
 def test_the_table_has_a_row_for_each_form_and_is_in_the_folder(exported):
     folder, rows = exported
     pruned = f"{100 * rows[-1].pruned:.0f} % pruned"
-    plain = ["torch fp32", "onnx fp32", "pt2 fp32", "onnx int8"]
+    plain = ["torch fp32", "onnx fp32", "onnx int8"]
     assert [row.name for row in rows] == plain + [f"{name}, {pruned}" for name in plain]
     assert json.loads((folder / TABLE).read_text()) == [row.as_dict() for row in rows]
     assert {path.name for path in folder.iterdir()} == {TABLE, *(row.file for row in rows if row.file)}
@@ -43,11 +42,11 @@ def test_scores_and_agreement_are_those_of_each_file(exported, trained):
     own = trained.logits(trained.pixels).argmax(axis=1)
     for row in rows:
         if row.file is not None:
-            found = OPEN[Path(row.file).suffix](folder / row.file)(trained.pixels).argmax(axis=1)
+            found = onnx.open_file(folder / row.file)(trained.pixels).argmax(axis=1)
             assert row.agreement == pytest.approx((found == own).mean())
     assert rows[0].agreement == 1.0
     assert rows[0].accuracy >= 0.7  # it has learnt something to keep
-    assert {(row.accuracy, row.balanced_accuracy) for row in rows[:3]} == {
+    assert {(row.accuracy, row.balanced_accuracy) for row in rows[:2]} == {
         (rows[0].accuracy, rows[0].balanced_accuracy)
     }
     assert all(row.max_difference <= 1e-4 for row in rows if row.precision == "fp32")
@@ -56,7 +55,7 @@ def test_scores_and_agreement_are_those_of_each_file(exported, trained):
 
 def test_8_bits_keep_most_predictions_in_a_third_of_the_size(exported):
     _, rows = exported
-    _, plain, _, quantized, *_, pruned, _, pruned_quantized = rows
+    _, plain, quantized, _, pruned, pruned_quantized = rows
     assert quantized.agreement >= 0.9
     assert quantized.size_mb < plain.size_mb / 3
     assert pruned_quantized.size_mb < pruned.size_mb / 3
@@ -65,7 +64,7 @@ def test_8_bits_keep_most_predictions_in_a_third_of_the_size(exported):
 
 def test_a_pruned_network_is_smaller_and_still_right(exported):
     _, rows = exported
-    full, pruned = rows[0], rows[4]
+    full, pruned = rows[0], rows[3]
     assert 0.3 <= pruned.pruned <= 0.34
     assert pruned.parameters == pytest.approx((1 - pruned.pruned) * full.parameters, abs=1)
     assert pruned.size_mb < 0.72 * full.size_mb
@@ -90,7 +89,7 @@ def test_an_onnx_file_says_its_input_and_classes_and_refuses_normalised_images(e
 
 
 def test_a_file_holds_no_path_of_the_machine_that_wrote_it(exported):
-    for path in exported[0].iterdir():
+    for path in exported[0].glob("*.onnx"):
         assert b"site-packages" not in path.read_bytes()
         assert str(ROOT).encode() not in path.read_bytes()
 
@@ -104,6 +103,7 @@ def test_a_vit_goes_to_8_bits_by_its_linear_weights_and_needs_torch_alone_to_run
     assert 0 < quantized.max_difference < 0.05
     assert quantized.agreement >= 0.9
     assert quantized.size_mb < 0.7 * plain.size_mb
+    assert b"site-packages" not in (tmp_path / quantized.file).read_bytes()
     program = (
         "import sys; sys.modules['torchao'] = None; import torch; extra = {'description.json': ''};"
         f"model = torch.export.load({str(tmp_path / quantized.file)!r}, extra_files=extra).module();"
@@ -131,7 +131,7 @@ def test_a_file_that_gives_other_logits_is_not_left_behind(untrained, tmp_path):
 
 
 def test_from_plain_values_to_plain_values(untrained, tmp_path):
-    one = untrained("resnet10t")
+    one = untrained("test_convnext")
     weights, folder = tmp_path / "weights.safetensors", tmp_path / "out"
     save_file(one.network.state_dict(), weights)
     plain = {"weights": str(weights), "folder": str(folder), "options": {"to": ["pt2"], "split": "test"}}
@@ -154,6 +154,11 @@ def test_an_unknown_format_is_refused_with_the_nearest():
         UserError, match=r"--to: unknown format 'onxx'; did you mean 'onnx'\?; there are onnx, pt2, tensorrt"
     ):
         Wanted(to=("onxx",))
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(UserError, match="--split: unknown split 'valid'; there are train, val, test"):
+        Wanted(split="valid")
 
 
 @pytest.mark.parametrize(
