@@ -22,16 +22,16 @@ from search.policy import Evidence, Verdict, gate
 from search.projection import ORACLE
 from search.refits import FOLDER, SEED, Confirmed, Model, best_model, confirm, open_refits, weights_of
 from search.registry import CHAMPION, Registry, Version, save_model
-from search.running import check_local_resources, worker_place
+from search.running import check_local_resources
 from search.spec import SearchSpec
 from search.tracking import runs_of
 from search.trials import Trial
-from search.tune import worker
-from search.tune.cluster import check_address, cluster, submit
+from search.tune.cluster import check_address
+from trainable.config import TrialConfig
 from trainable.data.encoded import encoded_images
 from trainable.data.writing import write_beside
 from trainable.errors import UserError, nearest
-from trainable.serving.package import digest
+from trainable.serving.package import digest, package
 
 MOST_ROUNDS = 5  # of judging anew where somebody else promoted meanwhile
 CANDIDATE = "candidate"  # the note of what was confirmed last
@@ -211,20 +211,18 @@ def _confirmed(
             result = f"{spec.search.metric} {value:.4f}" if value is not None else str(trial.reason)
             tell(f"refit {trial.number}, seed {trial.params[SEED]}: {result}")
 
-    with cluster(address=address):
-        confirmed = confirm(spec, ledger, folder=folder, is_joined=address is not None, tell=ended)
-        best = confirmed[0]
-        if best.why_not:
-            raise UserError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
-        model = best_model(best, metric=spec.search.metric)
-        config, weights = weights_of(model, spec=spec, refits=refits, folder=folder)
-        called = "-".join([next(iter(weights)), *map(str, model.refits)])
-        package = (folder / FOLDER / "packages" / called / PACKAGE.name).resolve()
-        if not package.is_dir():
-            place: dict[str, Any] = {**worker_place(spec), **weights}
-            submit(worker.package, config, folder=str(package), **place)()
-    refits.note(CANDIDATE, {"package": str(package.relative_to(folder.resolve())), "said": model.recipe.said})
-    return Candidate(model, package, digest(package), confirmed)
+    confirmed = confirm(spec, ledger, refits, folder=folder, address=address, tell=ended)
+    best = confirmed[0]
+    if best.why_not:
+        raise UserError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
+    model = best_model(best, metric=spec.search.metric)
+    config, weights = weights_of(model, spec=spec, refits=refits, folder=folder)
+    called = "-".join([*weights, *map(str, model.refits)])
+    path = (folder / FOLDER / "packages" / called / PACKAGE.name).resolve()
+    if not path.is_dir():
+        package(TrialConfig.model_validate(config), folder=path, **weights)
+    refits.note(CANDIDATE, {"package": str(path.relative_to(folder.resolve())), "said": model.recipe.said})
+    return Candidate(model, path, digest(path), confirmed)
 
 
 def _write_refits(runs: Any, *, ledger: Ledger, refits: Ledger) -> None:

@@ -23,9 +23,10 @@ from search.space import Space, make_space
 from search.spec import SearchSpec
 from search.trials import Trial, Value, leaders
 from search.tune import worker
-from search.tune.cluster import submit, total_resources
+from search.tune.cluster import cluster, submit, total_resources
 from search.tune.tuner import run_legs
 from trainable.adapt.ranking import mean_ranks
+from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS
 from trainable.seeds import derive
 
@@ -76,22 +77,33 @@ class Confirmed:
 
 
 def confirm(
-    spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, tell: Callable[[Trial], None]
+    spec: SearchSpec,
+    ledger: Ledger,
+    refits: Ledger,
+    *,
+    folder: Path,
+    address: str | None,
+    tell: Callable[[Trial], None],
 ) -> list[Confirmed]:
     """Train what is not trained yet of the best recipes' refits; every recipe, the best first by mean on validation images.
 
-    ``tell`` hears of every refit whose record changed. Raises StoppedError where the refits ended before their time.
+    Ray is started, or the cluster at ``address`` joined, only where something is left to train. ``tell`` hears of every refit
+    whose record changed. Raises StoppedError where the refits ended before their time.
     """
     wanted = recipes(spec, ledger)
-    place = worker_place(spec)
-    refits = open_refits(spec, folder=folder)
-    _train(spec, ledger, refits, wanted=wanted, folder=folder / FOLDER, place=place, is_joined=is_joined, tell=tell)
-    found = []
-    for recipe in wanted:
-        if len(recipe.trials) == 1:
-            found.append(_of_trial(recipe, spec=spec, ledger=ledger, refits=refits))
-        else:
-            found.append(_of_soup(recipe, spec=spec, ledger=ledger, refits=refits, folder=folder, place=place))
+    points = _points(spec, ledger, refits, wanted=wanted)
+    if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits):
+        with cluster(address=address):
+            _train(points, spec=spec, refits=refits, folder=folder / FOLDER, is_joined=address is not None, tell=tell)
+            for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits):
+                if not soup.is_known:
+                    refits.note(soup.key, _cook(soup, spec=spec, refits=refits, folder=folder))
+    found = [
+        _of_trial(recipe, spec=spec, ledger=ledger, refits=refits)
+        if len(recipe.trials) == 1
+        else _of_soup(recipe, spec=spec, ledger=ledger, refits=refits)
+        for recipe in wanted
+    ]
     return _ordered(found, spec=spec)
 
 
@@ -103,15 +115,16 @@ def best_model(confirmed: Confirmed, *, metric: str) -> Model:
 
 def weights_of(
     model: Model, *, spec: SearchSpec, refits: Ledger, folder: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """A model's configuration, and where its weights are: ``checkpoint`` or ``soup``."""
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """A model's configuration, and where its weights are: ``checkpoint`` or ``soup``. UserError where they are gone."""
     trial = refits.trial(model.refits[0])
     config = refit_config(spec, refit_space(spec).decoded(trial.params))
-    if len(model.recipe.trials) > 1:
-        return config, {"soup": str(soup_weights(folder, seed=model.seed))}
-    checkpoint = best_checkpoint((folder / FOLDER).resolve(), trial, metric=spec.search.metric)
-    assert checkpoint is not None, f"the checkpoint of refit {trial.number} is gone"
-    return config, {"checkpoint": str(checkpoint)}
+    if len(model.recipe.trials) == 1:
+        return config, {"checkpoint": _checkpoint(trial, folder=folder, metric=spec.search.metric)}
+    path = soup_weights(folder, seed=model.seed)
+    if not path.is_file():
+        raise UserError(f"{path}: the weights of this soup of refits are gone; put them back from a copy")
+    return config, {"soup": path}
 
 
 def recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
@@ -152,20 +165,26 @@ def soup_weights(folder: Path, *, seed: int) -> Path:
     return (folder / FOLDER / SOUPS / f"{seed}.safetensors").resolve()
 
 
+def _is_left(
+    points: Sequence[Mapping[str, Value]], *, wanted: Sequence[Recipe], spec: SearchSpec, ledger: Ledger, refits: Ledger
+) -> bool:
+    """Whether there is anything to train or to average."""
+    trials = refits.trials()
+    if len(trials) < len(points) or any(trial.state == "RUNNING" for trial in trials):
+        return True
+    return any(not soup.is_known for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits))
+
+
 def _train(
-    spec: SearchSpec,
-    ledger: Ledger,
-    refits: Ledger,
+    points: Sequence[Mapping[str, Value]],
     *,
-    wanted: Sequence[Recipe],
+    spec: SearchSpec,
+    refits: Ledger,
     folder: Path,
-    place: Mapping[str, Any],
     is_joined: bool,
     tell: Callable[[Trial], None],
 ) -> None:
-    points = _points(spec, ledger, refits, wanted=wanted)
-    epochs, metric = spec.scheduler.max_epochs, spec.search.metric
-    space = refit_space(spec)
+    epochs, metric, place = spec.scheduler.max_epochs, spec.search.metric, worker_place(spec)
 
     def changed(trial: Trial) -> None:
         if trial.state != "RUNNING":
@@ -174,14 +193,12 @@ def _train(
 
     conductor = Conductor(
         refits,
-        space=space,
+        space=refit_space(spec),
         halving=Halving(metric, "stop", epochs, epochs, 2, finalists=len(points)),
         sampling=Sampling("random", spec.search.seed, 1.0, metric, (epochs,), try_first=tuple(points)),
         limits=Limits(len(points), max_failures=spec.search.max_failures),
         on_change=changed,
     )
-    if len(refits.trials()) == len(points) and all(trial.state != "RUNNING" for trial in refits.trials()):
-        return
     with interruptible(conductor):
         run_legs(
             conductor,
@@ -232,41 +249,67 @@ def _of_trial(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledge
     return Confirmed(recipe, tuple(models))
 
 
-def _of_soup(
-    recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger, folder: Path, place: Mapping[str, Any]
-) -> Confirmed:
-    """A soup of the same trials' refits for each seed, made greedily anew; each is noted when it is made."""
-    metric, models = spec.search.metric, []
-    for seed in fresh_seeds(spec):
-        every = [_find(number, seed=seed, spec=spec, ledger=ledger, refits=refits) for number in recipe.trials]
-        alive = [trial for trial in every if trial.state != "FAILED" and trial.best(metric) is not None]
-        if len(alive) < 2:
-            return Confirmed(recipe, (), f"fewer than two of its refits with seed {seed} can be averaged")
-        numbers = [trial.number for trial in leaders(alive, metric=metric)]
-        known = refits.notes.get(f"soup {seed}")
-        if known is None or known["of"] != numbers:
-            known = {"of": numbers} | _cook(numbers, spec=spec, refits=refits, folder=folder, seed=seed, place=place)
-            refits.note(f"soup {seed}", known)
-        models.append(Model(recipe, seed, tuple(known["members"]), known["measured"]))
+@dataclass(frozen=True)
+class _Soup:
+    """The soup of one seed's refits: those that are alive, the best first, and what is noted of a soup of this seed."""
+
+    seed: int
+    numbers: tuple[int, ...]
+    note: Mapping[str, Any] | None
+
+    @property
+    def key(self) -> str:
+        """Under what it is noted."""
+        return f"soup {self.seed}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was made of just these, or cannot be made."""
+        return len(self.numbers) < 2 or (self.note is not None and self.note["of"] == list(self.numbers))
+
+
+def _soups(wanted: Sequence[Recipe], *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> list[_Soup]:
+    metric, found = spec.search.metric, []
+    for recipe in wanted:
+        for seed in fresh_seeds(spec) if len(recipe.trials) > 1 else ():
+            every = [_find(number, seed=seed, spec=spec, ledger=ledger, refits=refits) for number in recipe.trials]
+            alive = [trial for trial in every if trial.state != "FAILED" and trial.best(metric) is not None]
+            numbers = tuple(trial.number for trial in leaders(alive, metric=metric))
+            found.append(_Soup(seed, numbers, refits.notes.get(f"soup {seed}")))
+    return found
+
+
+def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Confirmed:
+    models = []
+    for soup in _soups([recipe], spec=spec, ledger=ledger, refits=refits):
+        if soup.note is None or len(soup.numbers) < 2:
+            return Confirmed(recipe, (), f"fewer than two of its refits with seed {soup.seed} can be averaged")
+        models.append(Model(recipe, soup.seed, tuple(soup.note["members"]), soup.note["measured"]))
     return Confirmed(recipe, tuple(models))
 
 
-def _cook(
-    numbers: Sequence[int], *, spec: SearchSpec, refits: Ledger, folder: Path, seed: int, place: Mapping[str, Any]
-) -> dict[str, Any]:
-    path, space, metric = soup_weights(folder, seed=seed), refit_space(spec), spec.search.metric
+def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path) -> dict[str, Any]:
+    """Average the refits of one seed greedily anew; what is noted of it."""
+    path, space, metric = soup_weights(folder, seed=soup.seed), refit_space(spec), spec.search.metric
     path.parent.mkdir(parents=True, exist_ok=True)
     ingredients = []
-    for number in numbers:
+    for number in soup.numbers:
         trial = refits.trial(number)
-        checkpoint = best_checkpoint((folder / FOLDER).resolve(), trial, metric=metric)
-        assert checkpoint is not None, f"the checkpoint of refit {number} is gone"
+        checkpoint = _checkpoint(trial, folder=folder, metric=metric)
         config = refit_config(spec, space.decoded(trial.params))
         ingredients.append(
             {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
         )
-    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(path), **place)()
-    return found
+    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(path), **worker_place(spec))()
+    return {"of": list(soup.numbers), **found}
+
+
+def _checkpoint(trial: Trial, *, folder: Path, metric: str) -> Path:
+    path = best_checkpoint((folder / FOLDER).resolve(), trial, metric=metric)
+    if path is None:
+        place = checkpoint_folder(folder / FOLDER, trial.number)
+        raise UserError(f"{place}: the checkpoint of refit {trial.number} is gone; put it back from a copy")
+    return path
 
 
 def _ordered(found: Sequence[Confirmed], *, spec: SearchSpec) -> list[Confirmed]:

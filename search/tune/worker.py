@@ -39,7 +39,6 @@ from trainable.pretraining.config import PretrainConfig
 from trainable.pretraining.training import pretrain_epochs
 from trainable.probe import linear_probe, stage_probe
 from trainable.recipes import bit_hyperrule, from_scratch, source_only
-from trainable.serving.package import package as write_package
 from trainable.souping import Ingredient, make_soup, score_soup, soup_group
 from trainable.transferability import h_score, logme
 
@@ -225,17 +224,6 @@ def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[
     torch.set_num_threads(threads)
     config = TrialConfig.model_validate(trial)
     return _test_scores(config, lambda split: score_checkpoint(config, checkpoint=Path(checkpoint), split=split))
-
-
-def package(trial: dict[str, Any], *, folder: str, threads: int, checkpoint: str = "", soup: str = "") -> None:
-    """Put the network of a checkpoint, or a soup, into a folder from which it can be served."""
-    torch.set_num_threads(threads)
-    write_package(
-        TrialConfig.model_validate(trial),
-        folder=Path(folder),
-        checkpoint=Path(checkpoint) if checkpoint else None,
-        soup=Path(soup) if soup else None,
-    )
 
 
 def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dict[str, Any]:
