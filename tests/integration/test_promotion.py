@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+import uuid
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import HTTPError
@@ -19,6 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 from mlflow import MlflowClient
+from sqlalchemy import create_engine, text
 
 from search.cli import main
 
@@ -49,8 +51,61 @@ SEARCHES = {
 }
 
 
+@pytest.fixture(scope="module", params=["sqlite", "server"])
+def store(request, tmp_path_factory):
+    """Where MLflow is: a file in the place, or a server with PostgreSQL behind it and passwords before it."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    database = os.environ.get("TEST_POSTGRESQL")
+    if database is None:
+        pytest.skip("TEST_POSTGRESQL names no database")
+    pytest.importorskip("flask_wtf", reason="needs mlflow[auth]")
+    with mlflow_server(database, folder=tmp_path_factory.mktemp("server")) as address:
+        yield {"tracking": {"uri": address}}
+
+
+@contextmanager
+def mlflow_server(database, *, folder):
+    """A server on a schema of its own; whoever asks needs the password that the environment then holds."""
+    schema, port = f"mlflow_{uuid.uuid4().hex[:8]}", free_port()
+    engine = create_engine(database, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = NO_PERMISSIONS\nadmin_username = admin\n"
+        f"database_uri = sqlite:///{folder}/auth.db\nauth_cache_ttl_seconds = 60\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": uuid.uuid4().hex}
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": f"{database}?options=-csearch_path%3D{schema}",
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": login["MLFLOW_TRACKING_PASSWORD"],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": uuid.uuid4().hex,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command, env=environment, cwd=folder, start_new_session=True, stdout=log, stderr=subprocess.STDOUT
+        )
+        os.environ |= login
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            for name in login:
+                del os.environ[name]
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            with engine.connect() as connection:
+                connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+
+
 @pytest.fixture(scope="module")
-def searched(make_place):
+def searched(make_place, store):
     """Two finished searches over images of two kinds of cells; the worse one's best is champion."""
     place = make_place()
     data = Path(find_spec("elpv_dataset").origin).parent / "data"
@@ -60,7 +115,7 @@ def searched(make_place):
         for name in [name for name, share, one in cells if one == kind and float(share) == 0.0][:EACH]:
             shutil.copy(data / name, place.folder / "kinds" / kind)
     for name, sections in SEARCHES.items():
-        space = SPACE | sections | {"search": {"name": name, "trials": 2, "seed": 1}}
+        space = SPACE | store | sections | {"search": {"name": name, "trials": 2, "seed": 1}}
         (place.folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
         place.succeed("run", f"{name}.yaml")
     return place
@@ -75,12 +130,14 @@ def first(searched):
 
 
 @pytest.fixture(scope="module")
-def better(searched, first, make_place):
+def better(searched, first, make_place, store):
     """The better one promoted, in a copy of the place, killed on its way again and again; and in another, unbroken."""
-    places = {name: copied(searched, make_place()) for name in ("unbroken", "killed")}
-    unbroken = places["unbroken"].json("promote", "strong")
-    killed_on_the_way(places["killed"])
-    return places["killed"], places["killed"].json("promote", "strong"), places["unbroken"], unbroken
+    killed, other, unbroken = copied(searched, make_place()), None, None
+    if not store:  # a server has one registry, in which both would be the same candidate
+        other = copied(searched, make_place())
+        unbroken = other.json("promote", "strong")
+    killed_on_the_way(killed)
+    return killed, killed.json("promote", "strong"), other, unbroken
 
 
 def copied(place, other):
@@ -108,8 +165,28 @@ def killed_on_the_way(place):
         process.communicate()
 
 
+def uri(place):
+    space = yaml.safe_load((place.folder / "weak.yaml").read_text())
+    return space.get("tracking", {}).get("uri", f"sqlite:///{place.folder}/mlflow.db")
+
+
 def client(place):
-    return MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    return MlflowClient(uri(place))
+
+
+def experiments(place):
+    return [one.experiment_id for one in client(place).search_experiments()]
+
+
+def free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def at(place):
+    """What a command that knows no search is told."""
+    return ["--uri", uri(place)]
 
 
 def aliases(place):
@@ -130,7 +207,7 @@ def test_the_first_champion_is_confirmed_on_fresh_seeds_and_measured_once(search
     assert len(recipe["values"]) == 2
     assert promoted["candidate"]["seed"] == int(max(recipe["values"], key=recipe["values"].get))
     assert promoted["candidate"]["test_reads"] == 2  # one by the search, one for this candidate, none for the dry run
-    refits = client(searched).search_runs(["1"], "tags.`search.kind` = 'refit'")
+    refits = client(searched).search_runs(experiments(searched), "tags.`search.kind` = 'refit'")
     assert sorted(run.data.tags["search.refit"] for run in refits) == ["0", "1"]
     assert all(run.info.status == "FINISHED" and "val/loss" in run.data.metrics for run in refits)
 
@@ -153,6 +230,8 @@ def test_a_better_model_becomes_champion_and_the_one_before_is_kept(better):
 
 def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better):
     killed, promoted, place, unbroken = better
+    if place is None:
+        pytest.skip("a server has one registry: there is no unbroken promotion beside this one")
 
     def told(found):
         numbers = {key: value for key, value in found["numbers"].items() if key != "latency_ms"}
@@ -164,7 +243,7 @@ def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better)
     assert tags[0]["search.candidate"] == tags[1]["search.candidate"]
     weights = "sha256.artifacts/package/weights.safetensors"
     assert tags[0][weights] == tags[1][weights]
-    runs = client(killed).search_runs(["1", "2"], "tags.`search.kind` = 'gate'")
+    runs = client(killed).search_runs(experiments(killed), "tags.`search.kind` = 'gate'")
     assert len(runs) == 2  # one for each candidate
 
 
@@ -187,9 +266,9 @@ def test_a_worse_model_is_refused_with_reasons(better):
 
 def test_a_rollback_and_back(better):
     place, _, _, _ = better
-    assert "version 1 is champion again" in place.succeed("rollback", "kinds").stdout
+    assert "version 1 is champion again" in place.succeed("rollback", "kinds", *at(place)).stdout
     assert aliases(place)["champion"] == 1
-    assert place.json("rollback", "kinds") == {"name": "kinds", "champion": 2, "previous": 1}
+    assert place.json("rollback", "kinds", *at(place)) == {"name": "kinds", "champion": 2, "previous": 1}
 
 
 def test_its_files_and_card_are_in_the_registry(better):
@@ -199,9 +278,9 @@ def test_its_files_and_card_are_in_the_registry(better):
     assert {"MLmodel", "card.md", "image_classifier.py", "artifacts/package/weights.safetensors"} <= files
     folder = Path(client(place).download_artifacts(version.run_id, "model"))
     assert not any(path.suffix in (".pkl", ".pt", ".pth") for path in folder.rglob("*"))
-    text = (folder / "card.md").read_text()
+    card = (folder / "card.md").read_text()
     for said in ("## Intended use", "| mono |", version.tags["data.fingerprint"], "trained again on fresh seeds"):
-        assert said in text
+        assert said in card
 
 
 def test_images_are_classified_from_files_and_folders(better, tmp_path):
@@ -209,7 +288,14 @@ def test_images_are_classified_from_files_and_folders(better, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out.csv"
     result = place.run(
-        "predict", "models:/kinds@champion", "kinds/mono", str(tmp_path / "broken.png"), "--csv", str(out), "--json"
+        "predict",
+        "models:/kinds@champion",
+        "kinds/mono",
+        str(tmp_path / "broken.png"),
+        "--csv",
+        str(out),
+        "--json",
+        *at(place),
     )
     assert result.returncode == 1
     assert "1 of 61 images cannot be used" in result.stderr
@@ -222,12 +308,10 @@ def test_images_are_classified_from_files_and_folders(better, tmp_path):
 
 def test_mlflow_serves_it_over_http(better):
     place, _, _, _ = better
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/kinds@champion"]
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{place.folder}/mlflow.db",
+        "MLFLOW_TRACKING_URI": uri(place),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": "",
@@ -246,7 +330,7 @@ def test_mlflow_serves_it_over_http(better):
         answer = ask(port, base64.b64encode(image.read_bytes()).decode())
         assert answer[0] == 200
         (row,) = json.loads(answer[1])["predictions"]
-        (local,) = place.json("predict", "models:/kinds@champion", str(image))
+        (local,) = place.json("predict", "models:/kinds@champion", str(image), *at(place))
         assert (row["label"], row["score"]) == (local["label"], pytest.approx(local["score"]))
         assert ask(port, base64.b64encode(b"no image").decode())[0] == 400
         assert ask(port, None)[0] == 400
@@ -288,14 +372,14 @@ def ask(port, image):
             ["promote", "weak", "--set", "promote.min_recall={mno: 0.5}"],
             "promote.min_recall.mno: there is no such class",
         ),
-        (["rollback", "knds"], "no model 'knds' in sqlite"),
+        (["rollback", "knds"], "no model 'knds' in "),
         (["predict", "models:/kinds@champion", "nowhere"], "nowhere: there is no such file or folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_two(better, words, line, monkeypatch, capsys):
     place, _, _, _ = better
     monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(sys, "argv", ["search", *words])
+    monkeypatch.setattr(sys, "argv", ["search", *words, *(at(place) if words[0] == "rollback" else ())])
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code == 2
