@@ -15,7 +15,7 @@ from search.evidence import PACKAGE
 from search.ledger import Ledger
 from search.overview import open_ledger
 from search.promoting import CANDIDATE
-from search.refits import open_refits
+from search.refits import existing_refits
 from search.registry import download, log_files, resolve
 from search.spec import SearchSpec
 from search.tracking_uri import checked
@@ -110,7 +110,8 @@ def _of_search(folder: Path) -> _Source:
     if "parent_run" not in ledger.notes:
         raise UserError(f"{folder.name}: is not in MLflow yet; `python -m search sync {folder.name}` writes it there")
     own = (str(ledger.notes["parent_run"]),)
-    candidate = open_refits(spec, folder=folder).notes.get(CANDIDATE)
+    refits = existing_refits(spec, folder=folder)
+    candidate = None if refits is None else refits.notes.get(CANDIDATE)
     if candidate is not None:
         what, path = str(candidate["said"]), folder / candidate["package"]
     else:

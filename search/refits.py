@@ -149,6 +149,14 @@ def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
     return ledgers.create(folder, name=name, storage=spec.search.storage, metric=metric, notes={"metric": metric})
 
 
+def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
+    """The same for reading; None where there is none."""
+    try:
+        return ledgers.open_existing(folder, name=f"{spec.search.name}/{FOLDER}", storage=spec.search.storage)
+    except UserError:
+        return None
+
+
 def refit_space(spec: SearchSpec) -> Space:
     """The search's space with the seed."""
     return make_space({**spec.space.dimensions, SEED: Number(0, MOST_SEED, whole=True)})

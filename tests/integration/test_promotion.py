@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
 
 from search.cli import main
+from search.report import report_data
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +215,7 @@ def test_the_first_champion_is_confirmed_on_fresh_seeds_and_measured_once(search
 
 def test_refits_leave_the_search_as_it_was(searched, first):
     assert len(searched.ledger("weak").trials()) == 2
-    assert sum(searched.json("report", "weak")["trials"].values()) == 2
+    assert len(report_data(searched.folder / "searches/weak")["leaderboard"]) == 2
 
 
 def test_a_better_model_becomes_champion_and_the_one_before_is_kept(better):
@@ -306,6 +307,22 @@ def test_images_are_classified_from_files_and_folders(better, tmp_path):
     assert len(out.read_text().splitlines()) == 62
 
 
+@pytest.mark.parametrize("name", ["strong", "models:/kinds@champion"])
+def test_it_is_exported_with_a_table_that_goes_to_mlflow_too(better, name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    place, _, _, _ = better
+    words = at(place) if name.startswith("models:") else []
+    found = place.json("export", name, "--to", "onnx", "--out", str(tmp_path / "out"), *words)
+    assert [row["name"] for row in found["variants"]] == ["torch fp32", "onnx fp32"]
+    assert found["variants"][1]["agreement"] == 1.0
+    assert runtime.InferenceSession(tmp_path / "out" / "model.onnx").get_inputs()[0].shape[1:] == [3, 48, 48]
+    run_id = client(place).get_model_version_by_alias("kinds", "champion").run_id
+    if not name.startswith("models:"):
+        run_id = place.ledger("strong").notes["parent_run"]
+    logged = {one.path for one in client(place).list_artifacts(run_id, "export")}
+    assert logged == {"export/model.onnx", "export/variants.json"}
+
+
 def test_mlflow_serves_it_over_http(better):
     place, _, _, _ = better
     port = free_port()
@@ -373,6 +390,9 @@ def ask(port, image):
             "promote.min_recall.mno: there is no such class",
         ),
         (["rollback", "knds"], "no model 'knds' in "),
+        (["export", "strnog"], "no search of this name; did you mean 'strong'"),
+        (["export", "strong", "--to", "onx"], "unknown format 'onx'; did you mean 'onnx'"),
+        (["export", "strong", "--prune", "1.5"], "--prune: 1.5 is not a share"),
         (["predict", "models:/kinds@champion", "nowhere"], "nowhere: there is no such file or folder"),
     ],
 )
