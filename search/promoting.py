@@ -25,10 +25,10 @@ from search.registry import CHAMPION, Registry, Version, save_model
 from search.running import check_local_resources
 from search.spec import SearchSpec
 from search.tracking import runs_of
-from search.trials import Trial
+from search.trials import Trial, best_trial
 from search.tune.cluster import check_address
 from trainable.config import TrialConfig
-from trainable.data.encoded import encoded_images
+from trainable.data.encoded import encoded_images, fingerprint_now
 from trainable.data.writing import write_beside
 from trainable.errors import UserError, nearest
 from trainable.serving.package import digest, package
@@ -188,10 +188,24 @@ def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:
     name = spec.search.name
     if not ledger.notes.get("finished") or any(trial.state == "RUNNING" for trial in ledger.trials()):
         raise UserError(f"{name}: is not finished; `python -m search resume {name}` goes on with it")
+    _check_images(spec, ledger)
     classes = ledger.notes["data"]["classes"]
     floors = spec.promote.min_recall
     for unknown in [one for one in floors if one not in classes] if isinstance(floors, dict) else ():
         raise UserError(f"promote.min_recall.{unknown}: there is no such class{nearest(unknown, classes)}")
+
+
+def _check_images(spec: SearchSpec, ledger: Ledger) -> None:
+    """Nothing may be trained or measured on other images than the search was."""
+    best = best_trial(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
+    assert best is not None, "a finished search has a best trial"
+    now = fingerprint_now(TrialConfig.model_validate(spec.trial_config(spec.space.decoded(best.params))))
+    known = ledger.notes["data"]["fingerprint"]
+    if now != known:
+        raise UserError(
+            f"data.path: the images have changed since search {spec.search.name!r} (fingerprint {now[:12]}, was "
+            f"{known[:12]}); run a new one, with another --name"
+        )
 
 
 def _confirmed(

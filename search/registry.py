@@ -72,8 +72,6 @@ class Registry:
         self.name = name
         self.uri = checked(uri)
         self._lock = _lock_path(self.uri, name=name, folder=lock_folder)
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
         self._client = MlflowClient(self.uri, registry_uri=self.uri)
 
     def by_alias(self, alias: str) -> Version | None:
@@ -204,6 +202,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     Raises UserError for a model that does not exist, and for files that are not those that were registered.
     """
     version = resolve(uri, model_uri)
+    mlflow.set_registry_uri(uri)  # what becomes of models:/… is looked up there, whatever tracking_uri says
     path = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder), tracking_uri=uri))
     expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
     if not expected:

@@ -22,7 +22,6 @@ import yaml
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
 
-from search.cli import main
 from search.report import report_data
 
 pytestmark = pytest.mark.slow
@@ -118,7 +117,7 @@ def searched(make_place, store):
     for name, sections in SEARCHES.items():
         space = SPACE | store | sections | {"search": {"name": name, "trials": 2, "seed": 1}}
         (place.folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
-        place.succeed("run", f"{name}.yaml")
+        place.told("run", f"{name}.yaml")
     return place
 
 
@@ -127,7 +126,7 @@ def first(searched):
     """What promoting the worse one said, and what a dry run of it had said and left before."""
     dry = searched.json("promote", "weak", "--dry-run")
     models = client(searched).search_registered_models()
-    return searched.json("promote", "weak"), dry, models
+    return searched.read("promote", "weak"), dry, models
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +135,7 @@ def better(searched, first, make_place, store):
     killed, other, unbroken = copied(searched, make_place()), None, None
     if not store:  # a server has one registry, in which both would be the same candidate
         other = copied(searched, make_place())
-        unbroken = other.json("promote", "strong")
+        unbroken = other.read("promote", "strong")
     killed_on_the_way(killed)
     return killed, killed.json("promote", "strong"), other, unbroken
 
@@ -250,14 +249,14 @@ def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better)
 
 def test_again_it_changes_nothing(better):
     place, _, _, _ = better
-    again = place.json("promote", "strong")
+    again = place.read("promote", "strong")
     assert (again["outcome"], again["version"], again["candidate"]["test_reads"]) == ("unchanged", 2, 2)
     assert aliases(place) == {"champion": 2, "previous": 1}
 
 
 def test_a_worse_model_is_refused_with_reasons(better):
     place, _, _, _ = better
-    result = place.run("promote", "weak")
+    result = place.call("promote", "weak")
     assert result.returncode == 3, result.stdout + result.stderr
     assert "NO   gain: balanced_accuracy -" in result.stdout
     assert "kinds: version 1 is not promoted" in result.stdout
@@ -267,9 +266,9 @@ def test_a_worse_model_is_refused_with_reasons(better):
 
 def test_a_rollback_and_back(better):
     place, _, _, _ = better
-    assert "version 1 is champion again" in place.succeed("rollback", "kinds", *at(place)).stdout
+    assert "version 1 is champion again" in place.told("rollback", "kinds", *at(place))
     assert aliases(place)["champion"] == 1
-    assert place.json("rollback", "kinds", *at(place)) == {"name": "kinds", "champion": 2, "previous": 1}
+    assert place.read("rollback", "kinds", *at(place)) == {"name": "kinds", "champion": 2, "previous": 1}
 
 
 def test_its_files_and_card_are_in_the_registry(better):
@@ -312,7 +311,7 @@ def test_it_is_exported_with_a_table_that_goes_to_mlflow_too(better, name, tmp_p
     runtime = pytest.importorskip("onnxruntime")
     place, _, _, _ = better
     words = at(place) if name.startswith("models:") else []
-    found = place.json("export", name, "--to", "onnx", "--out", str(tmp_path / "out"), *words)
+    found = place.read("export", name, "--to", "onnx", "--out", str(tmp_path / "out"), *words)
     assert [row["name"] for row in found["variants"]] == ["torch fp32", "onnx fp32"]
     assert found["variants"][1]["agreement"] == 1.0
     assert runtime.InferenceSession(tmp_path / "out" / "model.onnx").get_inputs()[0].shape[1:] == [3, 48, 48]
@@ -347,7 +346,7 @@ def test_mlflow_serves_it_over_http(better):
         answer = ask(port, base64.b64encode(image.read_bytes()).decode())
         assert answer[0] == 200
         (row,) = json.loads(answer[1])["predictions"]
-        (local,) = place.json("predict", "models:/kinds@champion", str(image), *at(place))
+        (local,) = place.read("predict", "models:/kinds@champion", str(image), *at(place))
         assert (row["label"], row["score"]) == (local["label"], pytest.approx(local["score"]))
         assert ask(port, base64.b64encode(b"no image").decode())[0] == 400
         assert ask(port, None)[0] == 400
@@ -396,21 +395,25 @@ def ask(port, image):
         (["predict", "models:/kinds@champion", "nowhere"], "nowhere: there is no such file or folder"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_two(better, words, line, monkeypatch, capsys):
+def test_a_mistake_is_one_line_and_code_two(better, words, line):
     place, _, _, _ = better
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setattr(sys, "argv", ["search", *words, *(at(place) if words[0] == "rollback" else ())])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == 2
-    said = capsys.readouterr().err
-    assert line in said
-    assert len(said.strip().splitlines()) == 1
+    result = place.call(*words, *(at(place) if words[0] == "rollback" else ()))
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert line in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_images_that_changed_since_the_search_are_not_promoted_on(searched, first, make_place):
+    place = copied(searched, make_place())
+    next((place.folder / "kinds/mono").iterdir()).unlink()
+    result = place.call("promote", "weak")
+    assert result.returncode == 2
+    assert "data.path: the images have changed since search 'weak'" in result.stderr
 
 
 def test_an_unfinished_search_is_not_promoted(searched, make_place):
     place = copied(searched, make_place())
     place.ledger("weak").note("finished", False)
-    result = place.run("promote", "weak")
+    result = place.call("promote", "weak")
     assert result.returncode == 2
     assert "weak: is not finished; `python -m search resume weak` goes on with it" in result.stderr

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainable.config import TrialConfig
-from trainable.data.pack import open_pack
+from trainable.data.pack import Pack, open_pack
 from trainable.data.sources import read_source
 from trainable.model.backbone import input_spec
 
@@ -18,13 +18,21 @@ class EncodedImage:
     read_bytes: Callable[[], bytes]
 
 
+def fingerprint_now(config: TrialConfig) -> str:
+    """The fingerprint of the images as they lie there now. Raises UserError for data that cannot be used."""
+    return str(_pack(config).fingerprint)
+
+
 def encoded_images(config: TrialConfig, *, split: str) -> list[EncodedImage]:
     """The images of a labelled split in the pack's order. Raises UserError for data that cannot be used."""
-    pack = open_pack(
-        config.data, input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    )
+    pack = _pack(config)
     read = {sample.name: sample.read_bytes for sample in read_source(config.data).samples}
     return [
         EncodedImage(int(pack.sample_ids[row]), pack.classes[pack.labels[row]], read[str(pack.names[row])])
         for row in pack.indices(split)
     ]
+
+
+def _pack(config: TrialConfig) -> Pack:
+    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
+    return open_pack(config.data, spec)
