@@ -1,39 +1,16 @@
-"""What a search offers in the end: its best trial's checkpoint, and a soup of its best trials where that is better."""
+"""What a search offers where it is better than its best trial: a soup of its best trials."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.conductor import checkpoint_folder
+from search.checkpoints import best_checkpoint, soup_path
 from search.ledger import Ledger
 from search.spec import SearchSpec
-from search.trials import Trial, leaders
+from search.trials import leaders
 from search.tune import worker
 from search.tune.cluster import submit
-from trainable.metrics import best_epoch, is_better
-
-SOUP_FOLDER = "soup"
-
-
-def best_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path | None:
-    """The checkpoint of a trial's best epoch, if it is still there."""
-    epoch = best_epoch(trial.values(metric), metric=metric)
-    path = worker.epoch_folder(checkpoint_folder(folder, trial.number), epoch or 0)
-    return path if path.is_dir() else None
-
-
-def tidy(folder: Path, trial: Trial, *, metric: str) -> None:
-    """Of a trial that has ended only its best checkpoint stays."""
-    best = best_checkpoint(folder, trial, metric=metric)
-    for path in checkpoint_folder(folder, trial.number).glob("*"):
-        if path != best:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def soup_path(folder: Path) -> Path:
-    """The weights of a search's soup."""
-    return folder.resolve() / SOUP_FOLDER / "soup.safetensors"
+from trainable.metrics import is_better
 
 
 def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> dict[str, Any] | None:

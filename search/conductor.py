@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from search.halving import (
@@ -203,8 +202,3 @@ class Conductor:
 
     def _changed(self, number: int) -> None:
         self.on_change(self.ledger.trial(number))
-
-
-def checkpoint_folder(folder: Path, number: int) -> Path:
-    """Where a trial's checkpoints lie in the search's folder."""
-    return folder / "checkpoints" / f"{number:04d}"

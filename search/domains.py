@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.arms import arm_value, gain
-from search.candidates import best_checkpoint
+from search.checkpoints import best_checkpoint
 from search.ledger import Ledger
 from search.projection import ORACLE
 from search.spec import SearchSpec

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from search.candidates import best_checkpoint, soup_path
+from search.checkpoints import best_checkpoint, soup_path
 from search.evidence import PACKAGE
 from search.ledger import Ledger
 from search.overview import open_ledger

@@ -12,8 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from search import ledger as ledgers
-from search.candidates import best_checkpoint, tidy
-from search.conductor import Conductor, Leg, Limits, checkpoint_folder
+from search.checkpoints import best_checkpoint, checkpoint_folder, tidy
+from search.conductor import Conductor, Leg, Limits
 from search.dimension import Number
 from search.halving import Halving
 from search.ledger import Ledger

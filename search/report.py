@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.arms import arm_value, gain
-from search.candidates import best_checkpoint, soup_path
+from search.checkpoints import best_checkpoint, soup_path
 from search.domains import domain_figures, judged, said
 from search.ledger import Ledger
 from search.overview import open_ledger, overview

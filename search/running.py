@@ -13,8 +13,9 @@ from typing import Any, Literal, Protocol
 from search import ledger as ledgers
 from search import tracking_uri
 from search.arms import begin_arms, choose_backbones
-from search.candidates import best_checkpoint, make_soup, soup_path, tidy
-from search.conductor import Conductor, Leg, Limits, checkpoint_folder
+from search.candidates import make_soup
+from search.checkpoints import best_checkpoint, checkpoint_folder, soup_path, tidy
+from search.conductor import Conductor, Leg, Limits
 from search.dimension import Choice
 from search.domains import draw_domains
 from search.halving import Halving

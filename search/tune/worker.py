@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from search.checkpoints import epoch_folder
 from trainable.adapt.picture import domain_picture as pictured
 from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.config import TrialConfig
@@ -101,11 +102,6 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 def leg_settings(*, trial: dict[str, Any], folder: Path, start: int, threads: int) -> dict[str, Any]:
     """What a worker needs: the trial's configuration, its checkpoint folder, the epoch it stands at, CPU threads."""
     return {"trial": trial, "folder": str(folder), "start": start, "threads": threads}
-
-
-def epoch_folder(folder: Path, epoch: int) -> Path:
-    """The checkpoint of an epoch."""
-    return folder / f"epoch_{epoch:05d}"
 
 
 def resume_point(folder: Path, start: int) -> Path | None:
