@@ -7,7 +7,8 @@ from rich.table import Table
 
 from search.dimension import Choice
 from search.forecast import expected_epochs, expected_trials
-from search.running import check_local_resources, concurrency, halving_rule
+from search.rules import halving_rule
+from search.running import check_local_resources, concurrency
 from search.spec import SearchSpec
 from search.trials import Value
 from search.tune import worker

@@ -19,7 +19,7 @@ from search.domains import domain_figures, judged, said
 from search.ledger import Ledger
 from search.overview import open_ledger, overview
 from search.paths import flatten
-from search.running import halving_rule
+from search.rules import halving_rule
 from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
 from search.trials import Trial, leaders

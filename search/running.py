@@ -23,7 +23,8 @@ from search.lease import lease
 from search.ledger import Ledger
 from search.overview import SPEC_FILE
 from search.preflight import check_techniques
-from search.sampling import Sampling, propose
+from search.rules import halving_rule, sampling_rule
+from search.sampling import propose
 from search.spec import STEPS, SearchSpec, difference
 from search.steps import run_steps
 from search.trials import Trial, Value, best_trial
@@ -98,32 +99,6 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
                 for listener in listeners:
                     listener.end(ledger, outcome=outcome)
     return outcome
-
-
-def halving_rule(spec: SearchSpec) -> Halving:
-    """The scheduler's section as a rule; ``none`` trains every trial in full."""
-    scheduler = spec.scheduler
-    return Halving(
-        metric=spec.search.metric,
-        mode=scheduler.mode,
-        min_epochs=scheduler.max_epochs if scheduler.name == "none" else scheduler.min_epochs,
-        max_epochs=scheduler.max_epochs,
-        reduction=scheduler.reduction,
-        finalists=scheduler.finalists,
-    )
-
-
-def sampling_rule(spec: SearchSpec) -> Sampling:
-    """The sampler's section as a rule."""
-    return Sampling(
-        sampler=spec.sampler.name,
-        seed=spec.search.seed,
-        random_share=spec.sampler.random_share,
-        metric=spec.search.metric,
-        rungs=halving_rule(spec).rungs,
-        startup=spec.sampler.startup,
-        try_first=tuple(spec.try_first),
-    )
 
 
 def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
