@@ -10,7 +10,6 @@ from search.spec import SearchSpec
 from search.trials import Value
 from search.tune import worker
 from search.tune.cluster import submit
-from trainable.metrics import DIRECTIONS
 
 ARMS_FOLDER = "arms"
 # How the names under which each of `baselines` is found in the ledger begin.
@@ -82,15 +81,3 @@ def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[st
         active = spec.space.active(point)
         points[str(name)] = {path: value for path, value in point.items() if path in active}
     return points
-
-
-def arm_value(scores: Mapping[str, Any], *, metric: str) -> float | None:
-    """An arm's value of a metric; None for one that it does not have, as a probe has no target."""
-    of_split: Mapping[str, float] = scores["metrics"] if metric.startswith("val/") else {}
-    value: float | None = scores.get("measured", {}).get(metric, of_split.get(metric.partition("/")[2]))
-    return value
-
-
-def gain(best: float, *, over: float, metric: str) -> float:
-    """How much better the best trial is than an arm, in the metric's unit; negative is worse."""
-    return best - over if DIRECTIONS[metric] == "maximize" else over - best

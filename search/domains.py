@@ -8,16 +8,15 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.arms import arm_value, gain
 from search.checkpoints import best_checkpoint
 from search.ledger import Ledger
 from search.projection import ORACLE
 from search.spec import SearchSpec
-from search.trials import Trial, best_trial, leaders
+from search.trials import Trial, arm_value, best_trial, leaders
 from search.tune import worker
 from search.tune.cluster import submit
 from trainable.adapt.ranking import agreement
-from trainable.metrics import DIRECTIONS, best_epoch
+from trainable.metrics import DIRECTIONS, best_epoch, gain
 
 TARGET_METRICS = tuple(name for name in DIRECTIONS if name.startswith("target/"))
 TRUTH = "oracle/balanced_accuracy"

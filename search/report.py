@@ -13,7 +13,6 @@ from optuna.importance import get_param_importances
 from rich.console import Console
 from rich.table import Table
 
-from search.arms import arm_value, gain
 from search.checkpoints import best_checkpoint, soup_path
 from search.domains import domain_figures, judged, said
 from search.ledger import Ledger
@@ -22,9 +21,9 @@ from search.paths import flatten
 from search.rules import halving_rule
 from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
-from search.trials import Trial, leaders
+from search.trials import Trial, arm_value, leaders
 from trainable.data.writing import write_beside
-from trainable.metrics import best_epoch, epochs_to_converge
+from trainable.metrics import best_epoch, epochs_to_converge, gain
 
 LEADERS = 10
 PAGE = "report.html"

@@ -32,6 +32,11 @@ def is_better(value: float, than: float | None, *, metric: str, by: float = 0.0)
     return value > than + by if DIRECTIONS[metric] == "maximize" else value < than - by
 
 
+def gain(best: float, *, over: float, metric: str) -> float:
+    """How much better the best trial is than an arm, in the metric's unit; negative is worse."""
+    return best - over if DIRECTIONS[metric] == "maximize" else over - best
+
+
 def epochs_to_converge(values: dict[int, float], *, metric: str, share: float = 0.95) -> int | None:
     """The first epoch that reached ``share`` of the best value; for a metric to minimise, came as near; None without values."""
     best = best_epoch(values, metric=metric)
