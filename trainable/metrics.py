@@ -33,7 +33,7 @@ def is_better(value: float, than: float | None, *, metric: str, by: float = 0.0)
 
 
 def gain(best: float, *, over: float, metric: str) -> float:
-    """How much better the best trial is than an arm, in the metric's unit; negative is worse."""
+    """How much better ``best`` is than ``over``, in the metric's unit; negative is worse."""
     return best - over if DIRECTIONS[metric] == "maximize" else over - best
 
 
