@@ -12,8 +12,8 @@ from search.forecast import expected_epochs
 from search.halving import Halving
 from search.ledger import Ledger
 from search.lint import lowered_batches
+from search.listeners import Outcome
 from search.projection import ORACLE
-from search.running import Outcome
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
 

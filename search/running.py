@@ -5,10 +5,9 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from search import ledger as ledgers
 from search import tracking_uri
@@ -18,9 +17,9 @@ from search.checkpoints import best_checkpoint, checkpoint_folder, soup_path, ti
 from search.conductor import Conductor, Leg, Limits
 from search.dimension import Choice
 from search.domains import draw_domains
-from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
+from search.listeners import Listener, Outcome
 from search.overview import SPEC_FILE
 from search.preflight import check_techniques
 from search.rules import halving_rule, sampling_rule
@@ -37,31 +36,6 @@ from trainable.metrics import best_epoch
 
 # What decides whether data can be packed and a backbone built.
 PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
-
-
-class Listener(Protocol):
-    """Somebody who follows a search: the screen, MLflow."""
-
-    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
-        """The ledger is open and the data are known."""
-
-    def changed(self, trial: Trial) -> None:
-        """A trial's record has changed."""
-
-    def pulse(self) -> None:
-        """Some time has passed."""
-
-    def end(self, ledger: Ledger, *, outcome: "Outcome") -> None:
-        """No more will come from this process."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How this process's part of a search ended: ``finished``, ``interrupted`` (to be resumed), or ``failed``."""
-
-    status: Literal["finished", "interrupted", "failed"]
-    reason: str
-    folder: Path
 
 
 def search_folder(spec: SearchSpec) -> Path:

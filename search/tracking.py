@@ -18,7 +18,7 @@ from search.trials import Trial
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
-    from search.running import Outcome
+    from search.listeners import Outcome
     from search.runs import Runs
 
 DEADLINE_SECONDS = 60.0

@@ -16,8 +16,8 @@ import pytest
 
 from search import ledger as ledgers
 from search.lease import lease
+from search.listeners import Outcome
 from search.rules import halving_rule
-from search.running import Outcome
 from search.spec import SearchSpec
 from search.tracking import Tracker, sync_ledger
 from trainable.errors import UserError

@@ -1,0 +1,35 @@
+"""Who follows a search: what they are told, from its first record to how it ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from search.halving import Halving
+from search.ledger import Ledger
+from search.spec import SearchSpec
+from search.trials import Trial
+
+
+class Listener(Protocol):
+    """Somebody who follows a search: the screen, MLflow."""
+
+    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
+        """The ledger is open and the data are known."""
+
+    def changed(self, trial: Trial) -> None:
+        """A trial's record has changed."""
+
+    def pulse(self) -> None:
+        """Some time has passed."""
+
+    def end(self, ledger: Ledger, *, outcome: "Outcome") -> None:
+        """No more will come from this process."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How this process's part of a search ended: ``finished``, ``interrupted`` (to be resumed), or ``failed``."""
+
+    status: Literal["finished", "interrupted", "failed"]
+    reason: str
+    folder: Path
