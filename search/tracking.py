@@ -11,6 +11,7 @@ from search import ledger as ledgers
 from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
+from search.listeners import Outcome
 from search.projection import SearchPlace, SearchState, data_used, resume_command
 from search.spec import SearchSpec
 from search.tracking_uri import checked, is_server, shown
@@ -18,7 +19,6 @@ from search.trials import Trial
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
-    from search.listeners import Outcome
     from search.runs import Runs
 
 DEADLINE_SECONDS = 60.0
@@ -78,7 +78,7 @@ class Tracker:
     def pulse(self) -> None:
         """Nothing: the thread keeps its own time."""
 
-    def end(self, ledger: Ledger, *, outcome: "Outcome") -> None:
+    def end(self, ledger: Ledger, *, outcome: Outcome) -> None:
         """Write the rest, for as long as the deadline allows; leaves no run RUNNING that could be reached."""
         assert self._thread is not None
         with self._wake:
