@@ -8,15 +8,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.checkpoints import best_checkpoint
-from search.ledger import Ledger
 from search.projection import ORACLE
 from search.spec import SearchSpec
 from search.trials import Trial, arm_value, best_trial, leaders
-from search.tune import worker
-from search.tune.cluster import submit
 from trainable.adapt.ranking import agreement
-from trainable.metrics import DIRECTIONS, best_epoch, gain
+from trainable.metrics import DIRECTIONS, gain
 
 TARGET_METRICS = tuple(name for name in DIRECTIONS if name.startswith("target/"))
 TRUTH = "oracle/balanced_accuracy"
@@ -70,24 +66,6 @@ def said(judgement: Mapping[str, Any] | None) -> list[str]:
     ]
     lines += [f"agreement {pair}: τ {judgement['agreement'][pair]:+.2f}" for pair in shown]
     return lines + _warnings(judgement)
-
-
-def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> None:
-    """Lay the held-out images of both domains out in the plane, before and after training, once for each final trial."""
-    metric = spec.search.metric
-    best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
-    if spec.base.get("data.target") is None or best is None:
-        return
-    drawn = {"trial": best.number, "epoch": best_epoch(best.values(metric), metric=metric)}
-    if ledger.notes.get("domains") == drawn:
-        return
-    checkpoint = best_checkpoint(folder, best, metric=metric)
-    if checkpoint is None:
-        return
-    config = spec.trial_config(spec.space.decoded(best.params))
-    path = str((folder / PICTURE).resolve())
-    submit(worker.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, **place)()
-    ledger.note("domains", drawn)
 
 
 def domain_figures(trials: Sequence[Trial], *, spec: SearchSpec, folder: Path) -> dict[str, Callable[[], go.Figure]]:

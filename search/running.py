@@ -12,11 +12,10 @@ from typing import Any
 from search import ledger as ledgers
 from search import tracking_uri
 from search.arms import begin_arms, choose_backbones
-from search.candidates import make_soup
-from search.checkpoints import best_checkpoint, checkpoint_folder, soup_path, tidy
+from search.checkpoints import checkpoint_folder, tidy
 from search.conductor import Conductor, Leg, Limits
 from search.dimension import Choice
-from search.domains import draw_domains
+from search.finishing import finish
 from search.lease import lease
 from search.ledger import Ledger
 from search.listeners import Listener, Outcome
@@ -26,13 +25,12 @@ from search.rules import halving_rule, sampling_rule
 from search.sampling import propose
 from search.spec import STEPS, SearchSpec, difference
 from search.steps import run_steps
-from search.trials import Trial, Value, best_trial
+from search.trials import Trial, Value
 from search.tune import worker
-from search.tune.cluster import check_address, cluster, submit, total_resources
+from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.tuner import run_legs
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
-from trainable.metrics import best_epoch
 
 # What decides whether data can be packed and a backbone built.
 PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
@@ -162,7 +160,7 @@ def _with_workers(
     for result in arms:
         ledger.note("baselines", ledger.notes.get("baselines", {}) | result())
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
-    return _finish(spec, ledger, folder=folder, place=place, reason=reason)
+    return finish(spec, ledger, folder=folder, place=place, reason=reason)
 
 
 INTERRUPTED = "interrupted"
@@ -256,32 +254,3 @@ def _any_params(spec: SearchSpec) -> Mapping[str, Any]:
     """Some point of the space, always the same one."""
     proposal = propose([], space=spec.space, rule=sampling_rule(spec))
     return proposal.params if proposal else {}
-
-
-def _finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any], reason: str) -> Outcome:
-    """Make the soup, then measure the final candidate on the test split, once.
-
-    A search that was enlarged and has another candidate is measured once more.
-    """
-    metric = spec.search.metric
-    best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
-    if best is None:
-        return Outcome("failed", "no trial finished an epoch", folder)
-    checkpoint = best_checkpoint(folder, best, metric=metric)
-    soup = make_soup(spec, ledger, folder=folder, place=place)
-    known = ledger.notes.get("test")
-    members = soup["members"] if soup is not None and soup["kept"] else None
-    if known is None or (known["trial"], known.get("soup")) != (best.number, members):
-        config = spec.trial_config(spec.space.decoded(best.params))
-        if members is not None:
-            score = submit(worker.soup_test_score, config, path=str(soup_path(folder)), **place)()
-        elif checkpoint is not None:
-            score = submit(worker.test_score, config, checkpoint=str(checkpoint.resolve()), **place)()
-        else:
-            return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
-        epoch = best_epoch(best.values(metric), metric=metric)
-        reads = 1 if known is None else known["reads"] + 1
-        ledger.note("test", {"trial": best.number, "epoch": epoch, "soup": members, "reads": reads, **score})
-    ledger.note("finished", True)
-    draw_domains(spec, ledger, folder=folder, place=place)
-    return Outcome("finished", reason, folder)
