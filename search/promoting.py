@@ -21,7 +21,7 @@ from search.ledger import Ledger
 from search.policy import Evidence, Verdict, gate
 from search.projection import ORACLE
 from search.refits import FOLDER, SEED, Confirmed, Model, best_model, confirm, open_refits, weights_of
-from search.registry import CHAMPION, Registry, Version, save_model
+from search.registry import CHAMPION, Registry, Version, said_of_store, save_model
 from search.running import check_local_resources
 from search.spec import SearchSpec
 from search.tracking import runs_of
@@ -108,13 +108,14 @@ def promote(
 ) -> Promotion:
     """Confirm, package, measure and judge the best of a finished search, and make it champion where the gate says yes.
 
-    Raises UserError for a search that is not finished, StoppedError where refits ended before their time, and what the
-    MLflow store raises.
+    Raises UserError for a search that is not finished and a store that fails, StoppedError where refits ended before their
+    time.
     """
     check_address(address)
     if address is None:
         check_local_resources(spec)
-    with lease(folder):
+    registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
+    with lease(folder), said_of_store(registry.uri):
         if spec.search.storage is None:
             ledgers.mend_journal(folder / ledgers.JOURNAL)
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
@@ -123,7 +124,6 @@ def promote(
         candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
         runs = runs_of(spec, ledger, folder=folder)
         _write_refits(runs, ledger=ledger, refits=refits)
-        registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
         with TemporaryDirectory() as temporary:
             model = Path(temporary) / "model"
             save_model(candidate.package, folder=model)
@@ -294,11 +294,20 @@ def _registered(judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced
         "gate.verdict": "yes" if verdict.promote else "no",
         "gate.forced": str(forced).lower(),
         "gate.reasons": "; ".join(verdict.reasons),
-        "gate.numbers": json.dumps(evidence.as_dict()),
+        "gate.numbers": json.dumps(_few(evidence.as_dict())),
     }
     registry.describe(version, tags=tags, said=said)
+    registry.note_gate(version, {**verdict.as_dict(), "forced": forced, "numbers": evidence.as_dict()})
     registry.challenge(version)
     return version
+
+
+def _few(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers without those of each class, which a tag has no room for; the gate's file has all."""
+    return {
+        name: {key: own for key, own in value.items() if key != "per_class"} if isinstance(value, dict) else value
+        for name, value in numbers.items()
+    }
 
 
 def _sentence(spec: SearchSpec, candidate: Candidate, *, evidence: Evidence, verdict: Verdict, forced: bool) -> str:

@@ -29,8 +29,9 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 from numpy.typing import NDArray
 from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
 
-from search.tracking_uri import artifact_folder, checked, shown
+from search.tracking_uri import artifact_folder, checked, first_line, shown
 from trainable.errors import UserError, nearest
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -111,6 +112,10 @@ class Registry:
                 self._client.set_model_version_tag(self.name, str(version.number), key, value[:LONGEST_TAG])
         self._client.update_model_version(self.name, str(version.number), said)
 
+    def note_gate(self, version: Version, document: Mapping[str, Any]) -> None:
+        """Put what the gate said last among the files of the version's run."""
+        self._client.log_dict(version.run_id, dict(document), "gate.json")
+
     def challenge(self, version: Version) -> None:
         """Let a version be the challenger, unless it is champion already."""
         aliases = self._aliases()
@@ -155,16 +160,20 @@ class Registry:
         return download(self.uri, version.uri, folder=folder)
 
     def _model(self) -> Any:
-        try:
-            return self._client.get_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+        return registered(self._client, self.name)
 
     def _aliases(self) -> dict[str, int]:
         model = self._model()
         return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
+
+
+@contextmanager
+def said_of_store(uri: str) -> Iterator[None]:
+    """Inside, what MLflow's store refuses or cannot do is a UserError that names it."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise UserError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
 
 
 def rollback(registry: Registry) -> tuple[int, int]:
@@ -172,7 +181,7 @@ def rollback(registry: Registry) -> tuple[int, int]:
 
     A rollback that was cut off is finished and no other done. Raises UserError where there is none to go back to.
     """
-    with FileLock(registry._lock):
+    with FileLock(registry._lock), said_of_store(registry.uri):
         if registry.finish_switch() != "rollback":
             champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
             if champion is None or previous is None or champion.number == previous.number:
@@ -203,7 +212,9 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     """
     version = resolve(uri, model_uri)
     mlflow.set_registry_uri(uri)  # what becomes of models:/… is looked up there, whatever tracking_uri says
-    path = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder), tracking_uri=uri))
+    with said_of_store(uri):
+        files = mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder), tracking_uri=uri)
+    path = Path(files)
     expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
     if not expected:
         raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
@@ -221,16 +232,28 @@ def resolve(uri: str, model_uri: str) -> Version:
         raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
     name, alias, number = parts.groups()
     client = MlflowClient(uri, registry_uri=uri)
-    known = {model.name: model for model in client.search_registered_models()}
-    if name not in known:
-        raise UserError(f"{model_uri}: no model {name!r} in {shown(uri)}{nearest(name, known)}")
+    with said_of_store(uri):
+        model = registered(client, name)
+        if model is None:
+            known = [one.name for one in client.search_registered_models()]
+            raise UserError(f"{model_uri}: no model {name!r} in {shown(uri)}{nearest(name, known)}")
     try:
         if alias is not None:
             return _version(client.get_model_version_by_alias(name, alias))
         return _version(client.get_model_version(name, number))
     except MlflowException as error:
-        offered = ", ".join(f"@{one}" for one in sorted(known[name].aliases)) or "no alias yet"
+        offered = ", ".join(f"@{one}" for one in sorted(model.aliases)) or "no alias yet"
         raise UserError(f"{model_uri}: there is no such version; {name!r} has {offered}") from error
+
+
+def registered(client: MlflowClient, name: str) -> Any:
+    """The registered model of a name; None where there is none."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def load(path: Path) -> PyFuncModel:

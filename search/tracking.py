@@ -14,7 +14,7 @@ from search.ledger import Ledger
 from search.listeners import Outcome
 from search.projection import SearchPlace, SearchState, data_used, resume_command
 from search.spec import SearchSpec
-from search.tracking_uri import checked, is_server, shown
+from search.tracking_uri import checked, first_line, is_server, shown
 from search.trials import Trial
 from trainable.errors import UserError
 
@@ -25,7 +25,6 @@ DEADLINE_SECONDS = 60.0
 GATHERING_SECONDS = 2.0  # least time between two rounds of writing: one search's many reports become few requests
 LONGEST_PAUSE_SECONDS = 30.0
 CLOSING_ATTEMPTS = 3
-LONGEST_REASON = 200
 NOTE = "tracking"
 # No retries inside a request: create_run is not repeatable, this thread looks for what is there before it tries again.
 ENVIRONMENT = {
@@ -115,7 +114,7 @@ class Tracker:
                 failures, self._problem = 0, None
             except Exception as error:  # whatever a store does, the search goes on
                 runs, failures = None, failures + 1
-                self._problem = _first_line(error)
+                self._problem = first_line(error)
             if closing and (failures == 0 or failures >= CLOSING_ATTEMPTS):
                 self._complete = failures == 0
                 return
@@ -182,7 +181,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
         try:
             runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
-            raise UserError(f"tracking.uri: cannot write to {shown(uri)} ({_first_line(error)})") from error
+            raise UserError(f"tracking.uri: cannot write to {shown(uri)} ({first_line(error)})") from error
     return f"{spec.search.name}: {len(ledger.trials())} trials are in {shown(uri)}, {next(iter(runs.links.values()))}"
 
 
@@ -220,8 +219,3 @@ def set_environment() -> None:
     """How MLflow behaves in this process; to be called before it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def _first_line(error: Exception) -> str:
-    text = shown(str(error).strip()) or type(error).__name__
-    return text.splitlines()[0][:LONGEST_REASON]

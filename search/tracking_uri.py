@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from trainable.errors import UserError
 
 DEFAULT_PORT = 5000
+LONGEST_REASON = 200
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET = re.compile(r"(?i)(?<=[?&])(password|passwd|token|secret)=[^&\s]*")
 
@@ -37,6 +38,12 @@ def checked(uri: str) -> str:
 def shown(text: str) -> str:
     """The text with users, passwords and tokens taken out of every address in it."""
     return _SECRET.sub(r"\1=***", _USERINFO.sub("", text))
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what a store's error says, without secrets."""
+    text = shown(str(error).strip()) or type(error).__name__
+    return text.splitlines()[0][:LONGEST_REASON]
 
 
 def is_server(uri: str) -> bool:
