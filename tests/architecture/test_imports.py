@@ -31,6 +31,7 @@ def test_imports_point_the_way_the_design_lists():
     [
         ("trainable/metrics.py", "import ray", "trainable knows nothing of searches"),
         ("search/lint.py", "from search import sampling", "a space file is read, checked and judged"),
+        ("search/domains.py", "from search import arms", "searches are shown and compared without"),
         ("search/halving.py", "import ray", "the door of Ray"),
         ("search/conductor.py", "import optuna", "the door of Optuna"),
         ("search/conductor.py", "import mlflow", "the door of MLflow"),
@@ -55,4 +56,10 @@ def test_an_import_the_other_way_is_caught(module, line, contract, tmp_path):
 
 def test_reading_a_space_file_loads_no_heavy_library():
     found = python(f"import sys, search.loading, search.lint; print(sorted({set(HEAVY)!r} & set(sys.modules)))")
+    assert found.stdout == "[]\n", found.stderr
+
+
+def test_showing_searches_loads_nothing_that_trains_them():
+    trains = {"torch", "torchvision", "timm", "ray", "mlflow"}
+    found = python(f"import sys, search.comparing, search.progress; print(sorted({trains!r} & set(sys.modules)))")
     assert found.stdout == "[]\n", found.stderr
