@@ -38,7 +38,12 @@ def card(
 def _data(description: Mapping[str, Any]) -> str:
     splits = description["counts"]
     rows = [[name, *(str(counts[name]) for counts in splits.values())] for name in description["classes"]]
-    return f"Fingerprint `{description['fingerprint']}`.\n\n{_table(['class', *splits], rows)}"
+    data = description["config"]["data"]
+    words = f"Fingerprint `{description['fingerprint']}`."
+    if data["target"] is not None:
+        of = "target" if data["oracle"] else "source"
+        words += f" Adapted to {data['target']!r}; the figures below are of test images of the {of}."
+    return f"{words}\n\n{_table(['class', *splits], rows)}"
 
 
 def _quality(evidence: Evidence, *, confidence: float, reads: int) -> str:
@@ -60,9 +65,10 @@ def _quality(evidence: Evidence, *, confidence: float, reads: int) -> str:
     ]
     return "\n\n".join(
         [
-            f"On {test['num_images']} test images, which neither training nor any choice has seen (read {reads} times in all, "
-            f"each time for a final model); intervals at {confidence:.0%} confidence, by bootstrap over images, for recalls "
-            "Wilson's.",
+            f"On {test['num_images']} test images, which neither the search nor any training has seen; this search and its "
+            f"promotions have read them {reads} times, each time for a final model. Intervals at {confidence:.0%} confidence, by "
+            "bootstrap over images taken as independent, for recalls Wilson's; one without width says that no image was wrong, "
+            "or none right.",
             _table(["metric", "value", "interval"], metrics),
             f"Expected calibration error {test['ece']:.4f}.",
             _table(["class", "recall", "interval", "precision", "F1", "images"], classes),
@@ -77,9 +83,12 @@ def _found(spec: SearchSpec, *, model: Model, confirmed: Sequence[Confirmed]) ->
         for one in confirmed
         if one.models
     ]
+    chosen = f"the mean of {metric}"
+    if spec.search.choose_by:
+        chosen = f"the mean rank in {', '.join(spec.search.choose_by)}"
     return (
-        f"By search `{spec.search.name}` (`{spec.content_hash()}`): its best recipes were trained again on fresh seeds, "
-        f"chosen by the mean of {metric} and by it among the seeds. This is {model.recipe.said}, seed {model.seed}.\n\n"
+        f"By search `{spec.search.name}` (`{spec.content_hash()}`): its best recipes were trained again on fresh seeds and "
+        f"chosen by {chosen}, among the seeds by {metric}. This is {model.recipe.said}, seed {model.seed}.\n\n"
         + _table(["recipe", f"mean {metric}", "by seed"], rows)
     )
 

@@ -315,11 +315,11 @@ def rollback(
 
     registry = Registry(uri, name=model, lock_folder=folder)
     resolve(registry.uri, f"models:/{model}@champion")
-    now, before = roll_back(registry)
+    now = roll_back(registry)
     if as_json:
-        _print_json({"name": model, "champion": now, "previous": before})
+        _print_json({"name": model, "champion": now})
     else:
-        console.print(f"{model}: version {now} is champion again, version {before} was", highlight=False)
+        console.print(f"{model}: version {now} is champion again", highlight=False)
 
 
 @app.command()

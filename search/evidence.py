@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,27 +16,31 @@ from numpy.typing import NDArray
 from search.policy import Evidence
 from search.registry import load, probabilities, size_mb
 from search.spec import GateSection
-from trainable.comparison import compare, judge
+from trainable.comparison import METRICS, compare, judge
 from trainable.config import TrialConfig
 from trainable.data.encoded import EncodedImage, encoded_images
-from trainable.data.source import SPLITS
+from trainable.data.source import SPLITS, TARGET_SPLITS
 from trainable.errors import UserError
 from trainable.serving.classifier import DESCRIPTION
 from trainable.serving.package import IMAGES
 
 PACKAGE = Path("artifacts/package")  # in a model's folder
 LATENCY_CALLS = 15
-TRAINED_ON = ("train", "val")
+TRAINED_ON = ("train", "val", "target", "target_val")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model's folder with what its package says of it; ``splits`` has by image id the split it was in."""
+    """A model's folder with what its package says of it; ``splits`` has by image id the split it was in.
+
+    ``root`` is the folder from which the paths of its data count.
+    """
 
     folder: Path
     model: Any
     description: Mapping[str, Any]
     splits: Mapping[int, str]
+    root: Path
 
     @property
     def classes(self) -> list[str]:
@@ -44,8 +49,13 @@ class Served:
 
     @property
     def config(self) -> TrialConfig:
-        """What it was trained as."""
-        return TrialConfig.model_validate(self.description["config"])
+        """What it was trained as, its data where they are."""
+        return rooted(self.description["config"], root=self.root)
+
+    @property
+    def tested_on(self) -> str:
+        """The split that says how good it is: of an oracle's run that of the target, which it is for."""
+        return "target_test" if self.config.data.oracle else "test"
 
     def knows(self, sample_id: int) -> bool:
         """Whether an image was trained on or chosen by."""
@@ -61,12 +71,26 @@ class Measured:
     predicted: NDArray[np.float64]
 
 
-def open_served(folder: Path) -> Served:
+def rooted(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
+    """A stored configuration whose relative paths of data count from ``root``."""
+
+    def placed(path: Any) -> Any:
+        return str(root / path) if isinstance(path, str) and (root / path).exists() else path
+
+    data = dict(config["data"])
+    for name in ("path", "target"):
+        data[name] = placed(data.get(name))
+    data["source"] = [placed(one) for one in data.get("source", [])]
+    return TrialConfig.model_validate({**config, "data": data})
+
+
+def open_served(folder: Path, *, root: Path) -> Served:
     """A model whose files are in ``folder``."""
     package = folder / PACKAGE
     table = pq.read_table(package / IMAGES, columns=["sample_id", "split"]).to_pydict()
     description = json.loads((package / DESCRIPTION).read_text())
-    return Served(folder, load(folder), description, dict(zip(table["sample_id"], table["split"], strict=True)))
+    splits = dict(zip(table["sample_id"], table["split"], strict=True))
+    return Served(folder, load(folder), description, splits, root)
 
 
 def measure(candidate: Served, *, images: list[EncodedImage]) -> Measured:
@@ -80,27 +104,63 @@ def measure(candidate: Served, *, images: list[EncodedImage]) -> Measured:
 def gather(candidate: Served, measured: Measured, *, champion: Served | None, rule: GateSection) -> Evidence:
     """All that the gate asks."""
     own = judge(measured.predicted, labels=measured.labels, classes=candidate.classes, confidence=rule.confidence)
-    speed: dict[str, Any] = {"latency_ms": latency_ms(candidate, measured.images), "size_mb": size_mb(candidate.folder)}
+    constant = np.full(len(measured.labels), np.bincount(measured.labels).argmax())
+    chance = float(METRICS[rule.metric](measured.labels, constant, num_classes=len(candidate.classes)))
+    alone: dict[str, Any] = {
+        "chance": chance,
+        "latency_ms": latency_ms(candidate, measured.images),
+        "size_mb": size_mb(candidate.folder),
+    }
     if champion is None:
-        return Evidence(own.as_dict(), **speed)
-    common = [row for row, image in enumerate(measured.images) if not champion.knows(image.sample_id)]
+        return Evidence(own.as_dict(), **alone)
     old, no_old = _old(candidate, champion, rule=rule)
     facts: dict[str, Any] = {"has_champion": True, "old": old, "no_old": no_old}
+    common = [image for image in measured.images if not champion.knows(image.sample_id)]
     if len(common) < 2:
-        return Evidence(own.as_dict(), **speed, **facts, unpaired="it was trained on the candidate's test images")
-    images = [measured.images[row] for row in common]
-    labels = measured.labels[common]
-    theirs = probabilities(champion.model, [one.read_bytes() for one in images], classes=candidate.classes)
-    judged = judge(theirs, labels=labels, classes=candidate.classes, confidence=rule.confidence)
-    paired = compare(
-        measured.predicted[common].argmax(axis=1),
-        _chosen(theirs),
-        labels=labels,
-        num_classes=len(candidate.classes),
-        metric=rule.metric,
-        confidence=rule.confidence,
-    )
-    return Evidence(own.as_dict(), **speed, **facts, champion=judged.as_dict(), paired=paired.as_dict())
+        return Evidence(own.as_dict(), **alone, **facts, unpaired="it was trained on the candidate's test images")
+    both = _Both(candidate, champion, common, rule)
+    return Evidence(own.as_dict(), **alone, **facts, champion=both.second(), paired=both.paired())
+
+
+@dataclass(frozen=True)
+class _Both:
+    """A candidate and a champion on the same images, each free to answer any class that either knows."""
+
+    candidate: Served
+    champion: Served
+    images: Sequence[EncodedImage]
+    rule: GateSection
+
+    @cached_property
+    def classes(self) -> list[str]:
+        return sorted({*self.candidate.classes, *self.champion.classes})
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([self.classes.index(image.label) for image in self.images])
+
+    @cached_property
+    def answers(self) -> list[NDArray[np.float64]]:
+        encoded = [image.read_bytes() for image in self.images]
+        return [probabilities(one.model, encoded, classes=self.classes) for one in (self.candidate, self.champion)]
+
+    def second(self) -> dict[str, Any]:
+        """The champion alone."""
+        judged = judge(self.answers[1], labels=self.labels, classes=self.classes, confidence=self.rule.confidence)
+        return judged.as_dict()
+
+    def paired(self) -> dict[str, Any]:
+        """The candidate against the champion."""
+        first, second = (answer.argmax(axis=1) for answer in self.answers)
+        found = compare(
+            first,
+            second,
+            labels=self.labels,
+            num_classes=len(self.classes),
+            metric=self.rule.metric,
+            confidence=self.rule.confidence,
+        )
+        return found.as_dict()
 
 
 def latency_ms(served: Served, images: Sequence[EncodedImage]) -> float:
@@ -118,32 +178,20 @@ def _old(candidate: Served, champion: Served, *, rule: GateSection) -> tuple[dic
     """Both models on the champion's test images that are still to be had and that the candidate was not trained on."""
     if candidate.description["fingerprint"] == champion.description["fingerprint"]:
         return None, ""
-    wanted = {sample_id for sample_id, split in champion.splits.items() if split == "test"}
+    wanted = {sample_id for sample_id, split in champion.splits.items() if split == champion.tested_on}
     found = {**_images(champion, wanted=wanted), **_images(candidate, wanted=wanted)}
-    images = [image for image in found.values() if not candidate.knows(image.sample_id)]
-    known = set(candidate.classes) | set(champion.classes)
-    images = [image for image in images if image.label in known]
+    known = {*candidate.classes, *champion.classes}
+    images = [one for one in found.values() if one.label in known and not candidate.knows(one.sample_id)]
     if len(images) < 2:
         return None, f"{len(found)} of {len(wanted)} are still there, {len(images)} of them not trained on since"
-    classes = sorted(known)
-    labels = np.array([classes.index(image.label) for image in images])
-    encoded = [image.read_bytes() for image in images]
-    first, second = (_chosen(probabilities(one.model, encoded, classes=classes)) for one in (candidate, champion))
-    found_pair = compare(
-        first, second, labels=labels, num_classes=len(classes), metric=rule.metric, confidence=rule.confidence
-    )
-    return found_pair.as_dict(), ""
+    return _Both(candidate, champion, images, rule).paired(), ""
 
 
 def _images(served: Served, *, wanted: set[int]) -> dict[int, EncodedImage]:
     """Those of its data's images that are wanted; none where the data are gone."""
     try:
-        every = [image for split in SPLITS for image in encoded_images(served.config, split=split)]
+        splits = (*SPLITS, *TARGET_SPLITS) if served.config.data.oracle else SPLITS
+        every = [image for split in splits for image in encoded_images(served.config, split=split)]
     except UserError:
         return {}
     return {image.sample_id: image for image in every if image.sample_id in wanted}
-
-
-def _chosen(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The likeliest class of each image; -1 where all that a model knows are other classes."""
-    return np.where(probabilities.max(axis=1) > 0, probabilities.argmax(axis=1), -1)

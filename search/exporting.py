@@ -10,18 +10,16 @@ from typing import Any
 
 from rich.table import Table
 
-from search.checkpoints import best_checkpoint, soup_path
-from search.evidence import PACKAGE
+from search.checkpoints import best_checkpoint, checkpoint_folder, soup_path
+from search.evidence import PACKAGE, rooted
 from search.ledger import Ledger
 from search.overview import open_ledger
-from search.promoting import CANDIDATE
-from search.refits import existing_refits
-from search.registry import download, log_files, resolve
+from search.refit_records import CANDIDATE, existing_refits
+from search.registry import ROOT, download, log_files, resolve
 from search.spec import SearchSpec
 from search.tracking_uri import checked
-from search.trials import best_trial
 from trainable.config import TrialConfig
-from trainable.deploy.exporting import Wanted, export_weights_file
+from trainable.deploy.exporting import TABLE, Wanted, export_weights_file
 from trainable.errors import UserError
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS
 from trainable.serving.package import package
@@ -62,14 +60,17 @@ def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted
     with _source(name, folder=folder, uri=uri) as source:
         description = json.loads((source.package / DESCRIPTION).read_text())
         place = out or source.out
+        if place.exists() and not place.is_dir():
+            raise UserError(f"--out: {place} is a file; name a folder")
         rows = export_weights_file(
-            description["config"],
+            rooted(description["config"], root=source.root).model_dump(mode="json"),
             weights=str(source.package / WEIGHTS),
             classes=description["classes"],
             folder=str(place),
             options=_options(wanted),
         )
-        log_files(source.uri, run_id=source.run_id, folder=place, under=FOLDER)
+        files = [place / TABLE, *(place / row["file"] for row in rows if row["file"] is not None)]
+        log_files(source.uri, run_id=source.run_id, files=files, under=FOLDER)
         return Exported(source.what, place, rows)
 
 
@@ -90,6 +91,7 @@ class _Source:
     out: Path
     uri: str
     run_id: str
+    root: Path
 
 
 @contextmanager
@@ -102,37 +104,44 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
     with TemporaryDirectory() as temporary:
         found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
         out = Path("exports") / f"{version.name}-{version.number}"
-        yield _Source(version.uri, found, out, address, version.run_id)
+        yield _Source(version.uri, found, out, address, version.run_id, Path(version.tags.get(ROOT, ".")))
 
 
 def _of_search(folder: Path) -> _Source:
     spec, ledger = open_ledger(folder)
     if "parent_run" not in ledger.notes:
         raise UserError(f"{folder.name}: is not in MLflow yet; `python -m search sync {folder.name}` writes it there")
-    own = (str(ledger.notes["parent_run"]),)
+    run_id = str(ledger.notes["parent_run"])
     refits = existing_refits(spec, folder=folder)
     candidate = None if refits is None else refits.notes.get(CANDIDATE)
     if candidate is not None:
-        what, path = str(candidate["said"]), folder / candidate["package"]
+        what, path = str(candidate["said"]), there(folder / candidate["package"])
     else:
         what, path = _packaged(spec, ledger, folder=folder)
-    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, checked(spec.tracking.uri), *own)
+    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, checked(spec.tracking.uri), run_id, Path.cwd())
+
+
+def there(path: Path) -> Path:
+    """The path. UserError where nothing is there."""
+    if not path.exists():
+        raise UserError(f"{path}: is gone; put it back from a copy, or promote or run the search again")
+    return path
 
 
 def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
     """The final candidate of a search that was not promoted, packaged anew."""
-    best = best_trial(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
-    checkpoint = None if best is None else best_checkpoint(folder, best, metric=spec.search.metric)
-    if best is None or checkpoint is None:
-        raise UserError(f"{folder.name}: has no finished epoch whose checkpoint is there")
-    config = TrialConfig.model_validate(spec.trial_config(spec.space.decoded(best.params)))
-    soup = ledger.notes.get("soup") or {"kept": False}
+    if not ledger.notes.get("finished"):
+        raise UserError(f"{folder.name}: is not finished; `python -m search resume {folder.name}` goes on with it")
+    final = ledger.notes["test"]
+    trial = ledger.trial(final["trial"])
+    config = TrialConfig.model_validate(spec.trial_config(spec.space.decoded(trial.params)))
     path = folder / "package"
-    if soup["kept"]:
-        package(config, folder=path, soup=soup_path(folder))
-        return f"soup of trials {', '.join(map(str, soup['members']))}", path
-    package(config, folder=path, checkpoint=checkpoint)
-    return f"trial {best.number}", path
+    if final["soup"] is not None:
+        package(config, folder=path, soup=there(soup_path(folder)))
+        return f"soup of trials {', '.join(map(str, final['soup']))}", path
+    checkpoint = best_checkpoint(folder, trial, metric=spec.search.metric)
+    package(config, folder=path, checkpoint=there(checkpoint or checkpoint_folder(folder, trial.number) / "best"))
+    return f"trial {trial.number}", path
 
 
 def _options(wanted: Wanted) -> dict[str, Any]:

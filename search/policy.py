@@ -13,11 +13,13 @@ class Evidence:
 
     ``test`` is the candidate on the test images and ``champion`` the champion on them; ``paired`` the two against each
     other and ``old`` the same on the champion's own test images (trainable.comparison); each is None where there is no champion,
-    or no image that neither was trained on, and then ``unpaired`` or ``no_old`` says why. ``latency_ms`` is the median for
-    one image, ``size_mb`` of the files.
+    or no image that neither was trained on, and then ``unpaired`` or ``no_old`` says why. ``chance`` is what always answering
+    the most frequent class gives; ``latency_ms`` the median for one image, ``size_mb`` of the files; ``rolled_back`` whether
+    this very model was champion and taken back.
     """
 
     test: Mapping[str, Any]
+    chance: float
     latency_ms: float
     size_mb: float
     has_champion: bool = False
@@ -26,6 +28,7 @@ class Evidence:
     old: Mapping[str, Any] | None = None
     unpaired: str = ""
     no_old: str = ""
+    rolled_back: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -65,7 +68,9 @@ class Verdict:
 
 def gate(evidence: Evidence, *, rule: GateSection) -> Verdict:
     """Every check that the rule asks for, on what was measured."""
-    checks = [*_against_champion(evidence, rule=rule), _recall(evidence, rule=rule)]
+    checks = [*_against_champion(evidence, rule=rule), _chance(evidence, rule=rule), _recall(evidence, rule=rule)]
+    if evidence.rolled_back:
+        checks.append(Check("rolled back", False, "it was champion and was rolled back"))
     if rule.max_ece is not None:
         checks.append(_at_most("calibration", evidence.test["ece"], rule.max_ece, unit="", what="calibration error"))
     if rule.max_latency_ms is not None:
@@ -86,7 +91,8 @@ def _against_champion(evidence: Evidence, *, rule: GateSection) -> list[Check]:
     if evidence.old is not None:
         checks.append(_old(evidence.old, rule=rule))
     elif evidence.no_old:
-        checks.append(Check("old test", True, f"the champion's own test images say nothing: {evidence.no_old}"))
+        said = f"the champion's own test images were not asked: {evidence.no_old}"
+        checks.append(Check("old test", True, said))
     return checks
 
 
@@ -119,11 +125,26 @@ def _old(old: Mapping[str, Any], *, rule: GateSection) -> Check:
     return Check("old test", passed, said)
 
 
+def _chance(evidence: Evidence, *, rule: GateSection) -> Check:
+    low = evidence.test["metrics"][rule.metric]["low"]
+    passed = low > evidence.chance
+    said = (
+        f"{rule.metric} at least {low:.4f}, {_asked(passed)} more than the {evidence.chance:.4f} of always answering the "
+        "most frequent class"
+    )
+    return Check("chance", passed, said)
+
+
 def _recall(evidence: Evidence, *, rule: GateSection) -> Check:
     """The class furthest below its floor, or nearest above it."""
     scores = evidence.test["per_class"]
     recall = {name: found["recall"] for name, found in scores.items()}
     floors = rule.floors(recall)
+    for name in sorted(floors.keys() - recall.keys()):
+        if floors[name] > 0:
+            return Check(
+                "recall", False, f"no test image of {name!r}, but asked for a recall of {floors[name]:g} or more"
+            )
     worst = min(recall, key=lambda name: (recall[name] - floors[name], name))
     passed = recall[worst] >= floors[worst]
     said = (

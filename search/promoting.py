@@ -4,7 +4,9 @@ Each step is recorded where it belongs, in the ledger or the registry, so that t
 cut off: trained refits, the packaged candidate, its test predictions, its version, the switch of champion.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +22,15 @@ from search.lease import lease
 from search.ledger import Ledger
 from search.policy import Evidence, Verdict, gate
 from search.projection import ORACLE
-from search.refits import FOLDER, SEED, Confirmed, Model, best_model, confirm, open_refits, weights_of
-from search.registry import CHAMPION, Registry, Version, said_of_store, save_model
+from search.refit_records import CANDIDATE, FOLDER, SEED, open_refits
+from search.refits import Confirmed, Model, best_model, check_judgeable, confirm, weights_of
+from search.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store, save_model
 from search.running import check_local_resources
-from search.spec import SearchSpec
+from search.spec import MODEL_NAME, SearchSpec
 from search.tracking import runs_of
 from search.trials import Trial, best_trial
 from search.tune.cluster import check_address
+from trainable.checkpoint import OPTIMIZER
 from trainable.config import TrialConfig
 from trainable.data.encoded import encoded_images, fingerprint_now
 from trainable.data.writing import write_beside
@@ -34,7 +38,6 @@ from trainable.errors import UserError, nearest
 from trainable.serving.package import digest, package
 
 MOST_ROUNDS = 5  # of judging anew where somebody else promoted meanwhile
-CANDIDATE = "candidate"  # the note of what was confirmed last
 READ = "test"  # the note of the refits' ledger that counts readings of the test split
 
 
@@ -114,20 +117,20 @@ def promote(
     check_address(address)
     if address is None:
         check_local_resources(spec)
+    _check_model_name(spec)
     registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
-    with lease(folder), said_of_store(registry.uri):
+    with lease(folder):
         if spec.search.storage is None:
             ledgers.mend_journal(folder / ledgers.JOURNAL)
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
         _check_ready(spec, ledger)
         refits = open_refits(spec, folder=folder)
         candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
-        runs = runs_of(spec, ledger, folder=folder)
-        _write_refits(runs, ledger=ledger, refits=refits)
-        with TemporaryDirectory() as temporary:
+        with said_of_store(registry.uri), TemporaryDirectory() as temporary:
+            runs = runs_of(spec, ledger, folder=folder)
             model = Path(temporary) / "model"
             save_model(candidate.package, folder=model)
-            served = open_served(model)
+            served = open_served(model, root=Path.cwd())
             measured, reads = _measured_once(served, digest=candidate.digest, refits=refits, folder=folder)
             candidate = replace(candidate, reads=reads + ledger.notes["test"]["reads"])
             judged = _Judged(spec, registry, runs, candidate, served, measured, Path(temporary))
@@ -150,8 +153,12 @@ class _Judged:
         """The candidate beside a champion."""
         opened = None
         if champion is not None:
-            opened = open_served(self.registry.download(champion, folder=self.place / f"version_{champion.number}"))
-        return gather(self.served, self.measured, champion=opened, rule=self.spec.promote)
+            folder = self.registry.download(champion, folder=self.place / f"version_{champion.number}")
+            opened = open_served(folder, root=Path(champion.tags.get(ROOT, ".")))
+        own = self.registry.of_candidate(self.candidate.digest)
+        rolled_back = own is not None and ROLLED_BACK in own.tags
+        evidence = gather(self.served, self.measured, champion=opened, rule=self.spec.promote)
+        return replace(evidence, rolled_back=rolled_back)
 
 
 def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[str], None]) -> Promotion:
@@ -178,7 +185,7 @@ def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[s
         with registry.locked():
             now = registry.by_alias(CHAMPION)
             if (None if now is None else now.number) == before:
-                registry.switch(version.number, why="promote")
+                registry.switch(version.number)
                 return Promotion("promoted", registry.name, version.number, before, forced, **known)
         tell(f"{registry.name}: another version became champion meanwhile; judging again")
     raise UserError(f"{registry.name}: others keep promoting; try again later")
@@ -189,10 +196,20 @@ def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:
     if not ledger.notes.get("finished") or any(trial.state == "RUNNING" for trial in ledger.trials()):
         raise UserError(f"{name}: is not finished; `python -m search resume {name}` goes on with it")
     _check_images(spec, ledger)
+    check_judgeable(spec, ledger)
     classes = ledger.notes["data"]["classes"]
     floors = spec.promote.min_recall
     for unknown in [one for one in floors if one not in classes] if isinstance(floors, dict) else ():
         raise UserError(f"promote.min_recall.{unknown}: there is no such class{nearest(unknown, classes)}")
+
+
+def _check_model_name(spec: SearchSpec) -> None:
+    """An experiment may be called what a model may not."""
+    if re.fullmatch(MODEL_NAME, spec.model_name) is None:
+        raise UserError(
+            f"promote.model: missing, and {spec.model_name!r} (tracking.experiment) can be no model's name: letters, digits, "
+            "`.`, `_`, `-`; `--set promote.model=NAME` gives one"
+        )
 
 
 def _check_images(spec: SearchSpec, ledger: Ledger) -> None:
@@ -231,7 +248,7 @@ def _confirmed(
         raise UserError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
     model = best_model(best, metric=spec.search.metric)
     config, weights = weights_of(model, spec=spec, refits=refits, folder=folder)
-    called = "-".join([*weights, *map(str, model.refits)])
+    called = _content_key(config, weights=weights)
     path = (folder / FOLDER / "packages" / called / PACKAGE.name).resolve()
     if not path.is_dir():
         package(TrialConfig.model_validate(config), folder=path, **weights)
@@ -239,18 +256,19 @@ def _confirmed(
     return Candidate(model, path, digest(path), confirmed)
 
 
-def _write_refits(runs: Any, *, ledger: Ledger, refits: Ledger) -> None:
-    """Every refit as a run beside the search's trials."""
-    trials = ledger.trials()
-    for refit in refits.trials():
-        own = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
-        of = next(trial.number for trial in trials if trial.params == own.params)
-        runs.write_refit(own, seed=int(str(refit.params[SEED])), of=of)
+def _content_key(config: Mapping[str, Any], *, weights: Mapping[str, Path]) -> str:
+    """Of what a package is made: refits of other searches, or trained anew, have other packages."""
+    found = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in weights.values():
+        for file in sorted(path.glob("*")) if path.is_dir() else [path]:
+            if file.name != OPTIMIZER:
+                found.update(file.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _measured_once(served: Served, *, digest: str, refits: Ledger, folder: Path) -> tuple[Measured, int]:
     """The candidate on its test images, read from what was written when it was measured first, where it was."""
-    images = encoded_images(served.config, split="test")
+    images = encoded_images(served.config, split=served.tested_on)
     path = folder / FOLDER / f"test-{digest}.json"
     known = refits.notes.get(READ, {"candidates": []})
     if not path.is_file():
@@ -275,6 +293,7 @@ def _registered(judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced
         "search.recipe": candidate.model.recipe.said,
         "search.seed": str(candidate.model.seed),
         "data.fingerprint": str(judged.served.description["fingerprint"]),
+        ROOT: str(judged.served.root.absolute()),
         **({"search.oracle": ORACLE} if judged.served.config.data.oracle else {}),
     }
     version = registry.of_candidate(candidate.digest)

@@ -1,6 +1,7 @@
 """A promotion on the terminal."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search.promoting import Promotion, confirmed_rows
@@ -18,7 +19,9 @@ def print_promotion(found: Promotion, *, metric: str, console: Console) -> None:
     table = Table("refitted", f"mean {metric}", "by seed", box=None, pad_edge=False)
     for row in confirmed_rows(found, metric=metric):
         mean = "out" if row["mean"] is None else f"{row['mean']:.4f}"
-        table.add_row(row["recipe"], mean, row["why_not"] or ", ".join(f"{one:.4f}" for one in row["values"].values()))
+        table.add_row(
+            row["recipe"], mean, escape(row["why_not"]) or ", ".join(f"{one:.4f}" for one in row["values"].values())
+        )
     console.print(table)
     candidate = found.candidate
     lines = [f"candidate: {candidate.model.recipe.said}, seed {candidate.model.seed}; package {candidate.package}"]
@@ -28,7 +31,7 @@ def print_promotion(found: Promotion, *, metric: str, console: Console) -> None:
             for name, one in found.numbers["test"]["metrics"].items()
         ]
         size = f"{found.numbers['size_mb']:.1f} MB, {found.numbers['latency_ms']:.1f} ms an image"
-        lines.append(f"{size}; the test split was read {candidate.reads} times in all")
+        lines.append(f"{size}; this search and its promotions read the test split {candidate.reads} times")
     lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.said}" for check in found.verdict.checks]
     forced = ", forced" if found.forced else ""
     lines.append(f"{found.name}: {OUTCOMES[found.outcome].format(version=found.version)}{forced}")

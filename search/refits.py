@@ -11,29 +11,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from search import ledger as ledgers
 from search.checkpoints import best_checkpoint, checkpoint_folder, tidy
 from search.conductor import Conductor, Leg, Limits
-from search.dimension import Number
 from search.halving import Halving
 from search.ledger import Ledger
+from search.refit_records import FOLDER, MOST_SEED, SEED, refit_config, refit_space
 from search.running import concurrency, interruptible, worker_place
 from search.sampling import Sampling
-from search.space import Space, make_space
 from search.spec import SearchSpec
 from search.trials import Trial, Value, leaders
 from search.tune import worker
 from search.tune.cluster import cluster, submit, total_resources
 from search.tune.tuner import run_legs
 from trainable.adapt.ranking import mean_ranks
+from trainable.config import NORM_METHODS
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS
 from trainable.seeds import derive
 
-FOLDER = "refits"
 SOUPS = "soups"
-SEED = "seed"
-MOST_SEED = 2**31 - 1
 
 
 class StoppedError(Exception):
@@ -92,16 +88,16 @@ def confirm(
     """
     wanted = recipes(spec, ledger)
     points = _points(spec, ledger, refits, wanted=wanted)
-    if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits):
+    if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
         with cluster(address=address):
             _train(points, spec=spec, refits=refits, folder=folder / FOLDER, is_joined=address is not None, tell=tell)
-            for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits):
+            for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
                 if not soup.is_known:
                     refits.note(soup.key, _cook(soup, spec=spec, refits=refits, folder=folder))
     found = [
         _of_trial(recipe, spec=spec, ledger=ledger, refits=refits)
         if len(recipe.trials) == 1
-        else _of_soup(recipe, spec=spec, ledger=ledger, refits=refits)
+        else _of_soup(recipe, spec=spec, ledger=ledger, refits=refits, folder=folder)
         for recipe in wanted
     ]
     return _ordered(found, spec=spec)
@@ -121,51 +117,39 @@ def weights_of(
     config = refit_config(spec, refit_space(spec).decoded(trial.params))
     if len(model.recipe.trials) == 1:
         return config, {"checkpoint": _checkpoint(trial, folder=folder, metric=spec.search.metric)}
-    path = soup_weights(folder, seed=model.seed)
-    if not path.is_file():
-        raise UserError(f"{path}: the weights of this soup of refits are gone; put them back from a copy")
-    return config, {"soup": path}
+    return config, {"soup": soup_weights(folder, seed=model.seed)}
 
 
 def recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
-    """The best trials, as many as ``promote.confirm.top``, and the soup where the search kept it."""
+    """The best trials, as many as ``promote.confirm.top``, and the soup where it was the search's final candidate."""
     best = leaders(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
     found = [Recipe((trial.number,)) for trial in best[: spec.promote.confirm.top]]
-    soup = ledger.notes.get("soup")
-    if soup is not None and soup["kept"]:
-        found.append(Recipe(tuple(soup["members"])))
+    soup = ledger.notes["test"]["soup"]
+    if soup is not None:
+        found.append(Recipe(tuple(soup)))
     return found
+
+
+def check_judgeable(spec: SearchSpec, ledger: Ledger) -> None:
+    """Raise UserError, before anything is trained, for a recipe whose quality no labelled image can tell.
+
+    A network with the target's batch norms is for the target, and only an oracle's run has labels of it.
+    """
+    if spec.base.get("data.target") is None or spec.base.get("data.oracle"):
+        return
+    for number in dict.fromkeys(number for recipe in recipes(spec, ledger) for number in recipe.trials):
+        method = spec.trial_config(spec.space.decoded(ledger.trial(number).params)).get("adapt", {}).get("method")
+        if method in NORM_METHODS:
+            raise UserError(
+                f"{spec.search.name}: trial {number} takes its batch norms from the target (adapt.method: {method}), and no "
+                "labelled image of the target says how good that is; promote.confirm.top may leave it out, data.oracle "
+                "reads labels"
+            )
 
 
 def fresh_seeds(spec: SearchSpec) -> list[int]:
     """Seeds that no trial of the search had; more of them begin with the same."""
     return [derive(spec.search.seed, "refit", index) % MOST_SEED for index in range(spec.promote.confirm.seeds)]
-
-
-def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
-    """The study of the refits, in the search's own storage; made where there is none."""
-    metric = spec.search.metric
-    name = f"{spec.search.name}/{FOLDER}"  # no search's name has a slash
-    return ledgers.create(folder, name=name, storage=spec.search.storage, metric=metric, notes={"metric": metric})
-
-
-def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
-    """The same for reading; None where there is none."""
-    try:
-        return ledgers.open_existing(folder, name=f"{spec.search.name}/{FOLDER}", storage=spec.search.storage)
-    except UserError:
-        return None
-
-
-def refit_space(spec: SearchSpec) -> Space:
-    """The search's space with the seed."""
-    return make_space({**spec.space.dimensions, SEED: Number(0, MOST_SEED, whole=True)})
-
-
-def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any]:
-    """The configuration of a refit with these decoded values."""
-    own = {path: value for path, value in params.items() if path != SEED}
-    return spec.refit_config(own, seed=int(str(params[SEED])))
 
 
 def soup_weights(folder: Path, *, seed: int) -> Path:
@@ -174,13 +158,19 @@ def soup_weights(folder: Path, *, seed: int) -> Path:
 
 
 def _is_left(
-    points: Sequence[Mapping[str, Value]], *, wanted: Sequence[Recipe], spec: SearchSpec, ledger: Ledger, refits: Ledger
+    points: Sequence[Mapping[str, Value]],
+    *,
+    wanted: Sequence[Recipe],
+    spec: SearchSpec,
+    ledger: Ledger,
+    refits: Ledger,
+    folder: Path,
 ) -> bool:
     """Whether there is anything to train or to average."""
     trials = refits.trials()
     if len(trials) < len(points) or any(trial.state == "RUNNING" for trial in trials):
         return True
-    return any(not soup.is_known for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits))
+    return any(not soup.is_known for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits, folder=folder))
 
 
 def _train(
@@ -264,6 +254,7 @@ class _Soup:
     seed: int
     numbers: tuple[int, ...]
     note: Mapping[str, Any] | None
+    path: Path
 
     @property
     def key(self) -> str:
@@ -272,24 +263,26 @@ class _Soup:
 
     @property
     def is_known(self) -> bool:
-        """Whether it was made of just these, or cannot be made."""
-        return len(self.numbers) < 2 or (self.note is not None and self.note["of"] == list(self.numbers))
+        """Whether it was made of just these and is still there, or cannot be made."""
+        is_made = self.note is not None and self.note["of"] == list(self.numbers) and self.path.is_file()
+        return len(self.numbers) < 2 or is_made
 
 
-def _soups(wanted: Sequence[Recipe], *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> list[_Soup]:
+def _soups(wanted: Sequence[Recipe], *, spec: SearchSpec, ledger: Ledger, refits: Ledger, folder: Path) -> list[_Soup]:
     metric, found = spec.search.metric, []
     for recipe in wanted:
         for seed in fresh_seeds(spec) if len(recipe.trials) > 1 else ():
             every = [_find(number, seed=seed, spec=spec, ledger=ledger, refits=refits) for number in recipe.trials]
             alive = [trial for trial in every if trial.state != "FAILED" and trial.best(metric) is not None]
             numbers = tuple(trial.number for trial in leaders(alive, metric=metric))
-            found.append(_Soup(seed, numbers, refits.notes.get(f"soup {seed}")))
+            path = soup_weights(folder, seed=seed)
+            found.append(_Soup(seed, numbers, refits.notes.get(f"soup {seed}"), path))
     return found
 
 
-def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Confirmed:
+def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger, folder: Path) -> Confirmed:
     models = []
-    for soup in _soups([recipe], spec=spec, ledger=ledger, refits=refits):
+    for soup in _soups([recipe], spec=spec, ledger=ledger, refits=refits, folder=folder):
         if soup.note is None or len(soup.numbers) < 2:
             return Confirmed(recipe, (), f"fewer than two of its refits with seed {soup.seed} can be averaged")
         models.append(Model(recipe, soup.seed, tuple(soup.note["members"]), soup.note["measured"]))
@@ -298,8 +291,8 @@ def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger
 
 def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path) -> dict[str, Any]:
     """Average the refits of one seed greedily anew; what is noted of it."""
-    path, space, metric = soup_weights(folder, seed=soup.seed), refit_space(spec), spec.search.metric
-    path.parent.mkdir(parents=True, exist_ok=True)
+    space, metric = refit_space(spec), spec.search.metric
+    soup.path.parent.mkdir(parents=True, exist_ok=True)
     ingredients = []
     for number in soup.numbers:
         trial = refits.trial(number)
@@ -308,7 +301,7 @@ def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path) -> dic
         ingredients.append(
             {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
         )
-    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(path), **worker_place(spec))()
+    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup.path), **worker_place(spec))()
     return {"of": list(soup.numbers), **found}
 
 

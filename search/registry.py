@@ -36,9 +36,10 @@ from trainable.errors import UserError, nearest
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CANDIDATE = "search.candidate"
+ROOT = "data.root"  # the folder from which the paths of a version's data count
 INTENT = "search.switching"
+ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
 HASH = "sha256."
-ADDED_BY_MLFLOW = {"registered_model_meta"}  # written beside a downloaded model
 MODEL_FOLDER = "model"
 PINNED = ("torch", "torchvision", "timm", "safetensors", "pillow", "numpy", "pandas", "mlflow")
 SERVED = Path(__file__).with_name("image_classifier.py")
@@ -129,7 +130,7 @@ class Registry:
             self.finish_switch()
             yield
 
-    def switch(self, to: int, *, why: str) -> None:
+    def switch(self, to: int, *, why: str = "promote") -> None:
         """Make a version champion and the champion before it ``previous``; only inside :meth:`locked`.
 
         What is to be is noted first, so that a switch cut off anywhere is finished by whoever comes next.
@@ -147,9 +148,13 @@ class Registry:
         if model is None or INTENT not in model.tags:
             return None
         intent = json.loads(model.tags[INTENT])
-        if intent["from"] is not None:
+        if intent["why"] == ROLLBACK:
+            self._client.set_model_version_tag(self.name, str(intent["from"]), ROLLED_BACK, "true")
+        elif intent["from"] is not None:
             self._client.set_registered_model_alias(self.name, PREVIOUS, str(intent["from"]))
         self._client.set_registered_model_alias(self.name, CHAMPION, str(intent["to"]))
+        if intent["why"] == ROLLBACK and PREVIOUS in self._aliases():
+            self._client.delete_registered_model_alias(self.name, PREVIOUS)
         if self._aliases().get(CHALLENGER) == intent["to"]:
             self._client.delete_registered_model_alias(self.name, CHALLENGER)
         self._client.delete_registered_model_tag(self.name, INTENT)
@@ -176,21 +181,21 @@ def said_of_store(uri: str) -> Iterator[None]:
         raise UserError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
 
 
-def rollback(registry: Registry) -> tuple[int, int]:
-    """Make the champion before this one champion again; gives both numbers, the new one first.
+def rollback(registry: Registry) -> int:
+    """Make the champion before this one champion again, and give its number; the other is marked as rolled back.
 
-    A rollback that was cut off is finished and no other done. Raises UserError where there is none to go back to.
+    There is no ``previous`` afterwards, so that a second call cannot undo the first. One that was cut off is finished and no
+    other done. Raises UserError where there is none to go back to.
     """
     with FileLock(registry._lock), said_of_store(registry.uri):
-        if registry.finish_switch() != "rollback":
+        if registry.finish_switch() != ROLLBACK:
             champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
             if champion is None or previous is None or champion.number == previous.number:
                 raise UserError(f"{registry.name}: has no {PREVIOUS} champion to go back to")
-            registry.switch(previous.number, why="rollback")
-        now, before = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
+            registry.switch(previous.number, why=ROLLBACK)
+        now = registry.by_alias(CHAMPION)
         assert now is not None
-        assert before is not None
-        return now.number, before.number
+        return now.number
 
 
 def save_model(package: Path, *, folder: Path) -> None:
@@ -211,9 +216,11 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     Raises UserError for a model that does not exist, and for files that are not those that were registered.
     """
     version = resolve(uri, model_uri)
-    mlflow.set_registry_uri(uri)  # what becomes of models:/… is looked up there, whatever tracking_uri says
     with said_of_store(uri):
-        files = mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder), tracking_uri=uri)
+        # By the run that holds them: what becomes of models:/… MLflow looks up in a store of the whole process.
+        files = mlflow.artifacts.download_artifacts(
+            run_id=version.run_id, artifact_path=MODEL_FOLDER, dst_path=str(folder), tracking_uri=uri
+        )
     path = Path(files)
     expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
     if not expected:
@@ -227,6 +234,8 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
 
 def resolve(uri: str, model_uri: str) -> Version:
     """The version that an address names. Raises UserError for one that there is not."""
+    if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
+        raise UserError(f"tracking.uri: {shown(uri)!r} does not exist; --uri says where MLflow is")
     parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model_uri)
     if parts is None:
         raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
@@ -287,9 +296,11 @@ def probabilities(model: PyFuncModel, images: Sequence[bytes], *, classes: Seque
     return found
 
 
-def log_files(uri: str, *, run_id: str, folder: Path, under: str) -> None:
-    """Put the files of a folder among the artifacts of a run."""
-    MlflowClient(uri).log_artifacts(run_id, str(folder), under)
+def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> None:
+    """Put files among the artifacts of a run."""
+    with said_of_store(uri):
+        for file in files:
+            MlflowClient(uri).log_artifact(run_id, str(file), under)
 
 
 def size_mb(folder: Path) -> float:
@@ -328,16 +339,15 @@ def _hash_tags(folder: Path) -> dict[str, str]:
 
 def _hashes(folder: Path) -> dict[str, str]:
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in files.items()
-        if name not in ADDED_BY_MLFLOW
-    }
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def _lock_path(uri: str, *, name: str, folder: Path) -> Path:
     """Beside an SQLite file, which has one place; else in the folder of all searches, which promoters share."""
-    beside = artifact_folder(uri)
-    if beside is not None:
-        folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent
-    return folder / f".{name}.promotion.lock"
+    if artifact_folder(uri) is not None:
+        folder = _sqlite_file(uri).parent
+    return folder.absolute() / f".{name}.promotion.lock"
+
+
+def _sqlite_file(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])

@@ -133,6 +133,8 @@ def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
     place = worker_place(spec)
+    if ledger.notes.get("finished"):  # once more: enlarged perhaps, and not finished before it says so again
+        ledger.note("finished", False)
     run_steps(spec, ledger, place=place)
     spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
     conductor = Conductor(

@@ -90,24 +90,25 @@ class Runs:
     def write_refit(self, trial: Trial, *, seed: int, of: int) -> None:
         """Bring the run of a refit of trial ``of`` up to date; ``trial`` has the search's parameters."""
         known = self._known.get(("refit", str(trial.number))) or self._create_refit(trial, seed=seed, of=of)
-        self._bring_up_to_date(known, trial, is_open=False, more={"seed": str(seed)})
+        self._bring_up_to_date(known, trial, is_open=False, more={"seed": str(seed), "cfg.seed": str(seed)})
 
     def gate_run(self, candidate: str, *, title: str) -> str:
         """The id of the run in which a candidate was judged and its model lies; made where there is none."""
         known = self._known.get(("gate", candidate))
         if known is None:
             known = self._create("gate", title=title, started=None, tags={**self._child, "search.candidate": candidate})
+        if known.status != "FINISHED":
             self._terminate(known, status="FINISHED", time=None)
         return known.run_id
 
-    def _bring_up_to_date(self, known: Known, trial: Trial, *, is_open: bool, more: Mapping[str, str]) -> None:
+    def _bring_up_to_date(self, known: Known, trial: Trial, *, is_open: bool, more: dict[str, str]) -> None:
         status = _RUN_STATUS.get(trial.state, "RUNNING" if is_open else "KILLED")
         if status == "RUNNING" and known.status != "RUNNING":
             self._reopen(known)
         tags = projection.trial_tags(trial)
         if not tags.items() <= known.tags.items():
             points = projection.trial_points(trial, metric=self._metric, after=known.epochs or 0)
-            params = {} if known.epochs is not None else {**more} | projection.trial_params(trial, spec=self.place.spec)
+            params = {} if known.epochs is not None else projection.trial_params(trial, spec=self.place.spec) | more
             self._log(known, points=points, params=params, tags=tags)
         if known.status != status:
             self._terminate(known, status=status, time=projection.trial_ended(trial))
@@ -180,7 +181,7 @@ class Runs:
         key = (kind, tags[_TOLD_BY[kind]])
         found = Known(run.info.run_id, run.info.status, tags)
         other = self._known.get(key)
-        if other is not None:
+        if other is not None and kind != "gate":  # whose files a registered version may name
             found, surplus = sorted((found, other), key=lambda known: (known.epochs or 0, known.run_id), reverse=True)
             self._client.delete_run(surplus.run_id)
         self._known[key] = found

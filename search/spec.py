@@ -22,6 +22,7 @@ from trainable.validation import shown
 
 STEPS = ("ssl", "meta")  # trainings before the search, and what stands for their weights in model.weights
 BACKBONE = "backbone.safetensors"
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NO_EFFECT_ON_RESULTS = frozenset({"data.cache", "data.workers"})
 
 
@@ -208,9 +209,11 @@ class GateSection(Section):
     max_size_mb: float | None = Field(None, gt=0, description="Most megabytes of the packaged model.")
 
     def floors(self, classes: Iterable[str]) -> dict[str, float]:
-        """The recall asked of each class."""
+        """The recall asked of these classes, and of those that are named."""
         asked = self.min_recall
-        return {name: asked.get(name, 0.0) if isinstance(asked, dict) else asked for name in classes}
+        if not isinstance(asked, dict):
+            return dict.fromkeys(classes, asked)
+        return {**dict.fromkeys(classes, 0.0), **asked}
 
 
 class PromoteSection(GateSection):
@@ -218,7 +221,7 @@ class PromoteSection(GateSection):
 
     model: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=MODEL_NAME,
         description="Registered model that searches compete for; without it the experiment's name, else the search's.",
     )
     confirm: ConfirmSection = ConfirmSection()

@@ -13,6 +13,7 @@ from search.lease import lease
 from search.ledger import Ledger
 from search.listeners import Outcome
 from search.projection import SearchPlace, SearchState, data_used, resume_command
+from search.refit_records import existing_refits, write_refits
 from search.spec import SearchSpec
 from search.tracking_uri import checked, first_line, is_server, shown
 from search.trials import Trial
@@ -186,7 +187,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
 
 
 def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":
-    """The runs of a search that is not at work, brought up to date. Raises what the store raises."""
+    """The runs of a search that is not at work and of its refits, brought up to date. Raises what the store raises."""
     set_environment()
     from search.runs import Runs
 
@@ -196,6 +197,9 @@ def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":
     for trial in trials:
         runs.write_trial(trial, is_open=False)
     runs.write_search(trials, state=_state_at_rest(ledger, trials=trials))
+    refits = existing_refits(spec, folder=folder)
+    if refits is not None:
+        write_refits(runs, ledger=ledger, refits=refits)
     return runs
 
 

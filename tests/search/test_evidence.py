@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from search.evidence import gather, measure, open_served
+from search.evidence import gather, measure, open_served, rooted
 from search.policy import gate
-from search.registry import save_model
+from search.registry import classify, save_model
 from search.spec import GateSection
 from trainable import TrialConfig, fit
 from trainable.data.encoded import encoded_images
@@ -59,7 +59,7 @@ def served(folders, tmp_path_factory):
                 epoch.save(root / "checkpoint")
             package(config, folder=root / "package", checkpoint=root / "checkpoint")
             save_model(root / "package", folder=root / "model")
-            made[key] = open_served(root / "model")
+            made[key] = open_served(root / "model", root=root)
         return made[key]
 
     return make
@@ -117,6 +117,23 @@ def test_where_data_grew_the_champions_own_test_images_are_asked_too(served):
     if len(fair) < 2:
         pytest.fail("the splits of this test leave no old image to ask")
     assert evidence.old["num_images"] == len(fair)
+
+
+def test_a_class_that_only_the_champion_knows_is_answered_by_it_all_the_same(served):
+    candidate, champion = served("old"), served("wider")
+    measured, evidence = gathered(candidate, champion)
+    images = [image for image in measured.images if not champion.knows(image.sample_id)]
+    answers = classify(champion.model, [image.read_bytes() for image in images], top_k=1)
+    right = [answer["label"] == image.label for answer, image in zip(answers, images, strict=True)]
+    assert evidence.champion["metrics"]["accuracy"]["value"] == np.mean(right)
+
+
+def test_relative_paths_of_data_count_from_where_a_version_was_made(served, folders):
+    candidate = served("old")
+    description = candidate.description["config"]
+    relative = {**description, "data": {**description["data"], "path": "old"}}
+    assert rooted(relative, root=folders).data.path == str(folders / "old")
+    assert rooted(relative, root=folders / "nowhere").data.path == "old"
 
 
 def test_a_class_that_the_champion_does_not_know_counts_against_it(served):

@@ -25,7 +25,7 @@ def paired(*, gain=0.05, low=0.01, only_first=12, only_second=3, p=0.035):
     }
 
 
-FIRST = Evidence(TEST, latency_ms=12.0, size_mb=20.0)
+FIRST = Evidence(TEST, chance=0.5, latency_ms=12.0, size_mb=20.0)
 BETTER = replace(FIRST, has_champion=True, champion=TEST, paired=paired())
 
 
@@ -62,6 +62,10 @@ def test_a_candidate_that_is_surely_better_is_promoted_and_every_number_is_said(
         ({}, {"max_size_mb": 19.0}, ["size"]),
         ({"old": paired(gain=-0.03)}, {}, ["old test"]),
         ({"old": paired(gain=-0.03)}, {"old_tolerance": 0.03}, []),
+        ({"chance": 0.85}, {}, ["chance"]),  # no better than one answer for all
+        ({"rolled_back": True}, {}, ["rolled back"]),
+        ({}, {"min_recall": {"dent": 0.1}}, ["recall"]),  # no test image says anything of it
+        ({}, {"min_recall": {"dent": 0.0}}, []),
         ({"paired": None, "unpaired": "it was trained on them"}, {}, ["champion"]),
     ],
 )

@@ -5,16 +5,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from search import ledger as ledgers
 from search.loading import load
-from search.refits import (
-    MOST_SEED,
-    best_model,
-    confirm,
-    existing_refits,
-    fresh_seeds,
-    open_refits,
-    recipes,
-    refit_config,
-)
+from search.refit_records import MOST_SEED, existing_refits, open_refits, refit_config
+from search.refits import best_model, check_judgeable, confirm, fresh_seeds, recipes, soup_weights
+from trainable.errors import UserError
 
 METRIC = "val/balanced_accuracy"
 RATES = (1e-3, 2e-3, 3e-3)
@@ -44,6 +37,7 @@ def ledger(tmp_path):
     ledger = ledgers.create(tmp_path, name="cells", storage=None, metric=METRIC, notes={"metric": METRIC})
     for rate, value in zip(RATES, (0.7, 0.8, 0.9), strict=True):
         record(ledger, {"optimizer.lr": rate}, {METRIC: value})
+    ledger.note("test", {"trial": 2, "soup": None, "reads": 1})
     return ledger
 
 
@@ -74,10 +68,8 @@ def confirmed(spec, ledger, refits, folder):
 def test_the_best_trials_are_refitted_and_the_soup_where_it_was_kept(make_spec, ledger):
     spec = make_spec(top=2)
     assert [recipe.trials for recipe in recipes(spec, ledger)] == [(2,), (1,)]
-    ledger.note("soup", {"kept": True, "members": [2, 0]})
+    ledger.note("test", {"trial": 2, "soup": [2, 0], "reads": 1})
     assert [recipe.said for recipe in recipes(spec, ledger)] == ["trial 2", "trial 1", "soup of trials 2, 0"]
-    ledger.note("soup", {"kept": False, "members": [2]})
-    assert len(recipes(spec, ledger)) == 2
 
 
 def test_seeds_are_fresh_and_more_of_them_begin_with_the_same(make_spec):
@@ -114,12 +106,15 @@ def test_a_recipe_with_a_refit_that_failed_is_out(make_spec, ledger, tmp_path):
 
 def test_refits_of_a_soup_are_judged_as_a_soup(make_spec, ledger, tmp_path):
     spec = make_spec(top=1)
-    ledger.note("soup", {"kept": True, "members": [2, 1]})
+    ledger.note("test", {"trial": 2, "soup": [2, 1], "reads": 1})
     values = {(2, 0): 0.8, (2, 1): 0.7, (1, 0): 0.6, (1, 1): 0.75}
     refits = trained(spec, ledger, tmp_path, values)
     for place, (of, measured) in enumerate((([0, 2], 0.9), ([3, 1], 0.8))):  # the best refit first
         note = {"of": of, "members": of, "measured": {METRIC: measured}}
-        refits.note(f"soup {fresh_seeds(spec)[place]}", note)
+        seed = fresh_seeds(spec)[place]
+        refits.note(f"soup {seed}", note)
+        soup_weights(tmp_path, seed=seed).parent.mkdir(parents=True, exist_ok=True)
+        soup_weights(tmp_path, seed=seed).write_bytes(b"weights")
     found = confirmed(spec, ledger, refits, tmp_path)
     assert [(one.recipe.said, pytest.approx(one.mean(METRIC))) for one in found] == [
         ("soup of trials 2, 1", 0.85),
@@ -135,3 +130,16 @@ def test_the_searchs_own_study_knows_nothing_of_refits(make_spec, ledger, tmp_pa
     own = ledgers.open_existing(tmp_path, name="cells", storage=None)
     assert len(own.trials()) == 3
     assert len(existing_refits(spec, folder=tmp_path).trials()) == 1
+
+
+def test_what_no_labelled_image_can_judge_is_not_trained_again(make_spec, ledger, tmp_path):
+    make_spec()
+    text = (tmp_path / "space.yaml").read_text()
+    adapted = text.replace("data: {path: images}", "data: {path: images, target: others}, adapt: {method: adabn}")
+    (tmp_path / "space.yaml").write_text(adapted)
+    with pytest.raises(UserError, match="trial 2 takes its batch norms from the target .adapt.method: adabn."):
+        check_judgeable(load("space.yaml"), ledger)
+    (tmp_path / "space.yaml").write_text(adapted.replace("target: others", "target: others, oracle: true"))
+    check_judgeable(load("space.yaml"), ledger)
+    (tmp_path / "space.yaml").write_text(adapted.replace("adabn", "mmd"))
+    check_judgeable(load("space.yaml"), ledger)

@@ -1,5 +1,6 @@
 """The registry: killed between any two of its steps, entered by two at once, given other files than were registered."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -8,7 +9,17 @@ from itertools import count
 
 import pytest
 
-from search.registry import CHALLENGER, CHAMPION, INTENT, PREVIOUS, Registry, download, resolve, rollback
+from search.registry import (
+    CHALLENGER,
+    CHAMPION,
+    INTENT,
+    PREVIOUS,
+    ROLLED_BACK,
+    Registry,
+    download,
+    resolve,
+    rollback,
+)
 from trainable.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -74,7 +85,7 @@ def promoted(place, candidate):
     from mlflow import MlflowClient
 
     registry = open_registry(place)
-    client = MlflowClient(registry.uri)
+    client = MlflowClient(registry.uri, registry_uri=registry.uri)
     with registry.locked():
         pass
     version = registry.of_candidate(candidate)
@@ -98,7 +109,7 @@ def state(place):
     from mlflow import MlflowClient
 
     registry = open_registry(place)
-    client = MlflowClient(registry.uri)
+    client = MlflowClient(registry.uri, registry_uri=registry.uri)
     model = client.get_registered_model(NAME)
     versions = {}
     for found in client.search_model_versions(f"name = '{NAME}'"):
@@ -164,15 +175,17 @@ def test_killed_after_any_write_and_run_again_a_promotion_ends_as_the_unbroken_o
     assert writes >= 8  # as many as a promotion makes
 
 
-@pytest.mark.parametrize("writes", [1, 2, 3])
+@pytest.mark.parametrize("writes", [1, 2, 3, 4, 5])
 def test_killed_after_any_write_a_rollback_is_done_once(place, writes):
     promoted(place, "one")
     promoted(place, "two")
-    assert killed(rolled_back, place, "", writes=writes)
-    rolled_back(place, "")
-    aliases, tags, _ = state(place)
-    assert aliases == {CHAMPION: 1, PREVIOUS: 2}
-    assert INTENT not in tags
+    if killed(rolled_back, place, "", writes=writes):
+        with contextlib.suppress(UserError):  # where only the print was missing, there is nothing left to go back to
+            rolled_back(place, "")
+    aliases, tags, versions = state(place)
+    assert aliases == {CHAMPION: 1}
+    assert tags == {}
+    assert ROLLED_BACK in versions[2][0]
 
 
 def test_two_promoters_at_once_leave_one_champion_and_the_other_before_it(place):
@@ -193,7 +206,7 @@ def test_a_refused_candidate_is_the_challenger_and_moves_no_champion(place):
 
     promoted(place, "one")
     registry = open_registry(place)
-    client = MlflowClient(registry.uri)
+    client = MlflowClient(registry.uri, registry_uri=registry.uri)
     run = client.create_run(client.get_experiment_by_name("cells").experiment_id)
     version = registry.register("two", model=place / "two", run_id=run.info.run_id, tags={}, said="made")
     registry.challenge(version)
@@ -205,8 +218,11 @@ def test_there_and_back_again(place):
     with pytest.raises(UserError, match="cells: has no previous champion to go back to"):
         rolled_back(place, "")
     promoted(place, "two")
-    assert rollback(open_registry(place)) == (1, 2)
-    assert rollback(open_registry(place)) == (2, 1)
+    assert rollback(open_registry(place)) == 1
+    with pytest.raises(UserError, match="has no previous champion"):  # a second call does not undo the first
+        rolled_back(place, "")
+    promoted(place, "two")
+    assert state(place)[0] == {CHAMPION: 2, PREVIOUS: 1}
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "added"])
@@ -238,13 +254,14 @@ def test_an_address_that_names_nothing_is_one_line(place, asked, line):
         resolve(open_registry(place).uri, asked)
 
 
-def test_an_intent_says_what_it_was_for(place):
+def test_an_intent_that_somebody_left_is_carried_out_once(place):
     promoted(place, "one")
+    promoted(place, "two")
     from mlflow import MlflowClient
 
     registry = open_registry(place)
-    MlflowClient(registry.uri).set_registered_model_tag(
-        NAME, INTENT, json.dumps({"to": 1, "from": None, "why": "rollback"})
-    )
+    client = MlflowClient(registry.uri, registry_uri=registry.uri)
+    client.set_registered_model_tag(NAME, INTENT, json.dumps({"to": 1, "from": 2, "why": "rollback"}))
     assert registry.finish_switch() == "rollback"
     assert registry.finish_switch() is None
+    assert state(place)[0] == {CHAMPION: 1}

@@ -24,9 +24,9 @@ def fingerprint_now(config: TrialConfig) -> str:
 
 
 def encoded_images(config: TrialConfig, *, split: str) -> list[EncodedImage]:
-    """The images of a labelled split in the pack's order. Raises UserError for data that cannot be used."""
+    """The images of a split whose labels are known, in the pack's order. Raises UserError for data that cannot be used."""
     pack = _pack(config)
-    read = {sample.name: sample.read_bytes for sample in read_source(config.data).samples}
+    read = {sample.name: sample.read_bytes for sample in read_source(config.data).every_sample}
     return [
         EncodedImage(int(pack.sample_ids[row]), pack.classes[pack.labels[row]], read[str(pack.names[row])])
         for row in pack.indices(split)

@@ -17,7 +17,7 @@ from trainable.config import TrialConfig
 from trainable.data import decode as decode_module
 from trainable.data.encoded import encoded_images
 from trainable.data.pack import Pack
-from trainable.data.source import SPLITS
+from trainable.data.source import SPLITS, TARGET_SPLITS
 from trainable.fitting import network_state
 from trainable.model.backbone import serving_options
 from trainable.model.norms import target_statistics
@@ -107,18 +107,11 @@ def _description(run: Run, *, config: TrialConfig) -> dict[str, Any]:
 
 
 def images_table(pack: Pack) -> pa.Table:
-    """Which image was in which split, and what it shows: its hash and its label, no name."""
-    names = np.full(len(pack), None, dtype=object)
-    for split in SPLITS:
+    """Which image was in which split, by hash, without a name."""
+    names = np.empty(len(pack), dtype=object)
+    for split in (*SPLITS, *TARGET_SPLITS):
         names[pack.indices(split)] = split
-    labelled = np.flatnonzero(names != None)  # noqa: E711 - elementwise
-    return pa.table(
-        {
-            "sample_id": pa.array(pack.sample_ids[labelled]),
-            "split": pa.array(names[labelled].tolist()),
-            "label": pa.array([pack.classes[label] for label in pack.labels[labelled]]),
-        }
-    )
+    return pa.table({"sample_id": pa.array(pack.sample_ids), "split": pa.array(names.tolist())})
 
 
 def _check_same(run: Run, *, folder: Path) -> None:
