@@ -22,6 +22,7 @@ from search.space import Space
 from search.trials import Trial, Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
+LOST = "failed"  # how the reason of a trial begins that lost its worker too often
 Decision = Literal["go on", "stop"]
 
 
@@ -124,7 +125,7 @@ class Conductor:
         if self.ledger.trial(number).state == "RUNNING":
             attempts = self.ledger.count_attempt(number)
             if attempts > self.limits.max_failures:
-                self._end(number, state="FAILED", reason=f"failed {attempts} times: {error}")
+                self._end(number, state="FAILED", reason=f"{LOST} {attempts} times: {error}")
             self._stop_if_hopeless(error)
 
     def budget(self, trials: list[Trial]) -> Budget:
@@ -202,3 +203,8 @@ class Conductor:
 
     def _changed(self, number: int) -> None:
         self.on_change(self.ledger.trial(number))
+
+
+def was_lost(trial: Trial) -> bool:
+    """Whether a trial failed for its workers, not for what it is."""
+    return trial.state == "FAILED" and trial.attempts > 0 and (trial.reason or "").startswith(LOST)

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from search.checkpoints import best_checkpoint, checkpoint_folder, tidy
-from search.conductor import Conductor, Leg, Limits
+from search.conductor import Conductor, Leg, Limits, was_lost
 from search.halving import Halving
 from search.ledger import Ledger
 from search.refit_records import FOLDER, MOST_SEED, SEED, refit_config, refit_space
@@ -87,7 +87,7 @@ def confirm(
     whose record changed. Raises StoppedError where the refits ended before their time.
     """
     wanted = recipes(spec, ledger)
-    points = _points(spec, ledger, refits, wanted=wanted)
+    points = refit_points(spec, ledger, refits, wanted=wanted)
     if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
         with cluster(address=address):
             _train(points, spec=spec, refits=refits, folder=folder / FOLDER, is_joined=address is not None, tell=tell)
@@ -216,23 +216,26 @@ def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, threads: int) -> dict
     return worker.leg_settings(trial=refit_config(spec, leg.params), folder=place, start=leg.start, threads=threads)
 
 
-def _points(spec: SearchSpec, ledger: Ledger, refits: Ledger, *, wanted: Sequence[Recipe]) -> list[dict[str, Value]]:
-    """The values of every refit in the order of their numbers: those that were begun, then what is missing."""
-    space, trials = refit_space(spec), ledger.trials()
-    points = [space.decoded(trial.params) for trial in refits.trials()]
+def refit_points(
+    spec: SearchSpec, ledger: Ledger, refits: Ledger, *, wanted: Sequence[Recipe]
+) -> list[dict[str, Value]]:
+    """The values of every refit in the order of their numbers: those that were begun, then what is missing.
+
+    One that only lost its workers is begun anew, by the next call.
+    """
+    space, trials, begun = refit_space(spec), ledger.trials(), refits.trials()
+    points = [space.decoded(trial.params) for trial in begun]
+    known = [point for point, trial in zip(points, begun, strict=True) if not was_lost(trial)]
     numbers = dict.fromkeys(number for recipe in wanted for number in recipe.trials)
-    for number in numbers:
-        for seed in fresh_seeds(spec):
-            point = {**spec.space.decoded(trials[number].params), SEED: seed}
-            if point not in points:
-                points.append(point)
-    return points
+    every = [{**spec.space.decoded(trials[one].params), SEED: seed} for one in numbers for seed in fresh_seeds(spec)]
+    return points + [point for point in every if point not in known]
 
 
 def _find(number: int, *, seed: int, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Trial:
+    """A trial's refit with a seed, the newest where there are several."""
     wanted = {**spec.space.decoded(ledger.trial(number).params), SEED: seed}
     space = refit_space(spec)
-    return next(trial for trial in refits.trials() if space.decoded(trial.params) == wanted)
+    return next(trial for trial in reversed(refits.trials()) if space.decoded(trial.params) == wanted)
 
 
 def _of_trial(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Confirmed:

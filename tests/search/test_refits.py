@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from search import ledger as ledgers
 from search.loading import load
 from search.refit_records import MOST_SEED, existing_refits, open_refits, refit_config
-from search.refits import best_model, check_judgeable, confirm, fresh_seeds, recipes, soup_weights
+from search.refits import best_model, check_judgeable, confirm, fresh_seeds, recipes, refit_points, soup_weights
 from trainable.errors import UserError
 
 METRIC = "val/balanced_accuracy"
@@ -143,3 +143,22 @@ def test_what_no_labelled_image_can_judge_is_not_trained_again(make_spec, ledger
     check_judgeable(load("space.yaml"), ledger)
     (tmp_path / "space.yaml").write_text(adapted.replace("adabn", "mmd"))
     check_judgeable(load("space.yaml"), ledger)
+
+
+def test_a_refit_that_only_lost_its_workers_is_begun_anew(make_spec, ledger, tmp_path):
+    spec = make_spec(top=1)
+    refits = trained(spec, ledger, tmp_path, {(2, 0): 0.9})
+    first, second = ({"optimizer.lr": 3e-3, "seed": seed} for seed in fresh_seeds(spec))
+    assert refit_points(spec, ledger, refits, wanted=recipes(spec, ledger)) == [first, second]
+    number = refits.start(
+        encoded=second,
+        distributions={"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "seed": IntDistribution(0, MOST_SEED)},
+        target=3,
+        origin="try_first",
+    )
+    refits.count_attempt(number)
+    refits.end(number, state="FAILED", reason="failed 4 times: the worker was lost")
+    assert refit_points(spec, ledger, refits, wanted=recipes(spec, ledger)) == [first, second, second]
+    record(refits, {**second}, {METRIC: 0.8})
+    (found,) = confirmed(spec, ledger, refits, tmp_path)
+    assert [model.metrics[METRIC] for model in found.models] == [0.9, 0.8]

@@ -39,7 +39,7 @@ def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None
     split, by hash alone, and the code that serves it. Raises RuntimeError where what is served would not be what was
     trained, by validation images decoded and classified both ways.
     """
-    run = start_run(_in_full_precision(config))
+    run = start_run(_comparable(config))
     if checkpoint is not None:
         run.epoch = read_state(checkpoint)["epoch"]
         load_scored(checkpoint, network=run.network, moved=run.moved)
@@ -70,8 +70,9 @@ def load_package(folder: Path, *, device: str | None = None) -> Classifier:
     return Classifier(folder, decode=decode_module.decode, device=device)
 
 
-def _in_full_precision(config: TrialConfig) -> TrialConfig:
-    return config.model_copy(update={"train": config.train.model_copy(update={"amp": "off"})})
+def _comparable(config: TrialConfig) -> TrialConfig:
+    """In full precision on the CPU: a GPU's short products depend on the size of a batch."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"amp": "off", "device": "cpu"})})
 
 
 def _write(run: Run, *, config: TrialConfig, folder: Path) -> None:
@@ -116,7 +117,7 @@ def images_table(pack: Pack) -> pa.Table:
 
 def _check_same(run: Run, *, folder: Path) -> None:
     images = encoded_images(run.config, split="val")[:IMAGES_COMPARED]
-    served = load_package(folder, device=run.device.type).probabilities([one.read_bytes() for one in images])
+    served = load_package(folder, device="cpu").probabilities([one.read_bytes() for one in images])
     with target_statistics(run.network):
         trained = run.predict("val", limit=IMAGES_COMPARED).probabilities[: len(images)]
     gap = float(np.abs(served - trained).max())
