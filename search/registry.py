@@ -40,6 +40,7 @@ ROOT = "data.root"  # the folder from which the paths of a version's data count
 INTENT = "search.switching"
 ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
 HASH = "sha256."
+ADDED_BY_MLFLOW = "registered_model_meta"  # text that its own loader writes beside a model in a local store; never run
 MODEL_FOLDER = "model"
 PINNED = ("torch", "torchvision", "timm", "safetensors", "pillow", "numpy", "pandas", "mlflow")
 SERVED = Path(__file__).with_name("image_classifier.py")
@@ -226,7 +227,8 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     if not expected:
         raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
     found = _hashes(path)
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    names = (expected.keys() | found.keys()) - {ADDED_BY_MLFLOW}
+    wrong = sorted(name for name in names if expected.get(name) != found.get(name))
     if wrong:
         raise UserError(f"{version.uri}: {wrong[0]!r} is not the file that was registered; it is not loaded")
     return path

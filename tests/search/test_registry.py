@@ -239,6 +239,13 @@ def test_files_that_are_not_those_registered_are_not_loaded(place, harm, tmp_pat
         download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "download")
 
 
+def test_a_model_that_mlflow_has_loaded_itself_is_still_loaded_by_us(place, tmp_path):
+    promoted(place, "one")
+    (stored,) = (place / "mlartifacts").rglob("MLmodel")
+    (stored.parent / "registered_model_meta").write_text("model_name: cells\nmodel_version: '1'\n")  # as MLflow does
+    download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "download")
+
+
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
