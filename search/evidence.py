@@ -72,15 +72,19 @@ class Measured:
 
 
 def rooted(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
-    """A stored configuration whose relative paths of data count from ``root``."""
+    """A stored configuration whose relative paths of data count from ``root``.
+
+    Source and target are paths only where there is no ``data.path`` of whose domain column they would be values.
+    """
 
     def placed(path: Any) -> Any:
         return str(root / path) if isinstance(path, str) and (root / path).exists() else path
 
     data = dict(config["data"])
-    for name in ("path", "target"):
-        data[name] = placed(data.get(name))
-    data["source"] = [placed(one) for one in data.get("source", [])]
+    if data["path"]:
+        data["path"] = placed(data["path"])
+    elif data["format"] != "elpv":
+        data |= {"target": placed(data["target"]), "source": [placed(one) for one in data["source"]]}
     return TrialConfig.model_validate({**config, "data": data})
 
 

@@ -136,6 +136,16 @@ def test_relative_paths_of_data_count_from_where_a_version_was_made(served, fold
     assert rooted(relative, root=folders / "nowhere").data.path == "old"
 
 
+def test_a_domain_is_no_path_though_a_folder_bears_its_name(served, folders):
+    description = served("old").description["config"]
+    domains = {"path": "old", "domain_column": "kind", "source": ["grown"], "target": "wider"}
+    data = rooted({**description, "data": {**description["data"], **domains}}, root=folders).data
+    assert (data.source, data.target) == (["grown"], "wider")
+    folders_apart = {"path": "", "source": ["grown"], "target": "wider"}
+    data = rooted({**description, "data": {**description["data"], **folders_apart}}, root=folders).data
+    assert (data.source, data.target) == ([str(folders / "grown")], str(folders / "wider"))
+
+
 def test_a_class_that_the_champion_does_not_know_counts_against_it(served):
     candidate, champion = served("wider"), served("old")
     measured, evidence = gathered(candidate, champion)
