@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from search.trials import Trial
+from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
 SOUP_FOLDER = "soup"
@@ -24,6 +25,15 @@ def best_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path | None:
     epoch = best_epoch(trial.values(metric), metric=metric)
     path = epoch_folder(checkpoint_folder(folder, trial.number), epoch or 0)
     return path if path.is_dir() else None
+
+
+def kept_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path:
+    """:func:`best_checkpoint` from wherever it is used. Raises UserError where it is gone."""
+    path = best_checkpoint(folder.resolve(), trial, metric=metric)
+    if path is None:
+        place = checkpoint_folder(folder, trial.number)
+        raise UserError(f"{place}: the checkpoint of the best epoch is gone; put it back from a copy")
+    return path
 
 
 def tidy(folder: Path, trial: Trial, *, metric: str) -> None:

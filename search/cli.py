@@ -12,6 +12,7 @@ from rich.console import Console
 from search.lint import lint, lowered_batches
 from search.loading import load, with_promotion
 from search.preflight import check_techniques
+from search.projection import resume_command
 from search.spec import SearchSpec
 from trainable.errors import UserError
 
@@ -277,7 +278,7 @@ def promote(
     from search.refits import StoppedError
 
     screen = errors if as_json else console
-    go_on = f"python -m search promote {name}" + (f" --folder {folder}" if str(folder) != "searches" else "")
+    go_on = resume_command(spec, command="promote")
     try:
         found = promote_best(
             spec,
@@ -287,10 +288,12 @@ def promote(
             force=force,
             tell=lambda line: screen.print(line, highlight=False, markup=False),
         )
-    except (StoppedError, KeyboardInterrupt) as error:
-        interrupted = isinstance(error, KeyboardInterrupt) or str(error) == "interrupted"
-        errors.print(f"{'' if interrupted else 'error: '}{error or 'interrupted'}; to go on: {go_on}", markup=False)
-        sys.exit(130 if interrupted else 1)
+    except KeyboardInterrupt:
+        errors.print(f"interrupted; to go on: {go_on}", markup=False)
+        sys.exit(130)
+    except StoppedError as error:
+        errors.print(f"error: {error}; to go on: {go_on}", markup=False)
+        sys.exit(1)
     if as_json:
         _print_json(found.as_dict(metric=spec.search.metric))
     else:
@@ -311,11 +314,10 @@ def rollback(
 
     set_environment()
     from search.registry import Registry, resolve
-    from search.registry import rollback as roll_back
 
     registry = Registry(uri, name=model, lock_folder=folder)
     resolve(registry.uri, f"models:/{model}@champion")
-    now = roll_back(registry)
+    now = registry.rollback()
     if as_json:
         _print_json({"name": model, "champion": now})
     else:
@@ -449,9 +451,7 @@ def _finite(value: Any) -> Any:
 
 def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
     """Leave with the code of how the search ended, and say how to go on; a finished one just returns."""
-    go_on = f"python -m search resume {spec.search.name}"
-    if spec.search.folder != "searches":
-        go_on += f" --folder {spec.search.folder}"
+    go_on = resume_command(spec)
     if status_of_search == "interrupted":
         errors.print(f"interrupted; every finished epoch is kept. To go on: {go_on}", markup=False)
         sys.exit(130)

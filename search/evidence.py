@@ -119,21 +119,23 @@ def gather(candidate: Served, measured: Measured, *, champion: Served | None, ru
         return Evidence(own.as_dict(), **alone)
     old, no_old = _old(candidate, champion, rule=rule)
     facts: dict[str, Any] = {"has_champion": True, "old": old, "no_old": no_old}
-    common = [image for image in measured.images if not champion.knows(image.sample_id)]
-    if len(common) < 2:
+    rows = [row for row, image in enumerate(measured.images) if not champion.knows(image.sample_id)]
+    if len(rows) < 2:
         return Evidence(own.as_dict(), **alone, **facts, unpaired="it was trained on the candidate's test images")
-    both = _Both(candidate, champion, common, rule)
+    common = [measured.images[row] for row in rows]
+    both = _Both(candidate, champion, common, rule, first=_chosen(measured.predicted[rows], classes=candidate.classes))
     return Evidence(own.as_dict(), **alone, **facts, champion=both.second(), paired=both.paired())
 
 
 @dataclass(frozen=True)
 class _Both:
-    """A candidate and a champion on the same images, each free to answer any class that either knows."""
+    """A candidate, whose answers to the images are ``first``, and a champion, whose answer may be any class of either."""
 
     candidate: Served
     champion: Served
     images: Sequence[EncodedImage]
     rule: GateSection
+    first: Sequence[str]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -141,30 +143,31 @@ class _Both:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        return np.array([self.classes.index(image.label) for image in self.images])
+        return self._indices([image.label for image in self.images])
 
     @cached_property
-    def answers(self) -> list[NDArray[np.float64]]:
-        encoded = [image.read_bytes() for image in self.images]
-        return [probabilities(one.model, encoded, classes=self.classes) for one in (self.candidate, self.champion)]
+    def theirs(self) -> NDArray[np.float64]:
+        return probabilities(self.champion.model, [one.read_bytes() for one in self.images], classes=self.classes)
 
     def second(self) -> dict[str, Any]:
         """The champion alone."""
-        judged = judge(self.answers[1], labels=self.labels, classes=self.classes, confidence=self.rule.confidence)
+        judged = judge(self.theirs, labels=self.labels, classes=self.classes, confidence=self.rule.confidence)
         return judged.as_dict()
 
     def paired(self) -> dict[str, Any]:
         """The candidate against the champion."""
-        first, second = (answer.argmax(axis=1) for answer in self.answers)
         found = compare(
-            first,
-            second,
+            self._indices(self.first),
+            self.theirs.argmax(axis=1),
             labels=self.labels,
             num_classes=len(self.classes),
             metric=self.rule.metric,
             confidence=self.rule.confidence,
         )
         return found.as_dict()
+
+    def _indices(self, names: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([self.classes.index(name) for name in names])
 
 
 def latency_ms(served: Served, images: Sequence[EncodedImage]) -> float:
@@ -188,7 +191,14 @@ def _old(candidate: Served, champion: Served, *, rule: GateSection) -> tuple[dic
     images = [one for one in found.values() if one.label in known and not candidate.knows(one.sample_id)]
     if len(images) < 2:
         return None, f"{len(found)} of {len(wanted)} are still there, {len(images)} of them not trained on since"
-    return _Both(candidate, champion, images, rule).paired(), ""
+    own = probabilities(candidate.model, [one.read_bytes() for one in images], classes=candidate.classes)
+    first = _chosen(own, classes=candidate.classes)
+    return _Both(candidate, champion, images, rule, first=first).paired(), ""
+
+
+def _chosen(found: NDArray[np.float64], *, classes: Sequence[str]) -> list[str]:
+    """The likeliest class of each image."""
+    return [classes[index] for index in found.argmax(axis=1)]
 
 
 def _images(served: Served, *, wanted: set[int]) -> dict[int, EncodedImage]:

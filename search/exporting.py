@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from search.checkpoints import best_checkpoint, checkpoint_folder, soup_path
+from search.checkpoints import kept_checkpoint, soup_path
 from search.evidence import PACKAGE, rooted
 from search.ledger import Ledger
-from search.overview import open_ledger
+from search.overview import check_finished, open_ledger
+from search.projection import resume_command
 from search.refit_records import CANDIDATE, existing_refits
 from search.registry import ROOT, download, log_files, resolve
 from search.spec import SearchSpec
@@ -62,13 +63,14 @@ def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted
         place = out or source.out
         if place.exists() and not place.is_dir():
             raise UserError(f"--out: {place} is a file; name a folder")
-        rows = export_weights_file(
-            rooted(description["config"], root=source.root).model_dump(mode="json"),
-            weights=str(source.package / WEIGHTS),
+        variants = export_weights_file(
+            rooted(description["config"], root=source.root),
+            weights=source.package / WEIGHTS,
             classes=description["classes"],
-            folder=str(place),
-            options=_options(wanted),
+            wanted=wanted,
+            folder=place,
         )
+        rows = [variant.as_dict() for variant in variants]
         files = [place / TABLE, *(place / row["file"] for row in rows if row["file"] is not None)]
         log_files(source.uri, run_id=source.run_id, files=files, under=FOLDER)
         return Exported(source.what, place, rows)
@@ -110,18 +112,20 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
 def _of_search(folder: Path) -> _Source:
     spec, ledger = open_ledger(folder)
     if "parent_run" not in ledger.notes:
-        raise UserError(f"{folder.name}: is not in MLflow yet; `python -m search sync {folder.name}` writes it there")
+        raise UserError(
+            f"{folder.name}: is not in MLflow yet; `{resume_command(spec, command='sync')}` writes it there"
+        )
     run_id = str(ledger.notes["parent_run"])
     refits = existing_refits(spec, folder=folder)
     candidate = None if refits is None else refits.notes.get(CANDIDATE)
     if candidate is not None:
-        what, path = str(candidate["said"]), there(folder / candidate["package"])
+        what, path = str(candidate["said"]), _there(folder / candidate["package"])
     else:
         what, path = _packaged(spec, ledger, folder=folder)
     return _Source(f"{folder.name}: {what}", path, folder / FOLDER, checked(spec.tracking.uri), run_id, Path.cwd())
 
 
-def there(path: Path) -> Path:
+def _there(path: Path) -> Path:
     """The path. UserError where nothing is there."""
     if not path.exists():
         raise UserError(f"{path}: is gone; put it back from a copy, or promote or run the search again")
@@ -130,23 +134,16 @@ def there(path: Path) -> Path:
 
 def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
     """The final candidate of a search that was not promoted, packaged anew."""
-    if not ledger.notes.get("finished"):
-        raise UserError(f"{folder.name}: is not finished; `python -m search resume {folder.name}` goes on with it")
+    check_finished(spec, ledger)
     final = ledger.notes["test"]
     trial = ledger.trial(final["trial"])
     config = TrialConfig.model_validate(spec.trial_config(spec.space.decoded(trial.params)))
     path = folder / "package"
     if final["soup"] is not None:
-        package(config, folder=path, soup=there(soup_path(folder)))
+        package(config, folder=path, soup=_there(soup_path(folder)))
         return f"soup of trials {', '.join(map(str, final['soup']))}", path
-    checkpoint = best_checkpoint(folder, trial, metric=spec.search.metric)
-    package(config, folder=path, checkpoint=there(checkpoint or checkpoint_folder(folder, trial.number) / "best"))
+    package(config, folder=path, checkpoint=kept_checkpoint(folder, trial, metric=spec.search.metric))
     return f"trial {trial.number}", path
-
-
-def _options(wanted: Wanted) -> dict[str, Any]:
-    recovery = {"epochs": wanted.recovery.epochs, "lr": wanted.recovery.lr}
-    return {"to": list(wanted.to), "int8": wanted.int8, "prune": wanted.prune, "recovery": recovery}
 
 
 def _cell(value: Any) -> str:

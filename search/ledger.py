@@ -143,7 +143,7 @@ def open_existing(folder: Path, *, name: str, storage: str | None) -> Ledger:
 def mend_journal(path: Path) -> None:
     """Undo what a killed writer left: a last line without its end, a lock without its holder.
 
-    Only for the holder of the search's lease.
+    Nothing where the ledger is in a database. Only for the holder of the search's lease.
     """
     if path.is_file():
         content = path.read_bytes()

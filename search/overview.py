@@ -11,6 +11,7 @@ from rich.table import Table
 from search import ledger as ledgers
 from search.lease import is_held
 from search.ledger import Ledger
+from search.projection import resume_command
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
 from trainable.errors import SettingsError, UserError
@@ -67,6 +68,17 @@ def overview(folder: Path) -> dict[str, Any]:
     }
 
 
+def is_finished(ledger: Ledger, *, trials: list[Trial]) -> bool:
+    """Whether everything of a search is decided and measured."""
+    return bool(ledger.notes.get("finished")) and all(trial.state != "RUNNING" for trial in trials)
+
+
+def check_finished(spec: SearchSpec, ledger: Ledger) -> None:
+    """Raise UserError for a search that is not finished."""
+    if not is_finished(ledger, trials=ledger.trials()):
+        raise UserError(f"{spec.search.name}: is not finished; `{resume_command(spec)}` goes on with it")
+
+
 def overviews(folder: Path) -> list[dict[str, Any]]:
     """Every search kept in a folder, by name; raises UserError where there is no such folder."""
     if not folder.is_dir():
@@ -105,9 +117,7 @@ def list_table(results: list[dict[str, Any]]) -> Table:
 def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
     if is_held(folder):
         return "running"
-    if ledger.notes.get("finished") and not any(trial.state == "RUNNING" for trial in trials):
-        return "finished"
-    return "interrupted"
+    return "finished" if is_finished(ledger, trials=trials) else "interrupted"
 
 
 def _shown(result: dict[str, Any]) -> dict[str, str]:

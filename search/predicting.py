@@ -33,10 +33,14 @@ class Prediction:
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
         label, score = (self.top_k[0], self.top_k_scores[0]) if self.top_k else (None, None)
-        return {"path": self.path, "label": label, "score": score, **{name: getattr(self, name) for name in _REST}}
-
-
-_REST = ("top_k", "top_k_scores", "error")
+        return {
+            "path": self.path,
+            "label": label,
+            "score": score,
+            "top_k": self.top_k,
+            "top_k_scores": self.top_k_scores,
+            "error": self.error,
+        }
 
 
 def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> list[Prediction]:

@@ -20,6 +20,7 @@ from search.card import card
 from search.evidence import PACKAGE, Measured, Served, gather, measure, open_served
 from search.lease import lease
 from search.ledger import Ledger
+from search.overview import check_finished
 from search.policy import Evidence, Verdict, gate
 from search.projection import ORACLE
 from search.refit_records import CANDIDATE, FOLDER, SEED, open_refits
@@ -120,8 +121,7 @@ def promote(
     _check_model_name(spec)
     registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
     with lease(folder):
-        if spec.search.storage is None:
-            ledgers.mend_journal(folder / ledgers.JOURNAL)
+        ledgers.mend_journal(folder / ledgers.JOURNAL)
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
         _check_ready(spec, ledger)
         refits = open_refits(spec, folder=folder)
@@ -149,16 +149,14 @@ class _Judged:
     measured: Measured
     place: Path
 
-    def evidence(self, champion: Version | None) -> Evidence:
-        """The candidate beside a champion."""
+    def evidence(self, champion: Version | None, *, own: Version | None) -> Evidence:
+        """The candidate, which is registered as ``own`` if at all, beside a champion."""
         opened = None
         if champion is not None:
             folder = self.registry.download(champion, folder=self.place / f"version_{champion.number}")
             opened = open_served(folder, root=Path(champion.tags.get(ROOT, ".")))
-        own = self.registry.of_candidate(self.candidate.digest)
-        rolled_back = own is not None and ROLLED_BACK in own.tags
         evidence = gather(self.served, self.measured, champion=opened, rule=self.spec.promote)
-        return replace(evidence, rolled_back=rolled_back)
+        return replace(evidence, rolled_back=own is not None and ROLLED_BACK in own.tags)
 
 
 def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[str], None]) -> Promotion:
@@ -172,14 +170,14 @@ def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[s
         own = registry.of_candidate(candidate.digest)
         if champion is not None and own is not None and own.number == champion.number:
             return Promotion("unchanged", registry.name, own.number, own.number, False, Verdict(()), {}, candidate)
-        evidence = judged.evidence(champion)
+        evidence = judged.evidence(champion, own=own)
         verdict = gate(evidence, rule=judged.spec.promote)
         before = None if champion is None else champion.number
         known: dict[str, Any] = {"verdict": verdict, "numbers": evidence.as_dict(), "candidate": candidate}
         if dry_run:
             return Promotion("dry run", registry.name, None if own is None else own.number, before, False, **known)
         forced = force and not verdict.promote
-        version = _registered(judged, evidence, verdict, forced=forced)
+        version = _registered(judged, evidence, verdict, forced=forced, known=own)
         if not verdict.promote and not force:
             return Promotion("refused", registry.name, version.number, before, False, **known)
         with registry.locked():
@@ -192,9 +190,7 @@ def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[s
 
 
 def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:
-    name = spec.search.name
-    if not ledger.notes.get("finished") or any(trial.state == "RUNNING" for trial in ledger.trials()):
-        raise UserError(f"{name}: is not finished; `python -m search resume {name}` goes on with it")
+    check_finished(spec, ledger)
     _check_images(spec, ledger)
     check_judgeable(spec, ledger)
     classes = ledger.notes["data"]["classes"]
@@ -284,7 +280,9 @@ def _measured_once(served: Served, *, digest: str, refits: Ledger, folder: Path)
     return found, len(known["candidates"])
 
 
-def _registered(judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced: bool) -> Version:
+def _registered(
+    judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced: bool, known: Version | None
+) -> Version:
     """The candidate's version with its verdict in tags and one sentence; the challenger from now on."""
     spec, candidate, registry = judged.spec, judged.candidate, judged.registry
     said = _sentence(spec, candidate, evidence=evidence, verdict=verdict, forced=forced)
@@ -296,7 +294,7 @@ def _registered(judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced
         ROOT: str(judged.served.root.absolute()),
         **({"search.oracle": ORACLE} if judged.served.config.data.oracle else {}),
     }
-    version = registry.of_candidate(candidate.digest)
+    version = known
     if version is None:
         text = card(
             judged.served.description,

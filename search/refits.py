@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from search.checkpoints import best_checkpoint, checkpoint_folder, tidy
+from search.checkpoints import checkpoint_folder, kept_checkpoint, tidy
 from search.conductor import Conductor, Leg, Limits, was_lost
 from search.halving import Halving
 from search.ledger import Ledger
 from search.refit_records import FOLDER, MOST_SEED, SEED, refit_config, refit_space
-from search.running import concurrency, interruptible, worker_place
+from search.running import INTERRUPTED, concurrency, interruptible, worker_place
 from search.sampling import Sampling
 from search.spec import SearchSpec
 from search.trials import Trial, Value, leaders
@@ -84,7 +84,8 @@ def confirm(
     """Train what is not trained yet of the best recipes' refits; every recipe, the best first by mean on validation images.
 
     Ray is started, or the cluster at ``address`` joined, only where something is left to train. ``tell`` hears of every refit
-    whose record changed. Raises StoppedError where the refits ended before their time.
+    whose record changed. Raises KeyboardInterrupt where the user stopped them, StoppedError where they ended otherwise before
+    their time.
     """
     wanted = recipes(spec, ledger)
     points = refit_points(spec, ledger, refits, wanted=wanted)
@@ -116,7 +117,7 @@ def weights_of(
     trial = refits.trial(model.refits[0])
     config = refit_config(spec, refit_space(spec).decoded(trial.params))
     if len(model.recipe.trials) == 1:
-        return config, {"checkpoint": _checkpoint(trial, folder=folder, metric=spec.search.metric)}
+        return config, {"checkpoint": kept_checkpoint(folder / FOLDER, trial, metric=spec.search.metric)}
     return config, {"soup": soup_weights(folder, seed=model.seed)}
 
 
@@ -208,6 +209,8 @@ def _train(
             on_step=lambda: None,
         )
     if not conductor.finished:
+        if conductor.stopping == INTERRUPTED:
+            raise KeyboardInterrupt
         raise StoppedError(conductor.stopping or "no worker")
 
 
@@ -299,21 +302,13 @@ def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path) -> dic
     ingredients = []
     for number in soup.numbers:
         trial = refits.trial(number)
-        checkpoint = _checkpoint(trial, folder=folder, metric=metric)
+        checkpoint = kept_checkpoint(folder / FOLDER, trial, metric=metric)
         config = refit_config(spec, space.decoded(trial.params))
         ingredients.append(
             {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
         )
     found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup.path), **worker_place(spec))()
     return {"of": list(soup.numbers), **found}
-
-
-def _checkpoint(trial: Trial, *, folder: Path, metric: str) -> Path:
-    path = best_checkpoint((folder / FOLDER).resolve(), trial, metric=metric)
-    if path is None:
-        place = checkpoint_folder(folder / FOLDER, trial.number)
-        raise UserError(f"{place}: the checkpoint of refit {trial.number} is gone; put it back from a copy")
-    return path
 
 
 def _ordered(found: Sequence[Confirmed], *, spec: SearchSpec) -> list[Confirmed]:

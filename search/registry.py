@@ -95,10 +95,7 @@ class Registry:
         return next((one for one in versions if one.tags.get(CANDIDATE) == candidate), None)
 
     def register(self, candidate: str, *, model: Path, run_id: str, tags: Mapping[str, str], said: str) -> Version:
-        """The version of a candidate, whose files lie in ``model``; one that is there already is given."""
-        known = self.of_candidate(candidate)
-        if known is not None:
-            return known
+        """A new version for a candidate that has none, whose files lie in ``model``."""
         if self._model() is None:
             self._client.create_registered_model(self.name)
         self._client.log_artifacts(run_id, str(model), MODEL_FOLDER)
@@ -161,6 +158,22 @@ class Registry:
         self._client.delete_registered_model_tag(self.name, INTENT)
         return str(intent["why"])
 
+    def rollback(self) -> int:
+        """Make the champion before this one champion again, and give its number; the other is marked as rolled back.
+
+        There is no ``previous`` afterwards, so that a second call cannot undo the first. One that was cut off is finished and
+        no other done. Raises UserError where there is none to go back to.
+        """
+        with FileLock(self._lock), said_of_store(self.uri):
+            if self.finish_switch() != ROLLBACK:
+                champion, previous = self.by_alias(CHAMPION), self.by_alias(PREVIOUS)
+                if champion is None or previous is None or champion.number == previous.number:
+                    raise UserError(f"{self.name}: has no {PREVIOUS} champion to go back to")
+                self.switch(previous.number, why=ROLLBACK)
+            now = self.by_alias(CHAMPION)
+            assert now is not None
+            return now.number
+
     def download(self, version: Version, *, folder: Path) -> Path:
         """The files of a version in ``folder``. Raises UserError where they are not those that were registered."""
         return download(self.uri, version.uri, folder=folder)
@@ -180,23 +193,6 @@ def said_of_store(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
-
-
-def rollback(registry: Registry) -> int:
-    """Make the champion before this one champion again, and give its number; the other is marked as rolled back.
-
-    There is no ``previous`` afterwards, so that a second call cannot undo the first. One that was cut off is finished and no
-    other done. Raises UserError where there is none to go back to.
-    """
-    with FileLock(registry._lock), said_of_store(registry.uri):
-        if registry.finish_switch() != ROLLBACK:
-            champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
-            if champion is None or previous is None or champion.number == previous.number:
-                raise UserError(f"{registry.name}: has no {PREVIOUS} champion to go back to")
-            registry.switch(previous.number, why=ROLLBACK)
-        now = registry.by_alias(CHAMPION)
-        assert now is not None
-        return now.number
 
 
 def save_model(package: Path, *, folder: Path) -> None:

@@ -54,8 +54,7 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     if address is None:
         check_local_resources(spec)
     with lease(folder):
-        if spec.search.storage is None:
-            ledgers.mend_journal(folder / ledgers.JOURNAL)
+        ledgers.mend_journal(folder / ledgers.JOURNAL)
         _refuse_another_space(spec, folder)
         with _preparing(spec, is_joined=address is not None) as facts, cluster(address=address):
             ledger = _open(spec, folder, facts())

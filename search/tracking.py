@@ -12,6 +12,7 @@ from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
 from search.listeners import Outcome
+from search.overview import is_finished
 from search.projection import SearchPlace, SearchState, data_used, resume_command
 from search.refit_records import existing_refits, write_refits
 from search.spec import SearchSpec
@@ -176,8 +177,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
     from search.runs import STORE_ERRORS
 
     with lease(folder):
-        if spec.search.storage is None:
-            ledgers.mend_journal(folder / ledgers.JOURNAL)
+        ledgers.mend_journal(folder / ledgers.JOURNAL)
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
         try:
             runs = runs_of(spec, ledger, folder=folder)
@@ -215,8 +215,7 @@ def _place(spec: SearchSpec, *, folder: Path, ledger: Ledger) -> SearchPlace:
 
 
 def _state_at_rest(ledger: Ledger, *, trials: list[Trial]) -> SearchState:
-    is_over = ledger.notes.get("finished") and all(trial.state != "RUNNING" for trial in trials)
-    return "finished" if is_over else "interrupted"
+    return "finished" if is_finished(ledger, trials=trials) else "interrupted"
 
 
 def set_environment() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -62,6 +63,20 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def kill_when(self, happened, *words):
+        """Starts a command and kills it, at work still, as soon as something has happened."""
+        process = self.start(*words)
+        while process.poll() is None and not happened():
+            time.sleep(0.005)
+        assert process.poll() is None, process.communicate()
+        process.kill()
+        process.communicate()
+
+    def lines(self, name="cells"):
+        """How much has been written to a search's ledger."""
+        journal = self.folder / "searches" / name / "ledger.journal"
+        return journal.read_bytes().count(b"\n") if journal.is_file() else 0
 
     def run(self, *words, timeout=240):
         process = self.start(*words)

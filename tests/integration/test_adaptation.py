@@ -1,9 +1,6 @@
 """A search over adaptation methods and weights, through the command line."""
 
 import csv
-import os
-import signal
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -126,13 +123,7 @@ def test_the_report_compares_selectors_and_the_source_alone(unbroken):
 
 def test_killed_and_with_every_label_of_the_target_flipped_no_number_changes(unbroken, make_place):
     place = write(make_place(), flipped=True)
-    journal = place.folder / "searches/kinds/ledger.journal"
-    process = place.start("run", "space.yaml")
-    while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < 20):
-        time.sleep(0.02)
-    assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    place.kill_when(lambda: place.lines("kinds") >= 20, "run", "space.yaml")
     place.told("resume", "kinds")
     assert results(place) == results(unbroken)
 

@@ -39,13 +39,12 @@ def unbroken(make_place):
 def killed_again_and_again(place, *, kills, seed):
     """Runs the search, killing its driver ``kills`` times after a random number of writes and a random wait."""
     chance = random.Random(seed)
-    journal = place.folder / "searches/cells/ledger.journal"
     done = 0
     while done < kills:
         process = place.start("run", "space.yaml")
-        started = lines(journal)
+        started = place.lines()
         writes = chance.randint(1, 10)
-        while process.poll() is None and lines(journal) < started + writes:
+        while process.poll() is None and place.lines() < started + writes:
             time.sleep(0.01)
         time.sleep(chance.random() * 0.3)
         if process.poll() is not None:
@@ -65,10 +64,6 @@ def at_work(driver):
             title = " ".join(process.cmdline())
             found += [process] if any(name in title for name in ACTOR_TITLES) else []
     return found
-
-
-def lines(path):
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def ledger_dump(place):
@@ -154,10 +149,9 @@ def test_the_second_driver_of_a_search_is_refused(make_place):
 def test_ctrl_c_finishes_the_epoch_twice_stops_at_once_and_neither_loses_anything(unbroken, make_place):
     place = make_place()
     place.write_space()
-    journal = place.folder / "searches/cells/ledger.journal"
     for writes, times in ((14, 1), (24, 2)):
         process = place.start("run", "space.yaml")
-        while lines(journal) < writes:
+        while place.lines() < writes:
             assert process.poll() is None
             time.sleep(0.05)
         for _ in range(times):
@@ -179,8 +173,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_its_trial_goes_on(unbroke
     place = make_place()
     place.write_space()
     process = place.start("run", "space.yaml")
-    journal = place.folder / "searches/cells/ledger.journal"
-    while lines(journal) < 16:
+    while place.lines() < 16:
         time.sleep(0.05)
     while not (workers := at_work(process)):
         assert process.poll() is None

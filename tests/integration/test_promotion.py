@@ -150,22 +150,16 @@ def copied(place, other):
 
 def killed_on_the_way(place):
     """Kills a promotion among its refits, after its package, after its test."""
-    journal = place.folder / "searches/strong/ledger.journal"
-    begun = journal.read_bytes().count(b"\n")
+    begun = place.lines("strong")
     refits = place.folder / "searches/strong/refits"
     writes = random.randint(1, 12)
     print(f"first killed after {writes} writes")
     for happened in (
-        lambda: journal.read_bytes().count(b"\n") >= begun + writes,
+        lambda: place.lines("strong") >= begun + writes,
         lambda: any(refits.glob("packages/*/package")),
         lambda: any(refits.glob("test-*.json")),
     ):
-        process = place.start("promote", "strong")
-        while process.poll() is None and not happened():
-            time.sleep(0.005)
-        assert process.poll() is None, process.communicate()
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        place.kill_when(happened, "promote", "strong")
 
 
 def uri(place):

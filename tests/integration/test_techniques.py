@@ -1,9 +1,5 @@
 """A search with reference arms, a choice of backbones, techniques of every kind and a soup, through the command line."""
 
-import os
-import signal
-import time
-
 import pytest
 import yaml
 
@@ -75,13 +71,7 @@ def test_the_soup_is_never_the_candidate_unless_it_beats_its_best_trial(unbroken
 
 def test_killed_between_its_steps_it_ends_the_same(unbroken, make_place):
     place = write(make_place())
-    journal = place.folder / "searches/cells/ledger.journal"
-    process = place.start("run", "space.yaml")
-    while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < 30):
-        time.sleep(0.02)
-    assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    place.kill_when(lambda: place.lines() >= 30, "run", "space.yaml")
     place.told("resume", "cells")
     assert notes_of(place) == notes_of(unbroken)
 

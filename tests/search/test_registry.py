@@ -18,7 +18,6 @@ from search.registry import (
     Registry,
     download,
     resolve,
-    rollback,
 )
 from trainable.errors import UserError
 
@@ -101,7 +100,7 @@ def promoted(place, candidate):
 
 
 def rolled_back(place, candidate):
-    rollback(open_registry(place))
+    open_registry(place).rollback()
 
 
 def state(place):
@@ -218,7 +217,7 @@ def test_there_and_back_again(place):
     with pytest.raises(UserError, match="cells: has no previous champion to go back to"):
         rolled_back(place, "")
     promoted(place, "two")
-    assert rollback(open_registry(place)) == 1
+    assert open_registry(place).rollback() == 1
     with pytest.raises(UserError, match="has no previous champion"):  # a second call does not undo the first
         rolled_back(place, "")
     promoted(place, "two")

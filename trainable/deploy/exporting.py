@@ -2,10 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
@@ -53,22 +52,18 @@ class Wanted:
 
 
 def export_weights_file(
-    config: dict[str, Any], *, weights: str, classes: list[str], folder: str, options: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """:func:`export` from plain values to plain values, for another process.
+    config: TrialConfig, *, weights: Path, classes: Sequence[str], wanted: Wanted, folder: Path
+) -> list[Variant]:
+    """:func:`export` of the network of ``config`` whose weights are in the safetensors file ``weights``.
 
-    ``weights`` is a safetensors file of the whole network of ``config``, ``options`` are the fields of :class:`Wanted`.
+    Raises UserError where its images are of other ``classes`` now, too.
     """
-    trial = TrialConfig.model_validate(config)
-    recovery = Recovery(**options.get("recovery", {}))
-    wanted = Wanted(**{**options, "to": tuple(options["to"]), "recovery": recovery})
-    images = open_images(trial, size=trial.data.image_size)
+    images = open_images(config, size=config.data.image_size)
     if images.pack.classes != tuple(classes):
         raise UserError(
             f"data.path: holds the classes {', '.join(images.pack.classes)}, the model {', '.join(classes)}"
         )
-    network = load_network(trial, weights=Path(weights), images=images)
-    return [variant.as_dict() for variant in export(network, config=trial, wanted=wanted, folder=Path(folder))]
+    return export(load_network(config, weights=weights, images=images), config=config, wanted=wanted, folder=folder)
 
 
 def load_network(config: TrialConfig, *, weights: Path, images: Images) -> Network:

@@ -130,17 +130,17 @@ def test_a_file_that_gives_other_logits_is_not_left_behind(untrained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_from_plain_values_to_plain_values(untrained, tmp_path):
+def test_from_a_file_of_weights_to_rows_of_plain_values(untrained, tmp_path):
     one = untrained("test_convnext")
-    weights, folder = tmp_path / "weights.safetensors", tmp_path / "out"
+    weights, wanted = tmp_path / "weights.safetensors", Wanted(to=("pt2",), split="test")
     save_file(one.network.state_dict(), weights)
-    plain = {"weights": str(weights), "folder": str(folder), "options": {"to": ["pt2"], "split": "test"}}
-    config = one.config.model_dump(mode="json")
-    rows = export_weights_file(config, classes=["defective", "functional"], **plain)
+    given = {"weights": weights, "folder": tmp_path / "out", "wanted": wanted}
+    variants = export_weights_file(one.config, classes=["defective", "functional"], **given)
+    rows = [variant.as_dict() for variant in variants]
     assert rows == json.loads(json.dumps(rows))
     assert [row["name"] for row in rows] == ["torch fp32", "pt2 fp32"]
     with pytest.raises(UserError, match=r"data\.path: holds the classes defective, functional, the model a, b"):
-        export_weights_file(config, classes=["a", "b"], **plain)
+        export_weights_file(one.config, classes=["a", "b"], **given)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.3, 30])
