@@ -5,7 +5,7 @@ installed and as it was packaged: nothing of the project may be imported here.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,13 +37,16 @@ class Classifier:
 
     def probabilities(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float64]:
         """N×K of N encoded images; what ``decode`` raises for one that is none passes through."""
-        found = [np.zeros((0, len(self.classes)))]
-        for start in range(0, len(images), batch_size):
-            pixels = torch.from_numpy(np.stack([self.pixels(one) for one in images[start : start + batch_size]]))
-            with torch.inference_mode():
-                logits = self.network(self.normalised(pixels.to(self.device)))
-            found.append(logits.float().cpu().double().softmax(dim=1).numpy())
-        return np.concatenate(found)
+        found = self._outputs(images, layers=self.network, batch_size=batch_size)
+        return np.concatenate(
+            [np.zeros((0, len(self.classes))), *(logits.double().softmax(dim=1).numpy() for logits in found)]
+        )
+
+    def features(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """N×F of N encoded images: the backbone's pooled output, which is what the head is given."""
+        found = self._outputs(images, layers=self.network.backbone, batch_size=batch_size)
+        width = next(self.network.head.parameters()).shape[1]
+        return np.concatenate([np.zeros((0, width), np.float32), *(features.numpy() for features in found)])
 
     def pixels(self, image: bytes) -> NDArray[np.uint8]:
         """The C×S×S centre of an encoded image whose shorter side is brought to ``stored_side``."""
@@ -66,6 +69,14 @@ class Classifier:
         )
         return pixels.float().sub_(mean).div_(std)
 
+    def _outputs(self, images: Sequence[bytes], *, layers: nn.Module, batch_size: int) -> Iterator[Tensor]:
+        """What ``layers`` make of each batch of encoded images, as float32 on the CPU."""
+        for start in range(0, len(images), batch_size):
+            pixels = torch.from_numpy(np.stack([self.pixels(one) for one in images[start : start + batch_size]]))
+            with torch.inference_mode():
+                found = layers(self.normalised(pixels.to(self.device)))
+            yield found.float().cpu()
+
 
 class _Shifted(nn.Module):
     """Backbone, head and the shift that is taken off the logits, under the names of the training's network."""
@@ -83,7 +94,7 @@ class _Shifted(nn.Module):
         return logits - self.shift
 
 
-def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> nn.Module:
+def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shifted:
     backbone = cast(nn.Module, timm.create_model(description["architecture"], **description["options"]))
     backbone.reset_classifier(0)  # type: ignore[operator]
     if description["input_size"] is not None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from trainable import fit
 from trainable.augment.views import evaluation_view
+from trainable.checkpoint import load_scored
 from trainable.data import decode as decoding
 from trainable.data.batches import normalise
 from trainable.data.encoded import encoded_images
@@ -56,6 +57,24 @@ def test_the_package_scores_what_training_measured(make_config, tmp_path, name):
     metrics = score(found, labels=labels, classes=served.classes).named("val")
     assert metrics["val/loss"] == pytest.approx(last.metrics["val/loss"], abs=1e-5)  # batches of another size
     assert metrics["val/balanced_accuracy"] == last.metrics["val/balanced_accuracy"]
+
+
+def test_features_are_what_the_trained_network_gives_its_head(make_config, tmp_path):
+    config = make_config(train={"epochs": 1, "batch_size": 9}, model={"head": "mlp", "head_hidden": 8})
+    trained(config, tmp_path / "checkpoint")
+    package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint")
+    served = load_package(tmp_path / "package", device="cpu")
+    run = start_run(config)
+    load_scored(tmp_path / "checkpoint", network=run.network.eval(), moved=run.moved)
+    images = [image.read_bytes() for image in encoded_images(config, split="val")]
+    pixels = torch.from_numpy(np.stack([served.pixels(image) for image in images]))
+    with torch.inference_mode():
+        expected = run.network.features(normalise(pixels, run.inputs.full.spec)).numpy()
+    found = served.features(images, batch_size=3)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, abs=1e-5)  # batches of another size
+    assert np.std(found, axis=0).max() > 0
+    assert served.features([]).shape == (0, expected.shape[1])
 
 
 def odd_images():
