@@ -64,6 +64,11 @@ class DataConfig(Section):
     val_share: float = Field(0.15, gt=0, lt=0.5, description="Share held out for validation where no split is given.")
     test_share: float = Field(0.15, gt=0, lt=0.5, description="Share held out for the test where no split is given.")
     split_seed: int = Field(0, ge=0, description="Seed of the split; a different one gives other held-out images.")
+    keep_splits: str | None = Field(
+        None,
+        description="Parquet file with the splits of an earlier version of these images (columns `sample_id`, `split`; `refresh` "
+        "writes it): images it knows, and their groups, keep theirs; new ones are cut so that each class comes nearest to its shares.",
+    )
     image_column: str = Field("image", description="Column of the path or the encoded bytes (manifest, table).")
     label_column: str = Field("label", description="Column of the class (manifest, table).")
     split_column: str = Field("split", description="Column of train/val/test; a seeded split is made without it.")

@@ -18,6 +18,7 @@ from trainable.config import DataConfig
 from trainable.data.decode import BadImageError, Pixels, decode
 from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
+from trainable.data.kept_splits import known_splits
 from trainable.data.source import SPLITS, TARGET_SPLITS, Sample, Source
 from trainable.data.splits import cut_splits, cut_unlabelled
 from trainable.data.writing import write_beside
@@ -71,26 +72,29 @@ def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: P
     digests = image_digests(source)
     _check_domains_differ(source, digests=digests)
     fingerprint = content_fingerprint(source, digests=digests)
-    rows = _rows(source, digests=digests, config=config)
+    rows = assigned_rows(source, digests=digests, config=config)
     path = folder / f"{fingerprint[:16]}-{_content_key(rows, fingerprint=fingerprint, config=config, spec=spec)}.arrow"
     if not path.exists():
         _write(path, rows, source=source, fingerprint=fingerprint, config=config, spec=spec)
     return path
 
 
-def _rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> list[Row]:
+def assigned_rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> list[Row]:
     """All images in canonical order, with their splits; equal images are one group where no other is given."""
     groups = [
         f"group {sample.group}" if sample.group is not None else f"image {digest.hex()}"
         for sample, digest in zip(source.every_sample, digests, strict=True)
     ]
+    ids = [int.from_bytes(digest[:8], "little") for digest in digests]
     num_labelled = len(source.samples)
+    known = partial(known_splits, config.keep_splits)
     splits = cut_splits(
         [sample.label or "" for sample in source.samples],
         groups=groups[:num_labelled],
         given=[sample.split for sample in source.samples],
         shares=_missing_shares(source.samples, config=config),
         seed=config.split_seed,
+        known=known(groups=groups[:num_labelled], sample_ids=ids[:num_labelled], names=SPLITS),
     )
     if source.target:
         cut = cut_unlabelled(
@@ -98,9 +102,9 @@ def _rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> li
             given=[sample.split for sample in source.target],
             shares=_missing_shares(source.target, config=config),
             seed=config.split_seed,
+            known=known(groups=groups[num_labelled:], sample_ids=ids[num_labelled:], names=TARGET_SPLITS),
         )
         splits += [TARGET_SPLITS[SPLITS.index(split)] for split in cut]
-    ids = [int.from_bytes(digest[:8], "little") for digest in digests]
     rows = [Row(*parts) for parts in zip(source.every_sample, ids, splits, strict=True)]
     return sorted(rows, key=lambda row: (row.sample_id, row.sample.name))
 

@@ -8,7 +8,13 @@ from trainable.errors import UserError
 
 
 def cut_splits(
-    labels: Sequence[str], *, groups: Sequence[str], given: Sequence[str | None], shares: Mapping[str, float], seed: int
+    labels: Sequence[str],
+    *,
+    groups: Sequence[str],
+    given: Sequence[str | None],
+    shares: Mapping[str, float],
+    seed: int,
+    known: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The split of every image: the given one where it is val or test, else a seeded, stratified cut of whole groups.
 
@@ -16,6 +22,9 @@ def cut_splits(
     the class of most of its images, of equals the rarer one. Inside a class the groups stand in the order of a hash of
     (seed, group); one after the other they are taken into a split while they bring it nearer to its share, the smallest
     one where none does, so that a class has at least one group everywhere. The order of the images makes no difference.
+
+    Groups that are ``known`` from an earlier version of the images stay in the split they had, whatever came or went since;
+    the others fill up what is missing to a class's shares.
     Raises UserError where a class has fewer groups than there are splits.
     """
     if not shares:
@@ -30,7 +39,7 @@ def cut_splits(
                 f"data.path: class {label!r} has {len(sizes)} different images or groups of its own, "
                 f"train, {' and '.join(shares)} need {len(shares) + 1}"
             )
-        chosen |= _cut_class(sizes, shares=shares, seed=seed)
+        chosen |= _cut_class(sizes, shares=shares, seed=seed, known=known or {})
     return [
         chosen.get(group, "train") if split in (None, "train") else str(split)
         for group, split in zip(groups, given, strict=True)
@@ -38,7 +47,12 @@ def cut_splits(
 
 
 def cut_unlabelled(
-    *, groups: Sequence[str], given: Sequence[str | None], shares: Mapping[str, float], seed: int
+    *,
+    groups: Sequence[str],
+    given: Sequence[str | None],
+    shares: Mapping[str, float],
+    seed: int,
+    known: Mapping[str, str] | None = None,
 ) -> list[str]:
     """:func:`cut_splits` without labels: as if all images were of one class. Raises UserError for too few groups."""
     needed = len(shares) + 1
@@ -47,7 +61,7 @@ def cut_unlabelled(
         raise UserError(
             f"data.target: has {len(to_cut)} different images or groups to cut its splits from, {needed} are needed"
         )
-    return cut_splits([""] * len(groups), groups=groups, given=given, shares=shares, seed=seed)
+    return cut_splits([""] * len(groups), groups=groups, given=given, shares=shares, seed=seed, known=known)
 
 
 def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
@@ -63,12 +77,20 @@ def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, i
     return found
 
 
-def _cut_class(sizes: Mapping[str, int], *, shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    left = sorted(sizes, key=lambda group: (_position(seed, group), group))
-    chosen: dict[str, str] = {}
+def _cut_class(
+    sizes: Mapping[str, int], *, shares: Mapping[str, float], seed: int, known: Mapping[str, str]
+) -> dict[str, str]:
+    chosen = {group: known[group] for group in sizes if group in known}
+    filled = Counter(dict.fromkeys((*shares, "train"), 0))
+    for group, split in chosen.items():
+        filled[split] += sizes[group]
+    left = sorted((group for group in sizes if group not in chosen), key=lambda group: (_position(seed, group), group))
     for number, (split, share) in enumerate(shares.items()):
-        target = share * sum(sizes.values())
-        taken = _take(left, sizes=sizes, target=target, must_leave=len(shares) - number)
+        missing = share * sum(sizes.values()) - filled[split]
+        later = (*list(shares)[number + 1 :], "train")
+        taken = _take(left, sizes=sizes, target=missing, must_leave=sum(not filled[one] for one in later))
+        if not taken and not filled[split] and left:
+            taken = [min(left, key=lambda group: sizes[group])]
         chosen |= dict.fromkeys(taken, split)
         left = [group for group in left if group not in chosen]
     return chosen
@@ -81,7 +103,7 @@ def _take(left: Sequence[str], *, sizes: Mapping[str, int], target: float, must_
         if len(left) - len(taken) > must_leave and abs(filled + sizes[group] - target) < abs(filled - target):
             taken.append(group)
             filled += sizes[group]
-    return taken or [min(left, key=lambda group: sizes[group])]
+    return taken
 
 
 def _position(seed: int, group: str) -> bytes:

@@ -35,8 +35,8 @@ IMAGES_COMPARED = 64
 def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None, soup: Path | None = None) -> None:
     """Write the network of a ``checkpoint``, or the ``soup`` at a path, as the package ``folder``, whole or not at all.
 
-    It holds the weights, model.json (classes, what the input is, how it was configured), which images were in which
-    split, by hash alone, and the code that serves it. Raises RuntimeError where what is served would not be what was
+    It holds the weights, model.json (classes, what the input is, how it was configured), which images, by hash
+    alone, were of which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what was
     trained, by validation images decoded and classified both ways.
     """
     run = start_run(_comparable(config))
@@ -108,11 +108,13 @@ def _description(run: Run, *, config: TrialConfig) -> dict[str, Any]:
 
 
 def images_table(pack: Pack) -> pa.Table:
-    """Which image was in which split, by hash, without a name."""
-    names = np.empty(len(pack), dtype=object)
+    """Which image, by hash, was of which class and in which split; no name of a file."""
+    splits = np.empty(len(pack), dtype=object)
     for split in (*SPLITS, *TARGET_SPLITS):
-        names[pack.indices(split)] = split
-    return pa.table({"sample_id": pa.array(pack.sample_ids), "split": pa.array(names.tolist())})
+        splits[pack.indices(split)] = split
+    labels = [None if label < 0 else pack.classes[label] for label in pack.labels]
+    columns = {"sample_id": pa.array(pack.sample_ids), "split": splits.tolist(), "label": pa.array(labels, pa.string())}
+    return pa.table(columns)
 
 
 def _check_same(run: Run, *, folder: Path) -> None:

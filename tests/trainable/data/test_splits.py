@@ -115,3 +115,44 @@ def test_no_group_straddles_and_every_class_with_three_groups_is_everywhere(imag
     splits = cut(labels, groups, shares={"test": share, "val": share}, seed=seed)
     assert len(set(zip(groups, splits, strict=True))) == len(set(groups))
     assert set(sizes(splits, labels)) == {(label, split) for label in set(labels) for split in ("train", "val", "test")}
+
+
+@given(
+    first=st.lists(st.sampled_from("ab"), min_size=20, max_size=60),
+    later=st.lists(st.sampled_from("abc"), min_size=0, max_size=40),
+    gone=st.sets(st.integers(0, 19)),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_known_groups_keep_their_split_whatever_comes_and_goes(first, later, gone, seed):
+    first = [*"aaaabbbb", *first]
+    later = [*later, *"ccc"] if "c" in later else later
+    before = [f"old {index}" for index in range(len(first))]
+    known = dict(zip(before, cut(first, before, seed=seed), strict=True))
+    stay = [index for index in range(len(first)) if index not in gone or index < 8]
+    labels = [first[index] for index in stay] + later
+    groups = [before[index] for index in stay] + [f"new {index}" for index in range(len(later))]
+    splits = cut_splits(labels, groups=groups, given=[None] * len(labels), shares=SHARES, seed=seed, known=known)
+    assert splits[: len(stay)] == [known[before[index]] for index in stay]
+    assert all(sizes(splits, labels)["c", split] for split in ("train", "val", "test")) or "c" not in labels
+
+
+def test_new_groups_fill_every_class_up_to_its_shares():
+    old = [f"old {index}" for index in range(100)]
+    known = dict(zip(old, cut(["a"] * 100, old), strict=True))
+    groups = old + [f"new {index}" for index in range(100)]
+    splits = cut_splits(["a"] * 200, groups=groups, given=[None] * 200, shares=SHARES, seed=0, known=known)
+    assert Counter(splits) == {"train": 140, "val": 30, "test": 30}
+    assert Counter(splits[100:]) == {"train": 70, "val": 15, "test": 15}
+
+
+def test_many_small_additions_end_with_the_same_shares():
+    known, groups = {}, [f"old {index}" for index in range(20)]
+    for day in range(40):
+        groups = groups + [f"day {day} {index}" for index in range(3)]
+        splits = cut_splits(
+            ["a"] * len(groups), groups=groups, given=[None] * len(groups), shares=SHARES, seed=0, known=known
+        )
+        assert all(known[group] == split for group, split in zip(groups, splits, strict=True) if group in known)
+        known = dict(zip(groups, splits, strict=True))
+    assert Counter(known.values()) == {"train": 98, "val": 21, "test": 21}

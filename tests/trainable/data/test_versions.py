@@ -1,0 +1,126 @@
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from trainable.config import DataConfig
+from trainable.data.fingerprint import image_digests
+from trainable.data.sources import read_source
+from trainable.data.versions import difference, read_version, version_of
+from trainable.errors import UserError
+
+
+@pytest.fixture
+def images(tmp_path, cells):
+    """Forty cells in two folders that may be changed."""
+    for index, path in enumerate(cells):
+        folder = tmp_path / "images" / ("even" if index % 2 == 0 else "odd")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    return tmp_path / "images"
+
+
+def taken(folder, *, keep_splits=None):
+    config = DataConfig(path=str(folder), keep_splits=keep_splits and str(keep_splits))
+    source = read_source(config)
+    return version_of(source, digests=image_digests(source), config=config)
+
+
+def files(folder, label):
+    return sorted((folder / label).iterdir())
+
+
+def by_id(version):
+    return {entry.sample_id: entry.split for entry in version.entries}
+
+
+def classes(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_version_is_read_back_as_it_was_written(images, tmp_path):
+    version = taken(images)
+    version.write(tmp_path / "version.parquet")
+    assert read_version(tmp_path / "version.parquet") == version
+    assert sum(version.counts.values()) == len(version.entries)
+
+
+def test_earlier_images_keep_their_split_and_images_that_come_back_too(images, tmp_path):
+    first, kept = taken(images), tmp_path / "first.parquet"
+    first.write(kept)
+    label = classes(images)[0]
+    away = [shutil.move(path, tmp_path) for path in files(images, label)[:3]]
+    without = taken(images, keep_splits=kept)
+    assert [entry.present for entry in without.entries].count(False) == 3
+    assert by_id(without) == by_id(first)
+    without.write(tmp_path / "second.parquet")
+    for path in away:
+        shutil.move(path, images / label)
+    assert by_id(taken(images, keep_splits=tmp_path / "second.parquet")) == by_id(first)
+
+
+def test_the_difference_names_what_came_went_and_was_relabelled(images, tmp_path):
+    before = taken(images)
+    before.write(tmp_path / "before.parquet")
+    one, other = classes(images)[:2]
+    files(images, one)[0].unlink()
+    moved = files(images, one)[0]
+    moved.rename(images / other / f"moved_{moved.name}")
+    for index, path in enumerate(files(images, other)[:4]):
+        (images / "new").mkdir(exist_ok=True)
+        (images / "new" / f"{index}.png").write_bytes(path.read_bytes() + b"\0")
+    found = difference(before, taken(images, keep_splits=tmp_path / "before.parquet"), bad=["x.png"])
+    assert found.added == {"new": 4}
+    assert found.removed == {one: 1}
+    assert found.relabelled == {f"{one} -> {other}": 1}
+    assert (found.new_classes, found.vanished_classes) == (("new",), ())
+    assert found.num_changed == 6
+    assert found.said() == (
+        f"{len(before.entries)} -> {len(before.entries) + 3} images, added 4 (4 new), removed 1 (1 {one}), "
+        f"relabelled 1 (1 {one} -> {other}), new classes 'new', 1 bad images (x.png)"
+    )
+
+
+def test_a_renamed_and_touched_image_is_no_difference(images):
+    before = taken(images)
+    path = files(images, classes(images)[0])[0]
+    path.rename(path.with_name("renamed.png")).touch()
+    assert difference(before, taken(images)).num_changed == 0
+
+
+def test_labels_that_are_not_known_are_not_compared(images, tmp_path):
+    version = taken(images)
+    version.write(tmp_path / "whole.parquet")
+    pq.write_table(pq.read_table(tmp_path / "whole.parquet", columns=["sample_id", "split"]), tmp_path / "bare.parquet")
+    found = difference(read_version(tmp_path / "bare.parquet"), version)
+    assert found.relabelled is None
+    assert (found.num_changed, found.new_classes) == (0, ())
+
+
+def test_a_group_that_unites_images_of_two_splits_stays_held_out(tmp_path, images):
+    version = taken(images)
+    version.write(tmp_path / "version.parquet")
+    held_out = next(entry.sample_id for entry in version.entries if entry.split == "test")
+    trained = next(entry.sample_id for entry in version.entries if entry.split == "train")
+    rows = [(path, label) for label in classes(images) for path in files(images, label)]
+    config = DataConfig(path=str(images))
+    source = read_source(config)
+    ids = [int.from_bytes(digest[:8], "little") for digest in image_digests(source)]
+    group = {sample.name: str(index) for index, sample in enumerate(source.samples)}
+    for sample, sample_id in zip(source.samples, ids, strict=True):
+        if sample_id in (held_out, trained):
+            group[sample.name] = "united"
+    lines = [f"{path.relative_to(images)},{label},{group[str(path.relative_to(images))]}" for path, label in rows]
+    (images / "list.csv").write_text("\n".join(["image,label,group", *lines]))
+    grouped = DataConfig(
+        path=str(images / "list.csv"), group_column="group", keep_splits=str(tmp_path / "version.parquet")
+    )
+    source = read_source(grouped)
+    united = by_id(version_of(source, digests=image_digests(source), config=grouped))
+    assert united == by_id(version) | {trained: "test"}
+
+
+def test_a_file_that_holds_no_splits_is_said(images, tmp_path):
+    (tmp_path / "wrong.parquet").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="data.keep_splits: .* is no Parquet file with the columns"):
+        taken(images, keep_splits=tmp_path / "wrong.parquet")

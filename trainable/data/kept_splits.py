@@ -1,0 +1,55 @@
+"""Reads in which split the images of an earlier version of a data set were."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainable.data.source import SPLITS
+from trainable.errors import UserError
+
+# Where images of one group were in several splits, which only a new grouping can bring about, the group goes where it
+# leaves the earlier version's held-out images held out.
+_STRONGEST = ("test", "val", "train")
+
+
+def known_splits(
+    path: str | None, *, groups: Sequence[str], sample_ids: Sequence[int], names: Sequence[str]
+) -> dict[str, str]:
+    """The earlier split of every group of images that the file at ``path`` knows, by an image's id or by the group.
+
+    ``names`` are those of the splits in the file, in the order of ``SPLITS``. Empty without a path; raises UserError for a
+    file that cannot be read.
+    """
+    if path is None:
+        return {}
+    by_image, by_group = _read(path, meaning=dict(zip(names, SPLITS, strict=True)))
+    found: dict[str, str] = {}
+    for group, sample_id in zip(groups, sample_ids, strict=True):
+        splits = {found.get(group), by_group.get(group), by_image.get(sample_id)}
+        strongest = next((split for split in _STRONGEST if split in splits), None)
+        if strongest is not None:
+            found[group] = strongest
+    return found
+
+
+def _read(path: str, *, meaning: dict[str, str]) -> tuple[dict[int, str], dict[str, str]]:
+    try:
+        names = pq.read_schema(Path(path)).names
+        wanted = [name for name in ("sample_id", "split", "group") if name in names]
+        table = pq.read_table(Path(path), columns=wanted)
+        rows = [(meaning[split], row) for row, split in enumerate(table["split"].to_pylist()) if split in meaning]
+        ids = table["sample_id"].to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"data.keep_splits: {path!r} is no Parquet file with the columns sample_id and split ({reason})"
+        ) from error
+    groups = table["group"].to_pylist() if "group" in wanted else [None] * len(ids)
+    by_group: dict[str, str] = {}
+    for split, row in rows:
+        group = groups[row]
+        if group is not None:
+            by_group[group] = min(by_group.get(group, split), split, key=_STRONGEST.index)
+    return {int(ids[row]): split for split, row in rows}, by_group

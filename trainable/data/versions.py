@@ -1,0 +1,187 @@
+"""Versions of a data set: which image, by hash, was of which class, in which group and split."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainable.config import DataConfig
+from trainable.data.building import assigned_rows
+from trainable.data.source import SPLITS, Source
+from trainable.data.writing import write_beside
+
+SCHEMA = pa.schema(
+    {
+        "sample_id": pa.uint64(),
+        "label": pa.string(),  # null for an image of a domain to adapt to
+        "group": pa.string(),  # null where an image is its own group
+        "split": pa.string(),
+        "present": pa.bool_(),  # whether this version has it; else an earlier one had
+    }
+)
+COLUMNS = tuple(SCHEMA.names)
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a version; its ``label`` is None where it is not known."""
+
+    sample_id: int
+    label: str | None
+    group: str | None
+    split: str
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class Version:
+    """All images that a version has, and those that an earlier one had: they keep their split should they come back."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def present(self) -> list[Entry]:
+        """The labelled images that this version has."""
+        return [entry for entry in self.entries if entry.present and entry.split in SPLITS]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        return dict(sorted(Counter(str(entry.label) for entry in self.present).items()))
+
+    def ids(self, *splits: str) -> set[int]:
+        """The ids of the images it has in these splits."""
+        return {entry.sample_id for entry in self.entries if entry.present and entry.split in splits}
+
+    def write(self, path: Path) -> None:
+        """Write it as Parquet, whole or not at all; the file is what ``data.keep_splits`` takes."""
+        columns = {name: [getattr(entry, name) for entry in self.entries] for name in COLUMNS}
+        with write_beside(path) as file:
+            pq.write_table(pa.table(columns, schema=SCHEMA), file)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from one version to the next; labelled images, counted by class.
+
+    ``relabelled`` counts by ``old -> new``, and is None where the labels of the earlier version are not known; ``resplit``
+    counts images that the data set itself now gives another split; ``bad`` names those that cannot be decoded.
+    """
+
+    num_before: int
+    num_now: int
+    added: Mapping[str, int]
+    removed: Mapping[str, int]
+    relabelled: Mapping[str, int] | None
+    resplit: int
+    new_classes: tuple[str, ...]
+    vanished_classes: tuple[str, ...]
+    bad: tuple[str, ...] = ()
+
+    @property
+    def num_changed(self) -> int:
+        """Images that came, went, or are of another class now."""
+        return sum(self.added.values()) + sum(self.removed.values()) + sum((self.relabelled or {}).values())
+
+    @property
+    def share_changed(self) -> float:
+        """Of the images that there were."""
+        return self.num_changed / max(1, self.num_before)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+    def said(self) -> str:
+        """In words, one line."""
+        parts = [f"{self.num_before} -> {self.num_now} images"]
+        parts += [
+            f"{word} {sum(counts.values())} ({_listed(counts)})"
+            for word, counts in (("added", self.added), ("removed", self.removed))
+            if counts
+        ]
+        if self.relabelled is None:
+            parts.append("earlier labels not known")
+        elif self.relabelled:
+            parts.append(f"relabelled {sum(self.relabelled.values())} ({_listed(self.relabelled)})")
+        if self.resplit:
+            parts.append(f"{self.resplit} in another given split")
+        for word, names in (("new", self.new_classes), ("vanished", self.vanished_classes)):
+            if names:
+                parts.append(f"{word} classes {', '.join(map(repr, names))}")
+        if self.bad:
+            more = ", …" if len(self.bad) > MOST_NAMED else ""
+            parts.append(f"{len(self.bad)} bad images ({', '.join(self.bad[:MOST_NAMED])}{more})")
+        return ", ".join(parts)
+
+
+def version_of(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> Version:
+    """The version that these samples are, split as training splits them; images of ``config.keep_splits`` that are gone stay
+    known. Raises UserError where no splits can be cut.
+    """
+    rows = assigned_rows(source, digests=digests, config=config)
+    now = [
+        Entry(
+            row.sample_id,
+            row.sample.label,
+            None if row.sample.group is None else f"group {row.sample.group}",
+            row.split,
+        )
+        for row in rows
+    ]
+    there = {entry.sample_id for entry in now}
+    before = [] if config.keep_splits is None else read_version(Path(config.keep_splits)).entries
+    gone = [
+        Entry(one.sample_id, one.label, one.group, one.split, present=False)
+        for one in before
+        if one.sample_id not in there
+    ]
+    return Version((*now, *gone))
+
+
+def read_version(path: Path) -> Version:
+    """A version that was written, or what a packaged model tells of its images."""
+    table = pq.read_table(path)
+    num_rows = table.num_rows
+    nothing: list[Any] = [None] * num_rows
+    columns = {name: table[name].to_pylist() if name in table.column_names else nothing for name in COLUMNS[:-1]}
+    present = table["present"].to_pylist() if "present" in table.column_names else [True] * num_rows
+    return Version(tuple(Entry(*row) for row in zip(*columns.values(), present, strict=True)))
+
+
+def difference(before: Version, now: Version, *, bad: Sequence[str] = ()) -> Difference:
+    """What changed between two versions, told by the content of the images alone."""
+    old = {entry.sample_id: entry for entry in before.present}
+    new = {entry.sample_id: entry for entry in now.present}
+    both = old.keys() & new.keys()
+    is_labelled = all(entry.label is not None for entry in old.values())
+    relabelled = Counter(
+        f"{old[one].label} -> {new[one].label}" for one in both if is_labelled and old[one].label != new[one].label
+    )
+    classes_before, classes_now = (
+        {entry.label for entry in entries.values() if entry.label is not None} for entries in (old, new)
+    )
+    return Difference(
+        num_before=len(before.present),
+        num_now=len(now.present),
+        added=_by_class(new[one] for one in new.keys() - old.keys()),
+        removed=_by_class(old[one] for one in old.keys() - new.keys()),
+        relabelled=dict(sorted(relabelled.items())) if is_labelled else None,
+        resplit=sum(old[one].split != new[one].split for one in both),
+        new_classes=tuple(sorted(classes_now - classes_before)) if is_labelled else (),
+        vanished_classes=tuple(sorted(classes_before - classes_now)) if is_labelled else (),
+        bad=tuple(bad),
+    )
+
+
+def _by_class(entries: Iterable[Entry]) -> dict[str, int]:
+    return dict(sorted(Counter(str(entry.label) for entry in entries).items()))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
