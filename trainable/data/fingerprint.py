@@ -4,16 +4,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from blake3 import blake3
 
 from trainable.data.source import Sample, Source
+from trainable.data.storage import file_state
 
 
 def quick_key(source: Source, *, settings: Mapping[str, object]) -> str:
     """Changes with any file's path, size or modification time, or with a setting; reads no image."""
-    files = {str(file): _state(file) for file in source.files}
+    files = {file: file_state(file) for file in source.files}
     text = json.dumps({"files": files, "settings": dict(settings)}, sort_keys=True)
     return str(blake3(text.encode()).hexdigest(length=16))
 
@@ -45,11 +45,3 @@ def read_or_empty(sample: Sample) -> bytes:
         return sample.read_bytes()
     except OSError:
         return b""
-
-
-def _state(file: Path) -> tuple[int, int] | None:
-    try:
-        status = file.stat()
-    except FileNotFoundError:  # a link to nowhere, a bad image later on
-        return None
-    return status.st_size, status.st_mtime_ns

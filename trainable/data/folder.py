@@ -1,12 +1,11 @@
 """Reads folders of images: class folders, with or without train, val and test above them, or no classes at all."""
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 
 from trainable.config import DataConfig
-from trainable.data.source import Found, Sample, Source, split_of
+from trainable.data.source import Found, Sample, Source, file_reader, split_of
 from trainable.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")
@@ -34,11 +33,11 @@ def read_folder(path: Path, config: DataConfig) -> Found:
         if not images:
             raise UserError(f"data.path: class folder {folder.relative_to(path).as_posix()!r} has no images")
     samples = [
-        Sample(image.relative_to(path).as_posix(), label, split, None, None, image.read_bytes)
-        for (split, label), (images, _) in found.items()
-        for image in images
+        sample
+        for (split, label), (images, folder) in found.items()
+        for sample in _samples(images, folder=folder, path=path, label=label, split=split)
     ]
-    return Found(samples, [image for images, _ in found.values() for image in images])
+    return _found(samples)
 
 
 def _has_classes(path: Path) -> bool:
@@ -50,9 +49,12 @@ def _has_classes(path: Path) -> bool:
 def _without_classes(path: Path) -> Found:
     """The images of a folder, or of its folders train, val and test, without labels."""
     splits = _split_folders(path, in_train=_images) if (path / "train").is_dir() else {None: path}
-    found = [(image, split) for split, folder in splits.items() for image in _images(folder)]
-    samples = [replace(_unlabelled(image, path=path), split=split) for image, split in found]
-    return Found(samples, [image for image, _ in found])
+    samples = [
+        sample
+        for split, folder in splits.items()
+        for sample in _samples(_images(folder), folder=folder, path=path, label="", split=split)
+    ]
+    return _found(samples)
 
 
 def read_unlabelled(config: DataConfig) -> Source:
@@ -63,14 +65,35 @@ def read_unlabelled(config: DataConfig) -> Source:
     images = _images(path)
     if not images:
         raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    return Source(tuple(_unlabelled(image, path=path) for image in images), classes=("",), files=tuple(images))
+    found = _found(_samples(images, folder=path, path=path, label="", split=None))
+    return Source(tuple(found.samples), classes=("",), files=tuple(found.files))
 
 
-def _unlabelled(image: Path, *, path: Path) -> Sample:
-    return Sample(image.relative_to(path).as_posix(), "", None, None, None, image.read_bytes)
+def image_names(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The path of this folder and of each below it, with the names of its images; links are followed, hidden ones left out.
+
+    Both follow from what is there, not from the order of the disk.
+    """
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield parent, sorted(name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".")
 
 
-def _split_folders(path: Path, *, in_train: Callable[[Path], list[Path]] | None = None) -> dict[str | None, Path]:
+def _found(samples: list[Sample]) -> Found:
+    return Found(samples, [sample.file for sample in samples])
+
+
+def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: str | None) -> list[Sample]:
+    """Those of a folder's images, which are named from it; their own names are relative to ``path``."""
+    above = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
+    files = [os.path.join(folder, image) for image in images]  # noqa: PTH118 - a million Path objects take seconds
+    return [
+        Sample(above + image, label, split, None, None, file, file_reader(file))
+        for image, file in zip(images, files, strict=True)
+    ]
+
+
+def _split_folders(path: Path, *, in_train: Callable[[Path], Sized] | None = None) -> dict[str | None, Path]:
     """The folder of every given split; of None the folder itself where its own folders are the classes.
 
     The folder train is one of a split where ``in_train`` finds something in it, without it where it has folders.
@@ -90,9 +113,10 @@ def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
-    return sorted(found)
+def _images(folder: Path) -> list[str]:
+    """The images below a folder as paths from it, sorted by their parts."""
+    found: list[str] = []
+    for parent, names in image_names(str(folder)):
+        inner = Path(parent).relative_to(folder).as_posix()
+        found += names if inner == "." else [f"{inner}/{name}" for name in names]
+    return sorted(found, key=lambda image: image.split("/"))

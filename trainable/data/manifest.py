@@ -1,6 +1,7 @@
 """Reads a list of image paths: CSV or Parquet."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from trainable.config import DataConfig
 from trainable.data.columns import read_columns, require_column, text_column, wanted_columns
-from trainable.data.source import Found, Sample
+from trainable.data.source import Found, Sample, file_reader
 from trainable.errors import UserError
 
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -22,12 +23,24 @@ def read_manifest(path: Path, config: DataConfig) -> Found:
     wanted_columns(table.column_names, config=config)
     columns = read_columns(table, config=config)
     names = [name or "" for name in text_column(table, config.image_column, field="image_column")]
-    files = [path.parent / name for name in names]
+    files = _image_files(names, path=path)
     _check_readable(names, files)
-    readers = [file.read_bytes for file in files]
-    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, readers, strict=True)
+    readers = [file_reader(file) for file in files]
+    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, readers, strict=True)
     samples = [Sample(*row) for row in rows]
-    return Found(samples, [path, *files])
+    return Found(samples, [str(path), *files])
+
+
+def listed_images(path: Path, config: DataConfig) -> dict[str, str]:
+    """The file of every image that the manifest names, by that name; whether it is there is not looked at."""
+    table = _read(path, config)
+    require_column(table.column_names, config.image_column, field="image_column")
+    names = {name or "" for name in text_column(table, config.image_column, field="image_column")}
+    return dict(zip(names, _image_files(names, path=path), strict=True))
+
+
+def _image_files(names: Iterable[str], *, path: Path) -> list[str]:
+    return [os.path.join(path.parent, name) for name in names]  # noqa: PTH118 - a million Path objects take seconds
 
 
 def _read(path: Path, config: DataConfig) -> pa.Table:
@@ -47,9 +60,9 @@ def _read(path: Path, config: DataConfig) -> pa.Table:
         raise UserError(f"data.path: {config.path!r} cannot be read: {' '.join(str(error).split())}") from None
 
 
-def _check_readable(names: list[str], files: list[Path]) -> None:
+def _check_readable(names: list[str], files: list[str]) -> None:
     missing = [
-        name for name, file in zip(names, files, strict=True) if not (file.is_file() and os.access(file, os.R_OK))
+        name for name, file in zip(names, files, strict=True) if not (Path(file).is_file() and os.access(file, os.R_OK))
     ]
     if missing:
         raise UserError(f"data.path: {len(missing)} of {len(names)} images cannot be read, the first is {missing[0]!r}")

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,12 @@ TARGET_SPLITS = ("target", "target_val", "target_test")  # of the domain to adap
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image, its ``name`` its path or row for messages; split, group and domain are None where not given.
 
-    So is the label of an image of a domain to adapt to. ``read_bytes`` gives the encoded image and raises OSError where
-    there is none.
+    So is the label of an image of a domain to adapt to. ``file`` is the path or the address of the file that holds the
+    image: its own, or a table's. ``read_bytes`` gives the encoded image and raises OSError where there is none.
     """
 
     name: str
@@ -26,19 +27,20 @@ class Sample:
     split: str | None
     group: str | None
     domain: str | None
+    file: str
     read_bytes: Callable[[], bytes]
 
 
 class Found(NamedTuple):
-    """What a reader finds: samples, and the files whose change means that they changed."""
+    """What a reader finds: samples, and paths or addresses of the files whose change means that they changed."""
 
     samples: list[Sample]
-    files: list[Path]
+    files: list[str]
 
 
 @dataclass(frozen=True)
 class Source:
-    """All samples of a data set, and the ``files`` whose change means that it changed.
+    """All samples of a data set, and the paths or addresses of the ``files`` whose change means that it changed.
 
     ``target`` are images of the domain to adapt to; their labels are None but in an oracle's run. ``notes`` are lines for
     the user.
@@ -46,7 +48,7 @@ class Source:
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     target: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -67,7 +69,12 @@ class Source:
         return {name: {label: found[name, label] for label in self.classes} for name in self.given_splits or ("all",)}
 
 
-def make_source(samples: Sequence[Sample], *, files: Iterable[Path]) -> Source:
+def file_reader(file: str) -> Callable[[], bytes]:
+    """What reads the bytes of an image that is a file of its own."""
+    return partial(_read_file, file)
+
+
+def make_source(samples: Sequence[Sample], *, files: Iterable[str]) -> Source:
     """The source of these labelled samples; a UserError where no classifier could be trained and judged on them."""
     if not samples:
         raise UserError("data.path: there are no images")
@@ -85,6 +92,10 @@ def split_of(name: str, *, field: str) -> str:
         hint = nearest(name.lower(), SPLIT_NAMES)
         raise UserError(f"{field}: {name!r} is no split, expected train, val or test{hint}")
     return SPLIT_NAMES[name]
+
+
+def _read_file(file: str) -> bytes:
+    return Path(file).read_bytes()
 
 
 def _check_splits(source: Source) -> None:

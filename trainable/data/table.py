@@ -28,7 +28,7 @@ def read_table(path: Path, config: DataConfig) -> Found:
     samples: list[Sample] = []
     for file, split in zip(files, named if all(named) else [None] * len(files), strict=True):
         samples += _samples(file, split=split, config=config)
-    return Found(samples, files)
+    return Found(samples, [str(file) for file in files])
 
 
 def holds_bytes(path: Path, config: DataConfig) -> bool:
@@ -65,7 +65,8 @@ def _samples(file: Path, *, split: str | None, config: DataConfig) -> list[Sampl
     splits = columns.splits if config.split_column in schema.names else [split] * table.num_rows
     images = _ImageColumn(file, name=config.image_column)
     rows = zip(columns.labels, splits, columns.groups, columns.domains, strict=True)
-    return [Sample(f"{file.name}:{row}", *texts, partial(images.read, row)) for row, texts in enumerate(rows)]
+    where = str(file)
+    return [Sample(f"{file.name}:{row}", *texts, where, partial(images.read, row)) for row, texts in enumerate(rows)]
 
 
 def _check_image_type(kind: pa.DataType, *, config: DataConfig) -> None:
