@@ -27,5 +27,6 @@ def sampling_rule(spec: SearchSpec) -> Sampling:
         metric=spec.search.metric,
         rungs=halving_rule(spec).rungs,
         startup=spec.sampler.startup,
+        fresh=spec.sampler.fresh,
         try_first=tuple(spec.try_first),
     )

@@ -38,7 +38,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """The rule: sampler, seed, share of random proposals, recipes to try before the sampler is asked."""
+    """The rule: sampler, seed, share of random proposals; recipes, then ``fresh`` random ones, before the sampler is asked."""
 
     sampler: str
     seed: int
@@ -46,6 +46,7 @@ class Sampling:
     metric: str
     rungs: tuple[int, ...]
     startup: int | None = None
+    fresh: int = 0
     try_first: tuple[Mapping[str, Value], ...] = ()
 
 
@@ -73,7 +74,8 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         recipe = space.encoded(rule.try_first[number])
         return _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
     rung = model_rung(trials, num_dimensions=len(space.dimensions), rule=rule)
-    is_random_turn = random.Random(seed).random() < rule.random_share
+    is_fresh = number < len(rule.try_first) + rule.fresh
+    is_random_turn = is_fresh or random.Random(seed).random() < rule.random_share
     if rule.sampler != "random" and rung is not None and not is_random_turn:
         study = rung_study(trials, space=space, rung=rung, metric=rule.metric, sampler=SAMPLERS[rule.sampler](seed))
         proposal = _draw(study, space, rule.sampler)

@@ -84,6 +84,9 @@ class SamplerSection(Section):
     startup: int | None = Field(
         None, ge=1, description="Results at a rung before the model is asked; without it the number of paths + 3."
     )
+    fresh: int = Field(
+        0, ge=0, description="Random proposals after the recipes of `try_first`, before the model is asked."
+    )
 
 
 class SchedulerSection(Section):
@@ -225,6 +228,70 @@ class PromoteSection(GateSection):
         description="Registered model that searches compete for; without it the experiment's name, else the search's.",
     )
     confirm: ConfirmSection = ConfirmSection()
+    auto: bool = Field(
+        False, description="Whether `refresh` and `watch` promote what the gate lets through; else `promote` does."
+    )
+
+
+class RefreshSection(Section):
+    """When new data are worth what, for `python -m search refresh SPACE`: the ladder from nothing to a full search."""
+
+    settle_seconds: float = Field(
+        60.0, ge=0, description="Nothing is begun while a file of the data is younger than this, seconds."
+    )
+    marker: str | None = Field(
+        None,
+        pattern=r"^[^/\\]+$",
+        examples=["_SUCCESS"],
+        description="File in the data's folder without which they count as half-copied.",
+    )
+    small_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Changed images, as a share of the champion's, up to which, without drift, the champion is only asked again; "
+        "with more its configuration is trained again.",
+    )
+    tolerance: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="What the champion may lose of `promote.metric` on new images against its own test images; it counts as "
+        "lost where the loss is larger with `promote.confidence`.",
+    )
+    drift_p: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Drift: most probability of the difference without any, corrected for the classes.",
+    )
+    drift_effect: float = Field(
+        0.02,
+        ge=0,
+        le=2,
+        description="Drift: least size of the difference, which does not grow with the number of images.",
+    )
+    trials_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Trials of a warm search, as a share of `search.trials`; `warm` and `fresh` have room.",
+    )
+    warm: int = Field(
+        5,
+        ge=0,
+        le=5,
+        description="Best distinct configurations of the last searches, the champion's first, tried first.",
+    )
+    fresh: int = Field(
+        8, ge=1, description="Random configurations of a warm search before the sampler's model is asked."
+    )
+    cooldown_hours: float = Field(0.0, ge=0, description="Least hours from one search's end to the next one's begin.")
+    gpu_hours_per_month: float | None = Field(
+        None,
+        gt=0,
+        description="No search begins in a calendar month, UTC, whose searches have spent this; see `search.budget`.",
+    )
 
 
 class SearchSpec(Section):
@@ -263,6 +330,7 @@ class SearchSpec(Section):
         "the best of them (Wortsman et al. 2022); below 2 none is made.",
     )
     promote: PromoteSection = PromoteSection()
+    refresh: RefreshSection = RefreshSection()
     base: dict[str, Any] = Field({}, description="Fixed values of TrialConfig, in sections or by dotted path.")
     vary: dict[str, Any] = Field({}, description="Searched values by dotted path; forms in search/dimension.py.")
     try_first: list[dict[str, Any]] = Field([], description="Recipes evaluated before the sampler is asked.")
@@ -349,7 +417,7 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, choose_by, baselines, probes, soup, promote, and of the base what has no effect on results
+        resources, tracking, choose_by, baselines, probes, soup, promote, refresh, and of the base what has no effect on results
         (data.cache, data.workers).
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}

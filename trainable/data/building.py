@@ -18,7 +18,7 @@ from trainable.config import DataConfig
 from trainable.data.decode import BadImageError, Pixels, decode
 from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
-from trainable.data.kept_splits import known_splits
+from trainable.data.kept_splits import kept_digest, known_splits
 from trainable.data.source import SPLITS, TARGET_SPLITS, Sample, Source
 from trainable.data.splits import cut_splits, cut_unlabelled
 from trainable.data.writing import write_beside
@@ -54,7 +54,8 @@ class Row:
 def pack_recipe(config: DataConfig, *, spec: InputSpec) -> dict[str, object]:
     """Every setting that has a say in the bytes of the pack."""
     return {
-        **config.model_dump(exclude={"cache", "workers", "image_size"}),
+        **config.model_dump(exclude={"cache", "workers", "image_size", "keep_splits"}),
+        "keep_splits": kept_digest(config.keep_splits),
         "stored_side": spec.stored_side,
         "interpolation": spec.interpolation,
         "version": VERSION,

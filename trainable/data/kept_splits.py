@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 
 from trainable.data.source import SPLITS
 from trainable.errors import UserError
@@ -32,6 +33,13 @@ def known_splits(
         if strongest is not None:
             found[group] = strongest
     return found
+
+
+def kept_digest(path: str | None) -> str | None:
+    """Changes with what such a file says; None without one."""
+    if path is None or not Path(path).is_file():
+        return None
+    return str(blake3(Path(path).read_bytes()).hexdigest(length=16))
 
 
 def _read(path: str, *, meaning: dict[str, str]) -> tuple[dict[int, str], dict[str, str]]:

@@ -1,0 +1,155 @@
+"""Where a new search begins: the best configurations of the last ones, said in the words of the new space."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from math import ceil, log
+from typing import Any
+
+from search.dimension import Dimension, Number
+from search.paths import defaults, flatten
+from search.space import Space, said
+from search.spec import BACKBONE, STEPS, SearchSpec
+from search.trials import Trial, Value, leaders
+from trainable.validation import shown
+
+MOST_SEARCHES = 3
+NOTHING = object()  # null may be a choice
+APART = 0.1  # of a range, on its scale: configurations nearer than this in all values count as one
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole configuration by dotted path, and whose it was."""
+
+    values: Mapping[str, Value]
+    whose: str
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Recipes for ``try_first``, whose they were, and what could not be carried over, a line each."""
+
+    recipes: tuple[Mapping[str, Value], ...]
+    whose: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+
+def configurations(searches: Sequence[tuple[SearchSpec, Sequence[Trial]]]) -> list[Configuration]:
+    """Those of the newest searches, given newest first: every search's best, then every search's second, and so on.
+
+    Values of different searches are never compared: they were measured on other images.
+    """
+    return [one for rank in zip_longest(*map(_ordered, searches[:MOST_SEARCHES])) for one in rank if one is not None]
+
+
+def warm_start(found: Sequence[Configuration], *, spec: SearchSpec) -> WarmStart:
+    """The first distinct ones, as many as ``refresh.warm``, in the space of ``spec``.
+
+    A number outside its new range becomes the nearest inside, a value that is no choice any more is drawn anew, both are
+    said. Old values are not carried over, only configurations.
+    """
+    recipes: list[dict[str, Value]] = []
+    whose: list[str] = []
+    notes: list[str] = []
+    for one in found:
+        if len(recipes) == spec.refresh.warm:
+            break
+        recipe, lines = mapped(one.values, spec=spec)
+        if recipe and not any(_is_near(recipe, other, space=spec.space) for other in [*recipes, *spec.try_first]):
+            recipes.append(recipe)
+            whose.append(one.whose)
+            notes += [f"{one.whose}: {line}" for line in lines]
+    return WarmStart(tuple(recipes), tuple(whose), tuple(notes))
+
+
+def warm_spec(spec: SearchSpec, start: WarmStart) -> SearchSpec:
+    """The search with the warm start before its own recipes, random ones after them, and a reduced budget."""
+    rule, budget = spec.refresh, spec.search.budget
+    first = [*start.recipes, *spec.try_first]
+    trials = max(ceil(rule.trials_share * spec.search.trials), len(first) + rule.fresh)
+    document = spec.model_dump()
+    document["try_first"] = [dict(recipe) for recipe in first]
+    document["sampler"]["fresh"] = max(rule.fresh, spec.sampler.fresh)
+    document["search"]["trials"] = trials
+    document["search"]["budget"] = {
+        "gpu_hours": budget.gpu_hours and budget.gpu_hours * rule.trials_share,
+        "epochs": budget.epochs and ceil(budget.epochs * rule.trials_share),
+    }
+    return SearchSpec.model_validate(document)
+
+
+def mapped(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[str, Value], list[str]]:
+    """A whole configuration as a recipe of the space, and what it could not take over."""
+    recipe: dict[str, Value] = {}
+    lines = []
+    space = spec.space
+    for path, dimension in space.dimensions.items():
+        if path not in space.active(recipe):
+            continue
+        value = _step_name(values.get(path), path=path)
+        taken = _nearest(value, dimension)
+        if taken is NOTHING:
+            lines.append(f"{path}: {shown(value)} is none of {said(dimension)}, drawn anew")
+            continue
+        if taken != value:
+            lines.append(f"{path}: {shown(value)} is outside {said(dimension)}, taken as {shown(taken)}")
+        recipe[path] = taken
+    return recipe, lines
+
+
+def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[str]:
+    """The values that the space no longer searches and fixes to others, by name."""
+    fixed = defaults() | flatten(spec.trial_config({}))
+    return [
+        f"{path}: {shown(value)} before, fixed to {shown(fixed[path])} now"
+        for path, value in sorted(values.items())
+        if path not in spec.space.dimensions and not path.startswith("data.") and fixed.get(path) != value
+    ]
+
+
+def _ordered(search: tuple[SearchSpec, Sequence[Trial]]) -> Iterator[Configuration]:
+    spec, trials = search
+    for trial in leaders(trials, metric=spec.search.metric, choose_by=spec.search.choose_by):
+        values = defaults() | flatten(spec.trial_config(spec.space.decoded(trial.params)))
+        yield Configuration(values, f"trial {trial.number} of {spec.search.name}")
+
+
+def _step_name(value: Value, *, path: str) -> Value:
+    """The name of a pre-training where a value is the file that one left."""
+    if path == "model.weights" and isinstance(value, str):
+        return next((step for step in STEPS if value.endswith(f"/{step}/{BACKBONE}")), value)
+    return value
+
+
+def _nearest(value: Value, dimension: Dimension) -> Any:
+    """The value itself or, for a number, the nearest that the dimension has; NOTHING where there is none."""
+    if dimension.contains(value):
+        return value
+    if not isinstance(dimension, Number) or isinstance(value, bool) or not isinstance(value, int | float):
+        return NOTHING
+    inside = min(max(float(value), dimension.low), dimension.high)
+    step = dimension.step or (1 if dimension.whole else None)
+    if step is not None:
+        inside = min(dimension.low + round((inside - dimension.low) / step) * step, dimension.high)
+    return int(inside) if dimension.whole else inside
+
+
+def _is_near(one: Mapping[str, Value], other: Mapping[str, Value], *, space: Space) -> bool:
+    return all(
+        path in one and path in other and _distance(one[path], other[path], space.dimensions[path]) < APART
+        for path in {*one, *other}
+    )
+
+
+def _distance(one: Value, other: Value, dimension: Dimension) -> float:
+    """0 for equal values, 1 for both ends of a range or for different choices."""
+    if not isinstance(dimension, Number):
+        return float(one != other)
+    values = [float(str(value)) for value in (one, other, dimension.low, dimension.high)]
+    first, second, low, high = map(log, values) if dimension.log else values
+    return abs(first - second) / (high - low)
