@@ -10,6 +10,9 @@ from blake3 import blake3
 from trainable.data.source import Sample, Source
 from trainable.data.storage import file_state
 
+IMAGES_PER_TASK = 64  # handing a task to a thread takes longer than hashing a small image
+NO_IMAGE = bytes(blake3(b"").digest())
+
 
 def quick_key(source: Source, *, settings: Mapping[str, object]) -> str:
     """Changes with any file's path, size or modification time, or with a setting; reads no image."""
@@ -26,17 +29,26 @@ def content_fingerprint(source: Source, *, digests: Sequence[bytes] | None = Non
     ``digests`` are those of :func:`image_digests` where they are known already. The sum keeps what a set would lose:
     how often an image is there.
     """
+    samples = source.every_sample
+    said = {(sample.label, sample.split) for sample in samples}
+    texts = {label_and_split: json.dumps(label_and_split).encode() for label_and_split in said}
     total = 0
-    for sample, digest in zip(source.every_sample, digests or image_digests(source), strict=True):
-        text = json.dumps([sample.label, sample.split])
-        total += int.from_bytes(blake3(digest + text.encode()).digest(length=16), "little")
+    for sample, digest in zip(samples, digests or image_digests(source), strict=True):
+        text = texts[sample.label, sample.split]
+        total += int.from_bytes(blake3(digest + text).digest(length=16), "little")
     return f"{total % 2**128:032x}"
 
 
 def image_digests(source: Source) -> list[bytes]:
-    """The BLAKE3 hash, 32 bytes, of every sample's encoded image."""
+    """The BLAKE3 hash, 32 bytes, of every sample's encoded image; ``NO_IMAGE`` where it cannot be read."""
+    return [digest or NO_IMAGE for digest in read_digests(source.every_sample)]
+
+
+def read_digests(samples: Sequence[Sample]) -> list[bytes | None]:
+    """The BLAKE3 hash, 32 bytes, of every encoded image; None where it cannot be read."""
+    tasks = [samples[start : start + IMAGES_PER_TASK] for start in range(0, len(samples), IMAGES_PER_TASK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda sample: bytes(blake3(read_or_empty(sample)).digest()), source.every_sample))
+        return [digest for digests in pool.map(_read_digests, tasks) for digest in digests]
 
 
 def read_or_empty(sample: Sample) -> bytes:
@@ -45,3 +57,14 @@ def read_or_empty(sample: Sample) -> bytes:
         return sample.read_bytes()
     except OSError:
         return b""
+
+
+def _read_digests(samples: Sequence[Sample]) -> list[bytes | None]:
+    return [_read_digest(sample) for sample in samples]
+
+
+def _read_digest(sample: Sample) -> bytes | None:
+    try:
+        return bytes(blake3(sample.read_bytes()).digest())
+    except OSError:
+        return None

@@ -11,6 +11,11 @@ class FileState(NamedTuple):
     mtime_ns: int
 
 
+def is_address(path: str) -> bool:
+    """Whether a path is an address such as ``s3://bucket/images`` rather than a place on this machine's disks."""
+    return "://" in path
+
+
 def file_state(file: str) -> FileState | None:
     """The state of a file, of what it leads to where it is a link; None where there is none."""
     try:
