@@ -101,20 +101,44 @@ def compare(
     )
 
 
+def loss_against(
+    now: tuple[Labels, Labels], before: tuple[Labels, Labels], *, num_classes: int, metric: str, confidence: float
+) -> Interval:
+    """How much worse a classifier is on one sample of images than on another: the metric ``before`` less that of ``now``.
+
+    Each is (predicted classes N, labels N). Only images of classes that both samples have are counted; the bounds are
+    one-sided, each at the confidence asked for. Raises ValueError where there is no such class.
+    """
+    common = np.intersect1d(now[1], before[1])
+    if not len(common):
+        raise ValueError("the samples have no class in common")
+    # A pair of predicted and true class is drawn as one number: the two samples are not of one length.
+    drawn = [predicted * num_classes + labels for predicted, labels in (now, before)]
+    drawn = [pairs[np.isin(pairs % num_classes, common)] for pairs in drawn]
+
+    def value(pairs: Labels) -> NDArray[np.float64]:
+        return METRICS[metric](pairs % num_classes, pairs // num_classes, num_classes=num_classes)
+
+    def lost(now: Labels, before: Labels, axis: int = -1) -> NDArray[np.float64]:
+        return value(before) - value(now)
+
+    return _interval(lost, *drawn, confidence=2 * confidence - 1, paired=False)
+
+
 def _recall_bounds(scores: dict[str, float], *, confidence: float) -> dict[str, float]:
     count = int(scores["count"])
     bounds = binomtest(round(scores["recall"] * count), count).proportion_ci(confidence, method="wilson")
     return {"recall_low": float(bounds.low), "recall_high": float(bounds.high)}
 
 
-def _interval(statistic: MetricOf, *samples: Labels, confidence: float) -> Interval:
+def _interval(statistic: MetricOf, *samples: Labels, confidence: float, paired: bool = True) -> Interval:
     value = float(statistic(*samples))
-    if len(samples[0]) < 2:
+    if min(map(len, samples)) < 2:
         return Interval(value, value, value)
     found = bootstrap(
         samples,
         statistic,
-        paired=True,
+        paired=paired,
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=200,

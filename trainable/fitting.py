@@ -13,10 +13,10 @@ from trainable.checkpoint import checkpoint_bytes, load_scored, read_state
 from trainable.config import TrialConfig
 from trainable.data.writing import write_beside
 from trainable.device import peak_memory_bytes
-from trainable.evaluate import Evaluation
+from trainable.evaluate import Evaluation, Predicted
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
-from trainable.run import DivergedError, Epoch, start_run
+from trainable.run import DivergedError, Epoch, Run, start_run
 
 __all__ = [
     "DivergedError",
@@ -26,6 +26,7 @@ __all__ = [
     "fit",
     "measure_epoch",
     "network_state",
+    "predict_checkpoint",
     "score_checkpoint",
 ]
 
@@ -49,10 +50,19 @@ def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Ep
 
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
+    return _opened(config, checkpoint=checkpoint).evaluate(split)
+
+
+def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Predicted:
+    """What that network makes of ``split``."""
+    return _opened(config, checkpoint=checkpoint).predict(split)
+
+
+def _opened(config: TrialConfig, *, checkpoint: Path) -> Run:
     run = start_run(config)
     run.epoch = read_state(checkpoint)["epoch"]
     load_scored(checkpoint, network=run.network, moved=run.moved)
-    return run.evaluate(split)
+    return run
 
 
 def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None:

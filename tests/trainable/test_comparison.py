@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from trainable.comparison import METRICS, compare, judge
+from trainable.comparison import METRICS, compare, judge, loss_against
 
 generator = np.random.default_rng(0)
 LABELS = generator.choice(3, size=200, p=[0.6, 0.3, 0.1])
@@ -92,3 +92,30 @@ def test_recall_of_a_class_has_wilsons_interval():
     count = rare["count"]
     assert (rare["recall"], rare["recall_high"]) == (1.0, 1.0)
     assert rare["recall_low"] == pytest.approx(count / (count + 1.96**2), abs=1e-3)
+
+
+def test_a_loss_is_measured_over_the_classes_that_both_samples_have():
+    before = (guesses(0.9), LABELS)
+    few = LABELS < 2  # no image of the third class is new
+    now = (guesses(0.6)[few], LABELS[few])
+    found = loss_against(now, before, num_classes=3, metric="balanced_accuracy", confidence=0.95)
+    recalls = [[(answers[labels == one] == one).mean() for one in (0, 1)] for answers, labels in (before, now)]
+    assert found.value == pytest.approx(np.mean(recalls[0]) - np.mean(recalls[1]))
+    assert found.low < found.value < found.high
+
+
+def test_the_bounds_of_a_loss_hold_as_often_as_they_say():
+    generator = np.random.default_rng(1)
+    below = 0
+    for _ in range(100):
+        right = [generator.random(size) < 0.8 for size in (60, 100)]
+        labels = [np.arange(len(one)) % 2 for one in right]
+        samples = [(np.where(one, label, 1 - label), label) for one, label in zip(right, labels, strict=True)]
+        below += loss_against(*samples, num_classes=2, metric="accuracy", confidence=0.9).low > 0
+    assert 3 <= below <= 20  # of 100 without any loss 10 are expected
+
+
+def test_without_a_common_class_nothing_can_be_lost():
+    zeros, ones = np.zeros(3, np.int64), np.ones(3, np.int64)
+    with pytest.raises(ValueError, match="no class in common"):
+        loss_against((zeros, zeros), (ones, ones), num_classes=2, metric="accuracy", confidence=0.9)
