@@ -1,6 +1,7 @@
 """Joins labelled source domains with the domain to adapt to, whose labels come no further than here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from trainable.config import DataConfig
@@ -16,8 +17,7 @@ def join_domains(config: DataConfig, *, read: Read) -> Source:
     ``read`` finds the samples of one data set. Raises UserError where there is no such domain, and for a target with
     classes that the source does not have.
     """
-    is_one_set = bool(config.path) or config.format == "elpv"
-    labelled, target = _by_value(config, read=read) if is_one_set else _by_path(config, read=read)
+    labelled, target = _by_value(config, read=read) if _is_one_set(config) else _by_path(config, read=read)
     unnamed = [sample.name for sample in labelled.samples if not sample.label]
     if unnamed:
         raise UserError(f"data.label_column: {len(unnamed)} source images have no label, the first is {unnamed[0]!r}")
@@ -29,6 +29,27 @@ def join_domains(config: DataConfig, *, read: Read) -> Source:
     notes = _compared(source.classes, target.samples)
     shown = target.samples if config.oracle else [replace(sample, label=None) for sample in target.samples]
     return replace(source, target=tuple(shown), notes=notes)
+
+
+def data_sets(config: DataConfig) -> list[tuple[str, DataConfig]]:
+    """The data sets that are read, each with the field it stands in: `path`, or every `source` and the `target`."""
+    if _is_one_set(config):
+        return [("path", config)]
+    paths = [*(("source", path) for path in config.source), ("target", str(config.target))]
+    return [(field, _own_config(config, path=path, field=field)) for field, path in paths]
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """A line about a path names the field that the path stands in."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("data.path:", f"data.{field}:", 1)) from error
+
+
+def _is_one_set(config: DataConfig) -> bool:
+    return config.target is None or bool(config.path) or config.format == "elpv"
 
 
 def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[str, ...]:
@@ -75,28 +96,27 @@ def _by_value(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
 
 def _by_path(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
     """The samples of several data sets, each a domain."""
-    labelled = Found([], [])
-    for path in config.source:
-        found = _read(config, path=path, field="source", read=read)
-        labelled.samples.extend(_named(found, domain=path))
-        labelled.files.extend(found.files)
+    *sources, target = [_read(own, field=field, read=read) for field, own in data_sets(config)]
+    labelled = Found(
+        [sample for one in sources for sample in one.samples], [file for one in sources for file in one.files]
+    )
     if len({sample.split is None for sample in labelled.samples}) > 1:
         raise UserError(
             "data.source: some of the data sets bring splits of their own, some do not; give all of them or none"
         )
-    target = str(config.target)
-    found = _read(config, path=target, field="target", read=read)
-    return labelled, Found(_named(found, domain=target), found.files)
+    return labelled, target
 
 
-def _read(config: DataConfig, *, path: str, field: str, read: Read) -> Found:
-    """One domain's data set; a line about its path names the field that it stands in."""
+def _own_config(config: DataConfig, *, path: str, field: str) -> DataConfig:
     target = path if field == "target" else None
-    own = config.model_copy(update={"path": path, "source": [], "target": target, "domain_column": None})
-    try:
-        return read(own)
-    except UserError as error:
-        raise UserError(str(error).replace("data.path:", f"data.{field}:", 1)) from error
+    return config.model_copy(update={"path": path, "source": [], "target": target, "domain_column": None})
+
+
+def _read(config: DataConfig, *, field: str, read: Read) -> Found:
+    """One domain's data set, of which every image is said to be."""
+    with naming(field):
+        found = read(config)
+    return Found(_named(found, domain=config.path), found.files)
 
 
 def _named(found: Found, *, domain: str) -> list[Sample]:

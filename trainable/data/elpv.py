@@ -8,7 +8,7 @@ from trainable.data.source import Found, Sample, file_reader
 from trainable.errors import UserError
 
 
-def read_elpv(_path: Path, config: DataConfig) -> Found:
+def read_elpv(_path: str, config: DataConfig) -> Found:
     """Electroluminescence images, `defective` by ``config.elpv_rule``; the domain is the module type, mono or poly."""
     labels = elpv_folder() / "labels.csv"
     samples = []

@@ -11,18 +11,19 @@ from trainable.errors import UserError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")
 
 
-def read_folder(path: Path, config: DataConfig) -> Found:
+def read_folder(path: str, config: DataConfig) -> Found:
     """``path/<class>/…`` or ``path/{train,val,test}/<class>/…``; a class folder's own folders belong to the class.
 
     A domain to adapt to may be a folder of images alone.
     """
-    if not path.is_dir():
+    root = Path(path)
+    if not root.is_dir():
         raise UserError(f"data.path: {config.path!r} is a file; `data.format: folder` reads a folder")
-    if config.target == config.path and not _has_classes(path):
-        return _without_classes(path)
+    if config.target == config.path and not _has_classes(root):
+        return _without_classes(root)
     found = {
         (split, folder.name): (_images(folder), folder)
-        for split, parent in _split_folders(path).items()
+        for split, parent in _split_folders(root).items()
         for folder in _folders(parent)
     }
     if not found:
@@ -31,11 +32,11 @@ def read_folder(path: Path, config: DataConfig) -> Found:
         raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
     for images, folder in found.values():
         if not images:
-            raise UserError(f"data.path: class folder {folder.relative_to(path).as_posix()!r} has no images")
+            raise UserError(f"data.path: class folder {folder.relative_to(root).as_posix()!r} has no images")
     samples = [
         sample
         for (split, label), (images, folder) in found.items()
-        for sample in _samples(images, folder=folder, path=path, label=label, split=split)
+        for sample in _samples(images, folder=folder, path=root, label=label, split=split)
     ]
     return _found(samples)
 

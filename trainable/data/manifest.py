@@ -16,9 +16,9 @@ from trainable.errors import UserError
 CSV_SUFFIXES = (".csv", ".tsv")
 
 
-def read_manifest(path: Path, config: DataConfig) -> Found:
+def read_manifest(path: str, config: DataConfig) -> Found:
     """One image a row; paths are absolute or relative to the manifest's folder."""
-    table = _read(path, config)
+    table = _read(Path(path), config)
     require_column(table.column_names, config.image_column, field="image_column")
     wanted_columns(table.column_names, config=config)
     columns = read_columns(table, config=config)
@@ -28,19 +28,20 @@ def read_manifest(path: Path, config: DataConfig) -> Found:
     readers = [file_reader(file) for file in files]
     rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, readers, strict=True)
     samples = [Sample(*row) for row in rows]
-    return Found(samples, [str(path), *files])
+    return Found(samples, [path, *files])
 
 
-def listed_images(path: Path, config: DataConfig) -> dict[str, str]:
+def listed_images(path: str, config: DataConfig) -> dict[str, str]:
     """The file of every image that the manifest names, by that name; whether it is there is not looked at."""
-    table = _read(path, config)
+    table = _read(Path(path), config)
     require_column(table.column_names, config.image_column, field="image_column")
     names = {name or "" for name in text_column(table, config.image_column, field="image_column")}
     return dict(zip(names, _image_files(names, path=path), strict=True))
 
 
-def _image_files(names: Iterable[str], *, path: Path) -> list[str]:
-    return [os.path.join(path.parent, name) for name in names]  # noqa: PTH118 - a million Path objects take seconds
+def _image_files(names: Iterable[str], *, path: str) -> list[str]:
+    folder = str(Path(path).parent)
+    return [os.path.join(folder, name) for name in names]  # noqa: PTH118 - a million Path objects take seconds
 
 
 def _read(path: Path, config: DataConfig) -> pa.Table:

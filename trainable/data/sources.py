@@ -1,6 +1,8 @@
 """Reads the data set that a configuration names, whatever its format."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,13 +10,14 @@ import pyarrow as pa
 from trainable.config import DataConfig
 from trainable.data.domains import join_domains
 from trainable.data.elpv import read_elpv
-from trainable.data.folder import read_folder
+from trainable.data.folder import IMAGE_SUFFIXES, read_folder
 from trainable.data.manifest import CSV_SUFFIXES, read_manifest
 from trainable.data.source import Found, Source, make_source
+from trainable.data.storage import exists, is_address, is_folder
 from trainable.data.table import TABLE_SUFFIXES, holds_bytes, read_table
 from trainable.errors import UserError, nearest
 
-READERS: dict[str, Callable[[Path, DataConfig], Found]] = {
+READERS: dict[str, Callable[[str, DataConfig], Found]] = {
     "folder": read_folder,
     "manifest": read_manifest,
     "table": read_table,
@@ -30,29 +33,77 @@ def read_source(config: DataConfig) -> Source:
     return make_source(found.samples, files=found.files)
 
 
-def _find(config: DataConfig) -> Found:
-    path = Path(config.path).expanduser()
+def data_path(config: DataConfig) -> str:
+    """``config.path`` as a path of this machine, or as the address that it is."""
+    return config.path if is_address(config.path) else str(Path(config.path).expanduser())
+
+
+def data_format(config: DataConfig) -> str:
+    """How ``config.path`` is read, an entry of ``READERS``; a UserError where there is nothing that can be read."""
     if config.format == "elpv":
-        return read_elpv(path, config)
+        return "elpv"
     if not config.path:
         raise UserError("data.path: is empty; name a folder, a CSV, a Parquet or an Arrow file")
-    if not path.exists():
-        neighbours = [str(path.parent / entry.name) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"data.path: {config.path!r} does not exist{nearest(str(path), neighbours)}")
+    path = data_path(config)
+    if not exists(path):
+        raise UserError(f"data.path: {config.path!r} does not exist{nearest(path, _neighbours(path))}")
+    if is_address(path):
+        return _detect_there(path, config)
+    if config.format != "auto":
+        return config.format
+    with whole_files(config):
+        return _detect(path, config)
+
+
+@contextmanager
+def whole_files(config: DataConfig) -> Iterator[None]:
+    """Says in one line that a file which is read here is cut off, or another kind of file than its name says."""
     try:
-        return READERS[_detect(path, config) if config.format == "auto" else config.format](path, config)
+        yield
     except pa.ArrowInvalid as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"data.path: {config.path!r} is no whole Parquet, Arrow or CSV file ({reason})") from error
 
 
-def _detect(path: Path, config: DataConfig) -> str:
-    if path.is_dir():
-        return "table" if any(path.glob("*.parquet")) else "folder"
-    suffix = path.suffix.lower()
+def _find(config: DataConfig) -> Found:
+    read = READERS[data_format(config)]
+    with whole_files(config):
+        return read(data_path(config), config)
+
+
+def _neighbours(path: str) -> list[str]:
+    parent = Path(path).parent
+    return [str(parent / entry.name) for entry in parent.iterdir()] if parent.is_dir() else []
+
+
+def _detect_there(path: str, config: DataConfig) -> str:
+    is_table = path.lower().endswith(TABLE_SUFFIXES) or is_folder(path)
+    if config.format not in ("auto", "table") or not is_table:
+        kinds = "Parquet, Arrow and Feather files that hold the images themselves"
+        raise UserError(f"data.path: {config.path!r} is an address, and what is read from one are {kinds}")
+    return "table"
+
+
+def _detect(path: str, config: DataConfig) -> str:
+    if is_folder(path):
+        return "table" if _holds_tables(path) else "folder"
+    suffix = Path(path).suffix.lower()
     if suffix in CSV_SUFFIXES:
         return "manifest"
     if suffix in TABLE_SUFFIXES:
         return "table" if holds_bytes(path, config) else "manifest"
     expected = ", ".join([*CSV_SUFFIXES, *TABLE_SUFFIXES])
     raise UserError(f"data.path: {config.path!r} is neither a folder nor one of {expected}")
+
+
+def _holds_tables(path: str) -> bool:
+    """Whether Parquet files lie in a folder, or below it before any image does; not every folder of images is walked."""
+    if any(Path(path).glob("*.parquet")):
+        return True
+    for _, folders, names in os.walk(path, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            return False
+        if any(name.endswith(".parquet") and name[0] != "." for name in names):
+            return True
+    return False

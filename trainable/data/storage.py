@@ -1,7 +1,14 @@
-"""Looks at files without reading them."""
+"""Finds files on this machine's disks or behind an address such as `s3://bucket/images` (the door of fsspec)."""
 
 import os
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+from trainable.errors import UserError
 
 
 class FileState(NamedTuple):
@@ -16,10 +23,91 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder. Raises UserError for an address that cannot be reached."""
+    return _look(path) is not None if is_address(path) else Path(path).exists()
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder. Raises UserError for an address that cannot be reached."""
+    if not is_address(path):
+        return Path(path).is_dir()
+    found = _look(path)
+    return found is not None and found["type"] == "directory"
+
+
+def files_below(folder: str) -> list[str]:
+    """Every file below a folder, however deep, as its path from there; links are followed."""
+    if is_address(folder):
+        filesystem, root = _locate(folder)
+        return [found.removeprefix(root).lstrip("/") for found in filesystem.find(root)]
+    below = ((Path(parent).relative_to(folder), names) for parent, _, names in os.walk(folder, followlinks=True))
+    return [(inner / name).as_posix() for inner, names in below for name in names]
+
+
+def file_in(folder: str, name: str) -> str:
+    """The path or address of the file with this path from a folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_address(folder) else str(Path(folder, name))
+
+
 def file_state(file: str) -> FileState | None:
     """The state of a file, of what it leads to where it is a link; None where there is none."""
     try:
+        if is_address(file):
+            return _state_there(file)
         status = os.stat(file)  # noqa: PTH116 - a million Path objects take seconds
     except FileNotFoundError:  # a link to nowhere, a bad image later on
         return None
     return FileState(status.st_size, status.st_mtime_ns)
+
+
+def arrow_place(file: str) -> tuple[pa_fs.FileSystem, str]:
+    """The file system of a file as Arrow wants it, and the file's path in it."""
+    if not is_address(file):
+        return pa_fs.LocalFileSystem(), file
+    filesystem, path = _locate(file)
+    return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(filesystem)), path
+
+
+def open_arrow(file: str) -> pa.NativeFile:
+    """A file to read from, mapped into memory where it is on a disk of this machine."""
+    if not is_address(file):
+        return pa.memory_map(file)
+    filesystem, path = arrow_place(file)
+    return filesystem.open_input_file(path)
+
+
+def _look(address: str) -> dict[str, Any] | None:
+    """What the store says of an address now, rather than when it was last asked."""
+    filesystem, path = _locate(address)
+    filesystem.invalidate_cache()
+    try:
+        found: dict[str, Any] = filesystem.info(path)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # credentials, names of hosts, rights: each store has errors of its own
+        raise _unreachable(address, error) from error
+    return found
+
+
+def _state_there(address: str) -> FileState:
+    filesystem, path = _locate(address)
+    try:
+        changed = filesystem.modified(path)
+    except NotImplementedError as error:
+        reason = "the files there have no date of change, without which it cannot be told that they changed"
+        raise UserError(f"data.path: {address!r} cannot be used; {reason}") from error
+    return FileState(int(filesystem.size(path)), round(changed.timestamp() * 1_000_000_000))
+
+
+def _locate(address: str) -> tuple[Any, str]:
+    try:
+        filesystem, path = url_to_fs(address)
+    except (ImportError, ValueError) as error:  # no package for the protocol, no such protocol
+        raise _unreachable(address, error) from error
+    return filesystem, path
+
+
+def _unreachable(address: str, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f"data.path: {address!r} cannot be reached ({reason})")
