@@ -3,8 +3,9 @@
 import json
 import math
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from search.preflight import check_techniques
 from search.projection import resume_command
 from search.spec import SearchSpec
 from trainable.errors import UserError
+
+if TYPE_CHECKING:
+    from search.refresh.looking import Answer
 
 app = typer.Typer(
     help="Finds the best way to fine-tune a pretrained image classifier on your own data.",
@@ -303,6 +307,28 @@ def promote(
 
 
 @app.command()
+def refresh(
+    space: SpaceFile,
+    overrides: Set = None,
+    data: Data = None,
+    address: Address = None,
+) -> None:
+    """Do what new images ask for, once: nothing, ask the champion, refit it, or search again. One line of JSON.
+
+    Exit codes: 0 something was done, 3 there is nothing to do now, 1 it failed and may be tried again.
+    """
+    from search.refresh.looking import look_first
+    from search.refresh.records import records_of
+
+    spec = load(space, overrides or (), data=data)
+    answer = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
+    if answer is None:
+        answer = _refreshed(spec, address=address)
+    typer.echo(json.dumps(_finite({"space": str(space), **answer.as_dict()})))
+    sys.exit(answer.code)
+
+
+@app.command()
 def rollback(
     model: Annotated[str, typer.Argument(help="The registered model's name.")],
     uri: TrackingUri = "sqlite:///mlflow.db",
@@ -434,6 +460,32 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     for line in tracker.closing_lines():
         screen.print(line, highlight=False, markup=False)
     _exit(outcome.status, reason=outcome.reason, spec=spec)
+
+
+def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
+    from search.tracking import Tracker, set_environment
+
+    set_environment()
+    from search.progress import Progress
+    from search.refits import StoppedError
+    from search.refresh.refreshing import BrokenOffError, Surroundings
+    from search.refresh.refreshing import refresh as refresh_once
+    from search.registry import StoreFailsError
+
+    around = Surroundings(
+        address=address,
+        listeners=lambda: [Tracker(), Progress(errors)],
+        tell=lambda line: errors.print(line, highlight=False, markup=False),
+        now=lambda: datetime.now(UTC),
+    )
+    try:
+        return refresh_once(spec, around=around)
+    except (BrokenOffError, StoppedError, StoreFailsError) as error:
+        errors.print(f"error: {error}; the same command goes on", markup=False, highlight=False)
+        sys.exit(130 if isinstance(error, BrokenOffError) and error.status == "interrupted" else 1)
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on")
+        sys.exit(130)
 
 
 def _print_json(document: Any) -> None:

@@ -64,6 +64,10 @@ class Version:
         return f"models:/{self.name}/{self.number}"
 
 
+class StoreFailsError(UserError):
+    """MLflow's store refuses or cannot do what it was asked."""
+
+
 class BadInputError(Exception):
     """What a model was given is no image."""
 
@@ -188,11 +192,11 @@ class Registry:
 
 @contextmanager
 def said_of_store(uri: str) -> Iterator[None]:
-    """Inside, what MLflow's store refuses or cannot do is a UserError that names it."""
+    """Inside, what MLflow's store refuses or cannot do is a StoreFailsError that names it."""
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise UserError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
+        raise StoreFailsError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
 
 
 def save_model(package: Path, *, folder: Path) -> None:

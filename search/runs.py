@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search import projection
 from search.ledger import Ledger
 from search.projection import DataUsed, Point, SearchPlace, SearchState
+from search.spec import SearchSpec
 from search.tracking_uri import artifact_folder, page_address
 from search.trials import Trial, best_trial
 from search.views import experiment_link, links_of_tags, view_tags, views
@@ -65,14 +66,14 @@ class Runs:
         self._ledger = ledger
         self._uri = uri
         self._client = MlflowClient(tracking_uri=uri)
-        self._source = _source_tags(place.folder)
+        self._source = source_tags(place.folder)
         self._known: dict[tuple[str, str], Known] = {}
         self._search_points: set[Point] = set()
         self._experiment = ""
 
     def find(self) -> None:
         """Open the experiment, take over the search's runs that are there, make the parent if it is not."""
-        self._experiment = self._open_experiment()
+        self._experiment = open_experiment(self._client, self.place.spec, uri=self._uri)
         self._known = {}
         self._search_points = set()
         for run in self._stored_runs():
@@ -145,20 +146,6 @@ class Runs:
     @property
     def _metric(self) -> str:
         return self.place.spec.search.metric
-
-    def _open_experiment(self) -> str:
-        name = self.place.spec.tracking.experiment or self.place.spec.search.name
-        found = self._client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        if found is not None:
-            return str(found.experiment_id)
-        tags = {"mlflow.experimentKind": KIND_OF_EXPERIMENT}
-        return str(self._client.create_experiment(name, artifact_location=self._artifact_location(name), tags=tags))
-
-    def _artifact_location(self, name: str) -> str | None:
-        folder = artifact_folder(self._uri)
-        return None if folder is None else f"{folder}/{name}"
 
     def _stored_runs(self) -> Iterator[Run]:
         token = None
@@ -280,12 +267,26 @@ class Runs:
         return {name.rpartition(": ")[2]: address for name, address in linked.items()}
 
 
+def open_experiment(client: MlflowClient, spec: SearchSpec, *, uri: str) -> str:
+    """The id of a search's experiment; made where there is none."""
+    name = spec.tracking.experiment or spec.search.name
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if found is not None:
+        return str(found.experiment_id)
+    folder = artifact_folder(uri)
+    location = None if folder is None else f"{folder}/{name}"
+    tags = {"mlflow.experimentKind": KIND_OF_EXPERIMENT}
+    return str(client.create_experiment(name, artifact_location=location, tags=tags))
+
+
 def _dataset(data: DataUsed) -> DatasetInput:
     dataset = Dataset(data.name, data.digest, source_type="local", source=data.source, profile=data.profile)
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
 
 
-def _source_tags(folder: Path) -> dict[str, str]:
+def source_tags(folder: Path) -> dict[str, str]:
     """Who runs it and from where: MLflow fills these in only for runs of its own making."""
     tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": Path(sys.argv[0]).name or "search"}
     with suppress(OSError, KeyError):

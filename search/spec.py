@@ -532,7 +532,11 @@ class SearchSpec(Section):
 
 def difference(old: SearchSpec, new: SearchSpec) -> list[str]:
     """One line for each path of the identity that is not the same in both: ``path: old -> new``."""
-    before, after = old.identity(), new.identity()
+    return differing(old.identity(), new.identity())
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The same of two identities."""
     paths = [path for path in sorted({*before, *after}) if before.get(path, ...) != after.get(path, ...)]
     return [f"{path}: {_shown_or_absent(before, path)} -> {_shown_or_absent(after, path)}" for path in paths]
 

@@ -37,12 +37,14 @@ class Facts:
     """What is known when a rung is chosen; None is what has not been measured yet.
 
     ``searched`` names the finished search of this space on these images, if there is one; ``drift`` says in words what
-    drifted, nothing where nothing did; ``unasked`` why the champion could not be asked.
+    drifted, nothing where nothing did; ``unasked`` why the champion could not be asked, ``unfit`` why its configuration not
+    be trained again.
     """
 
     has_champion: bool
     searched: str | None = None
     same_data: bool = False
+    is_new_space: bool = False
     space_changes: tuple[str, ...] = ()
     changed: int = 0
     share_changed: float = 0.0
@@ -52,6 +54,7 @@ class Facts:
     champion: Loss | None = None
     unasked: str = ""
     refit: Loss | None = None
+    unfit: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,13 @@ def next_rung(facts: Facts, *, rule: RefreshSection) -> Rung:
     """
     if facts.searched is not None:
         return _last("skip", f"search {facts.searched!r} of this space on these images is finished")
-    if not facts.has_champion:
-        return _last("full search", "there is no champion yet")
+    if facts.is_new_space:
+        return _last("full search", "this space has not been searched yet")
     if facts.space_changes:
         more = f" (and {len(facts.space_changes) - 1} more)" if len(facts.space_changes) > 1 else ""
         return _last("full search", f"the space has changed, {facts.space_changes[0]}{more}")
+    if not facts.has_champion:
+        return _last("warm search", "there is no champion to ask")
     if facts.same_data:
         return _last("skip", "the images are those the champion was trained on")
     for word, names in (("new", facts.new_classes), ("vanished", facts.vanished_classes)):
@@ -104,6 +109,8 @@ def _without_drift(facts: Facts, *, rule: RefreshSection) -> Rung:
         return _last("re-evaluate", changed, f"the champion is still good: {facts.champion.said()}")
     else:
         reasons = [changed, f"the champion has lost: {facts.champion.said()}, {_limit(facts.champion, rule=rule)}"]
+    if facts.unfit:
+        return _last("warm search", *reasons, f"the champion's configuration cannot be trained again: {facts.unfit}")
     if facts.refit is None:
         return Rung("refit", tuple(reasons), is_last=False)
     if not _is_short(facts.refit, rule=rule):

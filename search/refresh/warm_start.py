@@ -7,7 +7,7 @@ from math import ceil, log
 from typing import Any
 
 from search.dimension import Dimension, Number
-from search.paths import defaults, flatten
+from search.paths import SET_BY_SEARCH, defaults, flatten
 from search.space import Space, said
 from search.spec import BACKBONE, STEPS, SearchSpec
 from search.trials import Trial, Value, leaders
@@ -104,11 +104,13 @@ def mapped(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[str, 
 
 def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[str]:
     """The values that the space no longer searches and fixes to others, by name."""
-    fixed = defaults() | flatten(spec.trial_config({}))
+    fixed = defaults() | spec.base
     return [
         f"{path}: {shown(value)} before, fixed to {shown(fixed[path])} now"
         for path, value in sorted(values.items())
-        if path not in spec.space.dimensions and not path.startswith("data.") and fixed.get(path) != value
+        if path not in {*spec.space.dimensions, *SET_BY_SEARCH}
+        and not path.startswith("data.")
+        and fixed[path] != _step_name(value, path=path)
     ]
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from trainable.config import DataConfig
 from trainable.data.building import assigned_rows
-from trainable.data.source import SPLITS, Source
+from trainable.data.source import SPLITS, TARGET_SPLITS, Source
 from trainable.data.writing import write_beside
 
 SCHEMA = pa.schema(
@@ -50,6 +50,11 @@ class Version:
         return [entry for entry in self.entries if entry.present and entry.split in SPLITS]
 
     @property
+    def num_target(self) -> int:
+        """Images of a domain to adapt to."""
+        return len(self.ids(*TARGET_SPLITS))
+
+    @property
     def counts(self) -> dict[str, int]:
         """Images of each class."""
         return dict(sorted(Counter(str(entry.label) for entry in self.present).items()))
@@ -69,7 +74,7 @@ class Version:
 class Difference:
     """What changed from one version to the next; labelled images, counted by class.
 
-    ``relabelled`` counts by ``old -> new``, and is None where the labels of the earlier version are not known; ``resplit``
+    ``target_…`` count images of a domain to adapt to. ``relabelled`` counts by ``old -> new``, and is None where the labels of the earlier version are not known; ``resplit``
     counts images that the data set itself now gives another split; ``bad`` names those that cannot be decoded.
     """
 
@@ -82,16 +87,20 @@ class Difference:
     new_classes: tuple[str, ...]
     vanished_classes: tuple[str, ...]
     bad: tuple[str, ...] = ()
+    target_before: int = 0
+    target_added: int = 0
+    target_removed: int = 0
 
     @property
     def num_changed(self) -> int:
         """Images that came, went, or are of another class now."""
-        return sum(self.added.values()) + sum(self.removed.values()) + sum((self.relabelled or {}).values())
+        labelled = sum(self.added.values()) + sum(self.removed.values()) + sum((self.relabelled or {}).values())
+        return labelled + self.target_added + self.target_removed
 
     @property
     def share_changed(self) -> float:
         """Of the images that there were."""
-        return self.num_changed / max(1, self.num_before)
+        return self.num_changed / max(1, self.num_before + self.target_before)
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -114,6 +123,8 @@ class Difference:
         for word, names in (("new", self.new_classes), ("vanished", self.vanished_classes)):
             if names:
                 parts.append(f"{word} classes {', '.join(map(repr, names))}")
+        if self.target_added or self.target_removed:
+            parts.append(f"to adapt to: added {self.target_added}, removed {self.target_removed}")
         if self.bad:
             more = ", …" if len(self.bad) > MOST_NAMED else ""
             parts.append(f"{len(self.bad)} bad images ({', '.join(self.bad[:MOST_NAMED])}{more})")
@@ -176,6 +187,9 @@ def difference(before: Version, now: Version, *, bad: Sequence[str] = ()) -> Dif
         new_classes=tuple(sorted(classes_now - classes_before)) if is_labelled else (),
         vanished_classes=tuple(sorted(classes_before - classes_now)) if is_labelled else (),
         bad=tuple(bad),
+        target_before=before.num_target,
+        target_added=len(now.ids(*TARGET_SPLITS) - before.ids(*TARGET_SPLITS)),
+        target_removed=len(before.ids(*TARGET_SPLITS) - now.ids(*TARGET_SPLITS)),
     )
 
 

@@ -18,7 +18,8 @@ def with_(facts=NEW, **values):
 @pytest.mark.parametrize(
     ("facts", "kind", "is_last"),
     [
-        (Facts(has_champion=False), "full search", True),
+        (Facts(has_champion=False, is_new_space=True), "full search", True),
+        (Facts(has_champion=False), "warm search", True),
         (Facts(has_champion=False, searched="cells"), "skip", True),
         (with_(same_data=True), "skip", True),
         (with_(same_data=True, space_changes=("vary.optimizer.lr: a -> b",)), "full search", True),
@@ -32,6 +33,7 @@ def with_(facts=NEW, **values):
         (with_(drift=(), unasked="no new image"), "refit", False),
         (with_(drift=(), champion=SHORT, refit=GOOD), "refit", True),
         (with_(drift=(), champion=SHORT, refit=SHORT), "warm search", True),
+        (with_(drift=(), champion=SHORT, unfit="model.name: 'a' before"), "warm search", True),
         (with_(drift=(), share_changed=0.3), "refit", False),
         (with_(drift=(), share_changed=0.3, refit=GOOD), "refit", True),
     ],
