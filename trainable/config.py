@@ -44,7 +44,11 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images are, how they are read, how they are split."""
 
-    path: str = Field("", description="Folder, CSV, Parquet or Arrow file. Not used by `format: elpv`.")
+    path: str = Field(
+        "",
+        description="Folder of images or of Parquet files, nested or not; CSV, Parquet or Arrow file; or the address of Parquet "
+        "files that hold the images, such as `s3://bucket/images`. Not used by `format: elpv`.",
+    )
     format: Literal["auto", "folder", "manifest", "table", "elpv"] = Field(
         "auto",
         description="How `path` is read; `auto` decides by what is there (a folder, a CSV, image bytes in a table).",
