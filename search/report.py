@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
@@ -16,8 +17,9 @@ from rich.table import Table
 from search.checkpoints import best_checkpoint, soup_path
 from search.domains import domain_figures, judged, said
 from search.ledger import Ledger
-from search.overview import open_ledger, overview
+from search.overview import SPEC_FILE, open_ledger, overview
 from search.paths import flatten
+from search.refresh.history import history, history_html, history_table
 from search.rules import halving_rule
 from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
@@ -30,15 +32,23 @@ PAGE = "report.html"
 
 
 def report_data(folder: Path) -> dict[str, Any]:
-    """The overview with the leaderboard, the best configuration, the baselines and the test scores; plain data."""
+    """The overview with the leaderboard, the best configuration, the baselines and the test scores; plain data.
+
+    Of a name that only refreshes bear, whose searches have names of their own, the history alone.
+    """
+    past = history(folder)
+    if past and not (folder / SPEC_FILE).is_file():
+        return {"name": folder.name, "history": past}
     spec, ledger = open_ledger(folder)
     trials, metric = ledger.trials(), spec.search.metric
     ordered = leaders(trials, metric=metric, choose_by=spec.search.choose_by)
     best = ordered[0] if ordered else None
     return overview(folder) | {
+        "history": past,
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
+        "warm_start": warm_against_fresh(ledger, metric=metric, rung=halving_rule(spec).rungs[0]),
         "steps": ledger.notes.get("steps", {}),
         "backbones": ledger.notes.get("backbones"),
         "soup": _soup(ledger, folder=folder),
@@ -51,6 +61,10 @@ def report_data(folder: Path) -> dict[str, Any]:
 def print_report(folder: Path, *, console: Console) -> None:
     """The leaderboard, the best configuration and its scores, for a terminal."""
     data = report_data(folder)
+    if data["history"]:
+        console.print(history_table(data["history"]))
+    if "leaderboard" not in data:
+        return
     console.print(_leaderboard(data))
     for line in _comparisons(data):
         console.print(line, highlight=False, markup=False)
@@ -73,14 +87,40 @@ def print_report(folder: Path, *, console: Console) -> None:
 
 def write_page(folder: Path) -> Path:
     """Write the search's page: one HTML file that needs nothing else."""
-    spec, ledger = open_ledger(folder)
     data = report_data(folder)
-    sections = [f"<h1>{html.escape(spec.search.name)}</h1>", _summary(data), _table_html(data)]
-    sections += [_per_class(ledger), *_figures(spec, ledger, folder=folder)]
+    name = html.escape(data["name"])
+    sections = [f"<h1>{name}</h1>", history_html(data["history"])]
+    if "leaderboard" in data:
+        spec, ledger = open_ledger(folder)
+        sections += [_summary(data), _table_html(data), _per_class(ledger), *_figures(spec, ledger, folder=folder)]
     path = folder / PAGE
     with write_beside(path) as file:
-        file.write(_PAGE.format(title=html.escape(spec.search.name), body="\n".join(sections)).encode())
+        file.write(_PAGE.format(title=name, body="\n".join(sections)).encode())
     return path
+
+
+def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, Any] | None:
+    """What the configurations of earlier searches brought beside fresh ones; None for a search that began without any.
+
+    By who proposed them, ``warm``, ``random`` or the sampler, the number of trials, the best value, and the mean of the values
+    at the first ``rung``, which all are to reach.
+    """
+    note = ledger.notes.get("warm_start")
+    if note is None:
+        return None
+    num_warm, found = len(note["recipes"]), {}
+    trials = ledger.trials()
+    whose = ["warm" if trial.number < num_warm else trial.origin for trial in trials]
+    for origin in dict.fromkeys(whose):
+        own = [trial for trial, name in zip(trials, whose, strict=True) if name == origin]
+        best = leaders(own, metric=metric)
+        at_rung = [value for trial in own if (value := trial.best(metric, until=rung)) is not None]
+        found[origin] = {
+            "trials": len(own),
+            "best": best[0].best(metric) if best else None,
+            "mean_at_first_rung": fmean(at_rung) if at_rung else None,
+        }
+    return {"rung": rung, "whose": note["whose"], "notes": note["notes"], "values": found}
 
 
 def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
@@ -164,7 +204,7 @@ def _summary(data: dict[str, Any]) -> str:
 
 def _comparisons(data: dict[str, Any]) -> list[str]:
     """What is around the trials, a line each: steps before, backbones left out, reference arms, soup, the gain of transfer."""
-    metric, lines = data["metric"], []
+    metric, lines = data["metric"], _warm_lines(data["warm_start"])
     for step, found in data["steps"].items():
         measures = ", ".join(f"{key} {value:.4g}" for key, value in found["metrics"].items())
         lines.append(f"step {step}: {measures}")
@@ -186,6 +226,19 @@ def _comparisons(data: dict[str, Any]) -> list[str]:
                 "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
             )
     return lines + said(data["adaptation"])
+
+
+def _warm_lines(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = [f"warm start: {whose}" for whose in found["whose"]] + [f"warm start: {line}" for line in found["notes"]]
+    for origin, one in found["values"].items():
+        if one["best"] is not None:
+            lines.append(
+                f"{origin}: best of {one['trials']} {one['best']:.4f}, mean at epoch {found['rung']} "
+                f"{one['mean_at_first_rung']:.4f}"
+            )
+    return lines
 
 
 def _soup_line(soup: dict[str, Any], *, metric: str) -> str:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from search.refit_records import MOST_SEED
 from search.refresh.records import Record
 from search.refresh.warm_start import WarmStart, warm_spec
 from search.spec import SearchSpec
 from search.trials import Value
+from trainable.seeds import derive
 
 KEEP = "data.keep_splits"
 
@@ -22,6 +24,8 @@ def derived(spec: SearchSpec, *, name: str, keep_splits: Path | None) -> SearchS
     document["search"]["name"] = name
     document["tracking"]["experiment"] = spec.tracking.experiment or spec.search.name
     document["promote"]["model"] = spec.model_name
+    # With the same seed its random configurations would be those of the search before.
+    document["search"]["seed"] = derive(spec.search.seed, "refresh", name) % MOST_SEED
     if keep_splits is not None:
         document["base"][KEEP] = str(keep_splits)
     return SearchSpec.model_validate(document)
