@@ -112,6 +112,15 @@ def test_a_touched_a_renamed_and_a_rewritten_image_are_read_and_are_the_same(roo
     assert found.fingerprint == first.fingerprint
 
 
+def test_an_image_that_grew_under_its_date_is_read(root, stock):
+    first = stock(root)
+    path = first_of(root)
+    rewrite(path, path.read_bytes() + b"x")
+    found = stock(root)
+    assert found.num_read == 1
+    assert found.fingerprint != first.fingerprint
+
+
 def test_an_image_moved_to_another_class_changes_the_fingerprint(root, stock):
     first = stock(root)
     path = first_of(root)
@@ -177,7 +186,9 @@ def test_an_image_just_written_is_kept_once_its_date_has_passed(root, stock):
 
 def test_an_image_that_cannot_be_read_is_tried_again(root, stock):
     (root / "whole" / "link.png").symlink_to(root / "nowhere.png")
-    assert stock(root).digests.count(NO_IMAGE) == 1
+    found = stock(root)
+    assert found.digests.count(NO_IMAGE) == 1
+    assert found.fingerprint == content_fingerprint(found.source)
     assert stock(root).num_read == 1
     shutil.copy(first_of(root), root / "nowhere.png")
     assert NO_IMAGE not in stock(root).digests
@@ -195,7 +206,7 @@ def test_a_row_without_an_image_is_read_again(root, tmp_path, stock):
         assert (found.digests.count(NO_IMAGE), found.num_read) == (1, num_read)
 
 
-@pytest.mark.parametrize("break_it", ["cut", "text", "foreign", "changed"])
+@pytest.mark.parametrize("break_it", ["cut", "text", "foreign", "other version", "changed"])
 def test_a_broken_cache_is_replaced(root, stock, tmp_path, break_it):
     first = stock(root)
     cache = tmp_path / "stock" / "cells.parquet"
@@ -205,7 +216,12 @@ def test_a_broken_cache_is_replaced(root, stock, tmp_path, break_it):
     elif break_it == "text":
         cache.write_text("no table")
     elif break_it == "foreign":
-        pq.write_table(pa.table({"image": [b"0" * 16], "digest": [b"0" * 32]}), cache)
+        table = pq.read_table(cache)
+        pq.write_table(table.drop(["digest"]), cache)
+    elif break_it == "other version":
+        table = pq.read_table(cache)
+        zeros = pa.array([bytes(32)] * 8, pa.binary(32))
+        pq.write_table(table.set_column(1, "digest", zeros).replace_schema_metadata({"version": "0"}), cache)
     else:
         at = data.index(first.digests[3])
         cache.write_bytes(data[:at] + b"?" * 32 + data[at + 32 :])

@@ -74,7 +74,7 @@ def test_what_leaves_the_images_as_they_are_changes_the_key_and_not_the_fingerpr
     if change == "touch":
         path.touch()
     elif change == "rename":
-        path.rename(path.with_name("other.png"))
+        path.rename(path.with_name(f"0{path.name}"))  # the first one still
     else:
         path.write_bytes(path.read_bytes())
     after = key(root), content_fingerprint(read_source(DataConfig(path=str(root))))
@@ -179,6 +179,15 @@ def test_a_table_is_told_by_its_files_however_deep(root, tmp_path):
     assert key(tmp_path / "tables") != found.key
 
 
+@pytest.mark.parametrize("folder", [".", "label=whole"])
+def test_a_removed_or_renamed_part_of_a_table_shows_in_the_newest_date_by_its_folder(tmp_path, folder):
+    (tmp_path / "tables" / "label=whole").mkdir(parents=True)
+    pq.write_table(pa.table({"image": [b"1"]}), tmp_path / "tables" / "label=whole" / "0.parquet")
+    age(tmp_path / "tables")
+    date(tmp_path / "tables" / folder, LONG_AGO + 7)
+    assert state(tmp_path / "tables").newest == LONG_AGO + 7
+
+
 def test_the_package_of_solar_cells_has_a_state():
     found = quick_state(DataConfig(format="elpv"))
     assert found.num_files == 2625  # images, and the file of their labels
@@ -198,12 +207,12 @@ def test_every_domain_counts(root, listed, tmp_path, draw_image):
 
 
 def test_an_image_that_goes_from_one_domain_to_another_changes_the_key(root, tmp_path):
-    shutil.copytree(root, tmp_path / "target")
+    (tmp_path / "target" / "whole").mkdir(parents=True)
+    *_, one, other = sorted((root / "whole").iterdir())
+    other.rename(tmp_path / "target" / "whole" / other.name)
     config = DataConfig(source=[str(root)], target=str(tmp_path / "target"))
-    one = first_of(tmp_path / "target").relative_to(tmp_path / "target")
-    (tmp_path / "target" / one).unlink()
     before = quick_state(config)
-    (root / one).rename(tmp_path / "target" / one)
+    one.rename(tmp_path / "target" / "whole" / one.name)  # the last of the one, the first of the other
     assert quick_state(config).num_files == before.num_files
     assert quick_state(config).key != before.key
 
@@ -217,6 +226,7 @@ def test_an_image_that_goes_from_one_domain_to_another_changes_the_key(root, tmp
         {"source": ["{there}"], "target": "{there}s"},
         {"source": ["{there}s"], "target": "{there}"},
         {"path": "{there}/../broken.parquet"},
+        {"path": "{there}/../broken.parquet", "format": "manifest"},
         {"path": "{there}/../broken.csv", "image_column": "picture"},
     ],
 )

@@ -48,6 +48,18 @@ def test_given_splits_are_read_from_folders_whatever_val_is_called(draw_folder):
         shutil.rmtree(root)
 
 
+def test_samples_come_in_the_order_of_their_folders_and_names(draw_folder):
+    root = draw_folder({"a/b": 1, "a/b-c": 1, "a/a": 1, "a": 2, "a-b": 1})
+    assert [sample.name for sample in read_source(DataConfig(path=str(root))).samples] == [
+        "a/0.png",
+        "a/1.png",
+        "a/a/0.png",
+        "a/b/0.png",
+        "a/b-c/0.png",
+        "a-b/0.png",
+    ]
+
+
 def test_class_folders_alone_give_no_split(draw_folder):
     root = draw_folder({"cat": 2, "dog": 1})
     assert rows(read_source(DataConfig(path=str(root)))) == [

@@ -180,6 +180,16 @@ def test_images_beside_a_table_below_them_are_still_a_folder_of_images(draw_fold
     assert [sample.name for sample in read(root).samples] == ["cat/0.png", "dog/0.png"]
 
 
+def test_a_picture_beside_a_table_does_not_make_it_a_folder_of_images(flat, draw_image):
+    draw_image(flat / "preview.png", number=0)
+    assert len(read(flat).samples) == 12
+
+
+def test_a_single_file_is_no_split_whatever_its_name(tmp_path, table):
+    pq.write_table(table.drop(["split"]), tmp_path / "train.parquet")
+    assert read(tmp_path / "train.parquet").given_splits == ()
+
+
 def test_one_remote_file_is_read_whatever_its_kind(memory, table, flat):
     for name, write in {
         "a.parquet": pq.write_table,
