@@ -87,7 +87,8 @@ def _found(samples: list[Sample]) -> Found:
 def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: str | None) -> list[Sample]:
     """Those of a folder's images, which are named from it; their own names are relative to ``path``."""
     above = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
-    files = [os.path.join(folder, image) for image in images]  # noqa: PTH118 - a million Path objects take seconds
+    place = os.path.join(folder, "")  # noqa: PTH118 - with its slash; a million Path objects take seconds
+    files = [place + image for image in images]
     return [
         Sample(above + image, label, split, None, None, file, file_reader(file))
         for image, file in zip(images, files, strict=True)
