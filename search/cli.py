@@ -198,6 +198,57 @@ def resume(
 
 
 @app.command()
+def watch(
+    spaces: Spaces,
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="When, by the local clocks: '0 3 * * *' is every night at three.")
+    ] = None,
+    every: Annotated[str | None, typer.Option("--every", help="Again after 30s, 10m, 6h or 2d.")] = None,
+    on_change: Annotated[bool, typer.Option("--on-change", help="Whenever the data or a space file change.")] = False,
+    jitter: Annotated[
+        str | None,
+        typer.Option("--jitter", help="At most so much later; else a tenth of the time between two, up to 5m."),
+    ] = None,
+    poll: Annotated[
+        str,
+        typer.Option("--poll", help="With --on-change: how often data behind an address or a network are looked at."),
+    ] = "5m",
+    address: Address = None,
+    show_status: Annotated[
+        bool, typer.Option("--status", help="Only say where the watch of each space stands.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Refresh spaces again and again, by the clock or when their data change, one at a time."""
+    from search.schedule import parse_duration, parse_when
+    from search.watch_status import line, standings, standings_table
+    from search.watching import WallClock, load_spaces, local_zone, refresh_command
+    from search.watching import watch as watch_spaces
+
+    specs = load_spaces(spaces)
+    if show_status:
+        found = standings(specs.values())
+        if as_json:
+            _print_json([one.as_dict() for one in found])
+        else:
+            console.print(standings_table(found))
+        return
+    watch_spaces(
+        specs,
+        when=parse_when(cron=cron, every=every, on_change=on_change, poll=poll, zone=local_zone()),
+        clock=WallClock(),
+        command=refresh_command(address),
+        jitter_seconds=None if jitter is None else parse_duration(jitter, where="--jitter", least=0),
+        tell=lambda event, record: (
+            typer.echo(json.dumps({"event": event, **record.as_dict()}))
+            if as_json
+            else console.print(line(event, record), highlight=False, markup=False)
+        ),
+    )
+    sys.exit(130)
+
+
+@app.command()
 def status(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
     """Say where a search stands."""
     from search.overview import overview, status_table

@@ -41,13 +41,29 @@ class Cron:
         return f"cron {self.expression!r}"
 
 
+@dataclass(frozen=True)
+class OnChange:
+    """Due when files change; where nothing tells of changes, again and again after so many seconds."""
+
+    poll_seconds: int
+
+
 When = Every | Cron
 
 
-def parse_duration(text: str, *, where: str) -> int:
-    """Seconds of `30s`, `10m`, `6h` or `2d`; raises UserError for anything else."""
-    found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text.strip())
-    if found is None:
+def parse_when(*, cron: str | None, every: str | None, on_change: bool, poll: str, zone: tzinfo) -> When | OnChange:
+    """What the one of `--cron`, `--every` and `--on-change` says that is given; raises UserError for none and for two."""
+    if (cron is not None) + (every is not None) + on_change != 1:
+        raise UserError("watch: give one of --cron '0 3 * * *', --every 6h and --on-change, which say when to refresh")
+    if cron is not None:
+        return parse_cron(cron, zone=zone)
+    return OnChange(parse_duration(poll, where="--poll")) if every is None else parse_every(every)
+
+
+def parse_duration(text: str, *, where: str, least: int = 1) -> int:
+    """Seconds of `30s`, `10m`, `6h` or `2d`, a number from ``least`` on; raises UserError for anything else."""
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", text.strip(), flags=re.ASCII)
+    if found is None or int(found[1]) < least:
         raise UserError(
             f"{where}: {text!r} is no time; must be a whole number with its unit, such as 30s, 10m, 6h or 2d"
         )

@@ -1,0 +1,82 @@
+"""Watched spaces in words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from search.spec import SearchSpec
+from search.watch_plan import BAD_INPUT, GOOD
+from search.watch_records import WatchRecord, is_watched, read_record
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A space, whether it is `refreshing`, `watching` or `not watched`, and its record if it ever was."""
+
+    name: str
+    state: str
+    record: WatchRecord | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return {"name": self.name, "state": self.state, **(self.record.as_dict() if self.record else {})}
+
+
+def standings(specs: Iterable[SearchSpec]) -> list[Standing]:
+    """Where the watch of each space stands."""
+    return [_standing(spec) for spec in specs]
+
+
+def standings_table(found: Iterable[Standing]) -> Table:
+    """Spaces as rows."""
+    table = Table("space", "state", "when", "last refresh", "decision", "next", box=None, pad_edge=False)
+    for one in found:
+        if one.record is None:
+            table.add_row(one.name, one.state, *["-"] * 4)
+        else:
+            ended = "-" if one.record.ended is None else _local(one.record.ended)
+            upcoming = "-" if one.state == "not watched" else _next(one.record)
+            table.add_row(one.name, one.state, one.record.when, ended, _outcome(one.record), upcoming)
+    return table
+
+
+def line(event: str, record: WatchRecord) -> str:
+    """What has happened to a watched space, in a line: an event of :func:`search.watching.watch`."""
+    if event == "watching":
+        return f"{record.name}: watched, {record.when}; next {_next(record)}"
+    if event == "refreshing":
+        return f"{record.name}: refresh begins"
+    return f"{record.name}: {_outcome(record)}; next {_next(record)}"
+
+
+def _standing(spec: SearchSpec) -> Standing:
+    record = read_record(spec)
+    at_work = record is not None and record.began is not None and record.ended is None
+    state = "not watched" if not is_watched(spec) else "refreshing" if at_work else "watching"
+    return Standing(spec.search.name, state, record)
+
+
+def _outcome(record: WatchRecord) -> str:
+    if record.exit_code is None:
+        return "-"
+    if record.exit_code == BAD_INPUT:
+        return "bad input"
+    if record.exit_code not in GOOD:
+        ended = f"exit code {record.exit_code}" if record.exit_code >= 0 else f"killed by signal {-record.exit_code}"
+        return f"failed, {ended}, {record.num_failures} in a row"
+    found = record.decision or {}
+    reasons = "; ".join(str(reason) for reason in found.get("reasons", ()))
+    return f"{found.get('decision', 'done' if record.exit_code == 0 else 'nothing to do')}" + (
+        reasons and f": {reasons}"
+    )
+
+
+def _next(record: WatchRecord) -> str:
+    return "when something changes" if record.next_run is None else _local(record.next_run)
+
+
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
