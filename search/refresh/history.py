@@ -31,7 +31,7 @@ def history_html(rows: list[dict[str, Any]]) -> str:
         return ""
     table = _line(_heads(rows), tag="th") + "".join(_line(cells) for cells in _cells(rows))
     details = "".join(_details(row) for row in rows)
-    return f"<h2>History</h2><table>{table}</table>{details}"
+    return f"<h2>History of the model</h2><table>{table}</table>{details}"
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Facts:
     space_changes: tuple[str, ...] = ()
     changed: int = 0
     share_changed: float = 0.0
+    only_removed: bool = False
     new_classes: tuple[str, ...] = ()
     vanished_classes: tuple[str, ...] = ()
     drift: tuple[str, ...] | None = None
@@ -101,6 +102,8 @@ def _without_drift(facts: Facts, *, rule: RefreshSection) -> Rung:
     changed = f"{facts.changed} images ({facts.share_changed:.1%}) have changed, without drift"
     if facts.share_changed > rule.small_share:
         reasons = [f"{changed}, more than {rule.small_share:.0%}"]
+    elif facts.only_removed:
+        return _last("skip", changed, "all of them were removed")
     elif facts.champion is None and not facts.unasked:
         return Rung("champion", (changed,), is_last=False)
     elif facts.champion is None:

@@ -1,6 +1,6 @@
 """One refresh from beginning to end: looked at, measured, decided, carried out, each step recorded so that it is done once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from search.evidence import PACKAGE
-from search.lease import lease
+from search.lease import is_held, lease
 from search.ledger import Ledger
 from search.listeners import Listener
 from search.overview import is_finished, open_ledger
@@ -84,7 +84,9 @@ def refresh(spec: SearchSpec, *, around: Surroundings) -> Answer:
         try:
             held.enter_context(lease(records.folder))
         except UserError as error:
-            return busy(str(error))
+            if is_held(records.folder):
+                return busy(str(error))
+            raise
         answer = look_first(spec, records=records, now=around.now())
         if answer is not None:
             return answer
@@ -268,6 +270,7 @@ class _Refresh:
             space_changes=tuple(changes or ()),
             changed=counted.num_changed if counted else 0,
             share_changed=counted.share_changed if counted else 0.0,
+            only_removed=counted is not None and not (counted.added or counted.relabelled or counted.target_added),
             new_classes=tuple(found.get("new_classes", ())),
             vanished_classes=tuple(found.get("vanished_classes", ())),
             drift=tuple(measured["drift"]["reasons"]) if "drift" in measured else None,
@@ -380,7 +383,10 @@ class _Refresh:
         """Run a search or go on with it, unless a new one must wait."""
         name, now = spec.search.name, self.around.now()
         if name not in record.searches:
-            wait = postponed(now, last_ended=self.last_ended(), gpu_hours=self.month(now), rule=self.spec.refresh)
+            earlier = [one for one in self.records.all() if one.number < record.number]
+            last_ended = max((moment for moment, _ in self.work(earlier)), default=None)
+            month = of_month(self.work([*earlier, record]), now=now)
+            wait = postponed(now, last_ended=last_ended, gpu_hours=month, rule=self.spec.refresh)
             if wait is not None:
                 record = self.records.save(record, not_before=wait.until.isoformat(), waits_for=wait.reason)
                 return record, waits(wait.reason, until=wait.until, now=now, record=record)
@@ -394,16 +400,10 @@ class _Refresh:
         write_page(outcome.folder)
         return record, None
 
-    def last_ended(self) -> datetime | None:
-        return max((moment for moment, _ in self.work()), default=None)
-
-    def month(self, now: datetime) -> float:
-        return of_month(self.work(), now=now)
-
-    def work(self) -> list[tuple[datetime, float]]:
-        """When the trials of all refreshes' searches last reported, and the hours they took, weighed as the budget does."""
+    def work(self, records: Sequence[Record]) -> list[tuple[datetime, float]]:
+        """When the trials of these refreshes' searches last reported, and the hours they took, weighed as the budget does."""
         found = []
-        for name in dict.fromkeys(name for one in self.records.all() for name in one.searches):
+        for name in dict.fromkeys(name for one in records for name in one.searches):
             known = self.search(name)
             for trial in known[1].trials() if known is not None else ():
                 share = self.spec.resources.gpu

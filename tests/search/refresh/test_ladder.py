@@ -28,6 +28,7 @@ def with_(facts=NEW, **values):
         (with_(), "drift", False),
         (with_(drift=("all: effect 0.1",)), "warm search", True),
         (with_(drift=()), "champion", False),
+        (with_(drift=(), only_removed=True), "skip", True),
         (with_(drift=(), champion=GOOD), "re-evaluate", True),
         (with_(drift=(), champion=SHORT), "refit", False),
         (with_(drift=(), unasked="no new image"), "refit", False),
