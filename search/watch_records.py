@@ -79,17 +79,16 @@ def watched(spec: SearchSpec) -> Iterator[None]:
     The kernel gives it back when the process ends, however it ends.
     """
     place = _place(spec, "lock")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"search.folder: cannot make {place.parent} ({error.strerror})") from error
     lock = FileLock(place)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=SECONDS_FOR_A_LOOK)
     except Timeout as error:
         record = read_record(spec)
         by = "another process" if record is None else f"process {record.pid} on {record.host}"
         raise UserError(f"{spec.search.name}: is watched already, by {by}") from error
+    except OSError as error:
+        raise UserError(f"search.folder: cannot write {place} ({error.strerror})") from error
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from search.spec import SearchSpec
-from search.watch_plan import BAD_INPUT, GOOD
+from search.watch_plan import BAD_INPUT, CUT_OFF, GOOD
 from search.watch_records import WatchRecord, is_watched, read_record
 
 
@@ -64,6 +64,8 @@ def _outcome(record: WatchRecord) -> str:
         return "-"
     if record.exit_code == BAD_INPUT:
         return "bad input"
+    if record.exit_code in CUT_OFF:
+        return "stopped before it was done"
     if record.exit_code not in GOOD:
         ended = f"exit code {record.exit_code}" if record.exit_code >= 0 else f"killed by signal {-record.exit_code}"
         return f"failed, {ended}, {record.num_failures} in a row"

@@ -164,11 +164,12 @@ class _Loop:
             else:
                 self._clock.wait(min(first.seconds_left(now), LONGEST_WAIT_SECONDS))
 
-    def stop(self) -> None:
-        """Refresh no more; called by a signal, amid anything."""
+    def stop(self, number: int) -> None:
+        """Refresh no more; called by a signal, amid anything. A second Ctrl-C is one for the refresh too, which heeds it."""
+        is_second = self._stopped and number == signal.SIGINT
         self._stopped = True
         if self._child is not None:
-            self._child.terminate()
+            self._child.send_signal(signal.SIGINT if is_second else signal.SIGTERM)
         self._clock.wake()
 
     def changed(self, space: Space) -> None:
@@ -229,11 +230,11 @@ def _followed(space: Space, *, when: When | OnChange, changed: Callable[[Space],
 
 
 @contextmanager
-def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT call ``stop``."""
+def _signals_to(stop: Callable[[int], None]) -> Iterator[None]:
+    """Inside, SIGTERM and SIGINT call ``stop`` with their number."""
 
     def heed(number: int, frame: FrameType | None) -> None:
-        stop()
+        stop(number)
 
     before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

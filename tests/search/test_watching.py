@@ -338,6 +338,30 @@ def test_a_running_refresh_gets_a_sigterm_and_is_waited_for(place, number):
     assert signal.getsignal(number) is not None
 
 
+def test_a_second_ctrl_c_is_one_for_the_refresh(place):
+    (place.folder / "script.py").write_text(SCRIPT + SLOW.replace("time.sleep(0.3)", "time.sleep(60)"))
+
+    def interrupt_twice():
+        for sign in ("cells works", "cells is stopped"):
+            wait_for(lambda sign=sign: sign in place.log())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopper = threading.Thread(target=interrupt_twice)
+    stopper.start()
+    space = place.space("cells")
+    place.watch(space, when=Every(HOUR), clock=WallClock())
+    stopper.join()
+    assert place.log() == ["cells begins", "cells works", "cells is stopped"]
+    assert place.record(space).ended is not None
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(place):
+    space = place.space("cells")
+    (place.folder / "searches").write_text("")
+    with pytest.raises(UserError, match="^search.folder: cannot write .*(Not a directory|File exists)"):
+        place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1))
+
+
 def command_line(*arguments):
     return [sys.executable, "-m", "search", "watch", *map(str, arguments)]
 
