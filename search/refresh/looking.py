@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from search.refresh.records import Record, Records, data_of, key_of, look
-from search.spec import SearchSpec
+from search.spec import RefreshSection, SearchSpec
 from trainable.data.quick import has_marker
 
 DID, NOTHING = 0, 3  # exit codes
@@ -43,10 +43,18 @@ def nothing_new(record: Record) -> Answer:
     return Answer("skip", (reason,), facts=_facts(record))
 
 
-def waits(reason: str, *, until: datetime, now: datetime, record: Record | None = None) -> Answer:
-    """The answer where something must be waited for."""
-    facts = {} if record is None else _facts(record)
-    return Answer("wait", (reason,), retry_after_seconds=max(0.0, (until - now).total_seconds()), facts=facts)
+def still_waits(record: Record, *, rule: RefreshSection, now: datetime) -> Answer | None:
+    """The answer where a refresh must still wait before it begins a search; None where it need not, or not by these limits."""
+    wait = record.wait
+    if wait is None or wait["limits"] != limits(rule):
+        return None
+    seconds = (datetime.fromisoformat(wait["until"]) - now).total_seconds()
+    return Answer("wait", (wait["reason"],), retry_after_seconds=seconds, facts=_facts(record)) if seconds > 0 else None
+
+
+def limits(rule: RefreshSection) -> dict[str, Any]:
+    """What keeps searches apart."""
+    return rule.model_dump(include={"cooldown_hours", "gpu_hours_per_month"})
 
 
 def busy(reason: str) -> Answer:
@@ -65,8 +73,7 @@ def look_first(spec: SearchSpec, *, records: Records, now: datetime) -> Answer |
     if record is not None and record.state == "done":
         return nothing_new(record)
     if record is not None and record.state == "open":
-        until = None if record.not_before is None else datetime.fromisoformat(record.not_before)
-        return waits(record.waits_for, until=until, now=now, record=record) if until and now < until else None
+        return still_waits(record, rule=spec.refresh, now=now)
     rule = spec.refresh
     if rule.marker is not None and not has_marker(data_of(spec), rule.marker):
         reason = f"there is no {rule.marker} beside the images (refresh.marker): they count as half-copied"

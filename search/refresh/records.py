@@ -40,8 +40,7 @@ class Record:
     measured: Mapping[str, Any] = field(default_factory=dict)  # by rung
     rungs: tuple[Mapping[str, Any], ...] = ()
     decision: Mapping[str, Any] | None = None
-    not_before: str | None = None  # when a search may begin, and why not earlier
-    waits_for: str = ""
+    wait: Mapping[str, Any] | None = None  # until when no search may begin, the reason, by which limits
     warm_start: Mapping[str, Any] | None = None
     searches: tuple[str, ...] = ()  # begun by it
     promotions: tuple[Mapping[str, Any], ...] = ()  # tried: search, version, outcome, reasons

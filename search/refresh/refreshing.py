@@ -17,7 +17,7 @@ from search.overview import is_finished, open_ledger
 from search.promoting import promote
 from search.refresh import derived, measuring
 from search.refresh.ladder import Facts, Rung, next_rung, of_month, postponed
-from search.refresh.looking import Answer, answer_of, busy, look_first, nothing_new, waits
+from search.refresh.looking import Answer, answer_of, busy, limits, look_first, nothing_new, still_waits
 from search.refresh.records import (
     Record,
     Records,
@@ -388,9 +388,10 @@ class _Refresh:
             month = of_month(self.work([*earlier, record]), now=now)
             wait = postponed(now, last_ended=last_ended, gpu_hours=month, rule=self.spec.refresh)
             if wait is not None:
-                record = self.records.save(record, not_before=wait.until.isoformat(), waits_for=wait.reason)
-                return record, waits(wait.reason, until=wait.until, now=now, record=record)
-            record = self.records.save(record, searches=(*record.searches, name), not_before=None, waits_for="")
+                told = {"until": wait.until.isoformat(), "reason": wait.reason, "limits": limits(self.spec.refresh)}
+                record = self.records.save(record, wait=told)
+                return record, still_waits(record, rule=self.spec.refresh, now=now)
+            record = self.records.save(record, searches=(*record.searches, name), wait=None)
         known = self.search(name)
         if known is not None and is_finished(known[1], trials=known[1].trials()):
             return record, None

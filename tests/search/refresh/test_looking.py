@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from search.refresh.looking import look_first
+from search.refresh.looking import limits, look_first
 from search.refresh.records import Record, Records, data_of, key_of, look, space_hash, space_identity
 from search.spec import SearchSpec
 
@@ -91,10 +91,14 @@ def test_an_interrupted_refresh_goes_on_and_one_that_waits_waits(images, records
     spec = space(images, settle_seconds=1000)
     record = begun(spec, records)
     assert looked(spec, records) is None
-    records.save(record, not_before=(NOW + timedelta(hours=2)).isoformat(), waits_for="the cool-down")
+    until = (NOW + timedelta(hours=2)).isoformat()
+    records.save(record, wait={"until": until, "reason": "the cool-down", "limits": limits(spec.refresh)})
     answer = looked(spec, records)
     assert (answer.reasons, answer.retry_after_seconds) == (("the cool-down",), 7200)
     assert looked(spec, records, now=NOW + timedelta(hours=3)) is None
+    assert (
+        looked(space(images, settle_seconds=1000, cooldown_hours=1), records) is None
+    )  # other limits than it waits by
 
 
 def test_a_record_is_read_back_as_it_was_written(images, records):
