@@ -15,6 +15,7 @@ from search.loading import load, with_promotion
 from search.preflight import check_techniques
 from search.projection import resume_command
 from search.spec import SearchSpec
+from trainable.data.storage import exists
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
@@ -566,7 +567,7 @@ def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
 def _is_there(spec: SearchSpec) -> bool:
     base = spec.base
     paths = [base["data.path"]] if base.get("data.path") else [*base.get("data.source", []), base.get("data.target")]
-    return all(isinstance(path, str) and Path(path).exists() for path in paths)
+    return all(isinstance(path, str) and exists(path) for path in paths)
 
 
 def _describe_data(spec: SearchSpec) -> dict[str, Any]:

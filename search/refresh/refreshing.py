@@ -53,6 +53,7 @@ from trainable.serving.package import IMAGES
 
 STUDY = "search.study"
 FINGERPRINT = "data.fingerprint"
+TICK_SECONDS = 2.0  # a file written later may be written again in the same tick of its file system's clock
 
 
 class BrokenOffError(Exception):
@@ -109,10 +110,12 @@ class _Refresh:
         self.folder = Path(spec.search.folder)
 
     def answer(self) -> Answer:
-        _, quick = look(self.data)
+        state, quick = look(self.data)
+        has_settled = state.newest < self.around.now().timestamp() - TICK_SECONDS
         with said_of_store(self.registry.uri):
             record = self.begun()
-        self.records.saw(quick, fingerprint=record.fingerprint)
+        if has_settled:
+            self.records.saw(quick, fingerprint=record.fingerprint)
         if record.state == "done":
             return nothing_new(record)
         self.around.tell(f"refresh {record.number}: {record.said or 'nothing to compare these images with'}")
