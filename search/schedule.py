@@ -96,7 +96,7 @@ def next_due(when: When, *, after: datetime, last: datetime | None = None) -> da
     if isinstance(when, Cron):
         times = (due.astimezone(UTC) for due in CronSim(when.expression, after.astimezone(when.zone)))
         return next(due for due in times if due > after)  # an hour that comes twice would be due before it
-    begin = min(last or after, after).astimezone(UTC)  # after a clock was set back `last` is still to come
+    begin = (last or after).astimezone(UTC)
     interval = timedelta(seconds=when.seconds)
     return begin + ((after.astimezone(UTC) - begin) // interval + 1) * interval
 

@@ -70,8 +70,9 @@ class DataConfig(Section):
     split_seed: int = Field(0, ge=0, description="Seed of the split; a different one gives other held-out images.")
     keep_splits: str | None = Field(
         None,
-        description="Parquet file with the splits of an earlier version of these images (columns `sample_id`, `split`; `refresh` "
-        "writes it): images it knows, and their groups, keep theirs; new ones are cut so that each class comes nearest to its shares.",
+        description="Parquet file with the splits of an earlier version of these images (columns `sample_id`, `split`; "
+        "`refresh` writes it): images it knows, and their groups, keep theirs; new ones are cut so that each class comes "
+        "nearest to its shares.",
     )
     image_column: str = Field("image", description="Column of the path or the encoded bytes (manifest, table).")
     label_column: str = Field("label", description="Column of the class (manifest, table).")

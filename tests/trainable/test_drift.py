@@ -102,6 +102,15 @@ def test_one_class_among_many_is_found_and_named():
     assert reason.endswith("(p 0.005; 30 new images against 30)")
 
 
+def test_the_drift_of_a_large_class_is_not_hidden_by_what_chance_makes_of_a_small_one():
+    labels = ["large"] * 400 + ["small"] * 20
+    new = sample(420, seed=1)
+    new[:400] += 0.3
+    found = compare(sample(420), new, old_labels=labels, new_labels=labels)
+    assert found["large"].p == 1 / 201
+    assert found["small"].p > 0.05
+
+
 def test_a_class_is_judged_where_both_sides_have_enough_of_it():
     old_labels = ["many"] * 50 + ["few"] * 19 + ["gone"] * 40
     new_labels = ["many"] * 20 + ["few"] * 30 + ["new"] * 40
@@ -129,7 +138,7 @@ def test_a_drift_too_small_to_matter_is_no_reason_however_sure_it_is():
     found = compare(sample(1000), sample(1000, shift=0.15, seed=1))
     assert found["all"].p == 1 / 201
     assert found["all"].effect < 0.1
-    assert drifted(found, NO_PRIOR, **THRESHOLDS) == []
+    assert drifted(found, Prior(effect=0.09, p=1e-9), **THRESHOLDS) == []
 
 
 def test_a_drift_that_chance_may_have_made_is_no_reason_however_large_it_is():
@@ -158,7 +167,7 @@ def test_the_seed_alone_says_which_images_are_drawn():
 def test_features_that_are_all_the_same_have_not_drifted():
     labels = ["a"] * 25
     found = compare(np.ones((25, 3)), np.ones((25, 3)), old_labels=labels, new_labels=labels)
-    assert {name: one.effect for name, one in found.items()} == {"all": 0.0, "a": 0.0}
+    assert {name: (one.effect, one.p) for name, one in found.items()} == {"all": (0.0, 1.0), "a": (0.0, 1.0)}
 
 
 def test_shares_of_classes_by_hand():

@@ -74,8 +74,9 @@ class Version:
 class Difference:
     """What changed from one version to the next; labelled images, counted by class.
 
-    ``target_…`` count images of a domain to adapt to. ``relabelled`` counts by ``old -> new``, and is None where the labels of the earlier version are not known; ``resplit``
-    counts images that the data set itself now gives another split; ``bad`` names those that cannot be decoded.
+    ``target_…`` count images of a domain to adapt to. ``relabelled`` counts by ``old -> new``, and is None where the labels of
+    the earlier version are not known; ``resplit`` counts images that the data set itself now gives another split; ``bad`` names
+    those that cannot be decoded.
     """
 
     num_before: int

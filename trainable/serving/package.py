@@ -35,9 +35,9 @@ IMAGES_COMPARED = 64
 def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None, soup: Path | None = None) -> None:
     """Write the network of a ``checkpoint``, or the ``soup`` at a path, as the package ``folder``, whole or not at all.
 
-    It holds the weights, model.json (classes, what the input is, how it was configured), which images, by hash
-    alone, were of which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what was
-    trained, by validation images decoded and classified both ways.
+    It holds the weights, model.json (classes, what the input is, how it was configured), which images, by hash alone, were of
+    which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what
+    was trained, by validation images decoded and classified both ways.
     """
     run = start_run(_comparable(config))
     if checkpoint is not None:
