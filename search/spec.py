@@ -266,10 +266,11 @@ class RefreshSection(Section):
         description="Drift: most probability of the difference without any, corrected for the classes.",
     )
     drift_effect: float = Field(
-        0.02,
+        0.1,
         ge=0,
         le=2,
-        description="Drift: least size of the difference, which does not grow with the number of images.",
+        description="Drift: least size of the difference, the maximum mean discrepancy of the features or Cramér's V of the "
+        "classes; it does not grow with the number of images.",
     )
     trials_share: float = Field(
         0.5,

@@ -13,6 +13,7 @@ from search.spec import SearchSpec
 from trainable.config import DataConfig, TrialConfig
 from trainable.data.quick import QuickState, quick_state
 from trainable.data.writing import write_beside
+from trainable.errors import UserError
 
 FOLDER = "refresh"
 PLACES = ("base.data.path", "base.data.keep_splits")  # where the images lie, which says nothing of what they are
@@ -138,4 +139,7 @@ def _read(path: Path) -> Record:
     document = json.loads(path.read_text())
     for name in ("bad", "rungs", "searches", "promotions"):
         document[name] = tuple(document[name])
-    return Record(**document)
+    try:
+        return Record(**document)
+    except TypeError as error:
+        raise UserError(f"{path}: is no record of this version of the program ({error}); move it away") from error
