@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +57,11 @@ def main() -> None:
     except UserError as error:
         errors.print(f"error: {error}", markup=False)
         sys.exit(2)
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:  # how Ray ends a process that is told to end while Ray starts or stops
+            errors.print("interrupted; the same command goes on")
+            sys.exit(130)
+        raise
 
 
 @app.command()
