@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from typer.testing import CliRunner
 
 from search.changes import can_follow, file_system, followed
 from search.cli import app
+from search.lease import is_held
 from search.schedule import Every, OnChange, parse_cron
-from search.watch_records import is_watched, read_record, watched
+from search.watch_plan import changed
+from search.watch_records import is_watched, open_record, read_record, watched
 from search.watch_status import line, standings
 from search.watching import WallClock, load_spaces, local_zone, watch
 from trainable.errors import UserError
@@ -236,9 +239,17 @@ def test_times_missed_while_nobody_watched_are_one_run_at_once(place):
 
 def test_nothing_is_begun_at_once_where_nothing_was_missed(place):
     space = place.space("cells")
-    for hours in (1, 2, 3, 4, 5, 7):
-        place.watch(space, when=Every(6 * HOUR), clock=FakeClock(hours=0.5, start=START + timedelta(hours=hours - 1)))
+    for hours in (0, 1, 2, 3, 4, 5.75, 7, 8):
+        place.watch(space, when=Every(6 * HOUR), clock=FakeClock(hours=0.5, start=START + timedelta(hours=hours)))
     assert place.begins("cells") == [0, 6]
+
+
+def test_a_pause_after_a_failure_goes_on_when_the_watch_does(place):
+    space = place.space("cells")
+    place.answers = {"cells": [[1, {}], [1, {}], [3, {}]]}
+    place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5 / 60))
+    place.watch(space, when=Every(HOUR), clock=FakeClock(hours=0.5, start=START + timedelta(minutes=2)))
+    assert [60 * hours for hours in place.begins("cells")] == pytest.approx([0, 1, 3])
 
 
 def test_times_that_pass_while_a_machine_sleeps_are_one_run(place):
@@ -253,6 +264,27 @@ def test_a_refresh_that_was_cut_off_is_begun_again_at_once(place):
     place.watch(space, when=Every(6 * HOUR), clock=FakeClock(hours=0.001))
     place.watch(space, when=Every(6 * HOUR), clock=FakeClock(hours=1, start=START + timedelta(hours=0.01)))
     assert place.begins("cells") == [0, 0.01]
+
+
+def test_a_refresh_whose_watch_was_killed_is_begun_again_at_once(place):
+    space = place.space("cells")
+
+    def power_cut(event, record):
+        if event == "refreshing":
+            raise SystemError
+
+    with pytest.raises(SystemError):
+        place.watch(space, when=Every(6 * HOUR), clock=FakeClock(hours=1), tell=power_cut)
+    place.watch(space, when=Every(6 * HOUR), clock=FakeClock(hours=1, start=START + timedelta(hours=0.5)))
+    assert place.begins("cells") == [0, 0.5]
+
+
+def test_changes_one_after_the_other_do_not_put_a_refresh_off(place):
+    record = open_record(*load_spaces([place.space("cells")]).values(), path=Path("cells.yaml"), when="on change")
+    first = changed(record, soon=START)
+    assert first.next_run == START
+    assert changed(first, soon=START + timedelta(seconds=1)) == first
+    assert changed(first, soon=START - timedelta(seconds=1)).next_run == START - timedelta(seconds=1)
 
 
 def test_a_second_watcher_of_a_space_is_told_who_watches_it(place):
@@ -338,6 +370,28 @@ def test_a_running_refresh_gets_a_sigterm_and_is_waited_for(place, number):
     assert signal.getsignal(number) is not None
 
 
+def test_a_signal_just_before_a_refresh_begins_is_not_lost(place):
+    (place.folder / "script.py").write_text(SCRIPT + SLOW)
+    space = place.space("cells")
+    began = time.monotonic()
+    command = place.command
+
+    def hit(path):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return command(path)
+
+    place.command = hit
+    place.watch(space, when=Every(HOUR), clock=WallClock())
+    assert time.monotonic() - began < 10
+    assert place.record(space).exit_code in (130, -signal.SIGTERM)
+
+
+def test_a_refresh_has_a_session_of_its_own_which_the_terminal_does_not_interrupt(place):
+    (place.folder / "script.py").write_text(SCRIPT + "said = {'own': os.getsid(0) == os.getpid()}\n" + ANSWER)
+    place.watch(place.space("cells"), when=Every(HOUR), clock=FakeClock(hours=0.5))
+    assert place.events[-1][2].decision == {"own": True}
+
+
 def test_a_second_ctrl_c_is_one_for_the_refresh(place):
     (place.folder / "script.py").write_text(SCRIPT + SLOW.replace("time.sleep(0.3)", "time.sleep(60)"))
 
@@ -362,8 +416,15 @@ def test_a_file_where_the_folder_should_be_is_one_line(place):
         place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1))
 
 
-def command_line(*arguments):
-    return [sys.executable, "-m", "search", "watch", *map(str, arguments)]
+@contextmanager
+def started(*arguments, **options):
+    """A real watch, which ends with the block however that ends."""
+    command = [sys.executable, "-m", "search", "watch", *map(str, arguments), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 @pytest.mark.slow
@@ -371,12 +432,11 @@ def command_line(*arguments):
 @pytest.mark.parametrize("how", [["--every", "6h"], ["--on-change"]])
 def test_an_idle_watch_leaves_within_a_second(place, number, how):
     space = place.space("cells")  # whose images are missing: the refresh says so and ends
-    with subprocess.Popen(
-        command_line(space, *how, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started(space, *how, stderr=subprocess.PIPE) as process:
         events = [json.loads(process.stdout.readline()) for _ in range(3)]
         assert [one["event"] for one in events] == ["watching", "refreshing", "refreshed"]
         assert events[-1]["exit_code"] == 2
+        time.sleep(0.5)  # until it waits
         began = time.monotonic()
         process.send_signal(number)
         _, said = process.communicate(timeout=20)
@@ -391,12 +451,28 @@ def test_the_decision_of_a_real_refresh_is_heard(place, draw_image):
     for number in range(12):
         draw_image(place.folder / "images" / "ab"[number % 2] / f"{number}.png", number=number)
     space = place.space("cells")
-    with subprocess.Popen(command_line(space, "--every", "6h", "--json"), stdout=subprocess.PIPE, text=True) as process:
+    with started(space, "--every", "6h") as process:
         events = [json.loads(process.stdout.readline()) for _ in range(3)]
-        process.terminate()
     assert (events[-1]["exit_code"], events[-1]["decision"]["decision"]) == (3, "wait")  # the images are seconds old
     again = datetime.fromisoformat(events[-1]["next_run"]) - datetime.fromisoformat(events[-1]["ended"])
     assert again.total_seconds() == events[-1]["decision"]["retry_after_seconds"] <= 60
+
+
+@pytest.mark.slow
+def test_a_real_search_is_stopped_after_the_epochs_at_work(place, draw_image):
+    for number in range(24):
+        draw_image(place.folder / "images" / "ab"[number % 2] / f"{number}.png", number=number)
+    space = place.space("cells")
+    text = space.read_text().replace("max_epochs: 3", "max_epochs: 1000, min_epochs: 1000")
+    space.write_text(f"{text}tracking: {{uri: 'sqlite:///{place.folder}/mlflow.db'}}\nrefresh: {{settle_seconds: 0}}\n")
+    journal = place.folder / "searches" / "cells" / "ledger.journal"
+    with started(space, "--every", "6h") as process:
+        wait_for(lambda: journal.exists() and journal.read_text().count("\n") > 50, seconds=120)
+        process.terminate()
+        events = [json.loads(row) for row in process.communicate(timeout=60)[0].splitlines()]
+    assert process.returncode == 130
+    assert [(one["event"], one["exit_code"]) for one in events[1:]] == [("refreshing", None), ("refreshed", 130)]
+    assert not is_held(journal.parent)  # nothing drives the search any more
 
 
 @pytest.mark.parametrize(
