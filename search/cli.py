@@ -524,11 +524,12 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.tracking import Tracker, set_environment
 
     set_environment()
+    from search.ledger import LedgerFailsError
     from search.progress import Progress
     from search.refits import StoppedError
     from search.refresh.refreshing import BrokenOffError, Surroundings
     from search.refresh.refreshing import refresh as refresh_once
-    from search.registry import StoreFailsError
+    from search.tracking_uri import StoreFailsError
 
     around = Surroundings(
         address=address,
@@ -538,8 +539,8 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     )
     try:
         return refresh_once(spec, around=around)
-    except (BrokenOffError, StoppedError, StoreFailsError) as error:
-        errors.print(f"error: {error}; the same command goes on", markup=False, highlight=False)
+    except (BrokenOffError, StoppedError, StoreFailsError, LedgerFailsError) as error:
+        errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
         sys.exit(130 if isinstance(error, BrokenOffError) and error.status == "interrupted" else 1)
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on")

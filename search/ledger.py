@@ -25,6 +25,10 @@ _STATES: dict[TrialState, State] = {
 _OPTUNA_STATES = {state: optuna_state for optuna_state, state in _STATES.items()}
 
 
+class LedgerFailsError(UserError):
+    """The database that holds ledgers cannot be opened."""
+
+
 class Ledger:
     """Everything one search knows. Every call that writes has written when it returns.
 
@@ -164,7 +168,9 @@ def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
         return RDBStorage(storage)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"search.storage: cannot open the database ({type(error).__name__}: {reason})") from error
+        raise LedgerFailsError(
+            f"search.storage: cannot open the database ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def _no_sampler() -> optuna.samplers.BaseSampler:

@@ -42,6 +42,10 @@ MOST_ROUNDS = 5  # of judging anew where somebody else promoted meanwhile
 READ = "test"  # the note of the refits' ledger that counts readings of the test split
 
 
+class NoCandidateError(UserError):
+    """A search has nothing that could be promoted."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """The model that is judged, where it lies and what it is called by: the digest of its package."""
@@ -241,7 +245,7 @@ def _confirmed(
     confirmed = confirm(spec, ledger, refits, folder=folder, address=address, tell=ended)
     best = confirmed[0]
     if best.why_not:
-        raise UserError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
+        raise NoCandidateError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
     model = best_model(best, metric=spec.search.metric)
     config, weights = weights_of(model, spec=spec, refits=refits, folder=folder)
     called = _content_key(config, weights=weights)

@@ -36,6 +36,10 @@ class StoppedError(Exception):
     """The refits ended before their time; run again, they go on. The message says why."""
 
 
+class NotJudgeableError(UserError):
+    """No labelled image can tell the quality of what would be promoted."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is refitted: the values of one trial of the search, or of the several that are averaged into a soup."""
@@ -132,7 +136,7 @@ def recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
 
 
 def check_judgeable(spec: SearchSpec, ledger: Ledger) -> None:
-    """Raise UserError, before anything is trained, for a recipe whose quality no labelled image can tell.
+    """Raise NotJudgeableError, before anything is trained, for a recipe whose quality no labelled image can tell.
 
     A network with the target's batch norms is for the target, and only an oracle's run has labels of it.
     """
@@ -141,7 +145,7 @@ def check_judgeable(spec: SearchSpec, ledger: Ledger) -> None:
     for number in dict.fromkeys(number for recipe in recipes(spec, ledger) for number in recipe.trials):
         method = spec.trial_config(spec.space.decoded(ledger.trial(number).params)).get("adapt", {}).get("method")
         if method in NORM_METHODS:
-            raise UserError(
+            raise NotJudgeableError(
                 f"{spec.search.name}: trial {number} takes its batch norms from the target (adapt.method: {method}), and no "
                 "labelled image of the target says how good that is; promote.confirm.top may leave it out, data.oracle "
                 "reads labels"

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.tracking_uri import artifact_folder, checked, first_line, shown
+from search.tracking_uri import StoreFailsError, artifact_folder, checked, first_line, shown
 from trainable.errors import UserError, nearest
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -62,10 +62,6 @@ class Version:
     def uri(self) -> str:
         """What MLflow calls it."""
         return f"models:/{self.name}/{self.number}"
-
-
-class StoreFailsError(UserError):
-    """MLflow's store refuses or cannot do what it was asked."""
 
 
 class BadInputError(Exception):

@@ -276,7 +276,7 @@ class RefreshSection(Section):
         0.5,
         gt=0,
         le=1,
-        description="Trials of a warm search, as a share of `search.trials`; `warm` and `fresh` have room.",
+        description="Trials of a warm search, as a share of `search.trials`, but no fewer than `warm` and `fresh` need.",
     )
     warm: int = Field(
         5,
@@ -419,12 +419,14 @@ class SearchSpec(Section):
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
         resources, tracking, choose_by, baselines, probes, soup, promote, refresh, and of the base what has no effect on results
-        (data.cache, data.workers).
+        (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
         own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         for name in ("sampler", "scheduler"):
             own |= {f"{name}.{key}": value for key, value in getattr(self, name).model_dump().items()}
-        settled = NO_EFFECT_ON_RESULTS | SET_BY_SEARCH.keys()
+        is_one_set = self.base.get("data.path") or self.base.get("data.format") == "elpv"
+        places = {"data.path"} if is_one_set else {"data.path", "data.source", "data.target"}
+        settled = NO_EFFECT_ON_RESULTS | SET_BY_SEARCH.keys() | places
         fixed = {f"base.{path}": value for path, value in (defaults() | self.base).items() if path not in settled}
         searched = {f"vary.{path}": dimension for path, dimension in self.space.plain().items()}
         recipes = [dict(sorted(recipe.items())) for recipe in self.try_first]

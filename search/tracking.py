@@ -16,9 +16,8 @@ from search.overview import is_finished
 from search.projection import SearchPlace, SearchState, data_used, resume_command
 from search.refit_records import existing_refits, write_refits
 from search.spec import SearchSpec
-from search.tracking_uri import checked, first_line, is_server, shown
+from search.tracking_uri import StoreFailsError, checked, first_line, is_server, shown
 from search.trials import Trial
-from trainable.errors import UserError
 
 if TYPE_CHECKING:
     from search.runs import Runs
@@ -170,7 +169,7 @@ class Tracker:
 def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
     """Write everything of a search that is not at work to MLflow; says in one line what was done.
 
-    Raises UserError while the search is at work, and where MLflow cannot be written to.
+    Raises UserError while the search is at work, StoreFailsError where MLflow cannot be written to.
     """
     uri = checked(spec.tracking.uri)
     set_environment()
@@ -182,7 +181,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
         try:
             runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
-            raise UserError(f"tracking.uri: cannot write to {shown(uri)} ({first_line(error)})") from error
+            raise StoreFailsError(f"tracking.uri: cannot write to {shown(uri)} ({first_line(error)})") from error
     return f"{spec.search.name}: {len(ledger.trials())} trials are in {shown(uri)}, {next(iter(runs.links.values()))}"
 
 

@@ -12,6 +12,10 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET = re.compile(r"(?i)(?<=[?&])(password|passwd|token|secret)=[^&\s]*")
 
 
+class StoreFailsError(UserError):
+    """MLflow's store refuses or cannot do what it was asked."""
+
+
 def checked(uri: str) -> str:
     """The address with an absolute path; a relative one counts from the current directory.
 

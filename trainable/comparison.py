@@ -63,6 +63,19 @@ class Paired:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Fall:
+    """A metric on one sample of images, ``value`` on ``num_images`` of them, against its ``level`` on another.
+
+    The bounds of ``lost``, level - value, are one-sided, each at the confidence asked for.
+    """
+
+    value: float
+    level: float
+    lost: Interval
+    num_images: int
+
+
 def judge(probabilities: NDArray[np.float64], *, labels: Labels, classes: Sequence[str], confidence: float) -> Judged:
     """Scores of probabilities N×K against labels N with percentile intervals over resampled images (Efron 1979)."""
     found = score(probabilities, labels=labels, classes=classes)
@@ -103,11 +116,11 @@ def compare(
 
 def loss_against(
     now: tuple[Labels, Labels], before: tuple[Labels, Labels], *, num_classes: int, metric: str, confidence: float
-) -> Interval:
-    """How much worse a classifier is on one sample of images than on another: the metric ``before`` less that of ``now``.
+) -> Fall:
+    """How much worse a classifier is on one sample of images than on another.
 
-    Each is (predicted classes N, labels N). Only images of classes that both samples have are counted; the bounds are
-    one-sided, each at the confidence asked for. Raises ValueError where there is no such class.
+    Each is (predicted classes N, labels N). Only classes that both samples have are counted. Raises ValueError where there is
+    no such class.
     """
     common = np.intersect1d(now[1], before[1])
     if not len(common):
@@ -116,13 +129,17 @@ def loss_against(
     drawn = [predicted * num_classes + labels for predicted, labels in (now, before)]
     drawn = [pairs[np.isin(pairs % num_classes, common)] for pairs in drawn]
 
+    # Over all classes macro F1 counts those that cannot occur as 0.
+    scale = num_classes / len(common) if metric == "macro_f1" else 1.0
+
     def value(pairs: Labels) -> NDArray[np.float64]:
-        return METRICS[metric](pairs % num_classes, pairs // num_classes, num_classes=num_classes)
+        return scale * METRICS[metric](pairs % num_classes, pairs // num_classes, num_classes=num_classes)
 
     def lost(now: Labels, before: Labels, axis: int = -1) -> NDArray[np.float64]:
         return value(before) - value(now)
 
-    return _interval(lost, *drawn, confidence=2 * confidence - 1, paired=False)
+    found = _interval(lost, *drawn, confidence=2 * confidence - 1, paired=False)
+    return Fall(value=float(value(drawn[0])), level=float(value(drawn[1])), lost=found, num_images=len(drawn[0]))
 
 
 def _recall_bounds(scores: dict[str, float], *, confidence: float) -> dict[str, float]:

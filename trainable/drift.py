@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency
 
 from trainable.seeds import derive
 from trainable.transferability import Array, mmd_permutations
@@ -86,22 +85,35 @@ def feature_drift(
     return by_class | whole
 
 
-def prior_drift(old_counts: Mapping[str, int], new_counts: Mapping[str, int]) -> Prior:
-    """How the shares of the classes differ that occur on both sides; of fewer than two nothing is known: effect 0, p 1.
+def prior_drift(
+    old_counts: Mapping[str, int], new_counts: Mapping[str, int], *, seed: int, permutations: int = 1000
+) -> Prior:
+    """How the shares of the classes differ; of fewer than ``FEWEST`` images on a side nothing is known: effect 0, p 1.
 
-    The chi-squared test of homogeneity, with Cramér's V as it is of equally many images on both sides, corrected for what
-    chance alone makes of it (Bergsma 2013): it depends on the shares, not on how many images there are.
+    Of classes that the old images have; new ones are told apart. ``p`` is of the chi-squared statistic of homogeneity, by drawing
+    the new images out of all again and again, since its usual distribution does not hold for rare classes. ``effect`` is Cramér's V
+    as it is of equally many images on both sides, corrected for what chance alone makes of it (Bergsma 2013): it depends on
+    the shares, not on how many images there are.
     """
-    common = [name for name in old_counts if old_counts[name] > 0 and new_counts.get(name, 0) > 0]
-    if len(common) < 2:
+    names = [name for name in old_counts if old_counts[name] > 0]
+    old, new = (np.array([side.get(name, 0) for name in names]) for side in (old_counts, new_counts))
+    if len(names) < 2 or min(old.sum(), new.sum()) < FEWEST:
         return Prior(effect=0.0, p=1.0)
-    counts = np.array([[side[name] for name in common] for side in (old_counts, new_counts)], dtype=np.float64)
-    totals = counts.sum(axis=1)
-    old_shares, new_shares = counts / totals[:, None]
+    drawn = np.random.default_rng(seed).multivariate_hypergeometric(old + new, new.sum(), size=permutations)
+    found, *by_chance = _chi_squared(np.concatenate([new[None], drawn]), pooled=old + new)
+    p = (1 + sum(other >= found - 1e-9 for other in by_chance)) / (1 + permutations)
+    totals = np.array([old.sum(), new.sum()])
+    old_shares, new_shares = old / totals[0], new / totals[1]
     squared = (np.square(old_shares - new_shares) / (old_shares + new_shares)).sum() / 2
-    by_chance = (len(common) - 1) * (1 / totals).sum() / 4
-    p = chi2_contingency(counts, correction=False).pvalue
-    return Prior(effect=float(np.sqrt(max(squared - by_chance, 0.0))), p=float(p))
+    expected = (len(names) - 1) * (1 / totals).sum() / 4
+    return Prior(effect=float(np.sqrt(max(squared - expected, 0.0))), p=float(p))
+
+
+def _chi_squared(drawn: NDArray[np.int64], *, pooled: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The statistic of each row of R×K counts drawn out of the pooled K."""
+    expected = pooled * (drawn[0].sum() / pooled.sum())
+    rest = pooled - expected
+    return np.asarray((np.square(drawn - expected) * (1 / expected + 1 / rest)).sum(axis=1))
 
 
 def drifted(found: Mapping[str, Drift], prior: Prior, *, p: float, effect: float) -> list[str]:

@@ -107,7 +107,7 @@ def _without_drift(facts: Facts, *, rule: RefreshSection) -> Rung:
     elif facts.champion is None and not facts.unasked:
         return Rung("champion", (changed,), is_last=False)
     elif facts.champion is None:
-        reasons = [changed, f"the champion cannot be asked: {facts.unasked}"]
+        return _last("skip", changed, f"too little to ask the champion about: {facts.unasked}")
     elif not _is_short(facts.champion, rule=rule):
         return _last("re-evaluate", changed, f"the champion is still good: {facts.champion.said()}")
     else:

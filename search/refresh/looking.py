@@ -33,7 +33,8 @@ def answer_of(record: Record) -> Answer:
     """What was done in a refresh that has just ended."""
     assert record.decision is not None, "it has ended"
     kind = str(record.decision["kind"])
-    return Answer(kind, tuple(record.decision["reasons"]), NOTHING if kind == "skip" else DID, facts=_facts(record))
+    code = NOTHING if kind == "skip" and not record.promotions else DID
+    return Answer(kind, tuple(record.decision["reasons"]), code, facts=_facts(record))
 
 
 def nothing_new(record: Record) -> Answer:

@@ -1,5 +1,6 @@
 """What the rungs of a refresh measure: drift, the champion's loss, that of its configuration trained again."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -33,7 +34,10 @@ from trainable.model.backbone import input_spec
 from trainable.serving.package import IMAGES, load_package
 
 HELD_OUT_OF_THE_TEST = ("train", "val")  # new images of these splits ask the champion; the test is for the gate
-FEWEST = 2
+FEWEST_DRAWN = 2
+FEWEST_ASKED = 10  # images below which a loss has no lower bound: chance alone may make any of it
+MOST_COMPARED = 1000  # images a side, for drift
+IMAGES_READ_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,22 @@ class Champion:
     @cached_property
     def new(self) -> list[EncodedImage]:
         """Images that the champion knows nothing of, nor others of their groups, and that no test will ask about."""
-        known = {one.group for one in self.before.entries if one.group is not None and one.split in ("train", "val")}
+        seen = self.old_ids | self.served.splits.keys()
+        known = {one.group for one in self.now.entries if one.group is not None and self.served.knows(one.sample_id)}
         return self._of(
             entry.sample_id
             for entry in self.now.present
-            if entry.split in HELD_OUT_OF_THE_TEST
-            and entry.sample_id not in {*self.served.splits, *self.old_ids}
-            and entry.group not in known
+            if entry.split in HELD_OUT_OF_THE_TEST and entry.sample_id not in seen and entry.group not in known
+        )
+
+    @cached_property
+    def relabelled(self) -> list[EncodedImage]:
+        """Images outside the test that are of another class now than when it was trained."""
+        labels = {one.sample_id: one.label for one in self.before.present if one.label is not None}
+        return self._of(
+            entry.sample_id
+            for entry in self.now.present
+            if entry.split in HELD_OUT_OF_THE_TEST and labels.get(entry.sample_id, entry.label) != entry.label
         )
 
     def own(self, split: str) -> list[EncodedImage]:
@@ -89,8 +102,11 @@ class Champion:
 
     def predicted(self, images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.int64]:
         """The index of the class that it gives each image."""
-        found = probabilities(self.served.model, [one.read_bytes() for one in images], classes=classes)
-        return np.asarray(found.argmax(axis=1), dtype=np.int64)
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, len(images), IMAGES_READ_AT_ONCE):
+            read = [one.read_bytes() for one in images[start : start + IMAGES_READ_AT_ONCE]]
+            found.append(probabilities(self.served.model, read, classes=classes).argmax(axis=1))
+        return np.concatenate(found)
 
 
 def open_champion(
@@ -134,8 +150,8 @@ def drift_of(champion: Champion, *, spec: SearchSpec) -> dict[str, Any]:
 
     Features of images that a network was trained on differ from those of others without any drift.
     """
-    old, new = champion.own("val"), champion.new
-    if min(len(old), len(new)) < FEWEST:
+    old, new = (_drawn(images, seed=spec.search.seed) for images in (champion.own("val"), champion.new))
+    if min(len(old), len(new)) < FEWEST_DRAWN:
         return {"reasons": [], "note": f"{len(new)} new images, {len(old)} of the champion's own: too few to tell"}
     classifier = load_package(champion.served.folder / PACKAGE)
     features = [classifier.features([one.read_bytes() for one in images]) for images in (old, new)]
@@ -145,7 +161,8 @@ def drift_of(champion: Champion, *, spec: SearchSpec) -> dict[str, Any]:
         new_labels=[one.label for one in new],
         seed=spec.search.seed,
     )
-    prior = prior_drift(champion.before.counts, _counts(new))
+    counts = Counter(one.label for one in champion.new)
+    prior = prior_drift(champion.before.counts, counts, seed=spec.search.seed)
     rule = spec.refresh
     return {
         "reasons": drifted(found, prior, p=rule.drift_p, effect=rule.drift_effect),
@@ -156,10 +173,11 @@ def drift_of(champion: Champion, *, spec: SearchSpec) -> dict[str, Any]:
 
 def champion_loss(champion: Champion, *, spec: SearchSpec) -> dict[str, Any]:
     """The :class:`Loss` of the champion on new images, or why it cannot be asked."""
-    new, own = champion.new, champion.own(champion.served.tested_on)
-    common = {one.label for one in new} & {one.label for one in own}
-    if not common:
-        return {"unasked": f"{len(new)} new images, {len(own)} of its own test images, no class in common"}
+    new, own = [*champion.new, *champion.relabelled], champion.own("test")
+    if not {one.label for one in new} & {one.label for one in own}:
+        return {
+            "unasked": f"{len(new)} new images outside the test, {len(own)} of its own test images, no class in common"
+        }
     classes = sorted({one.label for one in (*new, *own)} | set(champion.served.classes))
     answers = [(champion.predicted(images, classes=classes), _labels(images, classes=classes)) for images in (new, own)]
     return _loss(*answers, num_classes=len(classes), spec=spec)
@@ -171,11 +189,12 @@ def refit_loss(
     """The same of a configuration trained again, on the validation images of all data."""
     metric = refit.search.metric
     trial = best_trial(ledger.trials(), metric=metric)
-    assert trial is not None, "a finished search has a best trial"
+    if trial is None:
+        return {"unasked": "; ".join(str(one.reason) for one in ledger.trials())}
     config = TrialConfig.model_validate(refit.trial_config(refit.space.decoded(trial.params)))
     found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
     own_classes = ledger.notes["data"]["classes"]
-    own = champion.own(champion.served.tested_on)
+    own = champion.own("test")
     classes = sorted({*own_classes, *champion.served.classes, *(one.label for one in own)})
     places = np.array([classes.index(name) for name in own_classes])
     now = (places[found.probabilities.argmax(axis=1)], places[found.labels])
@@ -225,21 +244,18 @@ def _loss(
     if not len(np.intersect1d(now[1], before[1])):
         return {"unasked": "no class in common with the champion's own test images"}
     found = loss_against(now, before, num_classes=num_classes, metric=rule.metric, confidence=rule.confidence)
-    common = np.intersect1d(now[1], before[1])
-    held = np.isin(before[1], common)
-    level = float(METRICS[rule.metric](before[1][held], before[0][held], num_classes=num_classes))
-    return asdict(Loss(level - found.value, level, found.low, int(np.isin(now[1], common).sum())))
+    low = found.lost.low if found.num_images >= FEWEST_ASKED else -1.0
+    return asdict(Loss(found.value, found.level, low, found.num_images))
 
 
 def _labels(images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.int64]:
     return np.array([classes.index(one.label) for one in images], dtype=np.int64)
 
 
-def _counts(images: Iterable[EncodedImage]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in images:
-        counts[one.label] = counts.get(one.label, 0) + 1
-    return counts
+def _drawn(images: Sequence[EncodedImage], *, seed: int) -> list[EncodedImage]:
+    """At most MOST_COMPARED of them, in their order."""
+    rows = np.random.default_rng(seed).permutation(len(images))[:MOST_COMPARED]
+    return [images[row] for row in np.sort(rows)]
 
 
 def _by_id(inventory: Inventory) -> dict[int, Sample]:

@@ -16,7 +16,7 @@ from trainable.data.writing import write_beside
 from trainable.errors import UserError
 
 FOLDER = "refresh"
-PLACES = ("base.data.path", "base.data.keep_splits")  # where the images lie, which says nothing of what they are
+KEPT = "base.data.keep_splits"  # each data version has its own
 State = Literal["open", "done", "superseded"]
 
 
@@ -73,9 +73,9 @@ class Records:
         return [_read(path) for path in sorted(self.folder.glob("[0-9]*.json"))]
 
     def find(self, key: str) -> Record | None:
-        """The one of a key."""
-        path = next(self.folder.glob(f"[0-9]*-{key}.json"), None)
-        return None if path is None else _read(path)
+        """The newest of a key."""
+        paths = sorted(self.folder.glob(f"[0-9]*-{key}.json"))
+        return _read(paths[-1]) if paths else None
 
     def save(self, record: Record, **changes: Any) -> Record:
         """Write a record with these changes, and give it back."""
@@ -115,8 +115,8 @@ def look(data: DataConfig) -> tuple[QuickState, str]:
 
 
 def space_identity(spec: SearchSpec) -> dict[str, Any]:
-    """What makes it this search, wherever its images lie."""
-    return {path: value for path, value in spec.identity().items() if path not in PLACES}
+    """What makes it this search, whatever the version of its images."""
+    return {path: value for path, value in spec.identity().items() if path != KEPT}
 
 
 def space_hash(spec: SearchSpec) -> str:

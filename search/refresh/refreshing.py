@@ -11,8 +11,10 @@ from typing import Any
 from search.lease import is_held, lease
 from search.ledger import Ledger
 from search.listeners import Listener
-from search.overview import is_finished, open_ledger
-from search.promoting import promote
+from search.overview import open_ledger
+from search.promoting import NoCandidateError, promote
+from search.refit_records import existing_refits
+from search.refits import NotJudgeableError
 from search.refresh import derived, measuring
 from search.refresh.ladder import Facts, Rung, next_rung, of_month, postponed
 from search.refresh.looking import Answer, answer_of, busy, limits, look_first, nothing_new, still_waits
@@ -39,6 +41,7 @@ from search.registry import CHAMPION, Registry, Version, said_of_store
 from search.report import write_page
 from search.running import run_search
 from search.spec import SearchSpec
+from search.tracking import sync_ledger
 from search.trials import Trial
 from trainable.data.versions import Difference, read_version
 from trainable.errors import UserError
@@ -119,28 +122,32 @@ class _Refresh:
         return self.records.version_file(record.fingerprint).absolute()
 
     def begun(self) -> Record:
-        """The record of this space, data and code; where there is none a new one, and open ones of others are given up."""
+        """The record of this space, data and code; a new one where there is none, or none that began with today's champion.
+
+        Open ones of others are given up.
+        """
         fingerprint = self.standing.inventory.fingerprint
         key = key_of(self.spec, fingerprint=fingerprint)
         known = self.records.find(key)
+        version = self.registry.by_alias(CHAMPION)
+        champion = None if version is None else _said(version)
         if known is not None and known.state != "superseded":
-            return known
+            is_current = known.state == "done" or bool(known.searches) or known.champion == champion
+            if is_current:
+                return known
         earlier = self.records.all()
         for one in earlier:
             if one.state == "open":
                 self.records.save(one, state="superseded")
-        if known is not None:  # what was given up for others is asked for again
-            return self.records.save(known, state="open")
-        version = self.registry.by_alias(CHAMPION)
         record = Record(
-            number=len(earlier) + 1,
+            number=max((one.number for one in earlier), default=0) + 1,
             key=key,
             space=space_hash(self.spec),
             identity=space_identity(self.spec),
             fingerprint=fingerprint,
             code=code_version(),
             began=self.around.now().isoformat(),
-            champion=None if version is None else _said(version),
+            champion=champion,
             classes=self.standing.now.counts,
         )
         change = self.standing.change(record)
@@ -158,6 +165,8 @@ class _Refresh:
             way = (*(one for one in record.rungs if one["kind"] != rung.kind), rung.as_dict())
             record = self.records.save(record, rungs=way, decision=rung.as_dict() if rung.is_last else None)
             if rung.is_last:
+                with said_of_store(self.registry.uri):
+                    show(record, spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
                 break
             record, wait = self.measured(record, rung)
             if wait is not None:
@@ -178,8 +187,8 @@ class _Refresh:
             space_changes=tuple(changes or ()),
             changed=counted.num_changed if counted else 0,
             share_changed=counted.share_changed if counted else 0.0,
-            only_removed=counted is not None and not (counted.added or counted.relabelled or counted.target_added),
-            new_classes=tuple(found.get("new_classes", ())),
+            only_removed=counted is not None and counted.only_removed,
+            new_classes=tuple(sorted(set(found.get("new_classes", ())) - self.standing.classes_searched(record))),
             vanished_classes=tuple(found.get("vanished_classes", ())),
             drift=tuple(measured["drift"]["reasons"]) if "drift" in measured else None,
             champion=measuring.loss_from(asked),
@@ -189,6 +198,7 @@ class _Refresh:
         )
 
     def measured(self, record: Record, rung: Rung) -> tuple[Record, Answer | None]:
+        wait = None
         with said_of_store(self.registry.uri):
             champion = self.standing.champion(record)
         if rung.kind == "drift":
@@ -199,11 +209,16 @@ class _Refresh:
             recipe, lines = mapped(champion.values, spec=self.spec)
             lines += fixed_differently(champion.values, spec=self.spec)
             if lines:
-                found = {"unasked": lines[0]}
+                found = {"unasked": "; ".join(lines)}
             else:
                 name = derived.search_name(self.spec, record, is_refit=True)
                 refit = derived.refit(self.spec, recipe, name=name, keep_splits=self.keep_splits(record))
-                record, wait = self.ran(record, refit)
+                try:
+                    record, wait = self.ran(record, refit)
+                except BrokenOffError as error:
+                    if not self.is_hopeless(name):
+                        raise
+                    self.around.tell(f"refit: {error}")
                 if wait is not None:
                     return record, wait
                 refit, ledger = open_ledger(self.folder / name)
@@ -242,7 +257,8 @@ class _Refresh:
         if record.champion is not None:
             names.append(record.champion["study"])
             said = f"the champion, version {record.champion['version']}"
-            first.append(Configuration(self.standing.champion(record).values, said))
+            with said_of_store(self.registry.uri):
+                first.append(Configuration(self.standing.champion(record).values, said))
         found = [self.standing.search(name) for name in dict.fromkeys(names) if name not in record.searches]
         searches = [(spec, ledger.trials()) for spec, ledger in filter(None, found)]
         start = warm_start([*first, *configurations(searches)], spec=self.spec)
@@ -269,28 +285,38 @@ class _Refresh:
                 record = self.records.save(record, wait=told)
                 return record, still_waits(record, rule=self.spec.refresh, now=now)
             record = self.records.save(record, searches=(*record.searches, name), wait=None)
-        known = self.standing.search(name)
-        if known is None or not is_finished(known[1], trials=known[1].trials()):
+        if self.standing.finished(name) is not None:  # and then killed perhaps, before everything of it was shown
+            sync_ledger(open_ledger(self.folder / name)[0], folder=self.folder / name)
+        else:
+            known = self.standing.search(name)
             listeners = [*self.around.listeners(), _Noting(record)]
-            outcome = run_search(spec, address=self.around.address, listeners=listeners)
+            own = spec if known is None else _gone_on_with(known[0], spec)
+            outcome = run_search(own, address=self.around.address, listeners=listeners)
             if outcome.status != "finished":
                 raise BrokenOffError(outcome.status, outcome.reason)
-            write_page(outcome.folder)
         _, ledger = open_ledger(self.folder / name)
         if ledger.notes["data"]["fingerprint"] != record.fingerprint or self.quick != look(self.standing.data)[1]:
-            raise BrokenOffError("changed", "the images have changed meanwhile")
+            raise BrokenOffError("changed", "the images have changed meanwhile; the next refresh begins anew with them")
+        write_page(self.folder / name)
         return record, None
+
+    def is_hopeless(self, name: str) -> bool:
+        """Whether every trial of a search is decided, and none is any good."""
+        found = self.standing.search(name)
+        trials = found[1].trials() if found is not None else []
+        return bool(trials) and all(trial.state == "FAILED" for trial in trials)
 
     def work(self, records: Sequence[Record]) -> list[tuple[datetime, float]]:
         """When the trials of these refreshes' searches last reported, and the hours they took, weighed as the budget does."""
+        share = self.spec.resources.gpu
+        weight = share if isinstance(share, float | int) and share else 1.0
         found = []
         for name in dict.fromkeys(name for one in records for name in one.searches):
             known = self.standing.search(name)
-            for trial in known[1].trials() if known is not None else ():
-                share = self.spec.resources.gpu
-                weight = share if isinstance(share, float | int) and share else 1.0
-                if trial.epochs:
-                    found.append((trial.epochs[-1].recorded, trial.seconds * weight / 3600))
+            if known is not None:
+                refits = existing_refits(known[0], folder=self.folder / name)
+                every = [*known[1].trials(), *(refits.trials() if refits is not None else ())]
+                found += [(one.epochs[-1].recorded, one.seconds * weight / 3600) for one in every if one.epochs]
         return found
 
     def promoted(self, record: Record, name: str) -> Record:
@@ -299,7 +325,13 @@ class _Refresh:
         own = {"model": self.spec.model_name, "confirm": spec.promote.confirm}
         spec = spec.model_copy(update={"promote": self.spec.promote.model_copy(update=own)})
         folder, around = self.folder / name, self.around
-        found = promote(spec, folder=folder, address=around.address, dry_run=False, force=False, tell=around.tell)
+        others = [one for one in record.promotions if one["search"] != name]
+        try:
+            found = promote(spec, folder=folder, address=around.address, dry_run=False, force=False, tell=around.tell)
+        except (NoCandidateError, NotJudgeableError) as error:
+            around.tell(str(error))
+            note: dict[str, Any] = {"search": name, "version": None, "outcome": "refused", "reasons": str(error)}
+            return self.records.save(record, promotions=(*others, note))
         with said_of_store(self.registry.uri):
             version = self.registry.version(found.version or 0)
         is_champion = found.outcome in ("promoted", "unchanged")
@@ -310,7 +342,6 @@ class _Refresh:
             "reasons": version.tags.get("gate.reasons", ""),
         }
         self.around.tell(f"{name}: version {version.number} {note['outcome']}: {note['reasons']}")
-        others = [one for one in record.promotions if one["search"] != name]
         return self.records.save(record, promotions=(*others, note))
 
     def closed(self, record: Record) -> Record:
@@ -365,6 +396,13 @@ def _said(version: Version) -> dict[str, Any]:
         "study": version.tags.get(STUDY, ""),
         "fingerprint": fingerprint_of(version),
     }
+
+
+def _gone_on_with(begun: SearchSpec, now: SearchSpec) -> SearchSpec:
+    """A search as it was begun, where the images and on what machines they are now."""
+    places = {path: now.base[path] for path in ("data.path", "data.cache", "data.workers") if path in now.base}
+    changed = {"resources": now.resources, "tracking": now.tracking, "base": begun.base | places}
+    return SearchSpec.model_validate(begun.model_copy(update=changed).model_dump())
 
 
 def _is_of(record: Record, version: Version) -> bool:

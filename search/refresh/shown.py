@@ -20,7 +20,8 @@ def show(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:
     """The id of the run that shows a refresh, made or brought up to date. Raises what the store raises."""
     client = MlflowClient(uri)
     experiment = open_experiment(client, spec, uri=uri)
-    found = client.search_runs([experiment], filter_string=f"tags.`{KEY}` = '{record.key}'", max_results=1)
+    wanted = f"tags.`{KEY}` = '{record.key}' and tags.`search.study` = '{spec.search.name}'"
+    found = client.search_runs([experiment], filter_string=wanted, max_results=1)
     if found:
         run_id = found[0].info.run_id
     else:

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 from search.evidence import PACKAGE
-from search.ledger import Ledger
+from search.ledger import Ledger, LedgerFailsError
 from search.overview import is_finished, open_ledger
 from search.refresh.measuring import Champion, bad_images, good_images, open_champion
 from search.refresh.records import Record, Records, data_of, space_identity
@@ -74,7 +74,8 @@ class Standing:
         if bad and self.data.on_bad_image == "error":
             first = ", ".join(map(repr, list(bad.values())[:3])) + (", …" if len(bad) > 3 else "")
             raise UserError(f"data.path: bad images ({len(bad)}): {first}; `data.on_bad_image: skip` leaves them out")
-        return difference(before, self.now, bad=sorted(bad.values())), tuple(sorted(bad))
+        classes = () if record.champion is None else self.champion(record).served.classes
+        return difference(before, self.now, bad=sorted(bad.values()), classes=classes), tuple(sorted(bad))
 
     def champion(self, record: Record) -> Champion:
         """The champion that a refresh began with."""
@@ -95,33 +96,49 @@ class Standing:
         return self._champions[version.number]
 
     def search(self, name: str) -> tuple[SearchSpec, Ledger] | None:
-        """A search beside this one; None where there is none."""
+        """A search beside this one; None where there is none. Raises LedgerFailsError."""
         try:
             return open_ledger(Path(self.spec.search.folder) / name)
+        except LedgerFailsError:
+            raise
         except UserError:
             return None
+
+    def finished(self, name: str) -> tuple[SearchSpec, Ledger] | None:
+        """The same of a finished one."""
+        found = self.search(name)
+        return found if found is not None and is_finished(found[1], trials=found[1].trials()) else None
 
     def searched(self, record: Record) -> str | None:
         """The file's own search, if that has been run on these very images, not by this refresh."""
         name = self.spec.search.name
-        found = self.search(name)
+        found = self.finished(name)
         if found is None or name in record.searches:
             return None
         spec, ledger = found
         is_same = not differing(space_identity(spec), record.identity)
-        is_done = is_finished(ledger, trials=ledger.trials())
-        is_here = ledger.notes["data"]["fingerprint"] == record.fingerprint
-        return name if is_same and is_done and is_here else None
+        return name if is_same and ledger.notes["data"]["fingerprint"] == record.fingerprint else None
 
     def space_changes(self, record: Record) -> list[str] | None:
-        """How the space differs from what was searched last; None where nothing was."""
-        done = [one.identity for one in self.records.all() if one.state == "done" and one.number < record.number]
+        """How the space differs from what was searched last, nothing where it does not; None where nothing was searched.
+
+        That is the space of the refresh before, of the file's own search or of the champion's.
+        """
         names = [self.spec.search.name, *([record.champion["study"]] if record.champion is not None else [])]
-        stored = [space_identity(found[0]) for name in names if (found := self.search(name)) is not None]
-        known = [*done[-1:], *stored]
+        stored = [space_identity(found[0]) for name in names if (found := self.finished(name)) is not None]
+        known = [*(one.identity for one in self.done(record)[-1:]), *stored]
         if any(not differing(one, record.identity) for one in known):
             return []
         return differing(known[0], record.identity) if known else None
+
+    def done(self, record: Record) -> list[Record]:
+        """The refreshes before that have ended."""
+        return [one for one in self.records.all() if one.state == "done" and one.number < record.number]
+
+    def classes_searched(self, record: Record) -> set[str]:
+        """The classes of the images that were searched last, whatever came of it."""
+        searched = [one for one in self.done(record) if one.decision is not None and "search" in one.decision["kind"]]
+        return set(searched[-1].classes) if searched else set()
 
     def _predecessor(self) -> Path | None:
         """The splits that are to be kept: of the version before, else of the images that the champion knows."""

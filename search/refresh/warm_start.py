@@ -60,7 +60,8 @@ def warm_start(found: Sequence[Configuration], *, spec: SearchSpec) -> WarmStart
         if len(recipes) == spec.refresh.warm:
             break
         recipe, lines = mapped(one.values, spec=spec)
-        if recipe and not any(_is_near(recipe, other, space=spec.space) for other in [*recipes, *spec.try_first]):
+        known = [*recipes, *spec.try_first] if recipes else []
+        if recipe and not any(_is_near(recipe, other, space=spec.space) for other in known):
             recipes.append(recipe)
             whose.append(one.whose)
             notes += [f"{one.whose}: {line}" for line in lines]

@@ -100,8 +100,19 @@ def test_a_loss_is_measured_over_the_classes_that_both_samples_have():
     now = (guesses(0.6)[few], LABELS[few])
     found = loss_against(now, before, num_classes=3, metric="balanced_accuracy", confidence=0.95)
     recalls = [[(answers[labels == one] == one).mean() for one in (0, 1)] for answers, labels in (before, now)]
-    assert found.value == pytest.approx(np.mean(recalls[0]) - np.mean(recalls[1]))
-    assert found.low < found.value < found.high
+    assert (found.level, found.value) == pytest.approx((np.mean(recalls[0]), np.mean(recalls[1])))
+    assert found.lost.value == pytest.approx(found.level - found.value)
+    assert found.lost.low < found.lost.value < found.lost.high
+    assert found.num_images == few.sum()
+
+
+def test_macro_f1_is_lost_over_the_common_classes_alone():
+    one = LABELS == 0
+    found = loss_against(
+        (guesses(0.5)[one], LABELS[one]), (LABELS, LABELS), num_classes=3, metric="macro_f1", confidence=0.9
+    )
+    right = (guesses(0.5)[one] == 0).mean()
+    assert (found.level, found.value) == pytest.approx((1.0, 2 * right / (1 + right)))
 
 
 def test_the_bounds_of_a_loss_hold_as_often_as_they_say():
@@ -111,7 +122,7 @@ def test_the_bounds_of_a_loss_hold_as_often_as_they_say():
         right = [generator.random(size) < 0.8 for size in (60, 100)]
         labels = [np.arange(len(one)) % 2 for one in right]
         samples = [(np.where(one, label, 1 - label), label) for one, label in zip(right, labels, strict=True)]
-        below += loss_against(*samples, num_classes=2, metric="accuracy", confidence=0.9).low > 0
+        below += loss_against(*samples, num_classes=2, metric="accuracy", confidence=0.9).lost.low > 0
     assert 3 <= below <= 20  # of 100 without any loss 10 are expected
 
 

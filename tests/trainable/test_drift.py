@@ -170,30 +170,46 @@ def test_features_that_are_all_the_same_have_not_drifted():
     assert {name: (one.effect, one.p) for name, one in found.items()} == {"all": (0.0, 1.0), "a": (0.0, 1.0)}
 
 
+def priors(old, new):
+    return prior_drift(old, new, seed=0)
+
+
 def test_shares_of_classes_by_hand():
-    """χ² = 200·(30·50-70·50)²/(80·120·100·100) = 8.333 of one degree of freedom; V² = 8.333/200 - (1/100 + 1/100)/4."""
-    found = prior_drift({"a": 30, "b": 70}, {"a": 50, "b": 50})
-    assert found.p == pytest.approx(0.003892, abs=1e-6)
+    """χ² = 200·(30·50-70·50)²/(80·120·100·100) = 8.333; V² = 8.333/200 - (1/100 + 1/100)/4; Fisher's exact p is 0.0059."""
+    found = priors({"a": 30, "b": 70}, {"a": 50, "b": 50})
+    assert found.p == pytest.approx(0.0059, abs=0.006)  # of 1000 draws
     assert found.effect == pytest.approx(np.sqrt(0.0416667 - 0.005), abs=1e-6)
+    assert priors({"a": 30, "b": 70}, {"a": 30, "b": 70}).p == 1.0
 
 
 def test_the_effect_on_shares_is_the_same_for_any_number_of_images():
-    few = prior_drift({"a": 3_000_000, "b": 7_000_000}, {"a": 5000, "b": 5000}).effect
-    assert few == pytest.approx(prior_drift({"a": 5_000_000, "b": 5_000_000}, {"a": 3000, "b": 7000}).effect, abs=1e-3)
+    few = priors({"a": 3_000_000, "b": 7_000_000}, {"a": 5000, "b": 5000}).effect
+    assert few == pytest.approx(priors({"a": 5_000_000, "b": 5_000_000}, {"a": 3000, "b": 7000}).effect, abs=1e-3)
     assert few == pytest.approx(np.sqrt(0.0416667), abs=1e-3)
     generator = np.random.default_rng(0)
     shares = np.full(10, 0.1)
     drawn = [dict(enumerate(map(int, generator.multinomial(60, shares)))) for _ in range(200)]
-    found = [prior_drift(one, other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)]
+    found = [priors(one, other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)]
     assert np.mean([one.effect for one in found]) < 0.12  # uncorrected 0.27
     assert np.mean([one.p <= 0.1 for one in found]) <= 0.22
 
 
-def test_classes_of_one_side_are_no_matter_of_shares():
-    expected = prior_drift({"a": 30, "b": 70}, {"a": 50, "b": 50})
-    assert prior_drift({"a": 30, "b": 70, "gone": 99}, {"b": 50, "new": 10, "a": 50, "empty": 0}) == expected
-    assert prior_drift({"a": 30, "gone": 3}, {"a": 50, "new": 3}) == NO_PRIOR
-    assert prior_drift({"a": 30, "b": 3}, {"a": 50, "b": 0}) == NO_PRIOR
+@pytest.mark.parametrize("num_new", [20, 50, 100])
+def test_rare_classes_that_come_or_stay_away_by_chance_are_no_drift(num_new):
+    generator = np.random.default_rng(num_new)
+    shares = 0.75 ** np.arange(20)
+    shares /= shares.sum()
+    drawn = [[dict(enumerate(generator.multinomial(size, shares))) for size in (1000, num_new)] for _ in range(100)]
+    found = [priors(old, new) for old, new in drawn]
+    assert sum(bool(drifted({}, one, **THRESHOLDS)) for one in found) <= 4  # one of 100 is expected
+
+
+def test_new_classes_and_fewer_than_twenty_images_are_no_matter_of_shares():
+    expected = priors({"a": 30, "b": 70}, {"a": 50, "b": 50})
+    assert priors({"a": 30, "b": 70}, {"b": 50, "new": 10, "a": 50, "empty": 0}) == expected
+    assert priors({"a": 30, "gone": 0}, {"a": 50, "new": 30}) == NO_PRIOR
+    assert priors({"a": 300, "b": 700}, {"a": 19}) == NO_PRIOR
+    assert priors({"a": 300, "b": 700}, {"a": 20}).p < 0.01
 
 
 def blurred(image):

@@ -99,6 +99,12 @@ class Difference:
         return labelled + self.target_added + self.target_removed
 
     @property
+    def only_removed(self) -> bool:
+        """Whether images went, and nothing else is known to have happened."""
+        others = self.added or self.target_added or self.resplit or self.relabelled is None or self.relabelled
+        return bool(self.removed or self.target_removed) and not others
+
+    @property
     def share_changed(self) -> float:
         """Of the images that there were."""
         return self.num_changed / max(1, self.num_before + self.target_before)
@@ -166,8 +172,8 @@ def read_version(path: Path) -> Version:
     return Version(tuple(Entry(*row) for row in zip(*columns.values(), present, strict=True)))
 
 
-def difference(before: Version, now: Version, *, bad: Sequence[str] = ()) -> Difference:
-    """What changed between two versions, told by the content of the images alone."""
+def difference(before: Version, now: Version, *, bad: Sequence[str] = (), classes: Sequence[str] = ()) -> Difference:
+    """What changed between two versions, told by the content of the images alone; ``classes`` are known to have been before."""
     old = {entry.sample_id: entry for entry in before.present}
     new = {entry.sample_id: entry for entry in now.present}
     both = old.keys() & new.keys()
@@ -178,6 +184,7 @@ def difference(before: Version, now: Version, *, bad: Sequence[str] = ()) -> Dif
     classes_before, classes_now = (
         {entry.label for entry in entries.values() if entry.label is not None} for entries in (old, new)
     )
+    classes_before |= set(classes)
     return Difference(
         num_before=len(before.present),
         num_now=len(now.present),
@@ -185,8 +192,8 @@ def difference(before: Version, now: Version, *, bad: Sequence[str] = ()) -> Dif
         removed=_by_class(old[one] for one in old.keys() - new.keys()),
         relabelled=dict(sorted(relabelled.items())) if is_labelled else None,
         resplit=sum(old[one].split != new[one].split for one in both),
-        new_classes=tuple(sorted(classes_now - classes_before)) if is_labelled else (),
-        vanished_classes=tuple(sorted(classes_before - classes_now)) if is_labelled else (),
+        new_classes=tuple(sorted(classes_now - classes_before)) if classes_before else (),
+        vanished_classes=tuple(sorted(classes_before - classes_now)),
         bad=tuple(bad),
         target_before=before.num_target,
         target_added=len(now.ids(*TARGET_SPLITS) - before.ids(*TARGET_SPLITS)),

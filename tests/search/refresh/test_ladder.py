@@ -31,7 +31,7 @@ def with_(facts=NEW, **values):
         (with_(drift=(), only_removed=True), "skip", True),
         (with_(drift=(), champion=GOOD), "re-evaluate", True),
         (with_(drift=(), champion=SHORT), "refit", False),
-        (with_(drift=(), unasked="no new image"), "refit", False),
+        (with_(drift=(), unasked="no new image"), "skip", True),
         (with_(drift=(), champion=SHORT, refit=GOOD), "refit", True),
         (with_(drift=(), champion=SHORT, refit=SHORT), "warm search", True),
         (with_(drift=(), champion=SHORT, unfit="model.name: 'a' before"), "warm search", True),
