@@ -227,10 +227,10 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Refresh spaces again and again, by the clock or when their data change, one at a time."""
-    from search.schedule import parse_duration, parse_when
-    from search.watch_status import line, standings, standings_table
-    from search.watching import WallClock, load_spaces, local_zone, refresh_command
-    from search.watching import watch as watch_spaces
+    from search.watch.schedule import parse_duration, parse_when
+    from search.watch.status import line, standings, standings_table
+    from search.watch.watching import WallClock, load_spaces, local_zone, refresh_command
+    from search.watch.watching import watch as watch_spaces
 
     specs = load_spaces(spaces)
     if show_status:

@@ -50,7 +50,7 @@ def test_a_call_with_a_wrong_option_would_be_noticed():
 
 
 def test_the_options_of_the_page_are_good_ones():
-    from search.schedule import parse_duration
+    from search.watch.schedule import parse_duration
 
     for text in re.findall(r"--(?:every|jitter) (\S+)|`--poll` \((\S+)\)", PAGE):
         assert parse_duration("".join(text), where="docs") > 0

@@ -90,9 +90,9 @@ def prior_drift(
 ) -> Prior:
     """How the shares of the classes differ; of fewer than ``FEWEST`` images on a side nothing is known: effect 0, p 1.
 
-    Of classes that the old images have; new ones are told apart. ``p`` is of the chi-squared statistic of homogeneity, by drawing
-    the new images out of all again and again, since its usual distribution does not hold for rare classes. ``effect`` is Cramér's V
-    as it is of equally many images on both sides, corrected for what chance alone makes of it (Bergsma 2013): it depends on
+    Of classes that the old images have; new ones are told apart. ``p`` is of the chi-squared statistic of homogeneity, by
+    drawing the new images out of all again and again, since its usual distribution does not hold for rare classes. ``effect``
+    is Cramér's V as it is of equally many images on both sides, corrected for what chance alone makes of it (Bergsma 2013): it depends on
     the shares, not on how many images there are.
     """
     names = [name for name in old_counts if old_counts[name] > 0]

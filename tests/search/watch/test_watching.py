@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from search.changes import can_follow, file_system, followed
+from search.watch.changes import can_follow, file_system, followed
 from search.cli import app
 from search.lease import is_held
-from search.schedule import Every, OnChange, parse_cron
-from search.watch_plan import changed
-from search.watch_records import is_watched, open_record, read_record, watched
-from search.watch_status import line, standings
-from search.watching import WallClock, load_spaces, local_zone, watch
+from search.watch.schedule import Every, OnChange, parse_cron
+from search.watch.plan import changed
+from search.watch.records import is_watched, open_record, read_record, watched
+from search.watch.status import line, standings
+from search.watch.watching import WallClock, load_spaces, local_zone, watch
 from trainable.errors import UserError
 
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -303,8 +303,8 @@ def test_a_second_watcher_of_a_space_is_told_who_watches_it(place):
 HOLD = """
 import sys, time
 from pathlib import Path
-from search.watch_records import watched
-from search.watching import load_spaces
+from search.watch.records import watched
+from search.watch.watching import load_spaces
 (first, _) = load_spaces([Path(one) for one in sys.argv[1:]]).values()
 with watched(first):
     print("held", flush=True)

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from search.schedule import (
+from search.watch.schedule import (
     Cron,
     Every,
     jittered,
