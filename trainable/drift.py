@@ -92,8 +92,8 @@ def prior_drift(
 
     Of classes that the old images have; new ones are told apart. ``p`` is of the chi-squared statistic of homogeneity, by
     drawing the new images out of all again and again, since its usual distribution does not hold for rare classes. ``effect``
-    is Cramér's V as it is of equally many images on both sides, corrected for what chance alone makes of it (Bergsma 2013): it depends on
-    the shares, not on how many images there are.
+    is Cramér's V as it is of equally many images on both sides, corrected for what chance alone makes of it (Bergsma 2013):
+    it depends on the shares, not on how many images there are.
     """
     names = [name for name in old_counts if old_counts[name] > 0]
     old, new = (np.array([side.get(name, 0) for name in names]) for side in (old_counts, new_counts))

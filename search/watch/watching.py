@@ -16,13 +16,13 @@ from types import FrameType
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from search.watch.changes import can_follow, followed
 from search.loading import load
 from search.refresh.records import data_of
-from search.watch.schedule import Every, OnChange, When
 from search.spec import SearchSpec
+from search.watch.changes import can_follow, followed
 from search.watch.plan import Plan, begun, changed, ended, opened
 from search.watch.records import WatchRecord, open_record, watched, write_record
+from search.watch.schedule import Every, OnChange, When
 from trainable.data.domains import data_sets
 from trainable.data.sources import data_path
 from trainable.errors import UserError

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from search.watch.changes import can_follow, file_system, followed
 from search.cli import app
 from search.lease import is_held
-from search.watch.schedule import Every, OnChange, parse_cron
+from search.watch.changes import can_follow, file_system, followed
 from search.watch.plan import changed
 from search.watch.records import is_watched, open_record, read_record, watched
+from search.watch.schedule import Every, OnChange, parse_cron
 from search.watch.status import line, standings
 from search.watch.watching import WallClock, load_spaces, local_zone, watch
 from trainable.errors import UserError
