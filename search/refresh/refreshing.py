@@ -243,6 +243,8 @@ class _Refresh:
             name = derived.search_name(self.spec, record, is_refit=True)
         else:
             name = self.standing.searched(record) or ""
+            is_promoted = record.champion is not None and record.champion["study"] == name
+            name = "" if is_promoted else name
         if wait is None and name and self.spec.promote.auto:
             record = self.promoted(record, name)
         return record, wait

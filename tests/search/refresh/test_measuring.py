@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.evidence import Served
+from search.refresh.measuring import FEWEST_ASKED, Champion, bad_images, good_images, loss_from
+from search.refresh.measuring import _loss as loss
+from search.registry import Version
+from search.spec import SearchSpec
+from trainable.config import TrialConfig
+from trainable.data.encoded import EncodedImage
+from trainable.data.inventory import take_inventory
+from trainable.data.sources import read_source
+from trainable.data.versions import Entry
+from trainable.data.versions import Version as DataVersion
+
+SPEC = SearchSpec.model_validate(
+    {
+        "search": {"name": "cells", "trials": 4},
+        "scheduler": {"min_epochs": 1, "max_epochs": 2},
+        "base": {"data.path": "images"},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-1]}},
+    }
+)
+BEFORE = (
+    Entry(1, "a", "group x", "train"),
+    Entry(2, "a", None, "val"),
+    Entry(3, "b", None, "test"),
+    Entry(4, "b", None, "train"),  # could not be decoded: no package knows it
+    Entry(5, "b", None, "train", present=False),
+)
+SPLITS = {1: "train", 2: "val", 3: "test"}
+
+
+def champion(*now, splits=SPLITS):
+    """A champion that knows images 1 to 3, among these images now."""
+    served = Served(Path(), None, {"config": TrialConfig().model_dump(mode="json")}, splits, Path())
+    images = {one.sample_id: EncodedImage(one.sample_id, str(one.label), lambda: b"") for one in now}
+    version = Version("cells", 1, {}, "")
+    return Champion(version, served, images, DataVersion(BEFORE), DataVersion(now))
+
+
+def ids(images):
+    return [one.sample_id for one in images]
+
+
+def test_the_champion_is_asked_about_new_images_outside_the_test_of_groups_it_does_not_know():
+    found = champion(
+        *BEFORE[:4],
+        Entry(5, "b", None, "train"),  # was away when it was trained
+        Entry(6, "a", "group x", "train"),
+        Entry(7, "a", "group y", "val"),
+        Entry(8, "a", None, "test"),
+        Entry(9, "b", None, "train", present=False),
+    )
+    assert ids(found.new) == [5, 7]
+
+
+def test_groups_are_known_by_todays_data_where_the_package_tells_none():
+    bare = tuple(Entry(one.sample_id, None, None, one.split) for one in BEFORE[:3])
+    now = (*BEFORE[:3], Entry(6, "a", "group x", "train"), Entry(7, "a", None, "val"))
+    found = champion(*now)
+    assert ids(Champion(found.version, found.served, found.images, DataVersion(bare), found.now).new) == [7]
+
+
+def test_relabelled_images_outside_the_test_ask_the_champion_too():
+    found = champion(Entry(1, "b", None, "train"), BEFORE[1], Entry(3, "a", None, "test"))
+    assert ids(found.relabelled) == [1]
+    assert found.new == []
+
+
+def test_of_its_own_images_those_are_asked_that_are_there_and_can_be_decoded():
+    found = champion(*BEFORE[1:4])
+    assert ids(found.own("train")) == []
+    assert ids(found.own("test")) == [3]
+    frozen = DataVersion((Entry(3, "b", None, "test"), Entry(2, "a", None, "test"), Entry(4, "b", None, "test")))
+    assert ids(found.frozen_test(frozen)) == [3]  # 2 chose it, 4 cannot be decoded
+
+
+def answers(right, wrong):
+    labels = np.arange(right + wrong) % 2
+    return np.where(np.arange(right + wrong) < right, labels, 1 - labels), labels
+
+
+def test_a_few_images_say_nothing_of_a_loss():
+    few = loss_from(loss(answers(0, FEWEST_ASKED - 1), answers(50, 0), num_classes=2, spec=SPEC))
+    more = loss_from(loss(answers(0, FEWEST_ASKED), answers(50, 0), num_classes=2, spec=SPEC))
+    assert (few.value, few.low) == (0.0, -1.0)
+    assert (more.value, more.low) == (0.0, 1.0)
+
+
+def test_without_a_common_class_nothing_is_measured():
+    found = loss((np.zeros(20, int), np.zeros(20, int)), (np.ones(20, int), np.ones(20, int)), num_classes=2, spec=SPEC)
+    assert found == {"unasked": "no class in common with the champion's own test images"}
+    assert loss_from(found) is None
+
+
+@pytest.fixture
+def inventory(tmp_path, draw_folder):
+    folder = draw_folder({"a": 3, "b": 3})
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    config = TrialConfig.model_validate({"data": {"path": str(folder)}})
+    return take_inventory(read_source(config.data), cache=tmp_path / "cache.parquet"), config
+
+
+def test_only_images_that_are_asked_for_are_tried_to_decode(inventory):
+    taken, config = inventory
+    every = [int.from_bytes(digest[:8], "little") for digest in taken.digests]
+    found = bad_images(taken, among=every, config=config)
+    assert list(found.values()) == ["a/broken.png"]
+    assert bad_images(taken, among=set(every) - found.keys(), config=config) == {}
+    assert len(good_images(taken, bad=found)) == 6

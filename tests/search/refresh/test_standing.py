@@ -1,0 +1,91 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from search import ledger as ledgers
+from search.ledger import LedgerFailsError
+from search.overview import SPEC_FILE
+from search.refresh.records import Record, records_of, space_identity
+from search.refresh.standing import Standing, fingerprint_of
+from search.registry import Registry, Version
+from search.spec import SearchSpec
+from trainable.errors import UserError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+
+
+def space(folder, *, name="cells", storage=None, low=1e-4, images="images"):
+    return SearchSpec.model_validate(
+        {
+            "search": {"name": name, "trials": 4, "folder": str(folder / "searches"), "storage": storage},
+            "scheduler": {"min_epochs": 1, "max_epochs": 2},
+            "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+            "base": {"data.path": str(images)},
+            "vary": {"optimizer.lr": {"log": [low, 1e-1]}},
+        }
+    )
+
+
+def standing(spec, folder):
+    registry = Registry(spec.tracking.uri, name="cells", lock_folder=folder)
+    return Standing(spec, records=records_of(spec), registry=registry, place=folder)
+
+
+def store(spec, folder, *, finished, fingerprint="f" * 32):
+    """A search with no trial, as its folder would hold it."""
+    place = folder / "searches" / spec.search.name
+    notes = {"metric": spec.search.metric, "data": {"fingerprint": fingerprint}, "finished": finished}
+    ledgers.create(place, name=spec.search.name, storage=None, metric=spec.search.metric, notes=notes)
+    (place / SPEC_FILE).write_text(spec.model_dump_json())
+
+
+def record(spec, number=1, **values):
+    return Record(number, f"{number:016x}", "", space_identity(spec), "f" * 32, "1", NOW, **values)
+
+
+def test_a_database_that_does_not_answer_is_no_missing_search(tmp_path):
+    spec = space(tmp_path, storage="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    place = tmp_path / "searches" / "cells"
+    place.mkdir(parents=True)
+    (place / SPEC_FILE).write_text(spec.model_dump_json())
+    with pytest.raises(LedgerFailsError):
+        standing(spec, tmp_path).search("cells")
+    assert standing(spec, tmp_path).search("others") is None
+
+
+def test_a_space_counts_as_searched_when_a_search_of_it_is_finished(tmp_path):
+    spec = space(tmp_path)
+    found = standing(spec, tmp_path)
+    assert found.space_changes(record(spec)) is None
+    store(spec, tmp_path, finished=False)
+    assert found.space_changes(record(spec)) is None
+    ledgers.open_existing(tmp_path / "searches/cells", name="cells", storage=None).note("finished", True)
+    assert found.space_changes(record(spec)) == []
+    assert found.searched(record(spec)) == "cells"
+    assert found.searched(record(spec, searches=("cells",))) is None
+
+
+def test_a_changed_space_is_told_and_moved_images_are_no_change(tmp_path):
+    spec = space(tmp_path)
+    store(spec, tmp_path, finished=True)
+    moved, wider = space(tmp_path, images=tmp_path / "moved"), space(tmp_path, low=1e-5)
+    assert standing(moved, tmp_path).space_changes(record(moved)) == []
+    (line,) = standing(wider, tmp_path).space_changes(record(wider))
+    assert line.startswith("vary.optimizer.lr: ")
+    records = records_of(wider)
+    records.save(record(wider), state="done")
+    assert standing(wider, tmp_path).space_changes(record(wider, number=2)) == []
+
+
+def test_classes_that_were_searched_are_not_new_again(tmp_path):
+    spec = space(tmp_path)
+    records = records_of(spec)
+    done = {"state": "done", "classes": {"a": 3, "rust": 4}}
+    records.save(record(spec), decision={"kind": "warm search", "reasons": []}, **done)
+    records.save(record(spec, number=2), decision={"kind": "re-evaluate", "reasons": []}, state="done")
+    assert standing(spec, tmp_path).classes_searched(record(spec, number=3)) == {"a", "rust"}
+
+
+def test_a_version_that_does_not_name_its_data_is_said():
+    with pytest.raises(UserError, match="models:/cells/3: does not say what data it was trained on"):
+        fingerprint_of(Version("cells", 3, {}, ""))
