@@ -29,7 +29,7 @@ class Standing:
         self.records = records
         self.registry = registry
         self._place = place
-        self._champions: dict[int, Champion] = {}
+        self._champions: dict[tuple[int, tuple[int, ...]], Champion] = {}
 
     @property
     def data(self) -> DataConfig:
@@ -84,16 +84,17 @@ class Standing:
 
     def opened(self, version: Version, *, record: Record) -> Champion:
         """A registered version, its files verified."""
-        if version.number not in self._champions:
-            self._champions[version.number] = open_champion(
+        known = (version.number, record.bad)  # which are not known yet when the first asks
+        if known not in self._champions:
+            self._champions[known] = open_champion(
                 self.registry,
                 version,
-                folder=self._place / f"version_{version.number}",
+                folder=self._place / f"version_{version.number}.{len(self._champions)}",
                 images=good_images(self.inventory, bad=record.bad),
                 before=self.records.version_file(fingerprint_of(version)),
                 now=self.now,
             )
-        return self._champions[version.number]
+        return self._champions[known]
 
     def search(self, name: str) -> tuple[SearchSpec, Ledger] | None:
         """A search beside this one; None where there is none. Raises LedgerFailsError."""
