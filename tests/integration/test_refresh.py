@@ -129,7 +129,6 @@ def third(second, make_place):
     (name,) = answer["searches"]
     moments = [
         lambda: killed.lines(name) >= random.randint(5, 25),
-        lambda: (killed.folder / "searches" / name / "refits").is_dir(),
         lambda: records(killed)[-1].promotions,
     ]
     for happened in moments:

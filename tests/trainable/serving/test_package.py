@@ -166,14 +166,14 @@ def test_a_package_that_serves_something_else_is_not_written(packaged, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_says_by_hash_alone_which_image_was_in_which_split(packaged):
+def test_it_says_by_hash_alone_which_image_was_in_which_split_of_which_class(packaged):
     config, root = packaged
-    table = pq.read_table(root / "package" / "images.parquet").to_pydict()
+    rows = pq.read_table(root / "package" / "images.parquet").to_pylist()
+    assert set(rows[0]) == {"sample_id", "split", "label"}
     for split in ("train", "val", "test"):
         images = encoded_images(config, split=split)
-        found = {one for one, where in zip(table["sample_id"], table["split"], strict=True) if where == split}
-        assert found == {image.sample_id for image in images}
-    assert set(table) == {"sample_id", "split"}
+        found = {(row["sample_id"], row["label"]) for row in rows if row["split"] == split}
+        assert found == {(image.sample_id, image.label) for image in images}
 
 
 def test_the_digest_changes_with_any_byte(packaged, tmp_path):
