@@ -121,18 +121,21 @@ def second(first, make_place):
 
 @pytest.fixture(scope="module")
 def third(second, make_place):
-    """The same with a shifted domain and a new class; refreshed unbroken, and killed again and again in another place."""
+    """The same with a shifted domain and a new class; refreshed unbroken, and killed at some moment in another place."""
     unbroken, killed = copied(second[0], make_place()), copied(second[0], make_place())
     for place in (unbroken, killed):
         third_version(place)
     answer = refreshed(unbroken, code=0)
     (name,) = answer["searches"]
-    moments = [
-        lambda: killed.lines(name) >= random.randint(5, 25),
-        lambda: records(killed)[-1].promotions,
-    ]
-    for happened in moments:
-        killed.kill_when(happened, "refresh", "space.yaml")
+    moments = {  # one a run of the tests: each costs a start of everything
+        "in the search": lambda: killed.lines(name) >= random.randint(5, 25),
+        "in the promotion": lambda: (killed.folder / "searches" / name / "refits").is_dir(),
+        "after the promotion": lambda: records(killed)[-1].promotions,
+        "before it is closed": lambda: records(killed)[-1].ended,
+    }
+    moment = random.choice(list(moments))
+    print(f"killed {moment}")
+    killed.kill_when(moments[moment], "refresh", "space.yaml")
     return unbroken, answer, killed, killed.run("refresh", "space.yaml")
 
 
