@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from trainable.errors import UserError
 
-SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold the lease
+SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold a lock
 
 
 @contextmanager
@@ -38,9 +38,14 @@ def lease(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether some process is driving the search; takes the lease for a moment to find out."""
-    if not (folder / "driver.lock").is_file():
+    return is_locked(folder / "driver.lock")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds a lock file; takes it for a moment to find out."""
+    if not path.is_file():
         return False
-    lock = FileLock(folder / "driver.lock")
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from search.checkpoints import best_checkpoint, soup_path
 from search.domains import domain_figures, judged, said
+from search.html_table import html_row
 from search.ledger import Ledger
 from search.overview import SPEC_FILE, open_ledger, overview
 from search.paths import flatten
@@ -249,9 +250,9 @@ def _soup_line(soup: dict[str, Any], *, metric: str) -> str:
 
 
 def _table_html(data: dict[str, Any]) -> str:
-    rows = "".join(_html_row(_cells(row)) for row in data["leaderboard"])
+    rows = "".join(html_row(_cells(row)) for row in data["leaderboard"])
     best = json.dumps(data["best_config"], indent=1, sort_keys=True)
-    heads = _html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
+    heads = html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
     return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
 
 
@@ -260,9 +261,9 @@ def _per_class(ledger: Ledger) -> str:
     test = ledger.notes.get("test")
     if test is None:
         return ""
-    heads = _html_row(["class", "recall", "precision", "F1", "images"], tag="th")
+    heads = html_row(["class", "recall", "precision", "F1", "images"], tag="th")
     rows = [
-        _html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
+        html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
         for name, scores in test["per_class"].items()
     ]
     return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
@@ -302,10 +303,6 @@ def _importances(study: Any, *, rung: int) -> go.Figure:
         importances = get_param_importances(study)
     figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
     return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")
-
-
-def _html_row(cells: list[str], *, tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 _PAGE = """<!doctype html>

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from search.html_table import html_row
 from search.refresh.records import Record, Records
 
 SHOWN = 12  # characters of a fingerprint
@@ -29,7 +30,7 @@ def history_html(rows: list[dict[str, Any]]) -> str:
     """The same as a section of a page, with the reasons; empty where there was no refresh."""
     if not rows:
         return ""
-    table = _line(_heads(rows), tag="th") + "".join(_line(cells) for cells in _cells(rows))
+    table = html_row(_heads(rows), tag="th") + "".join(html_row(cells) for cells in _cells(rows))
     details = "".join(_details(row) for row in rows)
     return f"<h2>History of the model</h2><table>{table}</table>{details}"
 
@@ -92,7 +93,3 @@ def _details(row: dict[str, Any]) -> str:
     ]
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<h3>Refresh {row['refresh']}: {html.escape(row['decision'] or row['state'])}</h3><ul>{items}</ul>"
-
-
-def _line(cells: list[str], *, tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -23,7 +23,7 @@ from trainable.comparison import METRICS, loss_against
 from trainable.config import TrialConfig
 from trainable.data.decode import BadImageError, decode
 from trainable.data.encoded import EncodedImage
-from trainable.data.fingerprint import read_or_empty
+from trainable.data.fingerprint import id_of, read_or_empty
 from trainable.data.inventory import Inventory
 from trainable.data.source import Sample
 from trainable.data.versions import Version as DataVersion
@@ -260,7 +260,7 @@ def _drawn(images: Sequence[EncodedImage], *, seed: int) -> list[EncodedImage]:
 
 def _by_id(inventory: Inventory) -> dict[int, Sample]:
     pairs = zip(inventory.source.every_sample, inventory.digests, strict=True)
-    return {int.from_bytes(digest[:8], "little"): sample for sample, digest in pairs}
+    return {id_of(digest): sample for sample, digest in pairs}
 
 
 def _can_be_decoded(sample: Sample, *, channels: int, side: int, how: str) -> bool:

@@ -26,7 +26,6 @@ class Record:
 
     number: int  # from 1
     key: str  # of space, data and code
-    space: str
     identity: Mapping[str, Any]
     fingerprint: str
     code: str

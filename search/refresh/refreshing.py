@@ -1,6 +1,6 @@
 """One refresh from beginning to end: looked at, measured, decided, carried out, each step recorded so that it is done once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,6 @@ from search.refresh.records import (
     key_of,
     look,
     records_of,
-    space_hash,
     space_identity,
 )
 from search.refresh.shown import show
@@ -42,12 +41,12 @@ from search.report import write_page
 from search.running import run_search
 from search.spec import SearchSpec
 from search.tracking import sync_ledger
-from search.trials import Trial
+from search.trials import Trial, Value
+from trainable.data.inventory import TICK_NS
 from trainable.data.versions import Difference, read_version
 from trainable.errors import UserError
 
 STUDY = "search.study"
-TICK_SECONDS = 2.0  # a file written later may be written again in the same tick of its file system's clock
 
 
 class BrokenOffError(Exception):
@@ -103,7 +102,7 @@ class _Refresh:
     def answer(self) -> Answer:
         """Take the steps that are left."""
         state, self.quick = look(self.standing.data)
-        has_settled = state.newest < self.around.now().timestamp() - TICK_SECONDS
+        has_settled = state.newest < self.around.now().timestamp() - TICK_NS / 1e9
         with said_of_store(self.registry.uri):
             record = self.begun()
         if has_settled:
@@ -142,7 +141,6 @@ class _Refresh:
         record = Record(
             number=max((one.number for one in earlier), default=0) + 1,
             key=key,
-            space=space_hash(self.spec),
             identity=space_identity(self.spec),
             fingerprint=fingerprint,
             code=code_version(),
@@ -198,7 +196,6 @@ class _Refresh:
         )
 
     def measured(self, record: Record, rung: Rung) -> tuple[Record, Answer | None]:
-        wait = None
         with said_of_store(self.registry.uri):
             champion = self.standing.champion(record)
         if rung.kind == "drift":
@@ -208,24 +205,31 @@ class _Refresh:
         else:
             recipe, lines = mapped(champion.values, spec=self.spec)
             lines += fixed_differently(champion.values, spec=self.spec)
-            if lines:
-                found = {"unasked": "; ".join(lines)}
-            else:
-                name = derived.search_name(self.spec, record, is_refit=True)
-                refit = derived.refit(self.spec, recipe, name=name, keep_splits=self.keep_splits(record))
-                try:
-                    record, wait = self.ran(record, refit)
-                except BrokenOffError as error:
-                    if not self.is_hopeless(name):
-                        raise
-                    self.around.tell(f"refit: {error}")
-                if wait is not None:
-                    return record, wait
-                refit, ledger = open_ledger(self.folder / name)
-                found = measuring.refit_loss(
-                    champion, spec=self.spec, refit=refit, ledger=ledger, folder=self.folder / name
-                )
-        return self.records.save(record, measured={**record.measured, rung.kind: found}), None
+            if not lines:
+                return self.refitted(record, recipe)
+            found = {"unasked": "; ".join(lines)}
+        return self.noted(record, rung.kind, found), None
+
+    def refitted(self, record: Record, recipe: Mapping[str, Value]) -> tuple[Record, Answer | None]:
+        """Train the champion's recipe again; that it came to nothing is a measurement too."""
+        name, wait = derived.search_name(self.spec, record, is_refit=True), None
+        try:
+            spec = derived.refit(self.spec, recipe, name=name, keep_splits=self.keep_splits(record))
+            record, wait = self.ran(record, spec)
+        except BrokenOffError as error:
+            if not self.is_hopeless(name):
+                raise
+            self.around.tell(f"refit: {error}")
+        if wait is not None:
+            return record, wait
+        spec, ledger = open_ledger(self.folder / name)
+        with said_of_store(self.registry.uri):
+            champion = self.standing.champion(record)
+        found = measuring.refit_loss(champion, spec=self.spec, refit=spec, ledger=ledger, folder=self.folder / name)
+        return self.noted(record, "refit", found), None
+
+    def noted(self, record: Record, kind: str, found: Mapping[str, Any]) -> Record:
+        return self.records.save(record, measured={**record.measured, kind: found})
 
     def carried_out(self, record: Record) -> tuple[Record, Answer | None]:
         assert record.decision is not None

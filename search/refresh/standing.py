@@ -11,6 +11,7 @@ from search.refresh.records import Record, Records, data_of, space_identity
 from search.registry import CHAMPION, Registry, Version
 from search.spec import SearchSpec, differing
 from trainable.config import DataConfig, TrialConfig
+from trainable.data.building import bad_images_error
 from trainable.data.inventory import Inventory, take_inventory
 from trainable.data.sources import read_source
 from trainable.data.versions import Difference, difference, read_version, version_of
@@ -72,8 +73,7 @@ class Standing:
         config = TrialConfig.model_validate(self.spec.trial_config({}))
         bad = bad_images(self.inventory, among=there - known, config=config)
         if bad and self.data.on_bad_image == "error":
-            first = ", ".join(map(repr, list(bad.values())[:3])) + (", …" if len(bad) > 3 else "")
-            raise UserError(f"data.path: bad images ({len(bad)}): {first}; `data.on_bad_image: skip` leaves them out")
+            raise bad_images_error([repr(name) for name in bad.values()])
         classes = () if record.champion is None else self.champion(record).served.classes
         return difference(before, self.now, bad=sorted(bad.values()), classes=classes), tuple(sorted(bad))
 

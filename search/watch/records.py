@@ -12,12 +12,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from search.lease import SECONDS_FOR_A_LOOK, is_locked
 from search.spec import SearchSpec
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
 
 FOLDER = ".watch"  # in the folder of all searches
-SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold the lock
 TIMES = ("due", "began", "ended", "retry_at", "next_due", "next_run")
 
 
@@ -97,16 +97,7 @@ def watched(spec: SearchSpec) -> Iterator[None]:
 
 def is_watched(spec: SearchSpec) -> bool:
     """Whether some process watches a space; takes its lock for a moment to find out."""
-    place = _place(spec, "lock")
-    if not place.is_file():
-        return False
-    lock = FileLock(place)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return is_locked(_place(spec, "lock"))
 
 
 def _place(spec: SearchSpec, ending: str) -> Path:

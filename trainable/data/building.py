@@ -16,7 +16,7 @@ from filelock import BaseFileLock, FileLock
 
 from trainable.config import DataConfig
 from trainable.data.decode import BadImageError, Pixels, decode
-from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
+from trainable.data.fingerprint import content_fingerprint, id_of, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
 from trainable.data.kept_splits import kept_digest, known_splits
 from trainable.data.source import SPLITS, TARGET_SPLITS, Sample, Source
@@ -86,7 +86,7 @@ def assigned_rows(source: Source, *, digests: Sequence[bytes], config: DataConfi
         f"group {sample.group}" if sample.group is not None else f"image {digest.hex()}"
         for sample, digest in zip(source.every_sample, digests, strict=True)
     ]
-    ids = [int.from_bytes(digest[:8], "little") for digest in digests]
+    ids = [id_of(digest) for digest in digests]
     num_labelled = len(source.samples)
     known = partial(known_splits, config.keep_splits)
     splits = cut_splits(
@@ -181,13 +181,17 @@ def _record_batch(
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
+def bad_images_error(told: Sequence[str]) -> UserError:
+    """What the user hears of images that cannot be used, each told in words."""
+    first = ", ".join(told[:3]) + (", …" if len(told) > 3 else "")
+    return UserError(f"data.path: bad images ({len(told)}): {first}; `data.on_bad_image: skip` leaves them out")
+
+
 def _check_bad_images(
     bad: Sequence[tuple[Row, BadImageError]], *, rows: Sequence[Row], source: Source, config: DataConfig
 ) -> None:
     if bad and config.on_bad_image == "error":
-        first = ", ".join(f"{row.sample.name!r} ({error})" for row, error in bad[:3])
-        more = ", …" if len(bad) > 3 else ""
-        raise UserError(f"data.path: bad images ({len(bad)}): {first}{more}; `data.on_bad_image: skip` leaves them out")
+        raise bad_images_error([f"{row.sample.name!r} ({error})" for row, error in bad])
     left_out = {id(row) for row, _ in bad}
     good = [row for row in rows if id(row) not in left_out]
     present = {(row.split, row.sample.label) for row in good}

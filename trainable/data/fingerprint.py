@@ -39,6 +39,11 @@ def content_fingerprint(source: Source, *, digests: Sequence[bytes] | None = Non
     return f"{total % 2**128:032x}"
 
 
+def id_of(digest: bytes) -> int:
+    """The id of an image, its ``sample_id``, from its digest."""
+    return int.from_bytes(digest[:8], "little")
+
+
 def image_digests(source: Source) -> list[bytes]:
     """The BLAKE3 hash, 32 bytes, of every sample's encoded image; ``NO_IMAGE`` where it cannot be read."""
     return [digest or NO_IMAGE for digest in read_digests(source.every_sample)]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from search.refresh.looking import limits, look_first
-from search.refresh.records import Record, Records, data_of, key_of, look, space_hash, space_identity
+from search.refresh.records import Record, Records, data_of, key_of, look, space_identity
 from search.spec import SearchSpec
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -41,7 +41,7 @@ def begun(spec, records, **changes):
     """A record of these images, as if their content had been read."""
     _, quick = look(data_of(spec))
     key = key_of(spec, fingerprint="f" * 32)
-    record = Record(1, key, space_hash(spec), space_identity(spec), "f" * 32, "1", NOW.isoformat())
+    record = Record(1, key, space_identity(spec), "f" * 32, "1", NOW.isoformat())
     record = records.save(record, decision={"kind": "skip", "reasons": []}, **changes)
     records.saw(quick, fingerprint="f" * 32)
     return record

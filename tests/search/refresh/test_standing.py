@@ -40,7 +40,7 @@ def store(spec, folder, *, finished, fingerprint="f" * 32):
 
 
 def record(spec, number=1, **values):
-    return Record(number, f"{number:016x}", "", space_identity(spec), "f" * 32, "1", NOW, **values)
+    return Record(number, f"{number:016x}", space_identity(spec), "f" * 32, "1", NOW, **values)
 
 
 def test_a_database_that_does_not_answer_is_no_missing_search(tmp_path):
