@@ -55,9 +55,11 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
         check_local_resources(spec)
     with lease(folder):
         ledgers.mend_journal(folder / ledgers.JOURNAL)
-        _refuse_another_space(spec, folder)
+        begun = _begun_as(spec, folder)
+        if begun is not None:
+            _refuse_another_space(spec, begun)
         with _preparing(spec, is_joined=address is not None) as facts, cluster(address=address):
-            ledger = _open(spec, folder, facts())
+            ledger = _open(spec, folder, facts(), is_new=begun is None)
             for listener in listeners:
                 listener.begin(ledger, spec=spec, rule=halving_rule(spec))
             outcome = Outcome("failed", "the search broke off", folder)
@@ -72,14 +74,17 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     return outcome
 
 
-def _refuse_another_space(spec: SearchSpec, folder: Path) -> None:
+def _begun_as(spec: SearchSpec, folder: Path) -> SearchSpec | None:
+    """What the search of this name was begun as; None where there is none, or one killed while it was being created."""
     try:
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
     except UserError:
-        return
-    if "spec" not in ledger.notes:  # killed while it was being created
-        return
-    changes = difference(SearchSpec.model_validate(ledger.notes["spec"]), spec)
+        return None
+    return SearchSpec.model_validate(ledger.notes["spec"]) if "spec" in ledger.notes else None
+
+
+def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
+    changes = difference(begun, spec)
     if changes:
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise UserError(
@@ -109,7 +114,9 @@ def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
+def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any], *, is_new: bool) -> Ledger:
+    if is_new:  # before its ledger, so that a search killed in between can be resumed
+        _keep_spec(spec, folder)
     notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
     ledger = ledgers.create(
         folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
@@ -123,9 +130,13 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any]) -> Ledger:
             f"was {known['fingerprint'][:12]}); start a new one with --name"
         )
     ledger.note("spec", notes["spec"])
+    _keep_spec(spec, folder)
+    return ledger
+
+
+def _keep_spec(spec: SearchSpec, folder: Path) -> None:
     with write_beside(folder / SPEC_FILE) as file:
         file.write(spec.model_dump_json(indent=1).encode())
-    return ledger
 
 
 def _with_workers(

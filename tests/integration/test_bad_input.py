@@ -163,8 +163,16 @@ def test_a_search_killed_while_it_was_being_created_is_begun_again(finished):
         journal.write_bytes(b"".join(lines[:lines_left]))
         result = place.call("status", "cells")
         assert result.returncode == (0 if lines_left else 2)
-    place.told("run", "space.yaml")
+    place.told("resume", "cells")
     assert len(place.ledger().trials()) == 2
+
+
+def test_a_search_killed_at_its_ledgers_first_line_is_resumed(place):
+    place.write_space(search={"trials": 1})
+    place.kill_when(lambda: place.lines() > 0, "run", "space.yaml")
+    assert (place.folder / "searches/cells/search.json").is_file()
+    place.told("resume", "cells")
+    assert place.read("status", "cells")["state"] == "finished"
 
 
 @pytest.mark.parametrize(
