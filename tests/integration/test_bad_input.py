@@ -167,12 +167,9 @@ def test_a_search_killed_while_it_was_being_created_is_begun_again(finished):
     assert len(place.ledger().trials()) == 2
 
 
-def test_a_search_killed_at_its_ledgers_first_line_is_resumed(place):
-    place.write_space(search={"trials": 1})
+def test_what_a_search_is_stands_before_its_ledgers_first_line(place):
     place.kill_when(lambda: place.lines() > 0, "run", "space.yaml")
     assert (place.folder / "searches/cells/search.json").is_file()
-    place.told("resume", "cells")
-    assert place.read("status", "cells")["state"] == "finished"
 
 
 @pytest.mark.parametrize(
