@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from search.refresh.warm_start import configurations, warm_start
 from search.running import run_search
 from search.spec import SearchSpec
 from trainable.config import DataConfig
+from trainable.data.elpv import read_elpv
 from trainable.data.fingerprint import image_digests
 from trainable.data.sources import read_source
 from trainable.data.versions import version_of
@@ -124,18 +124,13 @@ def spec(name: str, *, seed: int, path: Path, trials: int) -> SearchSpec:
 
 def manifests(arrival: str, *, images: int, added: int) -> tuple[Path, Path]:
     """The images before and after: monocrystalline cells, then more of them or polycrystalline ones too."""
-    module = find_spec("elpv_dataset")
-    assert module is not None
-    assert module.origin is not None
-    data = Path(module.origin).parent / "data"
-    lines = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
-    label = {name: "defective" if float(share) >= 0.5 else "functional" for name, share, _ in lines}
-    mono, poly = ([name for name, _, kind in lines if kind == wanted] for wanted in ("mono", "poly"))
+    cells = read_elpv("", DataConfig(format="elpv")).samples
+    mono, poly = ([cell for cell in cells if cell.domain == kind] for kind in ("mono", "poly"))
     before = mono[:images]
     after = before + (mono[images:] if arrival == "same" else poly)[:added]
     paths = Path(f"{arrival}-old.csv"), Path(f"{arrival}-new.csv")
-    for path, names in zip(paths, (before, after), strict=True):
-        path.write_text("\n".join(["image,label", *(f"{data / name},{label[name]}" for name in names)]))
+    for path, images_of_it in zip(paths, (before, after), strict=True):
+        path.write_text("\n".join(["image,label", *(f"{cell.file},{cell.label}" for cell in images_of_it)]))
     return paths
 
 
