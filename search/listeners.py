@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from search.halving import Halving
 from search.ledger import Ledger
@@ -10,8 +10,8 @@ from search.spec import SearchSpec
 from search.trials import Trial
 
 
-class Listener(Protocol):
-    """Somebody who follows a search: the screen, MLflow."""
+class Listener:
+    """Somebody who follows a search: the screen, MLflow. What it does not override it does not hear."""
 
     def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
         """The ledger is open and the data are known."""

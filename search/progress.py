@@ -12,7 +12,7 @@ from search.forecast import expected_epochs
 from search.halving import Halving
 from search.ledger import Ledger
 from search.lint import lowered_batches
-from search.listeners import Outcome
+from search.listeners import Listener, Outcome
 from search.projection import ORACLE
 from search.spec import SearchSpec
 from search.trials import Trial, best_trial
@@ -21,7 +21,7 @@ ROWS = 12
 SECONDS_BETWEEN_FRAMES = 0.5
 
 
-class Progress:
+class Progress(Listener):
     """Follows a search for a person: what is at work, the best so far, when it will be done."""
 
     def __init__(self, console: Console) -> None:

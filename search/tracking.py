@@ -11,7 +11,7 @@ from search import ledger as ledgers
 from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
-from search.listeners import Outcome
+from search.listeners import Listener, Outcome
 from search.overview import is_finished
 from search.projection import SearchPlace, SearchState, data_used, resume_command
 from search.refit_records import existing_refits, write_refits
@@ -39,7 +39,7 @@ ENVIRONMENT = {
 }
 
 
-class Tracker:
+class Tracker(Listener):
     """Follows a search and keeps MLflow up to date with it; never stops or slows it.
 
     The ledger is the spool: what a failing store did not take is written at the next try, the next ``resume``, or by
@@ -74,9 +74,6 @@ class Tracker:
         with self._wake:
             self._latest[trial.number] = self._dirty[trial.number] = trial
             self._wake.notify()
-
-    def pulse(self) -> None:
-        """Nothing: the thread keeps its own time."""
 
     def end(self, ledger: Ledger, *, outcome: Outcome) -> None:
         """Write the rest, for as long as the deadline allows; leaves no run RUNNING that could be reached."""

@@ -41,7 +41,7 @@ from search.report import write_page
 from search.running import run_search
 from search.spec import SearchSpec
 from search.tracking import sync_ledger
-from search.trials import Trial, Value
+from search.trials import Value
 from trainable.data.inventory import TICK_NS
 from trainable.data.versions import Difference, read_version
 from trainable.errors import UserError
@@ -374,7 +374,7 @@ class _Refresh:
         return measuring.frozen_scores(champion, versions=versions, known=known, spec=self.spec)
 
 
-class _Noting:
+class _Noting(Listener):
     """Notes in a search's ledger that a refresh began it, and its warm start."""
 
     def __init__(self, record: Record) -> None:
@@ -385,15 +385,6 @@ class _Noting:
             ledger.note("refresh", {"number": self.record.number, "key": self.record.key})
         if self.record.warm_start is not None and "warm_start" not in ledger.notes:
             ledger.note("warm_start", self.record.warm_start)
-
-    def changed(self, trial: Trial) -> None:
-        """Nothing."""
-
-    def pulse(self) -> None:
-        """Nothing."""
-
-    def end(self, ledger: Ledger, **_: Any) -> None:
-        """Nothing."""
 
 
 def _said(version: Version) -> dict[str, Any]:
