@@ -14,9 +14,13 @@ from trainable.errors import UserError
 SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold a lock
 
 
+class HeldError(UserError):
+    """Another process holds the search."""
+
+
 @contextmanager
 def lease(folder: Path) -> Iterator[None]:
-    """Hold the search in ``folder`` for this process; raises UserError where another one holds it.
+    """Hold the search in ``folder`` for this process; raises HeldError where another one does.
 
     The kernel gives the lease back when the process ends, however it ends.
     """
@@ -28,7 +32,7 @@ def lease(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=SECONDS_FOR_A_LOOK)
     except Timeout as error:
-        raise UserError(f"{folder}: this search is being run by {_described(holder)}") from error
+        raise HeldError(f"{folder}: this search is being run by {_described(holder)}") from error
     try:
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield

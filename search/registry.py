@@ -86,6 +86,16 @@ class Registry:
         """A version by its number."""
         return _version(self._client.get_model_version(self.name, str(number)))
 
+    def has(self, number: int) -> bool:
+        """Whether there is a version of this number."""
+        try:
+            self.version(number)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
     def of_candidate(self, candidate: str) -> Version | None:
         """The version that was made of a candidate."""
         if self._model() is None:

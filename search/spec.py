@@ -261,7 +261,7 @@ class RefreshSection(Section):
     )
     drift_p: float = Field(
         0.01,
-        gt=0,
+        ge=0.005,  # the least that 200 permutations tell
         le=1,
         description="Drift: most probability of the difference without any, corrected for the classes.",
     )

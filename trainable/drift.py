@@ -51,6 +51,9 @@ class Prior:
         return asdict(self)
 
 
+SAME = Prior(effect=0.0, p=1.0)  # nothing is known to differ
+
+
 def feature_drift(
     old: Array,
     new: Array,
@@ -98,7 +101,7 @@ def prior_drift(
     names = [name for name in old_counts if old_counts[name] > 0]
     old, new = (np.array([side.get(name, 0) for name in names]) for side in (old_counts, new_counts))
     if len(names) < 2 or min(old.sum(), new.sum()) < FEWEST:
-        return Prior(effect=0.0, p=1.0)
+        return SAME
     drawn = np.random.default_rng(seed).multivariate_hypergeometric(old + new, new.sum(), size=permutations)
     found, *by_chance = _chi_squared(np.concatenate([new[None], drawn]), pooled=old + new)
     p = (1 + sum(other >= found - 1e-9 for other in by_chance)) / (1 + permutations)
@@ -116,10 +119,12 @@ def _chi_squared(drawn: NDArray[np.int64], *, pooled: NDArray[np.int64]) -> NDAr
     return np.asarray((np.square(drawn - expected) * (1 / expected + 1 / rest)).sum(axis=1))
 
 
-def drifted(found: Mapping[str, Drift], prior: Prior, *, p: float, effect: float) -> list[str]:
+def drifted(
+    found: Mapping[str, Drift], prior: Prior, *, p: float, effect: float, whole: str = "all images"
+) -> list[str]:
     """What has drifted, a line each: an effect of at least ``effect`` that chance makes with at most ``p``; empty for nothing."""
     reasons = [
-        f"{'all images' if name == ALL else f'images of class {name!r}'}: features differ by {one.effect:.2f} "
+        f"{whole if name == ALL else f'images of class {name!r}'}: features differ by {one.effect:.2f} "
         f"(p {one.p:.2g}; {one.num_new} new images against {one.num_old})"
         for name, one in found.items()
         if one.effect >= effect and one.p <= p

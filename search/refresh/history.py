@@ -83,7 +83,7 @@ def _score(score: dict[str, Any] | None) -> str:
     if score is None or score["value"] is None:
         return "-"
     part = "" if score["num_images"] == score["of"] else f" of {score['of']}"
-    return f"{score['value']:.4f} ({score['num_images']}{part})"
+    return f"{score['value']:.4f} {score['metric']} ({score['num_images']}{part})"
 
 
 def _details(row: dict[str, Any]) -> str:

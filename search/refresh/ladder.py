@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from search.spec import RefreshSection
 
+ASKED = "of them"
 Kind = Literal["drift", "champion", "refit", "skip", "re-evaluate", "warm search", "full search"]
 
 
@@ -27,22 +28,26 @@ class Loss:
     low: float
     num_images: int
 
-    def said(self) -> str:
+    def said(self, images: str) -> str:
         """In words."""
-        return f"{self.value:.4f} on {self.num_images} of them against {self.level:.4f} on its own test images"
+        return (
+            f"{self.value:.4f} on {self.num_images} {images} against {self.level:.4f} on the champion's own test images"
+        )
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known when a rung is chosen; None is what has not been measured yet.
 
-    ``searched`` names the finished search of this space on these images, if there is one; ``drift`` says in words what
-    drifted, nothing where nothing did; ``unasked`` why the champion could not be asked, ``unfit`` why its configuration not
-    be trained again.
+    ``searched`` names the finished search of this space on these images, if there is one; ``tried`` is the refresh that
+    trained something last, where no new champion came of it: what has changed since is what counts. ``drift`` says in words
+    what drifted, nothing where nothing did, ``untold`` what could not be compared; ``unasked`` why the champion could not be
+    asked, ``unfit`` why its configuration not be trained again, ``unjudged`` why that, trained again, could not be judged.
     """
 
     has_champion: bool
     searched: str | None = None
+    tried: int | None = None
     same_data: bool = False
     is_new_space: bool = False
     space_changes: tuple[str, ...] = ()
@@ -52,10 +57,12 @@ class Facts:
     new_classes: tuple[str, ...] = ()
     vanished_classes: tuple[str, ...] = ()
     drift: tuple[str, ...] | None = None
+    untold: str = ""
     champion: Loss | None = None
     unasked: str = ""
     refit: Loss | None = None
     unfit: str = ""
+    unjudged: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,14 +91,14 @@ def next_rung(facts: Facts, *, rule: RefreshSection) -> Rung:
     if facts.space_changes:
         more = f" (and {len(facts.space_changes) - 1} more)" if len(facts.space_changes) > 1 else ""
         return _last("full search", f"the space has changed, {facts.space_changes[0]}{more}")
-    if not facts.has_champion:
+    if not facts.has_champion and facts.tried is None:
         return _last("warm search", "there is no champion to ask")
     if facts.same_data:
         return _last("skip", "the images are those the champion was trained on")
     for word, names in (("new", facts.new_classes), ("vanished", facts.vanished_classes)):
         if names:
             return _last("warm search", f"{word} classes {', '.join(map(repr, names))}")
-    if facts.drift is None:
+    if facts.has_champion and facts.drift is None:
         return Rung("drift", (), is_last=False)
     if facts.drift:
         return _last("warm search", *(f"drift: {line}" for line in facts.drift))
@@ -99,27 +106,50 @@ def next_rung(facts: Facts, *, rule: RefreshSection) -> Rung:
 
 
 def _without_drift(facts: Facts, *, rule: RefreshSection) -> Rung:
-    changed = f"{facts.changed} images ({facts.share_changed:.1%}) have changed, without drift"
+    changed = _changed(facts)
     if facts.share_changed > rule.small_share:
         reasons = [f"{changed}, more than {rule.small_share:.0%}"]
+        if not facts.has_champion:
+            return _last("warm search", *reasons, "there is no champion to ask")
     elif facts.only_removed:
         return _last("skip", changed, "all of them were removed")
+    elif facts.tried is not None:
+        return _last(
+            "skip", changed, f"no new champion came of refresh {facts.tried}; that few are no reason to train again"
+        )
     elif facts.champion is None and not facts.unasked:
         return Rung("champion", (changed,), is_last=False)
     elif facts.champion is None:
         return _last("skip", changed, f"too little to ask the champion about: {facts.unasked}")
     elif not _is_short(facts.champion, rule=rule):
-        return _last("re-evaluate", changed, f"the champion is still good: {facts.champion.said()}")
+        return _last("re-evaluate", changed, f"the champion is still good: {facts.champion.said(ASKED)}")
     else:
-        reasons = [changed, f"the champion has lost: {facts.champion.said()}, {_limit(facts.champion, rule=rule)}"]
+        reasons = [changed, f"the champion has lost: {facts.champion.said(ASKED)}, {_limit(facts.champion, rule=rule)}"]
     if facts.unfit:
         return _last("warm search", *reasons, f"the champion's configuration cannot be trained again: {facts.unfit}")
+    if facts.unjudged:
+        return _last(
+            "refit", *reasons, f"whether its configuration trained again is good, too few tell: {facts.unjudged}"
+        )
     if facts.refit is None:
         return Rung("refit", tuple(reasons), is_last=False)
+    said = facts.refit.said("validation images, old and new,")
     if not _is_short(facts.refit, rule=rule):
-        return _last("refit", *reasons, f"its configuration trained again is good: {facts.refit.said()}")
-    short = f"its configuration trained again is short too: {facts.refit.said()}, {_limit(facts.refit, rule=rule)}"
+        return _last("refit", *reasons, f"its configuration trained again is good: {said}")
+    short = f"its configuration trained again is short too: {said}, {_limit(facts.refit, rule=rule)}"
     return _last("warm search", *reasons, short)
+
+
+def _changed(facts: Facts) -> str:
+    since = "" if facts.tried is None else f" since refresh {facts.tried}"
+    changed = f"{facts.changed} images ({facts.share_changed:.1%}) have changed{since}"
+    if facts.drift is None or facts.only_removed:
+        return changed
+    return (
+        f"{changed}, whether they drifted cannot be told ({facts.untold})"
+        if facts.untold
+        else f"{changed}, without drift"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
 """One refresh from beginning to end: looked at, measured, decided, carried out, each step recorded so that it is done once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from search.lease import is_held, lease
+from search.lease import HeldError, lease
 from search.ledger import Ledger
 from search.listeners import Listener
 from search.overview import open_ledger
-from search.promoting import NoCandidateError, promote
+from search.promoting import NoCandidateError, check_floors, check_model_name, promote
 from search.refit_records import existing_refits
 from search.refits import NotJudgeableError
 from search.refresh import derived, measuring
@@ -36,7 +35,7 @@ from search.refresh.warm_start import (
     mapped,
     warm_start,
 )
-from search.registry import CHAMPION, Registry, Version, said_of_store
+from search.registry import CANDIDATE, CHAMPION, Registry, Version, said_of_store
 from search.report import write_page
 from search.running import run_search
 from search.spec import SearchSpec
@@ -44,7 +43,6 @@ from search.tracking import sync_ledger
 from search.trials import Value
 from trainable.data.inventory import TICK_NS
 from trainable.data.versions import Difference, read_version
-from trainable.errors import UserError
 
 STUDY = "search.study"
 
@@ -73,20 +71,19 @@ def refresh(spec: SearchSpec, *, around: Surroundings) -> Answer:
     Raises UserError for a mistake and StoreFailsError for a store that fails, StoppedError and BrokenOffError where something
     ended before its time.
     """
+    check_model_name(spec)
     records = records_of(spec)
-    with ExitStack() as held:
-        try:
-            held.enter_context(lease(records.folder))
-        except UserError as error:
-            if is_held(records.folder):
-                return busy(str(error))
-            raise
-        answer = look_first(spec, records=records, now=around.now())
-        if answer is not None:
-            return answer
-        place = Path(held.enter_context(TemporaryDirectory()))
-        registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
-        return _Refresh(Standing(spec, records=records, registry=registry, place=place), around=around).answer()
+    try:
+        with lease(records.folder):
+            answer = look_first(spec, records=records, now=around.now())
+            if answer is not None:
+                return answer
+            with TemporaryDirectory() as place:
+                registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
+                standing = Standing(spec, records=records, registry=registry, place=Path(place))
+                return _Refresh(standing, around=around).answer()
+    except HeldError as error:  # of this refresh, or of a search that it needs
+        return busy(str(error))
 
 
 class _Refresh:
@@ -104,6 +101,7 @@ class _Refresh:
         state, self.quick = look(self.standing.data)
         has_settled = state.newest < self.around.now().timestamp() - TICK_NS / 1e9
         with said_of_store(self.registry.uri):
+            check_floors(self.spec, classes=list(self.standing.now.counts))
             record = self.begun()
         if has_settled:
             self.records.saw(self.quick, fingerprint=record.fingerprint)
@@ -131,8 +129,9 @@ class _Refresh:
         version = self.registry.by_alias(CHAMPION)
         champion = None if version is None else _said(version)
         if known is not None and known.state != "superseded":
-            is_current = known.state == "done" or bool(known.searches) or known.champion == champion
-            if is_current:
+            is_there = known.champion is None or self.registry.has(known.champion["version"])
+            is_current = known.champion == champion or (bool(known.searches) and is_there)
+            if known.state == "done" or is_current:
                 return known
         earlier = self.records.all()
         for one in earlier:
@@ -176,23 +175,27 @@ class _Refresh:
         changes = self.standing.space_changes(record)
         found = record.difference or {}
         counted = Difference(**found) if found else None
-        asked, refit = measured.get("champion"), measured.get("refit")
+        asked, refit, drift = (measured.get(name, {}) for name in ("champion", "refit", "drift"))
+        tried = self.standing.tried(record)
         return Facts(
             has_champion=champion is not None,
             searched=self.standing.searched(record),
+            tried=None if tried is None else tried.number,
             same_data=champion is not None and champion["fingerprint"] == record.fingerprint,
             is_new_space=changes is None,
             space_changes=tuple(changes or ()),
             changed=counted.num_changed if counted else 0,
             share_changed=counted.share_changed if counted else 0.0,
             only_removed=counted is not None and counted.only_removed,
-            new_classes=tuple(sorted(set(found.get("new_classes", ())) - self.standing.classes_searched(record))),
+            new_classes=tuple(found.get("new_classes", ())),
             vanished_classes=tuple(found.get("vanished_classes", ())),
-            drift=tuple(measured["drift"]["reasons"]) if "drift" in measured else None,
+            drift=tuple(drift["reasons"]) if drift else None,
+            untold=drift.get("note", ""),
             champion=measuring.loss_from(asked),
-            unasked=(asked or {}).get("unasked", ""),
+            unasked=asked.get("unasked", ""),
             refit=measuring.loss_from(refit),
-            unfit=(refit or {}).get("unasked", ""),
+            unfit=refit.get("unfit", ""),
+            unjudged=refit.get("unasked", ""),
         )
 
     def measured(self, record: Record, rung: Rung) -> tuple[Record, Answer | None]:
@@ -207,7 +210,7 @@ class _Refresh:
             lines += fixed_differently(champion.values, spec=self.spec)
             if not lines:
                 return self.refitted(record, recipe)
-            found = {"unasked": "; ".join(lines)}
+            found = {"unfit": "; ".join(lines)}
         return self.noted(record, rung.kind, found), None
 
     def refitted(self, record: Record, recipe: Mapping[str, Value]) -> tuple[Record, Answer | None]:
@@ -273,10 +276,11 @@ class _Refresh:
         return start
 
     def name(self, record: Record) -> str:
-        """The name of a refresh's search: the file's own where no other search has it."""
+        """The name of a refresh's search: the file's own where no other search has it, or one of the same that was begun."""
         own = self.spec.search.name
         is_free = record.champion is None and record.number == 1 and self.standing.search(own) is None
-        return own if is_free or own in record.searches else derived.search_name(self.spec, record)
+        is_own = is_free or own in record.searches or self.standing.is_of(own, record)
+        return own if is_own else derived.search_name(self.spec, record)
 
     def ran(self, record: Record, spec: SearchSpec) -> tuple[Record, Answer | None]:
         """Run a search or go on with it, unless a new one must wait."""
@@ -301,10 +305,15 @@ class _Refresh:
             if outcome.status != "finished":
                 raise BrokenOffError(outcome.status, outcome.reason)
         _, ledger = open_ledger(self.folder / name)
-        if ledger.notes["data"]["fingerprint"] != record.fingerprint or self.quick != look(self.standing.data)[1]:
+        if ledger.notes["data"]["fingerprint"] != record.fingerprint or self.have_changed():
             raise BrokenOffError("changed", "the images have changed meanwhile; the next refresh begins anew with them")
         write_page(self.folder / name)
         return record, None
+
+    def have_changed(self) -> bool:
+        """Whether the images are others now, by their content where the files look different."""
+        is_same = self.quick == look(self.standing.data)[1]
+        return not is_same and self.standing.inventory_now().fingerprint != self.standing.inventory.fingerprint
 
     def is_hopeless(self, name: str) -> bool:
         """Whether every trial of a search is decided, and none is any good."""
@@ -357,21 +366,20 @@ class _Refresh:
             record = self.records.save(record, after=_said(version), scores=self.scores(record, version))
         ended = record.ended or self.around.now().isoformat()
         record = self.records.save(record, ended=ended)
-        show(record, spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
+        show(replace(record, state="done"), spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
         return self.records.save(record, state="done")
 
     def scores(self, record: Record, version: Version) -> dict[str, Any]:
         earlier = [one for one in self.records.all() if one.after is not None and one.number < record.number]
-        known = next((dict(one.scores) for one in reversed(earlier) if _is_of(one, version)), {})
-        versions = {}
-        for one in self.records.all():
-            path = self.records.version_file(one.fingerprint)
-            if one.fingerprint not in known and path.is_file():
-                versions[one.fingerprint] = read_version(path)
-        if not versions:
+        last = next((one.scores for one in reversed(earlier) if one.after == _said(version)), {})
+        known = {name: score for name, score in last.items() if score["metric"] == self.spec.promote.metric}
+        paths = {one.fingerprint: self.records.version_file(one.fingerprint) for one in self.records.all()}
+        paths = {name: path for name, path in paths.items() if name not in known and path.is_file()}
+        if not paths:
             return known
         champion = self.standing.opened(version, record=record)
-        return measuring.frozen_scores(champion, versions=versions, known=known, spec=self.spec)
+        tests = {name: read_version(path).ids(champion.served.tested_on) for name, path in paths.items()}
+        return known | measuring.frozen_scores(champion, tests=tests, spec=self.spec)
 
 
 class _Noting(Listener):
@@ -391,6 +399,7 @@ def _said(version: Version) -> dict[str, Any]:
     return {
         "version": version.number,
         "study": version.tags.get(STUDY, ""),
+        "candidate": version.tags.get(CANDIDATE, ""),
         "fingerprint": fingerprint_of(version),
     }
 
@@ -400,7 +409,3 @@ def _gone_on_with(begun: SearchSpec, now: SearchSpec) -> SearchSpec:
     places = {path: now.base[path] for path in ("data.path", "data.cache", "data.workers") if path in now.base}
     changed = {"resources": now.resources, "tracking": now.tracking, "base": begun.base | places}
     return SearchSpec.model_validate(begun.model_copy(update=changed).model_dump())
-
-
-def _is_of(record: Record, version: Version) -> bool:
-    return record.after is not None and record.after["version"] == version.number

@@ -1,5 +1,6 @@
 """What there is when a refresh looks: the images and their version, the champion, earlier searches."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -13,13 +14,15 @@ from search.spec import SearchSpec, differing
 from trainable.config import DataConfig, TrialConfig
 from trainable.data.building import bad_images_error
 from trainable.data.inventory import Inventory, take_inventory
+from trainable.data.source import SPLITS
 from trainable.data.sources import read_source
-from trainable.data.versions import Difference, difference, read_version, version_of
+from trainable.data.versions import Difference, Entry, difference, read_version, version_of
 from trainable.data.versions import Version as DataVersion
 from trainable.errors import UserError
 from trainable.serving.package import IMAGES
 
 FINGERPRINT = "data.fingerprint"
+TRAINS = ("refit", "warm search", "full search")
 
 
 class Standing:
@@ -39,22 +42,51 @@ class Standing:
 
     @cached_property
     def inventory(self) -> Inventory:
-        """Their content. Raises UserError for data that cannot be used."""
+        """Their content when this was first asked for. Raises UserError for data that cannot be used."""
+        return self.inventory_now()
+
+    def inventory_now(self) -> Inventory:
+        """Their content as it is now."""
         return take_inventory(read_source(self.data), cache=self.records.inventory)
 
     @cached_property
     def now(self) -> DataVersion:
-        """The version that they are; its file is written when it is first seen."""
+        """The version that they are; its file is written when it is first seen.
+
+        Raises UserError where a class would miss in a split.
+        """
         path = self.records.version_file(self.inventory.fingerprint)
         if not path.is_file():
-            keep = self._predecessor()
-            config = self.data if keep is None else self.data.model_copy(update={"keep_splits": str(keep)})
+            config, known = self.data, self._known()
+            if known.entries:
+                keep = self._place / "known.parquet"
+                known.write(keep)
+                config = config.model_copy(update={"keep_splits": str(keep)})
             path.parent.mkdir(parents=True, exist_ok=True)
             version_of(self.inventory.source, digests=self.inventory.digests, config=config).write(path)
-        return read_version(path)
+        found = read_version(path)
+        _check_splits(found)
+        return found
+
+    def tried(self, record: Record) -> Record | None:
+        """The last refresh that trained something on its images, where no champion has come of it or after it."""
+        done = [one for one in self.done(record) if one.decision is not None and one.decision["kind"] in TRAINS]
+        if not done:
+            return None
+        last, champion = done[-1], record.champion
+        if champion is None:
+            return last if last.after is None else None
+        is_newer = last.after is None or champion["version"] > last.after["version"]
+        return None if is_newer or champion["fingerprint"] == last.fingerprint else last
 
     def before(self, record: Record) -> DataVersion | None:
-        """The version that the champion was trained on, else that of the refresh before; None where there is neither."""
+        """The version that was tried last, else that which the champion was trained on, else that of the refresh before.
+
+        None where there is none of them.
+        """
+        tried = self._tried_version(record)
+        if tried is not None:
+            return tried
         if record.champion is not None:
             path = self.records.version_file(record.champion["fingerprint"])
             return read_version(path) if path.is_file() else self.champion(record).before
@@ -72,10 +104,14 @@ class Standing:
         there, known = ({one.sample_id for one in version.present} for version in (self.now, before))
         config = TrialConfig.model_validate(self.spec.trial_config({}))
         bad = bad_images(self.inventory, among=there - known, config=config)
+        tried = self.tried(record)
+        bad_before = there & set(tried.bad if tried is not None else ())
         if bad and self.data.on_bad_image == "error":
             raise bad_images_error([repr(name) for name in bad.values()])
-        classes = () if record.champion is None else self.champion(record).served.classes
-        return difference(before, self.now, bad=sorted(bad.values()), classes=classes), tuple(sorted(bad))
+        classes = self.champion(record).served.classes if record.champion is not None and tried is None else ()
+        return difference(before, self.now, bad=sorted(bad.values()), classes=classes), tuple(
+            sorted({*bad, *bad_before})
+        )
 
     def champion(self, record: Record) -> Champion:
         """The champion that a refresh began with."""
@@ -92,6 +128,7 @@ class Standing:
                 folder=self._place / f"version_{version.number}.{len(self._champions)}",
                 images=good_images(self.inventory, bad=record.bad),
                 before=self.records.version_file(fingerprint_of(version)),
+                tried=self._tried_version(record),
                 now=self.now,
             )
         return self._champions[known]
@@ -113,12 +150,15 @@ class Standing:
     def searched(self, record: Record) -> str | None:
         """The file's own search, if that has been run on these very images, not by this refresh."""
         name = self.spec.search.name
-        found = self.finished(name)
-        if found is None or name in record.searches:
-            return None
-        spec, ledger = found
-        is_same = not differing(space_identity(spec), record.identity)
-        return name if is_same and ledger.notes["data"]["fingerprint"] == record.fingerprint else None
+        is_own = self.finished(name) is None or name in record.searches or not self.is_of(name, record)
+        return None if is_own else name
+
+    def is_of(self, name: str, record: Record) -> bool:
+        """Whether a search is of the space and the images of a refresh."""
+        found = self.search(name)
+        if found is None or differing(space_identity(found[0]), record.identity):
+            return False
+        return bool(found[1].notes.get("data", {}).get("fingerprint") == record.fingerprint)
 
     def space_changes(self, record: Record) -> list[str] | None:
         """How the space differs from what was searched last, nothing where it does not; None where nothing was searched.
@@ -136,25 +176,41 @@ class Standing:
         """The refreshes before that have ended."""
         return [one for one in self.records.all() if one.state == "done" and one.number < record.number]
 
-    def classes_searched(self, record: Record) -> set[str]:
-        """The classes of the images that were searched last, whatever came of it."""
-        searched = [one for one in self.done(record) if one.decision is not None and "search" in one.decision["kind"]]
-        return set(searched[-1].classes) if searched else set()
+    def _tried_version(self, record: Record) -> DataVersion | None:
+        tried = self.tried(record)
+        return None if tried is None else read_version(self.records.version_file(tried.fingerprint))
 
-    def _predecessor(self) -> Path | None:
-        """The splits that are to be kept: of the version before, else of the images that the champion knows."""
-        for record in reversed(self.records.all()):
+    def _known(self) -> DataVersion:
+        """Every image whose split is known, of the newest version first; last the champion's own, where no version has them."""
+        found: dict[int, Entry] = {}
+        for path in self._known_files():
+            for entry in read_version(path).entries:
+                found.setdefault(entry.sample_id, entry)
+        return DataVersion(tuple(found.values()))
+
+    def _known_files(self) -> Iterator[Path]:
+        records = self.records.all()
+        first = {one.fingerprint: one.number for one in reversed(records)}
+        for record in reversed(records):
             path = self.records.version_file(record.fingerprint)
             if path.is_file():
-                return path.absolute()
-        version = self.registry.by_alias(CHAMPION)
-        if version is None or fingerprint_of(version) == self.inventory.fingerprint:
-            return None
-        path = self.records.version_file(fingerprint_of(version))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files = self.registry.download(version, folder=self._place / "before")
-        read_version(files / PACKAGE / IMAGES).write(path)
-        return path.absolute()
+                yield path
+                if record.number == first[record.fingerprint]:
+                    break  # it was made of all that were before it
+        champion = self.registry.by_alias(CHAMPION)
+        if champion is not None and fingerprint_of(champion) not in first:
+            yield self.registry.download(champion, folder=self._place / "before") / PACKAGE / IMAGES
+
+
+def _check_splits(version: DataVersion) -> None:
+    splits = {name: {one.split for one in version.present if one.label == name} for name in version.counts}
+    for name, has in splits.items():
+        missing = [split for split in SPLITS if split not in has]
+        if missing:
+            raise UserError(
+                f"data.path: class {name!r} has no image in {' and '.join(missing)}: images that are known keep their split; "
+                f"new ones of {name!r} fill it up"
+            )
 
 
 def fingerprint_of(version: Version) -> str:

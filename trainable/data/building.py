@@ -18,7 +18,7 @@ from trainable.config import DataConfig
 from trainable.data.decode import BadImageError, Pixels, decode
 from trainable.data.fingerprint import content_fingerprint, id_of, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
-from trainable.data.kept_splits import kept_digest, known_splits
+from trainable.data.kept_splits import GROUP, kept_digest, known_splits
 from trainable.data.source import SPLITS, TARGET_SPLITS, Sample, Source
 from trainable.data.splits import cut_splits, cut_unlabelled
 from trainable.data.writing import write_beside
@@ -83,7 +83,7 @@ def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: P
 def assigned_rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> list[Row]:
     """All images in canonical order, with their splits; equal images are one group where no other is given."""
     groups = [
-        f"group {sample.group}" if sample.group is not None else f"image {digest.hex()}"
+        f"{GROUP}{sample.group}" if sample.group is not None else f"image {digest.hex()}"
         for sample, digest in zip(source.every_sample, digests, strict=True)
     ]
     ids = [id_of(digest) for digest in digests]

@@ -10,6 +10,8 @@ from blake3 import blake3
 from trainable.data.source import SPLITS
 from trainable.errors import UserError
 
+GROUP = "group "  # before the name of a group, to tell it from an image that is its own
+
 # Where images of one group were in several splits, which only a new grouping can bring about, the group goes where it
 # leaves the earlier version's held-out images held out.
 _STRONGEST = ("test", "val", "train")
@@ -28,11 +30,16 @@ def known_splits(
     by_image, by_group = _read(path, meaning=dict(zip(names, SPLITS, strict=True)))
     found: dict[str, str] = {}
     for group, sample_id in zip(groups, sample_ids, strict=True):
-        splits = {found.get(group), by_group.get(group), by_image.get(sample_id)}
+        splits = {found.get(group), by_group.get(_hashed(group)), by_image.get(sample_id)}
         strongest = next((split for split in _STRONGEST if split in splits), None)
         if strongest is not None:
             found[group] = strongest
     return found
+
+
+def group_key(group: str | None) -> str | None:
+    """What a file says of a group, whose name may be a patient's: 32 hex digits; None for an image that is its own."""
+    return None if group is None else _hashed(f"{GROUP}{group}")
 
 
 def kept_digest(path: str | None) -> str | None:
@@ -40,6 +47,10 @@ def kept_digest(path: str | None) -> str | None:
     if path is None or not Path(path).is_file():
         return None
     return str(blake3(Path(path).read_bytes()).hexdigest(length=16))
+
+
+def _hashed(text: str) -> str:
+    return str(blake3(text.encode()).hexdigest(length=16))
 
 
 def _read(path: str, *, meaning: dict[str, str]) -> tuple[dict[int, str], dict[str, str]]:

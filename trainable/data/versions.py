@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from trainable.config import DataConfig
 from trainable.data.building import assigned_rows
+from trainable.data.kept_splits import group_key
 from trainable.data.source import SPLITS, TARGET_SPLITS, Source
 from trainable.data.writing import write_beside
 
@@ -18,7 +19,7 @@ SCHEMA = pa.schema(
     {
         "sample_id": pa.uint64(),
         "label": pa.string(),  # null for an image of a domain to adapt to
-        "group": pa.string(),  # null where an image is its own group
+        "group": pa.string(),  # by hash; null where an image is its own group
         "split": pa.string(),
         "present": pa.bool_(),  # whether this version has it; else an earlier one had
     }
@@ -147,7 +148,7 @@ def version_of(source: Source, *, digests: Sequence[bytes], config: DataConfig) 
         Entry(
             row.sample_id,
             row.sample.label,
-            None if row.sample.group is None else f"group {row.sample.group}",
+            group_key(row.sample.group),
             row.split,
         )
         for row in rows

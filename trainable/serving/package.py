@@ -16,6 +16,7 @@ from trainable.checkpoint import load_scored, read_state
 from trainable.config import TrialConfig
 from trainable.data import decode as decode_module
 from trainable.data.encoded import encoded_images
+from trainable.data.kept_splits import group_key
 from trainable.data.pack import Pack
 from trainable.data.source import SPLITS, TARGET_SPLITS
 from trainable.fitting import network_state
@@ -108,13 +109,14 @@ def _description(run: Run, *, config: TrialConfig) -> dict[str, Any]:
 
 
 def images_table(pack: Pack) -> pa.Table:
-    """Which image, by hash, was of which class and in which split; no name of a file."""
+    """Which image, by hash, was of which class and group, by hash too, and in which split; no name of a file."""
     splits = np.empty(len(pack), dtype=object)
     for split in (*SPLITS, *TARGET_SPLITS):
         splits[pack.indices(split)] = split
     labels = [None if label < 0 else pack.classes[label] for label in pack.labels]
-    columns = {"sample_id": pa.array(pack.sample_ids), "split": splits.tolist(), "label": pa.array(labels, pa.string())}
-    return pa.table(columns)
+    groups = [group_key(group) for group in pack.groups]
+    columns = {"split": splits.tolist(), "label": pa.array(labels, pa.string()), "group": pa.array(groups, pa.string())}
+    return pa.table({"sample_id": pa.array(pack.sample_ids), **columns})
 
 
 def _check_same(run: Run, *, folder: Path) -> None:

@@ -37,6 +37,13 @@ def with_(facts=NEW, **values):
         (with_(drift=(), champion=SHORT, unfit="model.name: 'a' before"), "warm search", True),
         (with_(drift=(), share_changed=0.3), "refit", False),
         (with_(drift=(), share_changed=0.3, refit=GOOD), "refit", True),
+        (with_(drift=(), champion=SHORT, unjudged="3 images"), "refit", True),
+        (with_(drift=(), tried=2), "skip", True),
+        (with_(drift=(), tried=2, share_changed=0.3), "refit", False),
+        (with_(tried=2, drift=("all: effect 0.1",)), "warm search", True),
+        (Facts(has_champion=False, tried=2, share_changed=0.1), "skip", True),
+        (Facts(has_champion=False, tried=2, share_changed=0.3), "warm search", True),
+        (Facts(has_champion=False, tried=2, new_classes=("rust",)), "warm search", True),
     ],
 )
 def test_the_cheapest_rung_that_will_do_is_taken(facts, kind, is_last):
@@ -48,10 +55,22 @@ def test_a_decision_says_every_number_that_led_to_it():
     rung = next_rung(with_(drift=(), champion=SHORT, refit=SHORT), rule=RULE)
     assert rung.reasons == (
         "10 images (10.0%) have changed, without drift",
-        "the champion has lost: 0.6000 on 40 of them against 0.8100 on its own test images, "
+        "the champion has lost: 0.6000 on 40 of them against 0.8100 on the champion's own test images, "
         "a loss of 0.1000 at least, more than 0.02",
-        "its configuration trained again is short too: 0.6000 on 40 of them against 0.8100 on its own test images, "
-        "a loss of 0.1000 at least, more than 0.02",
+        "its configuration trained again is short too: 0.6000 on 40 validation images, old and new, against 0.8100 on the "
+        "champion's own test images, a loss of 0.1000 at least, more than 0.02",
+    )
+
+
+def test_what_could_not_be_compared_is_not_called_the_same():
+    (first, *_) = next_rung(with_(drift=(), untold="1 new image", unasked="too few"), rule=RULE).reasons
+    assert first == "10 images (10.0%) have changed, whether they drifted cannot be told (1 new image)"
+
+
+def test_after_a_search_that_brought_no_champion_what_has_changed_since_counts():
+    assert next_rung(with_(drift=(), tried=2), rule=RULE).reasons == (
+        "10 images (10.0%) have changed since refresh 2, without drift",
+        "no new champion came of refresh 2; that few are no reason to train again",
     )
 
 

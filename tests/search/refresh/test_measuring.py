@@ -33,12 +33,12 @@ BEFORE = (
 SPLITS = {1: "train", 2: "val", 3: "test"}
 
 
-def champion(*now, splits=SPLITS):
-    """A champion that knows images 1 to 3, among these images now."""
+def champion(*now, splits=SPLITS, before=BEFORE, tried=None):
+    """A champion that knows images 1 to 3, among these images now; ``tried`` are those of a later search, if there was one."""
     served = Served(Path(), None, {"config": TrialConfig().model_dump(mode="json")}, splits, Path())
     images = {one.sample_id: EncodedImage(one.sample_id, str(one.label), lambda: b"") for one in now}
     version = Version("cells", 1, {}, "")
-    return Champion(version, served, images, DataVersion(BEFORE), DataVersion(now))
+    return Champion(version, served, images, DataVersion(before), DataVersion(tried or before), DataVersion(now))
 
 
 def ids(images):
@@ -60,14 +60,41 @@ def test_the_champion_is_asked_about_new_images_outside_the_test_of_groups_it_do
 def test_groups_are_known_by_todays_data_where_the_package_tells_none():
     bare = tuple(Entry(one.sample_id, None, None, one.split) for one in BEFORE[:3])
     now = (*BEFORE[:3], Entry(6, "a", "group x", "train"), Entry(7, "a", None, "val"))
-    found = champion(*now)
-    assert ids(Champion(found.version, found.served, found.images, DataVersion(bare), found.now).new) == [7]
+    assert ids(champion(*now, before=bare).new) == [7]
 
 
-def test_relabelled_images_outside_the_test_ask_the_champion_too():
-    found = champion(Entry(1, "b", None, "train"), BEFORE[1], Entry(3, "a", None, "test"))
-    assert ids(found.relabelled) == [1]
+def test_relabelled_images_ask_the_champion_too_but_those_of_tests_that_are_not_its_own():
+    other = Entry(6, "b", None, "test")
+    now = (Entry(1, "b", None, "train"), BEFORE[1], Entry(3, "a", None, "test"), Entry(6, "a", None, "test"))
+    found = champion(*now, before=(*BEFORE, other))
+    assert [(one.sample_id, one.label) for one in found.relabelled] == [(1, "b"), (3, "a")]
     assert found.new == []
+
+
+def test_how_good_it_was_counts_by_the_classes_that_its_test_images_had_then():
+    found = champion(BEFORE[1], Entry(3, "a", None, "test"))
+    assert [(one.sample_id, one.label) for one in found.tested] == [(3, "b")]
+    unknown = champion(BEFORE[1], BEFORE[2], before=tuple(Entry(one, None, None, SPLITS[one]) for one in SPLITS))
+    assert [(one.sample_id, one.label) for one in unknown.tested] == [(3, "b")]
+
+
+def test_after_a_later_search_without_a_new_champion_only_later_images_are_new():
+    tried = (*BEFORE[:4], Entry(5, "b", None, "train"), Entry(6, "a", None, "test"))
+    now = (*tried, Entry(7, "a", None, "train"))
+    assert ids(champion(*now).new) == [5, 7]
+    found = champion(*now, tried=tried)
+    assert ids(found.new) == [7]
+    assert ids(found.held_out()) == [2, 5]  # its validation image, and what it was not trained on
+    assert ids(champion(*now).held_out()) == [2]
+
+
+def test_images_to_adapt_to_are_told_apart():
+    before = (*BEFORE, Entry(10, None, None, "target"), Entry(11, None, None, "target_val"))
+    now = (*before[:4], *before[5:], Entry(12, None, None, "target"), Entry(13, None, None, "target_test"))
+    found = champion(*now, before=before, splits=SPLITS | {10: "target", 11: "target_val"})
+    assert found.new == []
+    assert ids(found.new_target) == [12]
+    assert ids(found.held_out(target=True)) == [11]
 
 
 def test_of_its_own_images_those_are_asked_that_are_there_and_can_be_decoded():
@@ -75,7 +102,7 @@ def test_of_its_own_images_those_are_asked_that_are_there_and_can_be_decoded():
     assert ids(found.own("train")) == []
     assert ids(found.own("test")) == [3]
     frozen = DataVersion((Entry(3, "b", None, "test"), Entry(2, "a", None, "test"), Entry(4, "b", None, "test")))
-    assert ids(found.frozen_test(frozen)) == [3]  # 2 chose it, 4 cannot be decoded
+    assert ids(found.frozen_test(sorted(frozen.ids("test")))) == [3]  # 2 chose it, 4 cannot be decoded
 
 
 def answers(right, wrong):
@@ -84,9 +111,12 @@ def answers(right, wrong):
 
 
 def test_a_few_images_say_nothing_of_a_loss():
-    few = loss_from(loss(answers(0, FEWEST_ASKED - 1), answers(50, 0), num_classes=2, spec=SPEC))
-    more = loss_from(loss(answers(0, FEWEST_ASKED), answers(50, 0), num_classes=2, spec=SPEC))
-    assert (few.value, few.low) == (0.0, -1.0)
+    few, many = answers(0, FEWEST_ASKED - 1), answers(50, 0)
+    found = loss(few, many, num_classes=2, spec=SPEC)
+    assert found == {"unasked": f"{FEWEST_ASKED - 1} images against 50 of its own test: fewer than {FEWEST_ASKED}"}
+    assert loss_from(found) is None
+    assert "unasked" in loss(many, few, num_classes=2, spec=SPEC)
+    more = loss_from(loss(answers(0, FEWEST_ASKED), many, num_classes=2, spec=SPEC))
     assert (more.value, more.low) == (0.0, 1.0)
 
 

@@ -1,4 +1,7 @@
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from search.refresh.records import Record, records_of, space_identity
 from search.refresh.standing import Standing, fingerprint_of
 from search.registry import Registry, Version
 from search.spec import SearchSpec
+from trainable.data.fingerprint import id_of
 from trainable.errors import UserError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
@@ -77,13 +81,61 @@ def test_a_changed_space_is_told_and_moved_images_are_no_change(tmp_path):
     assert standing(wider, tmp_path).space_changes(record(wider, number=2)) == []
 
 
-def test_classes_that_were_searched_are_not_new_again(tmp_path):
+OLD, NEW = ({"version": number, "study": "s", "fingerprint": str(number) * 32} for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("after", "champion", "is_tried"),
+    [
+        (OLD, OLD, True),  # the gate refused what was searched
+        (None, None, True),
+        (None, OLD, False),  # promoted since
+        (OLD, NEW, False),
+        (NEW, OLD, True),  # rolled back since
+        (NEW, NEW | {"fingerprint": "f" * 32}, False),  # what was searched is champion
+    ],
+)
+def test_what_was_tried_in_vain_is_known(tmp_path, after, champion, is_tried):
     spec = space(tmp_path)
     records = records_of(spec)
-    done = {"state": "done", "classes": {"a": 3, "rust": 4}}
-    records.save(record(spec), decision={"kind": "warm search", "reasons": []}, **done)
-    records.save(record(spec, number=2), decision={"kind": "re-evaluate", "reasons": []}, state="done")
-    assert standing(spec, tmp_path).classes_searched(record(spec, number=3)) == {"a", "rust"}
+    records.save(record(spec), decision={"kind": "warm search", "reasons": []}, state="done", after=after)
+    records.save(record(spec, number=2), decision={"kind": "skip", "reasons": []}, state="done")
+    found = standing(spec, tmp_path).tried(record(spec, number=3, champion=champion))
+    assert (found is not None and found.number == 1) == is_tried
+
+
+def versions(folder, draw_folder, *contents):
+    """Refreshes of data of these images by turns; what each found, and the splits by image."""
+    splits = []
+    for number, images in enumerate(contents, start=1):
+        shutil.rmtree(folder / "images", ignore_errors=True)
+        draw_folder(images)
+        spec = space(folder, images=folder / "images")
+        found = standing(spec, folder)
+        now = {one.sample_id: one.split for one in found.now.entries if one.present}
+        records_of(spec).save(replace(record(spec, number=number), fingerprint=found.inventory.fingerprint))
+        splits.append(now)
+    return splits
+
+
+def test_images_keep_their_split_when_data_go_back_and_forth(tmp_path, draw_folder):
+    a, b = {"a": 12, "b": 12}, {"a": 20, "b": 20}
+    first, second, again, last = versions(tmp_path, draw_folder, a, b, a, {"a": 30, "b": 30})
+    assert first == again
+    assert first.items() <= second.items() <= last.items()
+
+
+def test_a_class_without_an_image_in_a_split_is_told_before_anything(tmp_path, draw_folder):
+    spec = space(tmp_path, images=tmp_path / "images")
+    draw_folder({"a": 12, "b": 12})
+    found = standing(spec, tmp_path)
+    records_of(spec).save(replace(record(spec), fingerprint=found.inventory.fingerprint))
+    tests = found.now.ids("test")
+    for one, digest in zip(found.inventory.source.samples, found.inventory.digests, strict=True):
+        if one.label == "b" and id_of(digest) in tests:
+            Path(one.file).unlink()
+    with pytest.raises(UserError, match="class 'b' has no image in test: images that are known keep their split"):
+        _ = standing(spec, tmp_path).now
 
 
 def test_a_version_that_does_not_name_its_data_is_said():

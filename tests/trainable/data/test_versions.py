@@ -2,12 +2,17 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from trainable.config import DataConfig
-from trainable.data.fingerprint import image_digests
+from trainable.config import DataConfig, TrialConfig
+from trainable.data.fingerprint import id_of, image_digests
+from trainable.data.pack import open_pack
+from trainable.data.source import SPLITS
 from trainable.data.sources import read_source
 from trainable.data.versions import Entry, Version, difference, read_version, version_of
 from trainable.errors import UserError
+from trainable.model.backbone import input_spec
+from trainable.serving.package import images_table
 
 
 @pytest.fixture
@@ -118,6 +123,29 @@ def test_a_group_that_unites_images_of_two_splits_stays_held_out(tmp_path, image
     source = read_source(grouped)
     united = by_id(version_of(source, digests=image_digests(source), config=grouped))
     assert united == by_id(version) | {trained: "test"}
+
+
+def test_a_group_keeps_its_split_by_what_a_package_tells_though_every_image_is_written_anew(tmp_path, images):
+    rows = [(path, label) for label in classes(images) for path in files(images, label)]
+    lines = [f"{path.relative_to(images)},{label},patient {index // 2}" for index, (path, label) in enumerate(rows)]
+    (images / "list.csv").write_text("\n".join(["image,label,group", *lines]))
+    config = TrialConfig.model_validate(
+        {
+            "data": {"path": str(images / "list.csv"), "group_column": "group", "image_size": 32, "split_seed": 3},
+            "model": {"name": "resnet10t", "weights": "random"},
+        }
+    )
+    pack = open_pack(config.data, input_spec(config.model, image_size=32, channels=3))
+    pq.write_table(images_table(pack), tmp_path / "images.parquet")
+    before = {pack.groups[row]: split for split in SPLITS for row in pack.indices(split)}
+    for path, _ in rows:
+        Image.open(path).rotate(90).save(path)
+    later = config.data.model_copy(update={"keep_splits": str(tmp_path / "images.parquet"), "split_seed": 4})
+    source = read_source(later)
+    digests = image_digests(source)
+    splits = {entry.sample_id: entry.split for entry in version_of(source, digests=digests, config=later).present}
+    assert {one.group: splits[id_of(digest)] for one, digest in zip(source.samples, digests, strict=True)} == before
+    assert "patient" not in str(read_version(tmp_path / "images.parquet"))
 
 
 def test_a_file_that_holds_no_splits_is_said(images, tmp_path):

@@ -169,7 +169,7 @@ def test_a_package_that_serves_something_else_is_not_written(packaged, tmp_path,
 def test_it_says_by_hash_alone_which_image_was_in_which_split_of_which_class(packaged):
     config, root = packaged
     rows = pq.read_table(root / "package" / "images.parquet").to_pylist()
-    assert set(rows[0]) == {"sample_id", "split", "label"}
+    assert set(rows[0]) == {"sample_id", "split", "label", "group"}
     for split in ("train", "val", "test"):
         images = encoded_images(config, split=split)
         found = {(row["sample_id"], row["label"]) for row in rows if row["split"] == split}
