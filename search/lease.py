@@ -1,9 +1,10 @@
 """One driver a search: the lease on its folder."""
 
+import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from trainable.errors import UserError
 
+LOCK = "driver.lock"
 SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold a lock
 
 
@@ -24,38 +26,59 @@ def lease(folder: Path) -> Iterator[None]:
 
     The kernel gives the lease back when the process ends, however it ends.
     """
+    holder = folder / "driver.json"
+    refused = f"{folder}: this search is being run by"
+    with locked(folder / LOCK, refused=lambda: f"{refused} {_described(holder)}"):
+        with written(holder):
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process is driving the search; takes the lease for a moment to find out."""
+    return is_locked(folder / LOCK)
+
+
+@contextmanager
+def locked(path: Path, *, refused: Callable[[], str]) -> Iterator[None]:
+    """Hold a lock file for this process, made with its folder; raises HeldError with the words of ``refused`` if another does.
+
+    Raises UserError for a file that cannot be written.
+    """
+    lock = FileLock(path)
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=SECONDS_FOR_A_LOOK)
+        except Timeout as error:
+            raise HeldError(refused()) from error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"search.folder: cannot make {folder} ({error.strerror})") from error
-    lock, holder = FileLock(folder / "driver.lock"), folder / "driver.json"
-    try:
-        lock.acquire(timeout=SECONDS_FOR_A_LOOK)
-    except Timeout as error:
-        raise HeldError(f"{folder}: this search is being run by {_described(holder)}") from error
-    try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         lock.release()
 
 
-def is_held(folder: Path) -> bool:
-    """Whether some process is driving the search; takes the lease for a moment to find out."""
-    return is_locked(folder / "driver.lock")
-
-
 def is_locked(path: Path) -> bool:
-    """Whether some process holds a lock file; takes it for a moment to find out."""
-    if not path.is_file():
-        return False
-    lock = FileLock(path)
+    """Whether some process holds a lock file; shares it for a moment to find out, for which reading it is enough."""
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
-    lock.release()
+    except OSError as error:
+        raise UserError(f"search.folder: cannot read {path} ({error.strerror})") from error
     return False
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Inside, that a file of a search cannot be written is a mistake of the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"search.folder: cannot write {path} ({error.strerror})") from error
 
 
 def _described(holder: Path) -> str:

@@ -1,6 +1,7 @@
 """The records of a space's refreshes: one file each, written whole, from which an interrupted one goes on."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version as version_of
@@ -97,8 +98,16 @@ class Records:
 
 
 def records_of(spec: SearchSpec) -> Records:
-    """The records of a search's refreshes."""
-    return Records(Path(spec.search.folder) / spec.search.name)
+    """The records of a search's refreshes; raises UserError where they may not be read."""
+    records = Records(Path(spec.search.folder) / spec.search.name)
+    try:
+        with os.scandir(f"{records.folder}/."):  # the dot asks for the right to enter, too
+            pass
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"search.folder: cannot read {records.folder} ({error.strerror})") from error
+    return records
 
 
 def data_of(spec: SearchSpec) -> DataConfig:
@@ -135,10 +144,12 @@ def key_of(spec: SearchSpec, *, fingerprint: str) -> str:
 
 
 def _read(path: Path) -> Record:
-    document = json.loads(path.read_text())
-    for name in ("bad", "rungs", "searches", "promotions"):
-        document[name] = tuple(document[name])
     try:
+        document = json.loads(path.read_text())
+        for name in ("bad", "rungs", "searches", "promotions"):
+            document[name] = tuple(document[name])
         return Record(**document)
-    except TypeError as error:
+    except OSError as error:
+        raise UserError(f"search.folder: cannot read {path} ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no record of this version of the program ({error}); move it away") from error

@@ -10,12 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from search.lease import SECONDS_FOR_A_LOOK, is_locked
+from search.lease import is_locked, locked, written
 from search.spec import SearchSpec
 from trainable.data.writing import write_beside
-from trainable.errors import UserError
 
 FOLDER = ".watch"  # in the folder of all searches
 TIMES = ("due", "began", "ended", "retry_at", "next_due", "next_run")
@@ -67,41 +64,36 @@ def read_record(spec: SearchSpec) -> WatchRecord | None:
 
 
 def write_record(record: WatchRecord, *, spec: SearchSpec) -> None:
-    """Put the record of a space in the place of the one before."""
-    with write_beside(_place(spec, "json")) as file:
-        file.write(json.dumps(record.as_dict(), indent=1).encode())
+    """Put the record of a space in the place of the one before; raises UserError where it cannot be written."""
+    place = _place(spec, "json")
+    with written(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with write_beside(place) as file:
+            file.write(json.dumps(record.as_dict(), indent=1).encode())
 
 
 @contextmanager
 def watched(spec: SearchSpec) -> Iterator[None]:
-    """Hold the watch of a space for this process; raises UserError where another one holds it.
+    """Hold the watch of a space for this process; raises HeldError where another one holds it.
 
     The kernel gives it back when the process ends, however it ends.
     """
-    place = _place(spec, "lock")
-    lock = FileLock(place)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=SECONDS_FOR_A_LOOK)
-    except Timeout as error:
-        record = read_record(spec)
-        by = "another process" if record is None else f"process {record.pid} on {record.host}"
-        raise UserError(f"{spec.search.name}: is watched already, by {by}") from error
-    except OSError as error:
-        raise UserError(f"search.folder: cannot write {place} ({error.strerror})") from error
-    try:
+    with locked(_place(spec, "lock"), refused=lambda: f"{spec.search.name}: is watched already, by {_watcher(spec)}"):
         yield
-    finally:
-        lock.release()
 
 
 def is_watched(spec: SearchSpec) -> bool:
-    """Whether some process watches a space; takes its lock for a moment to find out."""
+    """Whether some process watches a space; shares its lock for a moment to find out."""
     return is_locked(_place(spec, "lock"))
 
 
 def _place(spec: SearchSpec, ending: str) -> Path:
     return Path(spec.search.folder) / FOLDER / f"{spec.search.name}.{ending}"
+
+
+def _watcher(spec: SearchSpec) -> str:
+    record = read_record(spec)
+    return "another process" if record is None else f"process {record.pid} on {record.host}"
 
 
 def _time(text: str | None) -> datetime | None:
