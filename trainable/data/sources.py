@@ -57,9 +57,11 @@ def data_format(config: DataConfig) -> str:
 
 @contextmanager
 def whole_files(config: DataConfig) -> Iterator[None]:
-    """Says in one line that a file which is read here is cut off, or another kind of file than its name says."""
+    """Says in one line that a file which is read here is gone, cut off, or another kind of file than its name says."""
     try:
         yield
+    except OSError as error:
+        raise UserError(f"data.path: {config.path!r} cannot be read ({' '.join(str(error).split())})") from error
     except pa.ArrowInvalid as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"data.path: {config.path!r} is no whole Parquet, Arrow or CSV file ({reason})") from error
@@ -68,7 +70,18 @@ def whole_files(config: DataConfig) -> Iterator[None]:
 def _find(config: DataConfig) -> Found:
     read = READERS[data_format(config)]
     with whole_files(config):
-        return read(data_path(config), config)
+        found = read(data_path(config), config)
+    for sample in found.samples:
+        if not sample.name.isprintable():  # such as a surrogate, which stands for a byte that is no text
+            _check_name(sample.name)
+    return found
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"data.path: the name of image {name!r} is no UTF-8; rename it") from error
 
 
 def _neighbours(path: str) -> list[str]:

@@ -1,6 +1,8 @@
 """Finds files on this machine's disks or behind an address such as `s3://bucket/images` (the door of fsspec)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +42,8 @@ def files_below(folder: str) -> list[str]:
     """Every file below a folder, however deep, as its path from there; links are followed."""
     if is_address(folder):
         filesystem, root = _locate(folder)
-        return [found.removeprefix(root).lstrip("/") for found in filesystem.find(root)]
+        with _told(folder):
+            return [found.removeprefix(root).lstrip("/") for found in filesystem.find(root)]
     below = ((Path(parent).relative_to(folder), names) for parent, _, names in os.walk(folder, followlinks=True))
     return [(inner / name).as_posix() for inner, names in below for name in names]
 
@@ -56,7 +59,7 @@ def file_state(file: str) -> FileState | None:
         if is_address(file):
             return _state_there(file)
         status = os.stat(file)  # noqa: PTH116 - a million Path objects take seconds
-    except FileNotFoundError:  # a link to nowhere, a bad image later on
+    except OSError:  # a link to nowhere or to itself, a bad image later on
         return None
     return FileState(status.st_size, status.st_mtime_ns)
 
@@ -74,7 +77,8 @@ def open_arrow(file: str) -> pa.NativeFile:
     if not is_address(file):
         return pa.memory_map(file)
     filesystem, path = arrow_place(file)
-    return filesystem.open_input_file(path)
+    with _told(file):
+        return filesystem.open_input_file(path)
 
 
 def _look(address: str) -> dict[str, Any] | None:
@@ -82,22 +86,22 @@ def _look(address: str) -> dict[str, Any] | None:
     filesystem, path = _locate(address)
     filesystem.invalidate_cache()
     try:
-        found: dict[str, Any] = filesystem.info(path)
+        with _told(address):
+            found: dict[str, Any] = filesystem.info(path)
     except FileNotFoundError:
         return None
-    except Exception as error:  # credentials, names of hosts, rights: each store has errors of its own
-        raise _unreachable(address, error) from error
     return found
 
 
 def _state_there(address: str) -> FileState:
     filesystem, path = _locate(address)
-    try:
-        changed = filesystem.modified(path)
-    except NotImplementedError as error:
-        reason = "the files there have no date of change, without which it cannot be told that they changed"
-        raise UserError(f"data.path: {address!r} cannot be used; {reason}") from error
-    return FileState(int(filesystem.size(path)), round(changed.timestamp() * 1_000_000_000))
+    with _told(address):
+        try:
+            changed = filesystem.modified(path)
+        except NotImplementedError as error:
+            reason = "the files there have no date of change, without which it cannot be told that they changed"
+            raise UserError(f"data.path: {address!r} cannot be used; {reason}") from error
+        return FileState(int(filesystem.size(path)), round(changed.timestamp() * 1_000_000_000))
 
 
 def _locate(address: str) -> tuple[Any, str]:
@@ -106,6 +110,17 @@ def _locate(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:  # no package for the protocol, no such protocol
         raise _unreachable(address, error) from error
     return filesystem, path
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Says in one line what a store fails with; that there is no such file is for the caller."""
+    try:
+        yield
+    except (FileNotFoundError, UserError):
+        raise
+    except Exception as error:  # credentials, names of hosts, rights: each store has errors of its own
+        raise _unreachable(address, error) from error
 
 
 def _unreachable(address: str, error: Exception) -> UserError:
