@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from search.spec import RefreshSection
 
-ASKED = "of them"
 Kind = Literal["drift", "champion", "refit", "skip", "re-evaluate", "warm search", "full search"]
 
 
@@ -20,12 +19,12 @@ class Loss:
     """What was lost against the champion's own test images, by ``promote.metric`` over the classes that both have.
 
     ``value`` was measured on ``num_images`` images, ``level`` on the champion's; ``low`` is the lower bound of
-    level - value.
+    level - value, None where images are too few to tell.
     """
 
     value: float
     level: float
-    low: float
+    low: float | None
     num_images: int
 
     def said(self, images: str) -> str:
@@ -42,7 +41,7 @@ class Facts:
     ``searched`` names the finished search of this space on these images, if there is one; ``tried`` is the refresh that
     trained something last, where no new champion came of it: what has changed since is what counts. ``drift`` says in words
     what drifted, nothing where nothing did, ``untold`` what could not be compared; ``unasked`` why the champion could not be
-    asked, ``unfit`` why its configuration not be trained again, ``unjudged`` why that, trained again, could not be judged.
+    asked, ``unfit`` why its configuration not be trained again.
     """
 
     has_champion: bool
@@ -62,7 +61,6 @@ class Facts:
     unasked: str = ""
     refit: Loss | None = None
     unfit: str = ""
-    unjudged: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,29 +112,24 @@ def _without_drift(facts: Facts, *, rule: RefreshSection) -> Rung:
     elif facts.only_removed:
         return _last("skip", changed, "all of them were removed")
     elif facts.tried is not None:
-        return _last(
-            "skip", changed, f"no new champion came of refresh {facts.tried}; that few are no reason to train again"
-        )
+        in_vain = f"no new champion came of refresh {facts.tried}; that few are no reason to train again"
+        return _last("skip", changed, in_vain)
     elif facts.champion is None and not facts.unasked:
         return Rung("champion", (changed,), is_last=False)
     elif facts.champion is None:
         return _last("skip", changed, f"too little to ask the champion about: {facts.unasked}")
     elif not _is_short(facts.champion, rule=rule):
-        return _last("re-evaluate", changed, f"the champion is still good: {facts.champion.said(ASKED)}")
+        return _last("re-evaluate", changed, _good("the champion is still good", facts.champion, "of them"))
     else:
-        reasons = [changed, f"the champion has lost: {facts.champion.said(ASKED)}, {_limit(facts.champion, rule=rule)}"]
+        reasons = [changed, _short("the champion has lost", facts.champion, "of them", rule=rule)]
     if facts.unfit:
         return _last("warm search", *reasons, f"the champion's configuration cannot be trained again: {facts.unfit}")
-    if facts.unjudged:
-        return _last(
-            "refit", *reasons, f"whether its configuration trained again is good, too few tell: {facts.unjudged}"
-        )
     if facts.refit is None:
         return Rung("refit", tuple(reasons), is_last=False)
-    said = facts.refit.said("validation images, old and new,")
+    images = "validation images, old and new,"
     if not _is_short(facts.refit, rule=rule):
-        return _last("refit", *reasons, f"its configuration trained again is good: {said}")
-    short = f"its configuration trained again is short too: {said}, {_limit(facts.refit, rule=rule)}"
+        return _last("refit", *reasons, _good("its configuration trained again is good", facts.refit, images))
+    short = _short("its configuration trained again is short too", facts.refit, images, rule=rule)
     return _last("warm search", *reasons, short)
 
 
@@ -145,10 +138,8 @@ def _changed(facts: Facts) -> str:
     changed = f"{facts.changed} images ({facts.share_changed:.1%}) have changed{since}"
     if facts.drift is None or facts.only_removed:
         return changed
-    return (
-        f"{changed}, whether they drifted cannot be told ({facts.untold})"
-        if facts.untold
-        else f"{changed}, without drift"
+    return f"{changed}, " + (
+        f"whether they drifted cannot be told ({facts.untold})" if facts.untold else "without drift"
     )
 
 
@@ -189,11 +180,16 @@ def _next_month(now: datetime) -> datetime:
 
 
 def _is_short(loss: Loss, *, rule: RefreshSection) -> bool:
-    return loss.low > rule.tolerance
+    return loss.low is not None and loss.low > rule.tolerance
 
 
-def _limit(loss: Loss, *, rule: RefreshSection) -> str:
-    return f"a loss of {loss.low:.4f} at least, more than {rule.tolerance:g}"
+def _good(what: str, loss: Loss, images: str) -> str:
+    unsure = ", too few to tell" if loss.low is None else ""
+    return f"{'whether ' if unsure else ''}{what}: {loss.said(images)}{unsure}"
+
+
+def _short(what: str, loss: Loss, images: str, *, rule: RefreshSection) -> str:
+    return f"{what}: {loss.said(images)}, a loss of {loss.low:.4f} at least, more than {rule.tolerance:g}"
 
 
 def _last(kind: Kind, *reasons: str) -> Rung:

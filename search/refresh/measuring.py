@@ -36,7 +36,7 @@ from trainable.serving.package import IMAGES, load_package
 OUTSIDE_THE_TEST = ("train", "val")  # new images of these splits ask the champion; the test is for the gate
 TARGET_OUTSIDE_THE_TEST = ("target", "target_val")
 FEWEST_DRAWN = 2
-FEWEST_ASKED = 10  # images below which nothing is told of a loss: chance alone may make any of it
+FEWEST_ASKED = 10  # images on either side below which a loss has no lower bound: chance alone may make any of it
 MOST_COMPARED = 1000  # images a side, for drift
 IMAGES_READ_AT_ONCE = 256
 
@@ -230,7 +230,7 @@ def refit_loss(
     metric = refit.search.metric
     trial = best_trial(ledger.trials(), metric=metric)
     if trial is None:
-        return {"unfit": "; ".join(str(one.reason) for one in ledger.trials())}
+        return {"unasked": "; ".join(str(one.reason) for one in ledger.trials())}
     config = TrialConfig.model_validate(refit.trial_config(refit.space.decoded(trial.params)))
     found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
     own_classes = ledger.notes["data"]["classes"]
@@ -279,10 +279,9 @@ def _loss(
     if not len(np.intersect1d(now[1], before[1])):
         return {"unasked": "no class in common with the champion's own test images"}
     found = loss_against(now, before, num_classes=num_classes, metric=rule.metric, confidence=rule.confidence)
-    of_its_own = int(np.isin(before[1], now[1]).sum())
-    if min(found.num_images, of_its_own) < FEWEST_ASKED:
-        return {"unasked": f"{found.num_images} images against {of_its_own} of its own test: fewer than {FEWEST_ASKED}"}
-    return asdict(Loss(found.value, found.level, found.lost.low, found.num_images))
+    fewest = min(found.num_images, int(np.isin(before[1], now[1]).sum()))
+    low = found.lost.low if fewest >= FEWEST_ASKED else None
+    return asdict(Loss(found.value, found.level, low, found.num_images))
 
 
 def _labels(images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from typing import Any
 from search.lease import HeldError, lease
 from search.ledger import Ledger
 from search.listeners import Listener
-from search.overview import open_ledger
+from search.overview import SPEC_FILE, open_ledger
 from search.promoting import NoCandidateError, check_floors, check_model_name, promote
 from search.refit_records import existing_refits
 from search.refits import NotJudgeableError
@@ -194,8 +194,7 @@ class _Refresh:
             champion=measuring.loss_from(asked),
             unasked=asked.get("unasked", ""),
             refit=measuring.loss_from(refit),
-            unfit=refit.get("unfit", ""),
-            unjudged=refit.get("unasked", ""),
+            unfit=refit.get("unasked", ""),
         )
 
     def measured(self, record: Record, rung: Rung) -> tuple[Record, Answer | None]:
@@ -210,7 +209,7 @@ class _Refresh:
             lines += fixed_differently(champion.values, spec=self.spec)
             if not lines:
                 return self.refitted(record, recipe)
-            found = {"unfit": "; ".join(lines)}
+            found = {"unasked": "; ".join(lines)}
         return self.noted(record, rung.kind, found), None
 
     def refitted(self, record: Record, recipe: Mapping[str, Value]) -> tuple[Record, Answer | None]:
@@ -366,8 +365,13 @@ class _Refresh:
             record = self.records.save(record, after=_said(version), scores=self.scores(record, version))
         ended = record.ended or self.around.now().isoformat()
         record = self.records.save(record, ended=ended)
-        show(replace(record, state="done"), spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
-        return self.records.save(record, state="done")
+        done = replace(record, state="done")
+        show(done, spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
+        done = self.records.save(done)
+        own = self.folder / self.spec.search.name
+        if (own / SPEC_FILE).is_file():
+            write_page(own)  # its history has grown
+        return done
 
     def scores(self, record: Record, version: Version) -> dict[str, Any]:
         earlier = [one for one in self.records.all() if one.after is not None and one.number < record.number]

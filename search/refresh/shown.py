@@ -8,12 +8,24 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
-from search.refresh.records import Record
+from search.refresh.records import Record, Records
+from search.registry import said_of_store
 from search.runs import open_experiment, source_tags
 from search.spec import SearchSpec
+from search.tracking_uri import checked
 
 KEY = "refresh.key"
 LONGEST_TAG = 5000
+
+
+def show_all(spec: SearchSpec, *, folder: Path) -> None:
+    """Bring the runs of all refreshes of the search in ``folder`` up to date. Raises StoreFailsError."""
+    uri = checked(spec.tracking.uri)
+    records = Records(folder)
+    with said_of_store(uri):
+        for record in records.all():
+            if record.decision is not None:
+                show(record, spec=spec, uri=uri, folder=records.folder)
 
 
 def show(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:

@@ -8,6 +8,7 @@ from search.spec import RefreshSection
 RULE = RefreshSection(small_share=0.2, tolerance=0.02)
 GOOD = Loss(value=0.80, level=0.81, low=-0.03, num_images=40)
 SHORT = Loss(value=0.60, level=0.81, low=0.10, num_images=40)
+UNSURE = Loss(value=0.0, level=0.81, low=None, num_images=3)
 NEW = Facts(has_champion=True, changed=10, share_changed=0.1)
 
 
@@ -37,7 +38,8 @@ def with_(facts=NEW, **values):
         (with_(drift=(), champion=SHORT, unfit="model.name: 'a' before"), "warm search", True),
         (with_(drift=(), share_changed=0.3), "refit", False),
         (with_(drift=(), share_changed=0.3, refit=GOOD), "refit", True),
-        (with_(drift=(), champion=SHORT, unjudged="3 images"), "refit", True),
+        (with_(drift=(), champion=UNSURE), "re-evaluate", True),
+        (with_(drift=(), champion=SHORT, refit=UNSURE), "refit", True),
         (with_(drift=(), tried=2), "skip", True),
         (with_(drift=(), tried=2, share_changed=0.3), "refit", False),
         (with_(tried=2, drift=("all: effect 0.1",)), "warm search", True),
@@ -72,6 +74,12 @@ def test_after_a_search_that_brought_no_champion_what_has_changed_since_counts()
         "10 images (10.0%) have changed since refresh 2, without drift",
         "no new champion came of refresh 2; that few are no reason to train again",
     )
+
+
+def test_too_few_are_not_called_good():
+    rung = next_rung(with_(drift=(), champion=UNSURE), rule=RULE)
+    told = "0.0000 on 3 of them against 0.8100 on the champion's own test images, too few to tell"
+    assert rung.reasons[-1] == f"whether the champion is still good: {told}"
 
 
 def test_an_uncertain_loss_is_no_loss():
