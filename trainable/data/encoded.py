@@ -2,10 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+from blake3 import blake3
 
 from trainable.config import TrialConfig
+from trainable.data.fingerprint import id_of, read_or_empty
 from trainable.data.pack import Pack, open_pack
+from trainable.data.source import Sample
 from trainable.data.sources import read_source
+from trainable.data.unchanged import ImagesChangedError
 from trainable.model.backbone import input_spec
 
 
@@ -24,13 +30,25 @@ def fingerprint_now(config: TrialConfig) -> str:
 
 
 def encoded_images(config: TrialConfig, *, split: str) -> list[EncodedImage]:
-    """The images of a split whose labels are known, in the pack's order. Raises UserError for data that cannot be used."""
+    """The images of a split whose labels are known, in the pack's order. Raises UserError for data that cannot be used.
+
+    Reading one whose file holds something else by then is an ImagesChangedError.
+    """
     pack = _pack(config)
-    read = {sample.name: sample.read_bytes for sample in read_source(config.data).every_sample}
-    return [
-        EncodedImage(int(pack.sample_ids[row]), pack.classes[pack.labels[row]], read[str(pack.names[row])])
-        for row in pack.indices(split)
-    ]
+    samples = {sample.name: sample for sample in read_source(config.data).every_sample}
+    found = []
+    for row in pack.indices(split):
+        name, sample_id = str(pack.names[row]), int(pack.sample_ids[row])
+        read = partial(_read, samples.get(name), name=name, sample_id=sample_id)
+        found.append(EncodedImage(sample_id, pack.classes[pack.labels[row]], read))
+    return found
+
+
+def _read(sample: Sample | None, *, name: str, sample_id: int) -> bytes:
+    content = b"" if sample is None else read_or_empty(sample)
+    if id_of(blake3(content).digest()) != sample_id:
+        raise ImagesChangedError(f"data.path: {name!r} is not the image any more that it was a moment ago")
+    return content
 
 
 def _pack(config: TrialConfig) -> Pack:

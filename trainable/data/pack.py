@@ -17,17 +17,21 @@ from trainable.data.folder import read_unlabelled
 from trainable.data.input_spec import InputSpec
 from trainable.data.source import SPLITS, TARGET_SPLITS, Source
 from trainable.data.sources import read_source
+from trainable.data.unchanged import check_held
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
 
 
-def open_pack(config: DataConfig, spec: InputSpec) -> "Pack":
+def open_pack(config: DataConfig, spec: InputSpec, *, field: str = "path") -> "Pack":
     """Every image of ``config`` decoded for ``spec``, built by the first who asks and mapped by everyone.
 
     Where neither files nor settings changed since the last call, no image is read. Raises UserError where the
-    data set cannot be used, or an image of it while ``config.on_bad_image`` is `error`.
+    data set cannot be used, or an image of it while ``config.on_bad_image`` is `error`, and ImagesChangedError where the
+    images are not those that :func:`held_to` allows for the ``field`` of `data` that names them.
     """
-    return _open(read_source(config), config=config, spec=spec, recipe=pack_recipe(config, spec=spec))
+    pack = _open(read_source(config), config=config, spec=spec, recipe=pack_recipe(config, spec=spec))
+    check_held(pack.fingerprint, field=field)
+    return pack
 
 
 def open_unlabelled(config: DataConfig, spec: InputSpec) -> "Pack":

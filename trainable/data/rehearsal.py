@@ -44,7 +44,8 @@ def open_old(config: DataConfig, spec: InputSpec) -> Pack | None:
         return None
     of_one_domain: dict[str, object] = {"source": [], "target": None, "oracle": False}
     own = config.model_copy(update={"path": config.rehearsal, "rehearsal": None, **of_one_domain})
-    return open_pack(own.model_copy(update={"format": "auto"}) if config.format == "elpv" else own, spec)
+    own = own.model_copy(update={"format": "auto"}) if config.format == "elpv" else own
+    return open_pack(own, spec, field="rehearsal")
 
 
 def rehearsed(rows: Rows, *, old_rows: Rows, count: int, seed: int, epoch: int) -> Rows:
