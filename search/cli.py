@@ -530,6 +530,7 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.refresh.refreshing import BrokenOffError, Surroundings
     from search.refresh.refreshing import refresh as refresh_once
     from search.tracking_uri import StoreFailsError
+    from trainable.data.unchanged import ImagesChangedError
 
     around = Surroundings(
         address=address,
@@ -539,7 +540,7 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     )
     try:
         return refresh_once(spec, around=around)
-    except (BrokenOffError, StoppedError, StoreFailsError, LedgerFailsError) as error:
+    except (BrokenOffError, StoppedError, ImagesChangedError, StoreFailsError, LedgerFailsError) as error:
         errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
         sys.exit(130 if isinstance(error, BrokenOffError) and error.status == "interrupted" else 1)
     except KeyboardInterrupt:

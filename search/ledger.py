@@ -46,6 +46,13 @@ class Ledger:
         """What is noted of the whole search: its space, data, baselines, test score."""
         return dict(self.study.user_attrs)
 
+    @property
+    def fingerprints(self) -> dict[str, list[str]]:
+        """Of what its trials may train on: the fingerprints of its data sets by the field of ``data`` that names them."""
+        data = self.notes["data"]
+        found: dict[str, list[str]] = data.get("fingerprints", {"path": [data["fingerprint"]]})  # older ones have one
+        return found
+
     def note(self, key: str, value: Any) -> None:
         """Note something of the whole search; JSON values only."""
         self.study.set_user_attr(key, value)

@@ -7,7 +7,8 @@ cut off: trained refits, the packaged candidate, its test predictions, its versi
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from search.overview import check_finished
 from search.policy import Evidence, Verdict, gate
 from search.projection import ORACLE
 from search.refit_records import CANDIDATE, FOLDER, SEED, open_refits
-from search.refits import Confirmed, Model, best_model, check_judgeable, confirm, weights_of
+from search.refits import Confirmed, Model, StoppedError, best_model, check_judgeable, confirm, weights_of
 from search.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store, save_model
 from search.running import check_local_resources
 from search.spec import MODEL_NAME, SearchSpec
@@ -34,6 +35,7 @@ from search.tune.cluster import check_address
 from trainable.checkpoint import OPTIMIZER
 from trainable.config import TrialConfig
 from trainable.data.encoded import encoded_images, fingerprint_now
+from trainable.data.unchanged import ImagesChangedError, check_held, check_unchanged, held_to
 from trainable.data.writing import write_beside
 from trainable.errors import UserError, nearest
 from trainable.serving.package import digest, package
@@ -117,7 +119,7 @@ def promote(
     """Confirm, package, measure and judge the best of a finished search, and make it champion where the gate says yes.
 
     Raises UserError for a search that is not finished and a store that fails, StoppedError where refits ended before their
-    time.
+    time, and where the images change meanwhile.
     """
     check_address(address)
     if address is None:
@@ -129,16 +131,28 @@ def promote(
         ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
         _check_ready(spec, ledger)
         refits = open_refits(spec, folder=folder)
-        candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
-        with said_of_store(registry.uri), TemporaryDirectory() as temporary:
-            runs = runs_of(spec, ledger, folder=folder)
-            model = Path(temporary) / "model"
-            save_model(candidate.package, folder=model)
-            served = open_served(model, root=Path.cwd())
-            measured, reads = _measured_once(served, digest=candidate.digest, refits=refits, folder=folder)
-            candidate = replace(candidate, reads=reads + ledger.notes["test"]["reads"])
-            judged = _Judged(spec, registry, runs, candidate, served, measured, Path(temporary))
-            return _carry_out(judged, dry_run=dry_run, force=force, tell=tell)
+        with _stopped_by_changed_images():
+            with held_to(ledger.fingerprints):
+                candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
+            with said_of_store(registry.uri), TemporaryDirectory() as temporary:
+                runs = runs_of(spec, ledger, folder=folder)
+                model = Path(temporary) / "model"
+                save_model(candidate.package, folder=model)
+                served = open_served(model, root=Path.cwd())
+                with held_to(ledger.fingerprints):
+                    measured, reads = _measured_once(served, digest=candidate.digest, refits=refits, folder=folder)
+                candidate = replace(candidate, reads=reads + ledger.notes["test"]["reads"])
+                judged = _Judged(spec, registry, runs, candidate, served, measured, Path(temporary))
+                return _carry_out(judged, dry_run=dry_run, force=force, tell=tell)
+
+
+@contextmanager
+def _stopped_by_changed_images() -> Iterator[None]:
+    """The images were right when it began, so that they have changed is no mistake in what was given."""
+    try:
+        yield
+    except ImagesChangedError as error:
+        raise StoppedError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -217,12 +231,7 @@ def _check_images(spec: SearchSpec, ledger: Ledger) -> None:
     best = best_trial(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
     assert best is not None, "a finished search has a best trial"
     now = fingerprint_now(TrialConfig.model_validate(spec.trial_config(spec.space.decoded(best.params))))
-    known = ledger.notes["data"]["fingerprint"]
-    if now != known:
-        raise UserError(
-            f"data.path: the images have changed since search {spec.search.name!r} (fingerprint {now[:12]}, was "
-            f"{known[:12]}); run a new one, with another --name"
-        )
+    check_unchanged(now, known=ledger.fingerprints["path"])
 
 
 def _confirmed(
@@ -268,6 +277,7 @@ def _content_key(config: Mapping[str, Any], *, weights: Mapping[str, Path]) -> s
 
 def _measured_once(served: Served, *, digest: str, refits: Ledger, folder: Path) -> tuple[Measured, int]:
     """The candidate on its test images, read from what was written when it was measured first, where it was."""
+    check_held(served.description["fingerprint"])
     images = encoded_images(served.config, split=served.tested_on)
     path = folder / FOLDER / f"test-{digest}.json"
     known = refits.notes.get(READ, {"candidates": []})

@@ -33,7 +33,7 @@ SOUPS = "soups"
 
 
 class StoppedError(Exception):
-    """The refits ended before their time; run again, they go on. The message says why."""
+    """Refits, or what follows them, ended before their time; run again, they go on. The message says why."""
 
 
 class NotJudgeableError(UserError):
@@ -89,16 +89,20 @@ def confirm(
 
     Ray is started, or the cluster at ``address`` joined, only where something is left to train. ``tell`` hears of every refit
     whose record changed. Raises KeyboardInterrupt where the user stopped them, StoppedError where they ended otherwise before
-    their time.
+    their time, ImagesChangedError where the images of a soup are not those of the search.
     """
     wanted = recipes(spec, ledger)
     points = refit_points(spec, ledger, refits, wanted=wanted)
     if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
         with cluster(address=address):
-            _train(points, spec=spec, refits=refits, folder=folder / FOLDER, is_joined=address is not None, tell=tell)
+            place = worker_place(spec, ledger=ledger)
+            is_joined = address is not None
+            _train(
+                points, spec=spec, refits=refits, folder=folder / FOLDER, place=place, is_joined=is_joined, tell=tell
+            )
             for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
                 if not soup.is_known:
-                    refits.note(soup.key, _cook(soup, spec=spec, refits=refits, folder=folder))
+                    refits.note(soup.key, _cook(soup, spec=spec, refits=refits, folder=folder, place=place))
     found = [
         _of_trial(recipe, spec=spec, ledger=ledger, refits=refits)
         if len(recipe.trials) == 1
@@ -184,10 +188,11 @@ def _train(
     spec: SearchSpec,
     refits: Ledger,
     folder: Path,
+    place: Mapping[str, Any],
     is_joined: bool,
     tell: Callable[[Trial], None],
 ) -> None:
-    epochs, metric, place = spec.scheduler.max_epochs, spec.search.metric, worker_place(spec)
+    epochs, metric = spec.scheduler.max_epochs, spec.search.metric
 
     def changed(trial: Trial) -> None:
         if trial.state != "RUNNING":
@@ -205,7 +210,7 @@ def _train(
     with interruptible(conductor):
         run_legs(
             conductor,
-            settings=partial(_settings, spec=spec, folder=folder, threads=place["threads"]),
+            settings=partial(_settings, spec=spec, folder=folder, place=place),
             cpu=place["cpu"],
             gpu=place["gpu"],
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
@@ -218,9 +223,14 @@ def _train(
         raise StoppedError(conductor.stopping or "no worker")
 
 
-def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, threads: int) -> dict[str, Any]:
-    place = checkpoint_folder(folder.resolve(), leg.number)
-    return worker.leg_settings(trial=refit_config(spec, leg.params), folder=place, start=leg.start, threads=threads)
+def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
+    return worker.leg_settings(
+        trial=refit_config(spec, leg.params),
+        folder=checkpoint_folder(folder.resolve(), leg.number),
+        start=leg.start,
+        threads=place["threads"],
+        fingerprints=place["fingerprints"],
+    )
 
 
 def refit_points(
@@ -299,7 +309,7 @@ def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger
     return Confirmed(recipe, tuple(models))
 
 
-def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path) -> dict[str, Any]:
+def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
     """Average the refits of one seed greedily anew; what is noted of it."""
     space, metric = refit_space(spec), spec.search.metric
     soup.path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +321,7 @@ def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path) -> dic
         ingredients.append(
             {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
         )
-    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup.path), **worker_place(spec))()
+    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup.path), **place)()
     return {"of": list(soup.numbers), **found}
 
 

@@ -29,6 +29,7 @@ from search.trials import Trial, Value
 from search.tune import worker
 from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.tuner import run_legs
+from trainable.data.unchanged import ImagesChangedError, check_unchanged
 from trainable.data.writing import write_beside
 from trainable.errors import UserError
 
@@ -65,6 +66,8 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
             outcome = Outcome("failed", "the search broke off", folder)
             try:
                 outcome = _with_workers(spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners)
+            except ImagesChangedError as error:
+                outcome = Outcome("failed", str(error), folder)
             except KeyboardInterrupt:
                 outcome = Outcome("interrupted", INTERRUPTED, folder)
                 raise
@@ -124,11 +127,9 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any], *, is_new: bool
     if "environment" not in ledger.notes:
         ledger.note("environment", worker.environment())
     known = ledger.notes["data"]
-    if known["fingerprint"] != facts["fingerprint"]:
-        raise UserError(
-            f"data.path: the images have changed since this search began (fingerprint {facts['fingerprint'][:12]}, "
-            f"was {known['fingerprint'][:12]}); start a new one with --name"
-        )
+    check_unchanged(facts["fingerprint"], known=[known["fingerprint"]])
+    if "fingerprints" not in known:  # begun before they were noted
+        ledger.note("data", known | {"fingerprints": facts["fingerprints"]})
     ledger.note("spec", notes["spec"])
     _keep_spec(spec, folder)
     return ledger
@@ -142,7 +143,7 @@ def _keep_spec(spec: SearchSpec, folder: Path) -> None:
 def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
-    place = worker_place(spec)
+    place = worker_place(spec, ledger=ledger)
     if ledger.notes.get("finished"):  # once more: enlarged perhaps, and not finished before it says so again
         ledger.note("finished", False)
     run_steps(spec, ledger, place=place)
@@ -159,7 +160,7 @@ def _with_workers(
     with interruptible(conductor):
         run_legs(
             conductor,
-            settings=lambda leg: _settings(leg, spec=spec, folder=folder, threads=place["threads"]),
+            settings=lambda leg: _settings(leg, spec=spec, folder=folder, place=place),
             cpu=place["cpu"],
             gpu=place["gpu"],
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
@@ -194,10 +195,14 @@ def interruptible(conductor: Conductor) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, threads: int) -> dict[str, Any]:
-    trial = spec.trial_config(leg.params)
-    place = checkpoint_folder(folder.resolve(), leg.number)
-    return worker.leg_settings(trial=trial, folder=place, start=leg.start, threads=threads)
+def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
+    return worker.leg_settings(
+        trial=spec.trial_config(leg.params),
+        folder=checkpoint_folder(folder.resolve(), leg.number),
+        start=leg.start,
+        threads=place["threads"],
+        fingerprints=place["fingerprints"],
+    )
 
 
 def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
@@ -231,10 +236,11 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
     return max(1, min(counts) + can_grow)
 
 
-def worker_place(spec: SearchSpec) -> dict[str, Any]:
-    """What one trial occupies on the cluster: ``cpu``, ``gpu`` and the ``threads`` that torch may use."""
+def worker_place(spec: SearchSpec, *, ledger: Ledger) -> dict[str, Any]:
+    """What a worker is given: ``cpu`` and ``gpu``, the ``threads`` that torch may use, the ``fingerprints`` of its images."""
     cpu = spec.resources.cpu
-    return {"cpu": cpu, "gpu": _gpu_share(spec), "threads": max(1, math.floor(cpu))}
+    threads = max(1, math.floor(cpu))
+    return {"cpu": cpu, "gpu": _gpu_share(spec), "threads": threads, "fingerprints": ledger.fingerprints}
 
 
 def _gpu_share(spec: SearchSpec) -> float:

@@ -12,14 +12,20 @@ from search.tune.cluster import submit
 def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Mapping[str, Any]) -> None:
     """Run the ``ssl`` and ``meta`` steps that the ledger does not know as done; each goes on where it was cut off."""
     done = ledger.notes.get("steps", {})
-    waiting = {
-        step: submit(worker.run_step, step_settings(spec, step), step=step, folder=str(spec.step_folder(step)), **place)
-        for step in STEPS
-        if getattr(spec, step) is not None and step not in done
-    }
+    waiting = {}
+    for step in STEPS:
+        if getattr(spec, step) is not None and step not in done:
+            held = place if _is_on_the_trials_images(spec, step, place=place) else {**place, "fingerprints": {}}
+            settings, folder = step_settings(spec, step), str(spec.step_folder(step))
+            waiting[step] = submit(worker.run_step, settings, step=step, folder=folder, **held)
     for step, result in waiting.items():
         done = done | {step: result()}
         ledger.note("steps", done)
+
+
+def _is_on_the_trials_images(spec: SearchSpec, step: str, *, place: Mapping[str, Any]) -> bool:
+    """Where the trials have several data sets, what a step trains on may be none of them."""
+    return getattr(spec, step).path is None and len(place["fingerprints"]["path"]) == 1
 
 
 def step_settings(spec: SearchSpec, step: str) -> dict[str, Any]:

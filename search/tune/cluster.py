@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
+from search.tune.worker import at_work
 from trainable.errors import UserError
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
@@ -77,9 +79,18 @@ def total_resources() -> dict[str, float]:
 
 
 def submit(function: Callable[..., Any], *args: Any, cpu: float, gpu: float, **kwargs: Any) -> Callable[[], Any]:
-    """Call a function on a worker; gives a call that waits for its result."""
-    reference = ray.remote(num_cpus=cpu, num_gpus=gpu, max_retries=2)(function).remote(*args, **kwargs)
-    return lambda: ray.get(reference)
+    """Call a function of the worker's there; gives a call that waits for its result, or for the UserError that it raised."""
+    reference = ray.remote(num_cpus=cpu, num_gpus=gpu, max_retries=2)(at_work).remote(function, *args, **kwargs)
+
+    def result() -> Any:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:  # whose message is a traceback
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+
+    return result
 
 
 def _import_path() -> dict[str, str]:

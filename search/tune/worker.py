@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,7 +25,9 @@ from trainable.checkpoint import BrokenCheckpointError, read_state
 from trainable.config import TrialConfig
 from trainable.data.describe import describe
 from trainable.data.pack import Pack, open_pack
+from trainable.data.rehearsal import open_old
 from trainable.data.source import TARGET_SPLITS
+from trainable.data.unchanged import Fingerprints, held_to
 from trainable.data.writing import write_beside
 from trainable.device import pick_device
 from trainable.errors import UserError
@@ -54,6 +57,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(config["threads"])
         self._folder = Path(config["folder"])
         self._known = int(config["start"])
+        self._fingerprints: Fingerprints = config["fingerprints"]
         self._metric = str(config["trial"]["train"]["metric"])
         trial = TrialConfig.model_validate(config["trial"])
         self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_point(self._folder, self._known))
@@ -67,7 +71,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Train, save and report one epoch, or say why there is none."""
         try:
-            epoch = next(self._epochs)
+            with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
+                epoch = next(self._epochs)
             epoch.save(epoch_folder(self._folder, epoch.number))
             prune_checkpoints(self._folder, newest=epoch.number, metric=self._metric)
         except StopIteration as end:
@@ -99,9 +104,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._epochs.close()
 
 
-def leg_settings(*, trial: dict[str, Any], folder: Path, start: int, threads: int) -> dict[str, Any]:
-    """What a worker needs: the trial's configuration, its checkpoint folder, the epoch it stands at, CPU threads."""
-    return {"trial": trial, "folder": str(folder), "start": start, "threads": threads}
+def leg_settings(
+    *, trial: dict[str, Any], folder: Path, start: int, threads: int, fingerprints: Fingerprints
+) -> dict[str, Any]:
+    """What a worker needs: the trial's configuration, its checkpoint folder, the epoch it stands at, CPU threads, its images."""
+    place = {"folder": str(folder), "threads": threads, "fingerprints": fingerprints}
+    return {"trial": trial, "start": start, **place}
 
 
 def resume_point(folder: Path, start: int) -> Path | None:
@@ -133,11 +141,12 @@ def prune_checkpoints(folder: Path, *, newest: int, metric: str) -> None:
 def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[str, Any]:
     """Build what trials share on this node, and try that each can be built at all.
 
-    Gives the data's ``fingerprint``, ``classes``, ``counts`` by split and class, and ``bad_images``. Raises UserError
-    for data, an architecture or weights that cannot be used, and with ``check_device`` for a device that this machine
-    does not have.
+    Gives the data's ``fingerprint``, ``classes``, ``counts`` by split and class, and ``bad_images``, those of the last trial's;
+    and the ``fingerprints`` of all of theirs. Raises UserError for data, an architecture or weights that cannot be used,
+    and with ``check_device`` for a device that this machine does not have.
     """
     facts: dict[str, Any] = {}
+    opened: dict[str, set[str]] = defaultdict(set)
     for trial in trials:
         config = TrialConfig.model_validate(trial)
         if check_device:
@@ -146,6 +155,10 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
         pack = open_pack(config.data, spec)
         if config.data.early_size is not None:
             open_pack(config.data, replace(spec, size=config.data.early_size))
+        opened["path"].add(pack.fingerprint)
+        old = open_old(config.data, spec)
+        if old is not None:
+            opened["rehearsal"].add(old.fingerprint)
         create_network(config, spec=spec, num_classes=len(pack.classes))
         facts = {
             "fingerprint": pack.fingerprint,
@@ -155,7 +168,7 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
         }
         if config.data.target is not None:
             facts |= _facts_of_target(config, pack=pack)
-    return facts
+    return facts | {"fingerprints": {field: sorted(every) for field, every in opened.items()}}
 
 
 def _facts_of_target(config: TrialConfig, *, pack: Pack) -> dict[str, Any]:
@@ -189,9 +202,15 @@ def measure(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
     }
 
 
-def soup_of(ingredients: list[dict[str, Any]], *, path: str, threads: int) -> dict[str, Any]:
-    """The greedy soup of trials, each ``number``, ``trial``, ``checkpoint`` and ``value``; its members and scores."""
+def at_work(function: Callable[..., Any], *args: Any, threads: int, fingerprints: Fingerprints, **kwargs: Any) -> Any:
+    """Call one of the functions below with so many CPU threads, on no other images than these."""
     torch.set_num_threads(threads)
+    with held_to(fingerprints):
+        return function(*args, **kwargs)
+
+
+def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:
+    """The greedy soup of trials, each ``number``, ``trial``, ``checkpoint`` and ``value``; its members and scores."""
     every = [
         Ingredient(str(one["number"]), TrialConfig.model_validate(one["trial"]), Path(one["checkpoint"]), one["value"])
         for one in ingredients
@@ -202,9 +221,8 @@ def soup_of(ingredients: list[dict[str, Any]], *, path: str, threads: int) -> di
     return {"members": [int(name) for name in soup.members], "tried": tried, **scores}
 
 
-def soup_test_score(trial: dict[str, Any], *, path: str, threads: int) -> dict[str, Any]:
+def soup_test_score(trial: dict[str, Any], *, path: str) -> dict[str, Any]:
     """Scores of a soup on the test split, which nothing else reads; for an oracle the target's too."""
-    torch.set_num_threads(threads)
     config = TrialConfig.model_validate(trial)
     return _test_scores(config, lambda split: score_soup(config, path=Path(path), split=split))
 
@@ -215,9 +233,8 @@ def alike(trials: list[dict[str, Any]]) -> list[int]:
     return [index for index, group in enumerate(groups) if group == groups[0]]
 
 
-def test_score(trial: dict[str, Any], *, checkpoint: str, threads: int) -> dict[str, Any]:
+def test_score(trial: dict[str, Any], *, checkpoint: str) -> dict[str, Any]:
     """Scores of a checkpoint on the test split, which nothing else reads; for an oracle the target's too."""
-    torch.set_num_threads(threads)
     config = TrialConfig.model_validate(trial)
     return _test_scores(config, lambda split: score_checkpoint(config, checkpoint=Path(checkpoint), split=split))
 
@@ -227,12 +244,11 @@ def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dic
     return found | {"oracle": score("target_test").as_dict()} if config.data.oracle else found
 
 
-def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str], threads: int) -> dict[str, dict[str, Any]]:
+def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str]) -> dict[str, dict[str, Any]]:
     """Validation scores of the frozen-feature probe, ``linear_probe``; with ``stages`` also ``probe_stage1``….
 
     Those of other classifiers than logistic regression bear its name at the end, ``probe_stage1_knn``.
     """
-    torch.set_num_threads(threads)
     config = TrialConfig.model_validate(trial)
     if not stages:
         return {"linear_probe": linear_probe(config).as_dict()}
@@ -250,12 +266,11 @@ def _probe_name(stage: str, *, kind: str) -> str:
     return f"probe_{stage}_{kind}"
 
 
-def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) -> dict[str, dict[str, Any]]:
+def arm_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[str, dict[str, Any]]:
     """Train a fixed recipe, ``scratch``, ``bit_hyperrule`` or ``source_only``, to its end; scores of its best epoch.
 
     Every epoch is saved in ``folder``, so that a call that was cut off is gone on with.
     """
-    torch.set_num_threads(threads)
     config = TrialConfig.model_validate(trial)
     if recipe == "scratch":
         config = from_scratch(config)
@@ -275,9 +290,8 @@ def arm_score(trial: dict[str, Any], *, recipe: str, folder: str, threads: int) 
     return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
 
 
-def run_step(settings: dict[str, Any], *, step: str, folder: str, threads: int) -> dict[str, Any]:
+def run_step(settings: dict[str, Any], *, step: str, folder: str) -> dict[str, Any]:
     """Pre-train (``ssl``) or meta-train (``meta``) into ``folder``, going on where it stands; its last metrics."""
-    torch.set_num_threads(threads)
     metrics: dict[str, float] = {}
     if step == "ssl":
         for epoch in pretrain_epochs(PretrainConfig.model_validate(settings), folder=Path(folder)):
@@ -288,17 +302,15 @@ def run_step(settings: dict[str, Any], *, step: str, folder: str, threads: int) 
     return {"metrics": metrics}
 
 
-def transferability(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
+def transferability(trial: dict[str, Any]) -> dict[str, float]:
     """LogME and H-score of the frozen pooled features on the training images."""
-    torch.set_num_threads(threads)
     features = frozen_features(TrialConfig.model_validate(trial))
     found, labels = features.of(POOLED, split="train"), features.labels["train"]
     return {"logme": logme(found, labels), "h_score": h_score(found, labels)}
 
 
-def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str, threads: int) -> None:
+def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str) -> None:
     """Write where the images of both domains lie before and after a training, as JSON; nothing where they have no place."""
-    torch.set_num_threads(threads)
     found = pictured(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint))
     Path(path).unlink(missing_ok=True)
     if found is not None:

@@ -1,14 +1,22 @@
 """Mistakes and mishaps, each met as a user meets it: one clear line, nothing lost."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import time
+from threading import Thread
+from unittest.mock import patch
 
 import pytest
 import timm
 import yaml
 from safetensors.torch import save_file
+
+from search.checkpoints import checkpoint_folder, epoch_folder
+from search.overview import stored_spec
+from trainable import TrialConfig, fit
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +75,17 @@ def damage_an_image(place):
     victim = sorted((place.folder / "images" / "functional").iterdir())[3]
     victim.write_bytes(victim.read_bytes()[:2000])
     return victim.name
+
+
+def assert_trained_on_the_images(place):
+    """Every epoch in the ledger is what its configuration gives on the images that are there."""
+    with contextlib.chdir(place.folder), patch.dict(os.environ, place.environment):
+        spec = stored_spec(place.folder / "searches/cells")
+        for trial in place.ledger().trials():
+            epochs = fit(TrialConfig.model_validate(spec.trial_config(spec.space.decoded(trial.params))))
+            for recorded, again in zip(trial.epochs, epochs, strict=False):
+                losses = {name: recorded.metrics[name] for name in ("train/loss", "val/loss")}
+                assert losses == {name: again.metrics[name] for name in losses}
 
 
 def refused(place, *words):
@@ -220,6 +239,28 @@ def test_a_full_disk_stops_the_search_with_one_line_and_nothing_is_lost(place):
         assert sum(trial.attempts for trial in place.ledger().trials()) == 0
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_images_that_arrive_during_a_search_stop_it_and_are_not_trained_on(place):
+    place.write_space(search={"trials": 2}, soup=0, scheduler={"max_epochs": 2})
+    added = place.folder / "images" / "functional" / "new.png"
+    content = min(added.parent.iterdir()).read_bytes() + b"\0"
+
+    def add_when_an_epoch_is_saved():
+        while not epoch_folder(checkpoint_folder(place.folder / "searches/cells", 0), 1).exists():
+            time.sleep(0.01)
+        added.write_bytes(content)
+
+    Thread(target=add_when_an_epoch_is_saved, daemon=True).start()
+    result = place.call("run", "space.yaml")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "error: data.path: the images have changed since this search began (fingerprint " in result.stderr
+    assert "python -m search resume cells" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert {trial.state for trial in place.ledger().trials()} <= {"RUNNING", "COMPLETE", "PRUNED"}
+    added.unlink()
+    place.told("resume", "cells")
+    assert_trained_on_the_images(place)
 
 
 def test_an_mlflow_server_that_is_down_stops_nothing_and_the_rest_is_written_later(mishaps):

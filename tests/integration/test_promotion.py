@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import closing, contextmanager
@@ -412,7 +413,31 @@ def test_images_that_changed_since_the_search_are_not_promoted_on(searched, firs
     next((place.folder / "kinds/mono").iterdir()).unlink()
     result = place.call("promote", "weak")
     assert result.returncode == 2
-    assert "data.path: the images have changed since search 'weak'" in result.stderr
+    assert "data.path: the images have changed since this search began" in result.stderr
+
+
+def test_images_that_arrive_during_a_promotion_stop_it_and_nothing_is_registered(searched, first, make_place):
+    place = copied(searched, make_place())
+    packages = place.folder / "searches/weak/refits/packages"
+    (package,) = packages.glob("*/package")
+    shutil.rmtree(package)
+    added = place.folder / "kinds/mono/new.png"
+    content = min(added.parent.iterdir()).read_bytes() + b"\0"
+
+    def add_when_the_package_is_written():
+        while not any(packages.glob("*/.*")):
+            time.sleep(0.001)
+        added.write_bytes(content)
+
+    versions = len(client(place).search_model_versions())
+    threading.Thread(target=add_when_the_package_is_written, daemon=True).start()
+    result = place.call("promote", "weak")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "error: data.path: the images have changed since this search began" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert len(client(place).search_model_versions()) == versions
+    added.unlink()
+    assert place.read("promote", "weak")["outcome"] == "unchanged"
 
 
 def test_an_unfinished_search_is_not_promoted(searched, make_place):

@@ -1,0 +1,66 @@
+"""What a worker answers, asked without a cluster."""
+
+import shutil
+
+import pytest
+
+from search.tune.worker import TrialActor, at_work, leg_settings, prepare, transferability
+from trainable.data.unchanged import ImagesChangedError
+
+
+@pytest.fixture
+def trial(cells, tmp_path):
+    """A small trial on images that may change."""
+    for index, path in enumerate(cells):
+        folder = tmp_path / "images" / ("defective" if index % 3 == 0 else "functional")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    return {
+        "data": {"path": str(tmp_path / "images"), "image_size": 32, "cache": str(tmp_path / "cache")},
+        "model": {"name": "test_resnet", "weights": "random"},
+        "train": {"epochs": 3, "batch_size": 9, "metric": "val/accuracy"},
+    }
+
+
+def leg(trial, tmp_path, *, start, fingerprints):
+    """What a worker reports of a leg, an answer a step."""
+    actor = object.__new__(TrialActor)  # Ray makes its own
+    actor.setup(
+        leg_settings(trial=trial, folder=tmp_path / "checkpoints", start=start, threads=1, fingerprints=fingerprints)
+    )
+    while True:
+        yield actor.step()
+
+
+def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_path):
+    fingerprints = prepare([trial])["fingerprints"]
+    answers = leg(trial, tmp_path, start=0, fingerprints=fingerprints)
+    assert next(answers)["outcome"] == "epoch"
+    new = tmp_path / "images" / "functional" / "new.png"
+    new.write_bytes(min(new.parent.iterdir()).read_bytes() + b"\0")
+    assert next(answers)["epoch"] == 2  # the images that it began with are mapped
+    later = next(leg(trial, tmp_path, start=2, fingerprints=fingerprints))
+    assert later["outcome"] == "stop search"
+    assert later["reason"].startswith("data.path: the images have changed since this search began")
+    assert not (tmp_path / "checkpoints" / "epoch_00003").exists()
+    new.unlink()
+    assert next(leg(trial, tmp_path, start=2, fingerprints=fingerprints))["epoch"] == 3
+
+
+def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
+    fingerprints = prepare([trial])["fingerprints"]
+    assert at_work(transferability, trial, threads=1, fingerprints=fingerprints).keys() == {"logme", "h_score"}
+    next((tmp_path / "images" / "functional").iterdir()).unlink()
+    with pytest.raises(ImagesChangedError):
+        at_work(transferability, trial, threads=1, fingerprints=fingerprints)
+
+
+def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
+    shutil.copytree(tmp_path / "images", tmp_path / "others")
+    next((tmp_path / "others" / "functional").iterdir()).unlink()
+    other = trial | {"data": trial["data"] | {"path": str(tmp_path / "others"), "rehearsal": str(tmp_path / "images")}}
+    fingerprints = prepare([trial, other])["fingerprints"]
+    assert len(fingerprints["path"]) == 2
+    assert set(fingerprints["rehearsal"]) < set(fingerprints["path"])
+    for one in (trial, other):
+        at_work(transferability, one, threads=1, fingerprints=fingerprints)
