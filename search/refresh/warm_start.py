@@ -15,6 +15,7 @@ from trainable.validation import shown
 
 MOST_SEARCHES = 3
 NOTHING = object()  # null may be a choice
+SHOWN_AS = ("data.image_size", "data.early_size", "data.channels")  # the others say which images, not how they are shown
 APART = 0.1  # of a range, on its scale: configurations nearer than this in all values count as one
 
 
@@ -110,7 +111,7 @@ def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[
         f"{path}: {shown(value)} before, fixed to {shown(fixed[path])} now"
         for path, value in sorted(values.items())
         if path not in {*spec.space.dimensions, *SET_BY_SEARCH}
-        and not path.startswith("data.")
+        and (path in SHOWN_AS or not path.startswith("data."))
         and fixed[path] != _step_name(value, path=path)
     ]
 

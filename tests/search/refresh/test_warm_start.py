@@ -63,6 +63,9 @@ def test_a_space_that_changed_maps_by_name_what_it_can_and_says_so():
         "optimizer.lr: 0.01 is outside 0.0001 to 0.001, taken as 0.001",
     ]
     assert "model.head: 'mlp' before, fixed to 'linear' now" in fixed_differently(values, spec=new)
+    elsewhere = defaults() | {"data.path": "elsewhere", "data.image_size": 224}
+    told = [line for line in fixed_differently(elsewhere, spec=new) if line.startswith("data.")]
+    assert told == [f"data.image_size: 224 before, fixed to {new.base.get('data.image_size', 'null')} now"]
     assert new.space.problems(recipe) == []
 
 
