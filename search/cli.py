@@ -4,6 +4,8 @@ import json
 import math
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+INTERRUPTED = "interrupted; the same command goes on"
 # A pipe has no width: wide enough that no row of a table is broken.
 console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -59,7 +62,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # how Ray ends a process that is told to end while Ray starts or stops
-            errors.print("interrupted; the same command goes on")
+            errors.print(INTERRUPTED)
             sys.exit(130)
         raise
 
@@ -217,17 +220,26 @@ def watch(
         typer.Option("--jitter", help="At most so much later; else a tenth of the time between two, up to 5m."),
     ] = None,
     poll: Annotated[
-        str,
-        typer.Option("--poll", help="With --on-change: how often data behind an address or a network are looked at."),
-    ] = "5m",
+        str | None,
+        typer.Option(
+            "--poll",
+            help="With --on-change: how often data are looked at of which nobody tells, behind an address, on a network "
+            "or in a list of images; else 5m.",
+        ),
+    ] = None,
     address: Address = None,
     show_status: Annotated[
         bool, typer.Option("--status", help="Only say where the watch of each space stands.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON for each event; with --status one JSON document.")
+    ] = False,
 ) -> None:
-    """Refresh spaces again and again, by the clock or when their data change, one at a time."""
-    from search.watch.schedule import parse_duration, parse_when
+    """Refresh spaces again and again, by the clock or when their data change, one at a time.
+
+    Exit codes: 130 it was stopped by SIGTERM or SIGINT, 2 a mistake in what was given.
+    """
+    from search.watch.schedule import parse_jitter, parse_when
     from search.watch.status import line, standings, standings_table
     from search.watch.watching import WallClock, load_spaces, local_zone, refresh_command
     from search.watch.watching import watch as watch_spaces
@@ -240,12 +252,13 @@ def watch(
         else:
             console.print(standings_table(found))
         return
+    when = parse_when(cron=cron, every=every, on_change=on_change, poll=poll, zone=local_zone)
     watch_spaces(
         specs,
-        when=parse_when(cron=cron, every=every, on_change=on_change, poll=poll, zone=local_zone()),
+        when=when,
         clock=WallClock(),
         command=refresh_command(address),
-        jitter_seconds=None if jitter is None else parse_duration(jitter, where="--jitter", least=0),
+        jitter_seconds=parse_jitter(jitter, when=when),
         tell=lambda event, record: (
             typer.echo(json.dumps({"event": event, **record.as_dict()}))
             if as_json
@@ -373,16 +386,21 @@ def refresh(
 ) -> None:
     """Do what new images ask for, once: nothing, ask the champion, refit it, or search again. One line of JSON.
 
-    Exit codes: 0 something was done, 3 there is nothing to do now, 1 it failed and may be tried again.
+    Exit codes: 0 something was done, 3 there is nothing to do now, 1 it failed and may be tried again, 2 a mistake in what was
+    given, 130 interrupted by SIGTERM or SIGINT.
     """
-    from search.refresh.looking import look_first
-    from search.refresh.records import records_of
+    from search.refresh.looking import Answer
 
-    spec = load(space, overrides or (), data=data)
-    answer = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
-    if answer is None:
-        answer = _refreshed(spec, address=address)
-    typer.echo(json.dumps(_finite({"space": str(space), **answer.as_dict()})))
+    def say(answer: Answer) -> None:
+        typer.echo(json.dumps(_finite({"space": str(space), **answer.as_dict()})))
+
+    try:
+        with _sigterm_as_ctrl_c():
+            answer = _answer(space, overrides=overrides or (), data=data, address=address)
+    except Exception as error:  # a fault of the program, which comes with its traceback
+        say(Answer("failed", (f"{type(error).__name__}: {error}",)))
+        raise
+    say(answer)
     sys.exit(answer.code)
 
 
@@ -478,9 +496,12 @@ def export(
 def sync(name: Name, folder: Folder = Path("searches")) -> None:
     """Write to MLflow whatever of a search it does not hold yet."""
     from search.overview import stored_spec
+    from search.refresh.shown import show_all
     from search.tracking import sync_ledger
 
-    console.print(sync_ledger(stored_spec(folder / name), folder=folder / name), highlight=False)
+    spec = stored_spec(folder / name)
+    console.print(sync_ledger(spec, folder=folder / name), highlight=False)
+    show_all(spec, folder=folder / name)
 
 
 @app.command()
@@ -520,6 +541,35 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     _exit(outcome.status, reason=outcome.reason, spec=spec)
 
 
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Inside, SIGTERM ends what is done as Ctrl-C does, which gives back what is held."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address: str | None) -> "Answer":
+    """What a refresh says, however it ends; why it ended too early is said on the screen too."""
+    from search.refresh.looking import Answer, look_first
+    from search.refresh.records import records_of
+
+    try:
+        spec = load(space, overrides, data=data)
+        found = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
+        return found or _refreshed(spec, address=address)
+    except UserError as error:
+        errors.print(f"error: {error}", markup=False)
+        return Answer("bad input", (str(error),), code=2)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # by which Ray ends a process, as in main()
+            raise
+        errors.print(INTERRUPTED)
+        return Answer("interrupted", (INTERRUPTED,), code=130)
+
+
 def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.tracking import Tracker, set_environment
 
@@ -527,6 +577,7 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.ledger import LedgerFailsError
     from search.progress import Progress
     from search.refits import StoppedError
+    from search.refresh.looking import Answer
     from search.refresh.refreshing import BrokenOffError, Surroundings
     from search.refresh.refreshing import refresh as refresh_once
     from search.tracking_uri import StoreFailsError
@@ -542,10 +593,8 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
         return refresh_once(spec, around=around)
     except (BrokenOffError, StoppedError, ImagesChangedError, StoreFailsError, LedgerFailsError) as error:
         errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
-        sys.exit(130 if isinstance(error, BrokenOffError) and error.status == "interrupted" else 1)
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on")
-        sys.exit(130)
+        is_interrupted = isinstance(error, BrokenOffError) and error.status == "interrupted"
+        return Answer("interrupted" if is_interrupted else "failed", (str(error),), code=130 if is_interrupted else 1)
 
 
 def _print_json(document: Any) -> None:

@@ -82,9 +82,10 @@ def _until_replaced(
 ) -> None:
     """Follow a path while it is the one that was seen: the kernel follows what lies there, not its name."""
     is_folder = path.is_dir()
+    files = {path, path.resolve()}  # a link, and what it leads to
     batches = watch(
-        path if is_folder else path.parent,
-        watch_filter=wanted if is_folder else lambda _, name: name == str(path),
+        *({path} if is_folder else {file.parent for file in files}),
+        watch_filter=wanted if is_folder else lambda _, name: Path(name) in files,
         recursive=is_folder,
         rust_timeout=round(1000 * LOOK_SECONDS),
         yield_on_timeout=True,

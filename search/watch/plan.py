@@ -26,7 +26,8 @@ def opened(record: WatchRecord, *, plan: Plan, now: datetime) -> WatchRecord:
 
     Where changes are waited for, too, since nobody has told of those before.
     """
-    cut_off = record.began is not None and (record.ended is None or record.exit_code in CUT_OFF)
+    cut_off = record.is_at_work or record.exit_code in CUT_OFF
+    record = replace(record, is_at_work=False)
     if plan.when is None:
         return replace(record, retry_at=now, next_due=None, next_run=now)
     if missed(plan.when, last=record.due, now=now):
@@ -38,7 +39,7 @@ def opened(record: WatchRecord, *, plan: Plan, now: datetime) -> WatchRecord:
 def begun(record: WatchRecord, *, now: datetime) -> WatchRecord:
     """The record when a refresh begins, for a time due or between two."""
     due = record.next_due if record.next_due is not None and record.next_due <= now else record.due
-    return replace(record, due=due, began=now, ended=None, exit_code=None, decision=None, retry_at=None, next_run=None)
+    return replace(record, is_at_work=True, due=due, began=now, retry_at=None, next_run=None)
 
 
 def ended(record: WatchRecord, *, plan: Plan, now: datetime, code: int, decision: dict[str, Any] | None) -> WatchRecord:
@@ -50,7 +51,7 @@ def ended(record: WatchRecord, *, plan: Plan, now: datetime, code: int, decision
     failed = code not in (*GOOD, BAD_INPUT)
     num_failures = record.num_failures + 1 if failed else 0
     pause = pause_seconds(num_failures) if failed else (decision or {}).get("retry_after_seconds")
-    record = replace(record, ended=now, exit_code=code, decision=decision, num_failures=num_failures)
+    record = replace(record, is_at_work=False, ended=now, exit_code=code, decision=decision, num_failures=num_failures)
     return _with_next_run(
         record,
         plan=plan,
@@ -62,6 +63,13 @@ def ended(record: WatchRecord, *, plan: Plan, now: datetime, code: int, decision
 def changed(record: WatchRecord, *, soon: datetime) -> WatchRecord:
     """The record when data have changed: refreshed soon."""
     return record if record.next_run is not None and record.next_run <= soon else replace(record, next_run=soon)
+
+
+def set_back(record: WatchRecord, *, plan: Plan, now: datetime) -> WatchRecord:
+    """The record when the clock has been set back: planned by the right time, at once where something else than that was due."""
+    is_extra = record.next_run is not None and (record.next_due is None or record.next_run < record.next_due)
+    due = None if plan.when is None else next_due(plan.when, after=now, last=record.due)
+    return _with_next_run(record, plan=plan, due=due, retry_at=now if is_extra else None)
 
 
 def _with_next_run(record: WatchRecord, *, plan: Plan, due: datetime | None, retry_at: datetime | None) -> WatchRecord:

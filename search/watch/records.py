@@ -23,7 +23,8 @@ class WatchRecord:
     """Where the watch of a space stands.
 
     ``when`` says in words when it is refreshed; process ``pid`` on ``host`` watches it, or did. Of its last refresh are kept
-    when it was ``due``, ``began`` and ``ended``, its ``exit_code``, and as its ``decision`` what it wrote. It is begun again at
+    when it was ``due``, ``began`` and ``ended``, its ``exit_code``, and as its ``decision`` what it wrote; while the next
+    ``is_at_work``, when that was due and began, and how the one before ended. It is begun again at
     ``retry_at`` after ``num_failures`` in a row or where it asked for that, at ``next_due`` by the schedule, which is none
     where changes are waited for: at ``next_run`` therefore, if nothing changes before.
     """
@@ -34,6 +35,7 @@ class WatchRecord:
     pid: int
     host: str
     due: datetime | None = None
+    is_at_work: bool = False
     began: datetime | None = None
     ended: datetime | None = None
     exit_code: int | None = None

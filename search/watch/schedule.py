@@ -1,6 +1,7 @@
 """When something is due: intervals and cron expressions as functions of time, without a clock."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -10,9 +11,18 @@ from trainable.errors import UserError
 from trainable.seeds import derive
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_DAYS = 366
 LONGEST_JITTER_SECONDS = 300.0
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
+POLL = "5m"
+CRON_FIELDS = {  # what stands in each
+    "minute": "0-59",
+    "hour": "0-23",
+    "day": "1-31 or L",
+    "month": "1-12 or JAN-DEC",
+    "weekday": "0-7 or SUN-SAT",
+}
 SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)  # to see whether an expression comes true in the 50 years after
 
 
@@ -31,7 +41,7 @@ class Cron:
     """Due whenever the clocks of a time zone show what a cron expression of five fields says.
 
     As Debian's cron does it, a time that is left out when clocks go forward is due when they have, and one that comes twice
-    when they go back is due once.
+    when they go back is due once; but where minute or hour begins with `*`, it is due as often as the clocks show it.
     """
 
     expression: str
@@ -51,23 +61,39 @@ class OnChange:
 When = Every | Cron
 
 
-def parse_when(*, cron: str | None, every: str | None, on_change: bool, poll: str, zone: tzinfo) -> When | OnChange:
+def parse_when(
+    *, cron: str | None, every: str | None, on_change: bool, poll: str | None, zone: Callable[[], tzinfo]
+) -> When | OnChange:
     """What the one of `--cron`, `--every` and `--on-change` says that is given; raises UserError for none and for two."""
     if (cron is not None) + (every is not None) + on_change != 1:
         raise UserError("watch: give one of --cron '0 3 * * *', --every 6h and --on-change, which say when to refresh")
+    if poll is not None and not on_change:
+        raise UserError("--poll: has an effect with --on-change alone; by the clock every refresh looks at the data")
     if cron is not None:
-        return parse_cron(cron, zone=zone)
-    return OnChange(parse_duration(poll, where="--poll")) if every is None else parse_every(every)
+        return parse_cron(cron, zone=zone())
+    return OnChange(parse_duration(poll or POLL, where="--poll")) if every is None else parse_every(every)
+
+
+def parse_jitter(text: str | None, *, when: When | OnChange) -> float | None:
+    """The seconds of `--jitter`, None without it; raises UserError where it has no effect."""
+    if text is not None and isinstance(when, OnChange):
+        raise UserError("--jitter: has an effect with --cron and --every alone; a change is followed at once")
+    return None if text is None else parse_duration(text, where="--jitter", least=0)
 
 
 def parse_duration(text: str, *, where: str, least: int = 1) -> int:
-    """Seconds of `30s`, `10m`, `6h` or `2d`, a number from ``least`` on; raises UserError for anything else."""
-    found = re.fullmatch(r"([0-9]{1,7})([smhd])", text.strip(), flags=re.ASCII)
-    if found is None or int(found[1]) < least:
+    """Seconds of `30s`, `10m`, `6h` or `2d`, a number from ``least`` on, at most 366 days; raises UserError for anything else."""
+    found = re.fullmatch(r"([0-9]{1,18})([smhd])", text.strip(), flags=re.ASCII)
+    if found is None:
         raise UserError(
             f"{where}: {text!r} is no time; must be a whole number with its unit, such as 30s, 10m, 6h or 2d"
         )
-    return int(found[1]) * SECONDS[found[2]]
+    if int(found[1]) < least:
+        raise UserError(f"{where}: {text!r} is too short; must be {least}s or longer")
+    seconds = int(found[1]) * SECONDS[found[2]]
+    if seconds > LONGEST_DAYS * SECONDS["d"]:
+        raise UserError(f"{where}: {text!r} is too long; must be {LONGEST_DAYS}d or shorter")
+    return seconds
 
 
 def parse_every(text: str) -> Every:
@@ -82,13 +108,21 @@ def parse_cron(text: str, *, zone: tzinfo) -> Cron:
         raise UserError(
             f"--cron: {text!r} has {len(text.split())} fields; must be minute, hour, day, month and weekday, such as '0 3 * * *'"
         )
-    try:
-        next(CronSim(when.expression, SOME_TIME))
-    except CronSimError as error:
-        raise UserError(f"--cron: {text!r}: {str(error).lower()}") from None
-    except StopIteration:
-        raise UserError(f"--cron: {text!r} never comes true") from None
+    for index, (name, right) in enumerate(CRON_FIELDS.items()):
+        field = when.expression.split()[index]
+        if _never_comes(" ".join(field if other == index else "*" for other in range(5))):
+            raise UserError(f"--cron: {text!r}: {name} {field!r}; must be {right}, * or */n")
+    if _never_comes(when.expression):
+        raise UserError(f"--cron: {text!r} never comes true")
     return when
+
+
+def _never_comes(expression: str) -> bool:
+    try:
+        next(CronSim(expression, SOME_TIME))
+    except (CronSimError, StopIteration):
+        return True
+    return False
 
 
 def next_due(when: When, *, after: datetime, last: datetime | None = None) -> datetime:

@@ -54,31 +54,34 @@ def line(event: str, record: WatchRecord) -> str:
 
 def _standing(spec: SearchSpec) -> Standing:
     record = read_record(spec)
-    at_work = record is not None and record.began is not None and record.ended is None
-    state = "not watched" if not is_watched(spec) else "refreshing" if at_work else "watching"
+    is_at_work = record is not None and record.is_at_work
+    state = "not watched" if not is_watched(spec) else "refreshing" if is_at_work else "watching"
     return Standing(spec.search.name, state, record)
 
 
 def _outcome(record: WatchRecord) -> str:
     if record.exit_code is None:
         return "-"
-    if record.exit_code == BAD_INPUT:
+    reasons = "; ".join(str(reason) for reason in (record.decision or {}).get("reasons", ()))
+    return f"{_ending(record, code=record.exit_code)}{reasons and f': {reasons}'}"
+
+
+def _ending(record: WatchRecord, *, code: int) -> str:
+    if code == BAD_INPUT:
         return "bad input"
-    if record.exit_code in CUT_OFF:
+    if code in CUT_OFF:
         return "stopped before it was done"
-    if record.exit_code not in GOOD:
-        ended = f"exit code {record.exit_code}" if record.exit_code >= 0 else f"killed by signal {-record.exit_code}"
+    if code not in GOOD:
+        ended = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
         return f"failed, {ended}, {record.num_failures} in a row"
-    found = record.decision or {}
-    reasons = "; ".join(str(reason) for reason in found.get("reasons", ()))
-    return f"{found.get('decision', 'done' if record.exit_code == 0 else 'nothing to do')}" + (
-        reasons and f": {reasons}"
-    )
+    return str((record.decision or {}).get("decision", "done" if code == 0 else "nothing to do"))
 
 
 def _next(record: WatchRecord) -> str:
+    if record.is_at_work:
+        return "now"
     return "when something changes" if record.next_run is None else _local(record.next_run)
 
 
 def _local(time: datetime) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    return time.astimezone().isoformat(sep=" ", timespec="seconds")

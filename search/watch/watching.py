@@ -1,6 +1,7 @@
 """The loop that refreshes spaces when it is time, one after the other."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,12 +21,15 @@ from search.loading import load
 from search.refresh.records import data_of
 from search.spec import SearchSpec
 from search.watch.changes import can_follow, followed
-from search.watch.plan import Plan, begun, changed, ended, opened
+from search.watch.plan import BAD_INPUT, Plan, begun, changed, ended, opened, set_back
 from search.watch.records import WatchRecord, open_record, watched, write_record
 from search.watch.schedule import Every, OnChange, When
+from trainable.config import DataConfig
 from trainable.data.domains import data_sets
-from trainable.data.sources import data_path
+from trainable.data.sources import data_format, data_path
 from trainable.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 2.0  # from a change to the refresh, so that the changes of one copy are one
 LOCAL_ZONE = Path("/etc/localtime")
@@ -69,17 +73,20 @@ class WallClock:
 
 
 def local_zone() -> tzinfo:
-    """The time zone of this machine, with the days when its clocks change; raises UserError for a TZ that is none."""
-    name = os.environ.get("TZ", "").lstrip(":")
-    try:
-        if name:
-            return ZoneInfo(name)
-        with LOCAL_ZONE.open("rb") as file:
-            return ZoneInfo.from_file(file)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise UserError(f"TZ: no time zone {name!r}; give one such as Europe/Berlin") from error
-    except FileNotFoundError:
+    """The time zone of this machine, with the days when its clocks change.
+
+    That is what TZ names or the file whose path it is, else /etc/localtime, else UTC. Raises UserError for a TZ that is neither.
+    """
+    name = os.environ.get("TZ", str(LOCAL_ZONE) if LOCAL_ZONE.exists() else "").removeprefix(":")
+    if not name:
         return UTC
+    try:
+        if not name.startswith("/"):
+            return ZoneInfo(name)
+        with Path(name).open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UserError(f"TZ: no time zone {name!r}; --cron needs one such as Europe/Berlin") from error
 
 
 @dataclass(eq=False)
@@ -126,7 +133,8 @@ def watch(
     """Refresh spaces when it is time, each by a ``command`` that runs beside, until SIGTERM or SIGINT.
 
     A refresh at work is then sent a SIGTERM and waited for. ``tell`` hears of each space that it is `watching`, then
-    `refreshing` and `refreshed` in turn. Raises UserError where another process watches one of them.
+    `refreshing` and `refreshed` in turn; `watching` again where it is planned anew. Raises UserError where another process
+    watches one of them, and where no record of one can be written when it begins.
     """
     with ExitStack() as held:
         for spec in specs.values():
@@ -153,11 +161,16 @@ class _Loop:
 
     def run(self) -> None:
         """Refresh until stopped."""
+        now = self._clock.now()
         for space in self._spaces:
-            self._put("watching", space, opened(space.record, plan=space.plan, now=self._clock.now()))
+            record = opened(space.record, plan=space.plan, now=now)
+            write_record(record, spec=space.spec)
+            self._put("watching", space, record)
         while not self._stopped:
             self._heed_changes()
-            now = self._clock.now()
+            before, now = now, self._clock.now()
+            if now < before - timedelta(seconds=LONGEST_WAIT_SECONDS):
+                self._plan_again(now)
             first = min(self._spaces, key=lambda space: space.seconds_left(now))
             if first.seconds_left(now) <= 0:
                 self._refresh(first)
@@ -183,9 +196,17 @@ class _Loop:
             space = self._changes.get()
             space.record = changed(space.record, soon=soon)
 
+    def _plan_again(self, now: datetime) -> None:
+        for space in self._spaces:
+            self._put("watching", space, set_back(space.record, plan=space.plan, now=now))
+
     def _refresh(self, space: Space) -> None:
         self._put("refreshing", space, begun(space.record, now=self._clock.now()))
-        code, decision = self._run(self._command(space.path))
+        moved = _moved(space)
+        if moved is None:
+            code, decision = self._run(self._command(space.path))
+        else:
+            code, decision = BAD_INPUT, {"decision": "bad input", "reasons": [moved]}
         record = ended(space.record, plan=space.plan, now=self._clock.now(), code=code, decision=decision)
         self._put("refreshed", space, record)
 
@@ -204,7 +225,10 @@ class _Loop:
 
     def _put(self, event: str, space: Space, record: WatchRecord) -> None:
         space.record = record
-        write_record(record, spec=space.spec)
+        try:
+            write_record(record, spec=space.spec)
+        except UserError as error:  # a disk that is full for a while; what matters is in the refreshes' own records
+            logger.warning("%s: %s; watched all the same", record.name, error)
         self._tell(event, record)
 
 
@@ -212,11 +236,35 @@ def _space(path: Path, spec: SearchSpec, *, when: When | OnChange, jitter_second
     if not isinstance(when, OnChange):
         record = open_record(spec, path=path, when=str(when))
         return Space(path, spec, Plan(when, jitter_seconds), (), record)
-    paths = [str(path), *(data_path(one) for _, one in data_sets(data_of(spec)) if one.path)]
-    followed = tuple(Path(one) for one in paths if can_follow(one))
-    poll = Every(when.poll_seconds) if len(followed) < len(paths) else None
+    own_sets = [one for _, one in data_sets(data_of(spec)) if one.path]
+    followed = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
+    poll = None if all(map(_tells_all, own_sets)) and can_follow(str(path)) else Every(when.poll_seconds)
     said = "on change" if poll is None else f"on change, and {poll}"
     return Space(path, spec, Plan(poll, jitter_seconds), followed, open_record(spec, path=path, when=said))
+
+
+def _tells_all(data: DataConfig) -> bool:
+    """Whether following the path of a data set is enough: a list of images does not change with them."""
+    try:
+        return can_follow(data_path(data)) and data_format(data) != "manifest"
+    except UserError:  # it is not there yet, and may be a list
+        return False
+
+
+def _moved(space: Space) -> str | None:
+    """In which place a space's file is about another search or other data than those that are watched; None for the same."""
+    try:
+        now = load(space.path)
+    except UserError:  # the refresh will say so
+        return None
+    places, others = _places(space.spec), _places(now)
+    changes = [path for path in places if places[path] != others[path]]
+    return f"{space.path}: {changes[0]} has changed since the watch began; restart the watch" if changes else None
+
+
+def _places(spec: SearchSpec) -> dict[str, Any]:
+    data = [data_path(one) for _, one in data_sets(data_of(spec))]
+    return {"search.name": spec.search.name, "search.folder": Path(spec.search.folder).absolute(), "data.path": data}
 
 
 @contextmanager

@@ -9,12 +9,14 @@ import pytest
 from search.watch.schedule import (
     Cron,
     Every,
+    OnChange,
     jittered,
     missed,
     next_due,
     parse_cron,
     parse_duration,
     parse_every,
+    parse_when,
     pause_seconds,
 )
 from trainable.errors import UserError
@@ -46,10 +48,21 @@ def test_a_time_is_a_number_with_its_unit(text, seconds):
     assert parse_duration(text, where="--poll") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "0m", "-5m", "5 minutes", "1.5h", "6H", "5w", "h", "99999999d", "٣m"])
+@pytest.mark.parametrize("text", ["", "5", "-5m", "5 minutes", "1.5h", "6H", "5w", "h", "9" * 5000 + "d", "٣m"])
 def test_any_other_time_is_refused_in_one_line(text):
     with pytest.raises(UserError, match="^--every: .* is no time; .* such as 30s, 10m, 6h or 2d$"):
         parse_every(text)
+
+
+def test_a_time_has_two_ends():
+    assert parse_duration("366d", where="--every") == parse_duration("8784h", where="--every") == 366 * 86400
+    for text in ("367d", "8785h", "9999999d", "999999999999999999d"):
+        with pytest.raises(UserError, match=f"^--every: '{text}' is too long; must be 366d or shorter$"):
+            parse_every(text)
+    for text in ("0s", "0d"):
+        with pytest.raises(UserError, match=f"^--every: '{text}' is too short; must be 1s or longer$"):
+            parse_every(text)
+    assert parse_duration("0s", where="--jitter", least=0) == 0
 
 
 @pytest.mark.parametrize(
@@ -59,11 +72,13 @@ def test_any_other_time_is_refused_in_one_line(text):
         ("0 3 * *", "has 4 fields"),
         ("0 0 3 * * *", "has 6 fields"),
         ("@daily", "has 1 fields"),
-        ("60 3 * * *", "bad minute"),
-        ("0 24 * * *", "bad hour"),
-        ("0 3 * * MOON", "bad day-of-week"),
-        ("0 3 31 2 *", "bad day-of-month"),
-        ("0 3 5-1 * *", "bad day-of-month"),
+        ("60 3 * * *", r": minute '60'; must be 0-59, \* or \*/n$"),
+        ("0 25 * * *", r": hour '25'; must be 0-23, \* or \*/n$"),
+        ("0 3 * 13 *", r": month '13'; must be 1-12 or JAN-DEC, \* or \*/n$"),
+        ("0 3 * * MOON", r": weekday 'MOON'; must be 0-7 or SUN-SAT, \* or \*/n$"),
+        ("0 3 5-1 * *", r": day '5-1'; must be 1-31 or L, \* or \*/n$"),
+        ("*/0 3 * * *", r": minute '\*/0'; must be "),
+        ("0 3 31 2 *", "never comes true$"),
     ],
 )
 def test_a_cron_expression_that_is_none_is_refused_in_one_line(text, said):
@@ -71,6 +86,16 @@ def test_a_cron_expression_that_is_none_is_refused_in_one_line(text, said):
         parse_cron(text, zone=UTC)
     assert str(caught.value).startswith("--cron: ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_zone_is_asked_for_by_cron_alone():
+    def no_zone():
+        raise UserError("TZ: none")
+
+    assert parse_when(cron=None, every="6h", on_change=False, poll=None, zone=no_zone) == Every(21600)
+    assert parse_when(cron=None, every=None, on_change=True, poll=None, zone=no_zone) == OnChange(300)
+    with pytest.raises(UserError, match="^TZ: none$"):
+        parse_when(cron="0 3 * * *", every=None, on_change=False, poll=None, zone=no_zone)
 
 
 def test_a_schedule_says_itself_as_it_is_written():
@@ -111,6 +136,12 @@ def test_a_time_that_comes_twice_is_due_once():
     assert dues(when, after=berlin("2026-10-24 00:00"), count=3) == expected
     second_pass = utc("2026-10-25 01:10")  # 02:10 for the second time
     assert next_due(when, after=second_pass) == expected[2]
+
+
+def test_where_minute_or_hour_begin_with_a_star_the_clocks_are_followed():
+    when = Cron("30 */2 * * *", BERLIN)
+    assert dues(when, after=berlin("2026-03-29 00:00"), count=2) == [utc("2026-03-28 23:30"), utc("2026-03-29 02:30")]
+    assert dues(when, after=berlin("2026-10-25 01:00"), count=2) == [utc("2026-10-25 00:30"), utc("2026-10-25 01:30")]
 
 
 def test_every_hour_stays_every_hour_when_the_clocks_change():

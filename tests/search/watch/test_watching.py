@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import TZPATH
 
 import pytest
 from typer.testing import CliRunner
@@ -279,6 +282,133 @@ def test_a_refresh_whose_watch_was_killed_is_begun_again_at_once(place):
     assert place.begins("cells") == [0, 0.5]
 
 
+class SetRight(FakeClock):
+    """A clock that is years ahead until it is waited for."""
+
+    def wait(self, seconds):
+        if self.time > self.until:
+            self.time = START
+        super().wait(seconds)
+
+
+@pytest.mark.parametrize(
+    ("when", "hours"), [(Every(6 * HOUR), [6, 12]), (parse_cron("0 */6 * * *", zone=UTC), [6, 12])]
+)
+def test_a_clock_that_is_set_back_does_not_put_refreshes_off(place, when, hours):
+    ahead = START + timedelta(days=1461)
+    clock = SetRight(hours=15)
+    clock.time = ahead
+    place.watch(place.space("cells"), when=when, clock=clock)
+    assert place.begins("cells") == [1461 * 24, *hours]
+    assert [event for event, _, _ in place.events[3:5]] == ["watching", "refreshing"]
+
+
+def test_a_failed_refresh_is_tried_again_at_once_when_the_clock_is_set_back(place):
+    space = place.space("cells")
+    place.answers = {"cells": [[1, {}], [3, {}]]}
+    clock = SetRight(hours=1)
+    clock.time = START + timedelta(days=1461)
+    place.watch(space, when=Every(6 * HOUR), clock=clock)
+    assert len(place.begins("cells")) == 2
+    assert place.begins("cells")[1] < 0.02
+
+
+def test_a_record_that_cannot_be_written_does_not_end_the_loop(place, caplog):
+    space = place.space("cells")
+    folder = place.folder / "searches" / ".watch"
+    in_the_way = folder / "cells.json.tmp"
+
+    def disturb(event, record):
+        if event == "refreshing":
+            in_the_way.mkdir()
+        if event == "refreshed" and in_the_way.exists():
+            in_the_way.rmdir()
+
+    place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5), tell=disturb)
+    assert place.begins("cells") == [0, 1]
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith("cells: search.folder: cannot write ")
+    assert "\n" not in caplog.messages[0]
+    in_the_way.mkdir()
+    with pytest.raises(UserError, match=r"^search.folder: cannot write .*cells.json"):
+        place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5))
+
+
+def test_a_folder_of_records_that_is_removed_is_made_again(place):
+    space = place.space("cells")
+    place.watch(
+        space,
+        when=Every(HOUR),
+        clock=FakeClock(hours=1.5),
+        tell=lambda event, _: shutil.rmtree(place.folder / "searches") if event == "watching" else None,
+    )
+    assert place.begins("cells") == [0, 1]
+    assert place.record(space).ended == START + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("name: cells", "name: tiles", "search.name"),
+        ("/searches", "/elsewhere", "search.folder"),
+        ("/images", "/others", "data.path"),
+    ],
+)
+def test_a_space_that_becomes_another_is_not_refreshed_under_the_lock_of_the_first(place, old, new, said):
+    space = place.space("cells")
+
+    def edit(event, record):
+        if event == "refreshed":
+            space.write_text(space.read_text().replace(old, new))
+
+    before = load_spaces([space])[space]
+    place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5), tell=edit)
+    assert place.begins("cells") == [0, 1]
+    assert place.log() == ["cells begins", "cells ends"]
+    record = read_record(before)
+    assert record.exit_code == 2
+    assert line("refreshed", record).startswith(
+        f"cells: bad input: {space}: {said} has changed since the watch began; restart the watch; next "
+    )
+
+
+def test_any_other_change_of_a_space_is_followed(place):
+    space = place.space("cells")
+
+    def edit(event, record):
+        space.write_text(space.read_text().replace("trials: 2", "trials: 3"))
+
+    place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5), tell=edit)
+    assert place.record(space).exit_code == 3
+
+
+def test_what_a_refresh_said_is_shown_however_it_ended(place):
+    spaces = [place.space("bad"), place.space("broken")]
+    place.answers = {
+        "bad": [[2, {"decision": "bad input", "reasons": ["data.path: is empty"]}]],
+        "broken": [[1, {"decision": "failed", "reasons": ["the store fails"]}]],
+    }
+    place.watch(*spaces, when=Every(HOUR), clock=FakeClock(hours=0.01))
+    shown = CliRunner().invoke(app, ["watch", *map(str, spaces), "--status"]).stdout
+    assert "bad input: data.path: is empty" in shown
+    assert "failed, exit code 1, 1 in a row: the store fails" in shown
+
+
+def test_the_last_outcome_is_shown_while_the_next_refresh_is_at_work(place):
+    space = place.space("cells")
+    shown = []
+
+    def look(event, record):
+        if event == "refreshing":
+            shown.append(CliRunner().invoke(app, ["watch", str(space), "--status"]).stdout.splitlines()[1])
+
+    place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5), tell=look)
+    first, second = shown
+    ended = START.astimezone().isoformat(sep=" ", timespec="seconds")
+    assert first.split() == ["cells", "refreshing", "every", "1h", "-", "-", "now"]
+    assert second.split() == ["cells", "refreshing", "every", "1h", *ended.split(), "skip:", "same", "now"]
+
+
 def test_changes_one_after_the_other_do_not_put_a_refresh_off(place):
     record = open_record(*load_spaces([place.space("cells")]).values(), path=Path("cells.yaml"), when="on change")
     first = changed(record, soon=START)
@@ -482,7 +612,11 @@ def test_a_real_search_is_stopped_after_the_epochs_at_work(place, draw_image):
         (["--every", "6h", "--on-change"], "watch: give one of --cron"),
         (["--every", "6h", "--cron", "* * * * *"], "watch: give one of --cron"),
         (["--every", "soon"], "--every: 'soon' is no time"),
-        (["--every", "0m"], "--every: '0m' is no time"),
+        (["--every", "0m"], "--every: '0m' is too short"),
+        (["--every", "9999999d"], "--every: '9999999d' is too long"),
+        (["--every", "6h", "--jitter", "9999999d"], "--jitter: '9999999d' is too long"),
+        (["--every", "6h", "--poll", "5m"], "--poll: has an effect with --on-change alone"),
+        (["--on-change", "--jitter", "5m"], "--jitter: has an effect with --cron and --every alone"),
         (["--cron", "soon"], "--cron: 'soon' has 1 fields"),
         (["--every", "6h", "--jitter", "5"], "--jitter: '5' is no time"),
         (["--on-change", "--poll", "x"], "--poll: 'x' is no time"),
@@ -552,6 +686,14 @@ def test_data_behind_an_address_are_looked_at_again_and_again(place):
     assert place.record(space).when == "on change, and every 5m"
 
 
+def test_a_list_of_images_is_followed_and_its_images_looked_at_again_and_again(place):
+    space = place.space("cells", data="list.csv")
+    (place.folder / "list.csv").write_text("image,label\na.png,a\nb.png,b\n")
+    place.watch(space, when=OnChange(poll_seconds=300), clock=FakeClock(hours=0.3))
+    assert [round(60 * hours) for hours in place.begins("cells")] == [0, 5, 10, 15]
+    assert place.record(space).when == "on change, and every 5m"
+
+
 MOUNTS = """\
 /dev/sda1 / ext4 rw 0 0
 nas:/export /data nfs4 rw 0 0
@@ -613,11 +755,46 @@ def test_what_is_followed_tells_of_changes_below_it_and_of_nothing_else(tmp_path
         assert happens(lambda: (data / "deep" / "2.png").write_bytes(b"1"))
 
 
+def test_a_link_and_the_file_that_it_leads_to_are_followed(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    link, file, other = tmp_path / "here" / "space.yaml", tmp_path / "there" / "v1.yaml", tmp_path / "there" / "v2.yaml"
+    file.write_text("a")
+    other.write_text("a")
+    link.symlink_to(file)
+    told = threading.Event()
+
+    def happens(action):
+        time.sleep(0.2)
+        told.clear()
+        action()
+        return told.wait(5)
+
+    def lead_elsewhere():
+        (tmp_path / "new").symlink_to(other)
+        (tmp_path / "new").replace(link)
+
+    with followed([link], ignored=[], poll_seconds=300, changed=told.set):
+        assert happens(lambda: file.write_text("b"))
+        assert happens(lead_elsewhere)
+        time.sleep(1.5)
+        assert happens(lambda: other.write_text("b"))
+
+
 def test_the_zone_is_that_of_the_machine_or_of_tz(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     assert datetime(2026, 7, 1, tzinfo=local_zone()).utcoffset() == timedelta(hours=2)
-    monkeypatch.setenv("TZ", "Nowhere/Land")
-    with pytest.raises(UserError, match="^TZ: no time zone 'Nowhere/Land'"):
-        local_zone()
+    places = [*TZPATH, Path(sysconfig.get_path("purelib"), "tzdata/zoneinfo")]
+    berlin = next(path for path in (Path(place, "Europe/Berlin") for place in places) if path.exists())
+    for name in (":Europe/Berlin", str(berlin), f":{berlin}"):
+        monkeypatch.setenv("TZ", name)
+        assert datetime(2026, 7, 1, tzinfo=local_zone()).utcoffset() == timedelta(hours=2)
+    for name in ("", ":"):
+        monkeypatch.setenv("TZ", name)
+        assert local_zone() == UTC
+    for name in ("Nowhere/Land", "/nowhere", str(berlin.parent), "CET-1CEST,M3.5.0,M10.5.0/3"):
+        monkeypatch.setenv("TZ", name)
+        with pytest.raises(UserError, match=f"^TZ: no time zone '{name}'; --cron needs one such as Europe/Berlin$"):
+            local_zone()
     monkeypatch.delenv("TZ")
     assert datetime(2026, 7, 1, tzinfo=local_zone()).utcoffset() == datetime(2026, 7, 1).astimezone().utcoffset()
