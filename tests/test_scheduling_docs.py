@@ -27,7 +27,7 @@ def blocks(language):
 def calls():
     """The words after `python -m search` of every call on the page, up to where the shell's own begin."""
     for text in re.findall(r"python -m search ([^\n`|]*)", PAGE):
-        bare = re.split(r" >> | &$|'$|\"", text.replace('--cron "0 3 * * *"', "--cron nightly"))[0]
+        bare = re.split(r" 2?>> | &$|'$|\"", text.replace('--cron "0 3 * * *"', "--cron nightly"))[0]
         yield shlex.split(bare)
 
 
@@ -60,6 +60,54 @@ def test_the_python_blocks_compile():
     (dag,) = blocks("python")
     compile(dag, "dag.py", "exec")
     assert "skip_on_exit_code=3" in dag
+
+
+def bash_of_the_task(folder, program):
+    """The task's shell as Airflow starts it, in a process group of its own, with a `python` that is this program."""
+    command = re.search(r'bash_command="""(.*?)"""', blocks("python")[0], flags=re.DOTALL)[1]
+    fake = folder / "venv" / "bin" / "python"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(f"#!/bin/sh\n{program}\n")
+    fake.chmod(0o755)
+    return subprocess.Popen(
+        ["bash", "-c", command], cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_last_line_that_the_task_hears_is_the_decision(tmp_path, code):
+    process = bash_of_the_task(tmp_path, f"echo '{{}}'; echo words >&2; exit {code}")
+    assert process.communicate(timeout=20)[0] == "{}\n"
+    assert process.returncode == code
+    assert (tmp_path / "refresh.log").read_text() == "words\n"
+
+
+def test_ending_the_task_ends_the_refresh_alone_which_keeps_its_epochs(tmp_path):
+    kept = f"trap 'sleep 0.3; kill -0 $ray && touch {tmp_path}/kept; kill $ray; exit 130' TERM"
+    process = bash_of_the_task(
+        tmp_path, f"sleep 60 & ray=$!; {kept}; touch {tmp_path}/begun; while :; do sleep 0.05; done"
+    )
+    wait_for(tmp_path / "begun")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=20) == 130
+    assert (tmp_path / "kept").exists()
+
+
+def wait_for(path):
+    until = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("code", "seen"), [(0, 0), (1, 1), (2, 1), (3, 0)])
+def test_the_file_of_the_ray_job_makes_success_of_nothing_to_do(tmp_path, code, seen):
+    (script,) = blocks("sh")
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "refresh.sh").write_text(script.replace("/shared/cells", str(tmp_path)))
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(["sh", tmp_path / "refresh.sh"], env=environment, check=False).returncode == seen
 
 
 def units(folder):
@@ -134,10 +182,7 @@ def test_the_shell_of_the_cron_job_hands_sigterm_on_and_waits(cron_job, tmp_path
         f"trap 'sleep 0.3; touch {tmp_path}/kept; exit 130' TERM; touch {tmp_path}/begun; while :; do sleep 0.05; done"
     )
     process = started(cron_job, tmp_path, program)
-    until = time.monotonic() + 20
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(tmp_path / "begun")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 130
     assert (tmp_path / "kept").exists()
