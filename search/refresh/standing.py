@@ -14,7 +14,7 @@ from search.spec import SearchSpec, differing
 from trainable.config import DataConfig, TrialConfig
 from trainable.data.building import bad_images_error
 from trainable.data.inventory import Inventory, take_inventory
-from trainable.data.source import SPLITS
+from trainable.data.source import SPLITS, TARGET_SPLITS
 from trainable.data.sources import read_source
 from trainable.data.versions import Difference, Entry, difference, read_version, version_of
 from trainable.data.versions import Version as DataVersion
@@ -101,7 +101,7 @@ class Standing:
         before = self.before(record)
         if before is None:
             return None
-        there, known = ({one.sample_id for one in version.present} for version in (self.now, before))
+        there, known = (version.ids(*SPLITS, *TARGET_SPLITS) for version in (self.now, before))
         config = TrialConfig.model_validate(self.spec.trial_config({}))
         bad = bad_images(self.inventory, among=there - known, config=config)
         tried = self.tried(record)
