@@ -51,6 +51,14 @@ def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
     assert other.notes["data"] == {"fingerprint": "f"}
 
 
+def test_one_begun_before_every_data_set_was_noted_may_train_on_the_one_it_names(tmp_path):
+    ledger = new(tmp_path)
+    ledger.note("data", {"fingerprint": "f"})
+    assert ledger.fingerprints == {"path": ["f"]}
+    ledger.note("data", {"fingerprint": "f", "fingerprints": {"path": ["e", "f"], "rehearsal": ["g"]}})
+    assert ledger.fingerprints == {"path": ["e", "f"], "rehearsal": ["g"]}
+
+
 def test_a_stopped_trial_is_pruned_with_its_values_and_a_failed_one_has_none(tmp_path):
     ledger = new(tmp_path)
     for state in ("PRUNED", "FAILED", "COMPLETE"):
