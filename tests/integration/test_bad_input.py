@@ -260,7 +260,8 @@ def test_images_that_arrive_during_a_search_stop_it_and_are_not_trained_on(place
     assert {trial.state for trial in place.ledger().trials()} <= {"RUNNING", "COMPLETE", "PRUNED"}
     added.unlink()
     facts = place.ledger().notes["data"]
-    place.ledger().note("data", {key: value for key, value in facts.items() if key != "fingerprints"})  # as older ones have
+    older = {key: value for key, value in facts.items() if key != "fingerprints"}
+    place.ledger().note("data", older)
     place.told("resume", "cells")
     assert place.ledger().notes["data"] == facts
     assert_trained_on_the_images(place)
