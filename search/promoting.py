@@ -7,7 +7,7 @@ cut off: trained refits, the packaged candidate, its test predictions, its versi
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +124,7 @@ def promote(
     check_address(address)
     if address is None:
         check_local_resources(spec)
-    _check_model_name(spec)
+    check_model_name(spec)
     registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
     with lease(folder):
         ledgers.mend_journal(folder / ledgers.JOURNAL)
@@ -211,14 +211,18 @@ def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:
     check_finished(spec, ledger)
     _check_images(spec, ledger)
     check_judgeable(spec, ledger)
-    classes = ledger.notes["data"]["classes"]
+    check_floors(spec, classes=ledger.notes["data"]["classes"])
+
+
+def check_floors(spec: SearchSpec, *, classes: Sequence[str]) -> None:
+    """Raise UserError for a least recall of a class that there is not."""
     floors = spec.promote.min_recall
     for unknown in [one for one in floors if one not in classes] if isinstance(floors, dict) else ():
         raise UserError(f"promote.min_recall.{unknown}: there is no such class{nearest(unknown, classes)}")
 
 
-def _check_model_name(spec: SearchSpec) -> None:
-    """An experiment may be called what a model may not."""
+def check_model_name(spec: SearchSpec) -> None:
+    """Raise UserError where the registered model would have no valid name: an experiment may be called what a model may not."""
     if re.fullmatch(MODEL_NAME, spec.model_name) is None:
         raise UserError(
             f"promote.model: missing, and {spec.model_name!r} (tracking.experiment) can be no model's name: letters, digits, "

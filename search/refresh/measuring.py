@@ -26,6 +26,7 @@ from trainable.data.encoded import EncodedImage
 from trainable.data.fingerprint import id_of, read_or_empty
 from trainable.data.inventory import Inventory
 from trainable.data.source import SPLITS, TARGET_SPLITS, Sample
+from trainable.data.unchanged import held_to
 from trainable.data.versions import Version as DataVersion
 from trainable.data.versions import read_version
 from trainable.drift import ALL, SAME, Drift, drifted, feature_drift, prior_drift
@@ -232,7 +233,8 @@ def refit_loss(
     if trial is None:
         return {"unasked": "; ".join(str(one.reason) for one in ledger.trials())}
     config = TrialConfig.model_validate(refit.trial_config(refit.space.decoded(trial.params)))
-    found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
+    with held_to(ledger.fingerprints):
+        found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
     own_classes = ledger.notes["data"]["classes"]
     own = champion.tested
     classes = sorted({*own_classes, *champion.served.classes, *(one.label for one in own)})
