@@ -15,7 +15,11 @@ from trainable.validation import shown
 
 MOST_SEARCHES = 3
 NOTHING = object()  # null may be a choice
-SHOWN_AS = ("data.image_size", "data.early_size", "data.channels")  # the others say which images, not how they are shown
+SHOWN_AS = (
+    "data.image_size",
+    "data.early_size",
+    "data.channels",
+)  # the others say which images, not how they are shown
 APART = 0.1  # of a range, on its scale: configurations nearer than this in all values count as one
 
 
