@@ -109,9 +109,8 @@ class Standing:
         if bad and self.data.on_bad_image == "error":
             raise bad_images_error([repr(name) for name in bad.values()])
         classes = self.champion(record).served.classes if record.champion is not None and tried is None else ()
-        return difference(before, self.now, bad=sorted(bad.values()), classes=classes), tuple(
-            sorted({*bad, *bad_before})
-        )
+        found = difference(before, self.now, bad=sorted(bad.values()), classes=classes)
+        return found, tuple(sorted({*bad, *bad_before}))
 
     def champion(self, record: Record) -> Champion:
         """The champion that a refresh began with."""
@@ -203,9 +202,9 @@ class Standing:
 
 
 def _check_splits(version: DataVersion) -> None:
-    splits = {name: {one.split for one in version.present if one.label == name} for name in version.counts}
-    for name, has in splits.items():
-        missing = [split for split in SPLITS if split not in has]
+    there = {(one.label, one.split) for one in version.present}
+    for name in version.counts:
+        missing = [split for split in SPLITS if (name, split) not in there]
         if missing:
             raise UserError(
                 f"data.path: class {name!r} has no image in {' and '.join(missing)}: images that are known keep their split; "

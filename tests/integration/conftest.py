@@ -114,9 +114,6 @@ class Place:
         """The document that a command tells, called in this process."""
         return json.loads(self.told(*words, "--json"))
 
-    def json(self, *words):
-        return json.loads(self.succeed(*words, "--json").stdout)
-
     def ledger(self, name="cells"):
         return open_ledger(self.folder / "searches" / name)[1]
 

@@ -136,7 +136,7 @@ def third(second, make_place):
     moment = random.choice(list(moments))
     print(f"killed {moment}")
     killed.kill_when(moments[moment], "refresh", "space.yaml")
-    return unbroken, answer, killed, killed.run("refresh", "space.yaml")
+    return unbroken, answer, killed, killed.call("refresh", "space.yaml")
 
 
 def test_images_that_the_champion_was_trained_on_start_nothing(first):

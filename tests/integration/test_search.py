@@ -1,6 +1,5 @@
 """One whole search on real images through the command line, looked at from every side."""
 
-import json
 import re
 import shutil
 import signal
@@ -185,7 +184,7 @@ def test_the_printed_link_shows_the_parallel_coordinates_of_all_trials_in_a_brow
 def test_a_search_goes_on_with_more_trials(searched):
     place, _ = searched
     before = [(t.number, t.state, t.last_epoch) for t in place.ledger().trials()]
-    document = json.loads(place.succeed("resume", "cells", "--trials", "7", "--json").stdout)
+    document = place.read("resume", "cells", "--trials", "7")
     assert document["status"] == "finished"
     trials = place.ledger().trials()
     assert [(t.number, t.state, t.last_epoch) for t in trials][:6] == before
