@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from trainable.errors import SettingsError
+from trainable.errors import SettingsError, nearest
 from trainable.validation import shown
 
 
@@ -15,7 +15,8 @@ def read_document(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SettingsError([f"{path}: no such file"]) from None
+        beside = Path(path).parent.glob("*.y*ml")
+        raise SettingsError([f"{path}: no such file{nearest(str(path), map(str, beside))}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: cannot be read ({_one_line(str(error))})"]) from None
     document = parse(text, where=str(path))

@@ -107,6 +107,7 @@ def test_bad_yaml_is_one_line_with_its_place(file, text, line):
 
 def test_a_missing_file_is_said():
     assert mistake("nowhere/x.yaml") == "nowhere/x.yaml: no such file"
+    assert mistake("spaces/resnets.yaml") == "spaces/resnets.yaml: no such file; did you mean 'spaces/resnet.yaml'?"
 
 
 def test_a_folder_is_no_file(tmp_path):
