@@ -35,7 +35,7 @@ def lease(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process is driving the search; takes the lease for a moment to find out."""
+    """Whether some process is driving the search; shares its lock for a moment to find out."""
     return is_locked(folder / LOCK)
 
 

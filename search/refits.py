@@ -6,17 +6,16 @@ search itself, and what it would try next, know nothing of them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from search.checkpoints import checkpoint_folder, kept_checkpoint, tidy
-from search.conductor import Conductor, Leg, Limits, was_lost
+from search.checkpoints import kept_checkpoint, tidy
+from search.conductor import Conductor, Limits, was_lost
 from search.halving import Halving
 from search.ledger import Ledger
 from search.refit_records import FOLDER, MOST_SEED, SEED, refit_config, refit_space
-from search.running import INTERRUPTED, concurrency, interruptible, worker_place
+from search.running import INTERRUPTED, concurrency, interruptible, settings_of, worker_place
 from search.sampling import Sampling
 from search.spec import SearchSpec
 from search.trials import Trial, Value, leaders
@@ -210,7 +209,7 @@ def _train(
     with interruptible(conductor):
         run_legs(
             conductor,
-            settings=partial(_settings, spec=spec, folder=folder, place=place),
+            settings=lambda leg: settings_of(leg, trial=refit_config(spec, leg.params), folder=folder, place=place),
             cpu=place["cpu"],
             gpu=place["gpu"],
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
@@ -221,16 +220,6 @@ def _train(
         if conductor.stopping == INTERRUPTED:
             raise KeyboardInterrupt
         raise StoppedError(conductor.stopping or "no worker")
-
-
-def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
-    return worker.leg_settings(
-        trial=refit_config(spec, leg.params),
-        folder=checkpoint_folder(folder.resolve(), leg.number),
-        start=leg.start,
-        threads=place["threads"],
-        fingerprints=place["fingerprints"],
-    )
 
 
 def refit_points(

@@ -160,7 +160,7 @@ def _with_workers(
     with interruptible(conductor):
         run_legs(
             conductor,
-            settings=lambda leg: _settings(leg, spec=spec, folder=folder, place=place),
+            settings=lambda leg: settings_of(leg, trial=spec.trial_config(leg.params), folder=folder, place=place),
             cpu=place["cpu"],
             gpu=place["gpu"],
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
@@ -195,9 +195,10 @@ def interruptible(conductor: Conductor) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _settings(leg: Leg, *, spec: SearchSpec, folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(leg: Leg, *, trial: dict[str, Any], folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker needs for a leg of a ``trial`` whose checkpoints lie below ``folder``."""
     return worker.leg_settings(
-        trial=spec.trial_config(leg.params),
+        trial=trial,
         folder=checkpoint_folder(folder.resolve(), leg.number),
         start=leg.start,
         threads=place["threads"],

@@ -1,6 +1,7 @@
 """Small real image data sets for every test."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +63,17 @@ def draw_image() -> DrawImage:
         return path
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def cell_folder(tmp_path_factory: pytest.TempPathFactory, cells: list[Path]) -> Path:
+    """40 real cells in two folders by their order, which no network can learn but any can train on."""
+    root = tmp_path_factory.mktemp("cells")
+    for index, path in enumerate(cells):
+        folder = root / ("defective" if index % 3 == 0 else "functional")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(path, folder)
+    return root
 
 
 @pytest.fixture

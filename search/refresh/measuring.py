@@ -32,6 +32,7 @@ from trainable.data.versions import read_version
 from trainable.drift import ALL, SAME, Drift, drifted, feature_drift, prior_drift
 from trainable.fitting import predict_checkpoint
 from trainable.model.backbone import input_spec
+from trainable.serving.classifier import Classifier
 from trainable.serving.package import IMAGES, load_package
 
 OUTSIDE_THE_TEST = ("train", "val")  # new images of these splits ask the champion; the test is for the gate
@@ -61,6 +62,11 @@ class Champion:
     def values(self) -> dict[str, Value]:
         """Its configuration by dotted path."""
         return defaults() | flatten(self.served.description["config"])
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Its network, which gives features too."""
+        return load_package(self.served.folder / PACKAGE)
 
     @cached_property
     def old_ids(self) -> set[int]:
@@ -205,9 +211,8 @@ def _drift(
     """By what the features of two samples differ; nothing of too few, and how many there are."""
     if min(len(old), len(new)) < FEWEST_DRAWN:
         return {}, f"{len(new)} new images outside the test, {len(old)} to compare them with"
-    classifier = load_package(champion.served.folder / PACKAGE)
     samples = [_drawn(images, seed=seed) for images in (old, new)]
-    features = [classifier.features([one.read_bytes() for one in images]) for images in samples]
+    features = [champion.classifier.features([one.read_bytes() for one in images]) for images in samples]
     labels = [[one.label for one in images] for images in samples]
     return feature_drift(*features, old_labels=labels[0], new_labels=labels[1], seed=seed), ""
 
@@ -265,9 +270,9 @@ def frozen_scores(champion: Champion, *, tests: Mapping[str, set[int]], spec: Se
     return found
 
 
-def loss_from(document: Mapping[str, Any] | None) -> Loss | None:
+def loss_from(document: Mapping[str, Any]) -> Loss | None:
     """The loss that was measured; None where none was."""
-    return None if document is None or "value" not in document else Loss(**document)
+    return Loss(**document) if "value" in document else None
 
 
 def _loss(

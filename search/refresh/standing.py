@@ -149,15 +149,13 @@ class Standing:
     def searched(self, record: Record) -> str | None:
         """The file's own search, if that has been run on these very images, not by this refresh."""
         name = self.spec.search.name
-        is_own = self.finished(name) is None or name in record.searches or not self.is_of(name, record)
-        return None if is_own else name
+        found = None if name in record.searches else self.finished(name)
+        return name if found is not None and _is_of(found, record) else None
 
     def is_of(self, name: str, record: Record) -> bool:
-        """Whether a search is of the space and the images of a refresh."""
+        """Whether there is a search of this name that is of the space and the images of a refresh."""
         found = self.search(name)
-        if found is None or differing(space_identity(found[0]), record.identity):
-            return False
-        return bool(found[1].notes.get("data", {}).get("fingerprint") == record.fingerprint)
+        return found is not None and _is_of(found, record)
 
     def space_changes(self, record: Record) -> list[str] | None:
         """How the space differs from what was searched last, nothing where it does not; None where nothing was searched.
@@ -199,6 +197,12 @@ class Standing:
         champion = self.registry.by_alias(CHAMPION)
         if champion is not None and fingerprint_of(champion) not in first:
             yield self.registry.download(champion, folder=self._place / "before") / PACKAGE / IMAGES
+
+
+def _is_of(search: tuple[SearchSpec, Ledger], record: Record) -> bool:
+    spec, ledger = search
+    is_same = not differing(space_identity(spec), record.identity)
+    return is_same and bool(ledger.notes.get("data", {}).get("fingerprint") == record.fingerprint)
 
 
 def _check_splits(version: DataVersion) -> None:

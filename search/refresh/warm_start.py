@@ -15,11 +15,8 @@ from trainable.validation import shown
 
 MOST_SEARCHES = 3
 NOTHING = object()  # null may be a choice
-SHOWN_AS = (
-    "data.image_size",
-    "data.early_size",
-    "data.channels",
-)  # the others say which images, not how they are shown
+# How images are shown; the other values of `data` say which ones.
+SHOWN_AS = ("data.image_size", "data.early_size", "data.channels")
 APART = 0.1  # of a range, on its scale: configurations nearer than this in all values count as one
 
 

@@ -1,21 +1,8 @@
 """Trials small enough for seconds."""
 
-import shutil
-
 import pytest
 
 from trainable import TrialConfig
-
-
-@pytest.fixture(scope="session")
-def cell_folder(tmp_path_factory, cells):
-    """40 real cells in two folders by their order, which no network can learn but any can train on."""
-    root = tmp_path_factory.mktemp("cells")
-    for index, path in enumerate(cells):
-        folder = root / ("defective" if index % 3 == 0 else "functional")
-        folder.mkdir(exist_ok=True)
-        shutil.copy(path, folder)
-    return root
 
 
 @pytest.fixture

@@ -72,8 +72,7 @@ def _find(config: DataConfig) -> Found:
     with whole_files(config):
         found = read(data_path(config), config)
     for sample in found.samples:
-        if not sample.name.isprintable():  # such as a surrogate, which stands for a byte that is no text
-            _check_name(sample.name)
+        _check_name(sample.name)
     return found
 
 

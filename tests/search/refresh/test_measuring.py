@@ -7,13 +7,14 @@ from search.evidence import Served
 from search.refresh.measuring import FEWEST_ASKED, Champion, bad_images, good_images, loss_from
 from search.refresh.measuring import _loss as loss
 from search.registry import Version
-from search.spec import SearchSpec
+from search.spec import RefreshSection, SearchSpec
 from trainable.config import TrialConfig
 from trainable.data.encoded import EncodedImage
 from trainable.data.inventory import take_inventory
 from trainable.data.sources import read_source
 from trainable.data.versions import Entry
 from trainable.data.versions import Version as DataVersion
+from trainable.drift import feature_drift
 
 SPEC = SearchSpec.model_validate(
     {
@@ -116,6 +117,14 @@ def test_a_few_images_say_nothing_of_a_loss():
     assert loss_from(loss(many, few, num_classes=2, spec=SPEC)).low is None
     more = loss_from(loss(answers(0, FEWEST_ASKED), many, num_classes=2, spec=SPEC))
     assert (more.value, more.low) == (0.0, 1.0)
+
+
+def test_a_p_that_no_permutation_could_give_cannot_be_asked_for():
+    sides = np.zeros((30, 2), np.float32), np.full((30, 2), 9, np.float32)
+    least = feature_drift(*sides, old_labels=[], new_labels=[], seed=0)["all"].p
+    assert least <= RefreshSection(drift_p=0.005).drift_p
+    with pytest.raises(ValueError, match="drift_p"):
+        RefreshSection(drift_p=0.004)
 
 
 def test_without_a_common_class_nothing_is_measured():

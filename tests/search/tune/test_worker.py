@@ -9,12 +9,9 @@ from trainable.data.unchanged import ImagesChangedError
 
 
 @pytest.fixture
-def trial(cells, tmp_path):
+def trial(cell_folder, tmp_path):
     """A small trial on images that may change."""
-    for index, path in enumerate(cells):
-        folder = tmp_path / "images" / ("defective" if index % 3 == 0 else "functional")
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder)
+    shutil.copytree(cell_folder, tmp_path / "images")
     return {
         "data": {"path": str(tmp_path / "images"), "image_size": 32, "cache": str(tmp_path / "cache")},
         "model": {"name": "test_resnet", "weights": "random"},
