@@ -7,9 +7,9 @@ from typing import Any
 from search.dimension import Choice
 from search.ledger import Ledger
 from search.spec import SearchSpec
-from search.trials import Value
 from search.tune import worker
 from search.tune.cluster import submit
+from search.values import Value
 
 ARMS_FOLDER = "arms"
 # How the names under which each of `baselines` is found in the ledger begin.

@@ -19,7 +19,8 @@ from search.halving import (
 from search.ledger import Ledger
 from search.sampling import Sampling, propose
 from search.space import Space
-from search.trials import Trial, Value
+from search.trials import Trial
+from search.values import Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
 LOST = "failed"  # how the reason of a trial begins that lost its worker too often

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from search.trials import Value
+from search.values import Value
 from trainable.errors import UserError
 from trainable.validation import did_you_mean, shown
 

@@ -11,7 +11,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.trials import EpochRecord, State, Trial, Value
+from search.trials import EpochRecord, State, Trial
+from search.values import Value
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS
 

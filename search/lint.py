@@ -9,7 +9,7 @@ from search.halving import Halving
 from search.paths import defaults
 from search.space import corners, possible_values
 from search.spec import SearchSpec
-from search.trials import Value
+from search.values import Value
 from trainable.config import ALIGNING_METHODS, DISCRIMINATING_METHODS, used_batch_size
 from trainable.validation import shown
 

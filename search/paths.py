@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search.trials import Value
+from search.values import Value
 from trainable.config import TrialConfig
 from trainable.validation import explain, leaf_fields
 

@@ -10,8 +10,8 @@ from search.forecast import expected_epochs, expected_trials
 from search.rules import halving_rule
 from search.running import check_local_resources, concurrency
 from search.spec import SearchSpec
-from search.trials import Value
 from search.tune import worker
+from search.values import Value
 
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from search.space import corners
 from search.spec import SearchSpec
-from search.trials import Value
+from search.values import Value
 from trainable.config import ALIGNING_METHODS, NORM_METHODS, TrialConfig
 
 

@@ -13,7 +13,8 @@ from search.dimension import Number
 from search.paths import FIELDS, defaults, flatten
 from search.space import Space
 from search.spec import SearchSpec
-from search.trials import EpochRecord, Trial, Value, best_trial
+from search.trials import EpochRecord, Trial, best_trial
+from search.values import Value
 from trainable.metrics import is_better
 
 SearchState = Literal["running", "finished", "interrupted", "failed"]

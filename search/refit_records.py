@@ -10,7 +10,7 @@ from search.dimension import Number
 from search.ledger import Ledger
 from search.space import Space, make_space
 from search.spec import SearchSpec
-from search.trials import Value
+from search.values import Value
 from trainable.errors import UserError
 
 if TYPE_CHECKING:

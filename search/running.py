@@ -25,10 +25,11 @@ from search.rules import halving_rule, sampling_rule
 from search.sampling import propose
 from search.spec import STEPS, SearchSpec, difference
 from search.steps import run_steps
-from search.trials import Trial, Value
+from search.trials import Trial
 from search.tune import worker
 from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.tuner import run_legs
+from search.values import Value
 from trainable.data.unchanged import ImagesChangedError, check_unchanged
 from trainable.data.writing import write_beside
 from trainable.errors import UserError

@@ -12,7 +12,8 @@ from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, RandomSam
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from search.space import Space
-from search.trials import Trial, Value
+from search.trials import Trial
+from search.values import Value
 from trainable.metrics import DIRECTIONS
 from trainable.seeds import derive
 

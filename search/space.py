@@ -6,7 +6,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from search.dimension import Choice, Conditions, Dimension, Number
-from search.trials import Value
+from search.values import Value
 from trainable.errors import UserError
 from trainable.validation import did_you_mean, shown
 

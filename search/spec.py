@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from search.dimension import Choice, Dimension, parse_dimension
 from search.paths import FIXED_IN_SEARCH, SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
 from search.space import Space, corners, make_space
-from search.trials import Value
+from search.values import Value
 from trainable.config import MetricName, TrialConfig
 from trainable.errors import UserError
 from trainable.meta_config import MetaSettings

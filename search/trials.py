@@ -6,10 +6,10 @@ from datetime import datetime
 from math import nan
 from typing import Any, Literal
 
+from search.values import Value
 from trainable.adapt.ranking import mean_ranks
 from trainable.metrics import DIRECTIONS, best_epoch
 
-Value = None | bool | int | float | str | list[Any] | dict[str, Any]
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
 
 

@@ -7,7 +7,7 @@ from search.refit_records import MOST_SEED
 from search.refresh.records import Record
 from search.refresh.warm_start import WarmStart, warm_spec
 from search.spec import SearchSpec
-from search.trials import Value
+from search.values import Value
 from trainable.seeds import derive
 
 KEEP = "data.keep_splits"

@@ -18,7 +18,8 @@ from search.paths import defaults, flatten
 from search.refresh.ladder import Loss
 from search.registry import ROOT, Registry, Version, probabilities
 from search.spec import SearchSpec
-from search.trials import Value, best_trial
+from search.trials import best_trial
+from search.values import Value
 from trainable.comparison import METRICS, loss_against
 from trainable.config import TrialConfig
 from trainable.data.decode import BadImageError, decode

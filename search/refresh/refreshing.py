@@ -40,7 +40,7 @@ from search.report import write_page
 from search.running import run_search
 from search.spec import SearchSpec
 from search.tracking import sync_ledger
-from search.trials import Value
+from search.values import Value
 from trainable.data.inventory import TICK_NS
 from trainable.data.versions import Difference, read_version
 

@@ -10,7 +10,8 @@ from search.dimension import Dimension, Number
 from search.paths import SET_BY_SEARCH, defaults, flatten
 from search.space import Space, said
 from search.spec import BACKBONE, STEPS, SearchSpec
-from search.trials import Trial, Value, leaders
+from search.trials import Trial, leaders
+from search.values import Value
 from trainable.validation import shown
 
 MOST_SEARCHES = 3
