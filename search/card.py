@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.policy import Evidence
-from search.projection import ORACLE
 from search.refits import Confirmed, Model
-from search.spec import SearchSpec
+from search.spec import ORACLE, SearchSpec
 
 INTENDED_USE = """Tells the classes below apart in images like those it was trained on, and gives each a score. Every image is
 given one of these classes, also one that shows none of them. The figures below hold for images drawn as the test split was,

@@ -16,8 +16,7 @@ from rich.console import Console
 from search.lint import lint, lowered_batches
 from search.loading import load, with_promotion
 from search.preflight import check_techniques
-from search.projection import resume_command
-from search.spec import SearchSpec
+from search.spec import SearchSpec, resume_command
 from trainable.data.storage import exists
 from trainable.errors import UserError
 

@@ -8,8 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.projection import ORACLE
-from search.spec import SearchSpec
+from search.spec import ORACLE, SearchSpec
 from search.trials import Trial, arm_value, best_trial, leaders
 from trainable.adapt.ranking import agreement
 from trainable.metrics import DIRECTIONS, gain

@@ -11,8 +11,7 @@ from rich.table import Table
 from search import ledger as ledgers
 from search.lease import is_held
 from search.ledger import Ledger
-from search.projection import resume_command
-from search.spec import SearchSpec
+from search.spec import SearchSpec, resume_command
 from search.trials import Trial, best_trial
 from trainable.errors import SettingsError, UserError
 from trainable.validation import did_you_mean, explain

@@ -13,8 +13,7 @@ from search.halving import Halving
 from search.ledger import Ledger
 from search.lint import lowered_batches
 from search.listeners import Listener, Outcome
-from search.projection import ORACLE
-from search.spec import SearchSpec
+from search.spec import ORACLE, SearchSpec
 from search.trials import Trial, best_trial
 
 ROWS = 12

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from search.dimension import Number
 from search.paths import FIELDS, defaults, flatten
 from search.space import Space
-from search.spec import SearchSpec
+from search.spec import ORACLE, SearchSpec
 from search.trials import EpochRecord, Trial, best_trial
 from search.values import Value
 from trainable.metrics import is_better
@@ -22,7 +22,6 @@ GREY = "#9e9e9e"
 LONGEST_PARAM = 6000
 LONGEST_REASON = 4000
 LONGEST_TITLE = 120
-ORACLE = "ORACLE: the target's labels were read in this search; none of its results is an honest estimate"
 
 
 @dataclass(frozen=True)
@@ -190,12 +189,6 @@ def data_used(spec: SearchSpec, *, facts: Mapping[str, Any]) -> DataUsed:
         folder += f" {sources or 'others'}→{str(config['data.target']).rstrip('/').rpartition('/')[2]}"
     profile = {"classes": facts.get("classes"), "counts": facts.get("counts")}
     return DataUsed(f"{folder}@{fingerprint[:8]}", fingerprint[:36], path or folder, json.dumps(profile)[:60_000])
-
-
-def resume_command(spec: SearchSpec, *, command: str = "resume") -> str:
-    """What to type to go on with the search."""
-    folder = "" if spec.search.folder == "searches" else f" --folder {spec.search.folder}"
-    return f"python -m search {command} {spec.search.name}{folder}"
 
 
 def _tails(path: str) -> list[str]:

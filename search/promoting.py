@@ -23,12 +23,11 @@ from search.lease import lease
 from search.ledger import Ledger
 from search.overview import check_finished
 from search.policy import Evidence, Verdict, gate
-from search.projection import ORACLE
 from search.refit_records import CANDIDATE, FOLDER, SEED, open_refits
 from search.refits import Confirmed, Model, StoppedError, best_model, check_judgeable, confirm, weights_of
 from search.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store, save_model
 from search.running import check_local_resources
-from search.spec import MODEL_NAME, SearchSpec
+from search.spec import MODEL_NAME, ORACLE, SearchSpec
 from search.tracking import runs_of
 from search.trials import Trial, best_trial
 from search.tune.cluster import check_address

@@ -11,7 +11,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from search.dimension import Choice, Dimension, parse_dimension
-from search.paths import FIXED_IN_SEARCH, SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
+from search.paths import (
+    FIXED_IN_SEARCH,
+    SET_BY_SEARCH,
+    config_problems,
+    defaults,
+    flatten,
+    nest,
+    problem_of_path,
+)
 from search.space import Space, corners, make_space
 from search.values import Value
 from trainable.config import MetricName, TrialConfig
@@ -19,6 +27,8 @@ from trainable.errors import UserError
 from trainable.meta_config import MetaSettings
 from trainable.pretraining.config import PretrainSettings
 from trainable.validation import shown
+
+ORACLE = "ORACLE: the target's labels were read in this search; none of its results is an honest estimate"
 
 STEPS = ("ssl", "meta")  # trainings before the search, and what stands for their weights in model.weights
 BACKBONE = "backbone.safetensors"
@@ -576,3 +586,9 @@ def _canonical(value: Any) -> Any:
 
 def _shown_or_absent(identity: Mapping[str, Any], path: str) -> str:
     return shown(identity[path]) if path in identity else "absent"
+
+
+def resume_command(spec: SearchSpec, *, command: str = "resume") -> str:
+    """What to type to go on with the search."""
+    folder = "" if spec.search.folder == "searches" else f" --folder {spec.search.folder}"
+    return f"python -m search {command} {spec.search.name}{folder}"
