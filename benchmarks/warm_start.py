@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search.overview import is_finished, open_ledger
 from search.refresh import derived
 from search.refresh.warm_start import configurations, warm_start
 from search.running import run_search
 from search.spec import SearchSpec
+from search.stored import is_finished, open_ledger
 from trainable.config import DataConfig
 from trainable.data.elpv import read_elpv
 from trainable.data.fingerprint import image_digests

@@ -201,7 +201,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, without its file."""
-    from search.overview import stored_spec
+    from search.stored import stored_spec
 
     _conduct(stored_spec(folder / name, trials=trials), address=address, as_json=as_json)
 
@@ -340,7 +340,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Refit a search's best on fresh seeds, judge it against the champion, and register it."""
-    from search.overview import stored_spec
+    from search.stored import stored_spec
     from search.tracking import set_environment
 
     if dry_run and force:
@@ -494,8 +494,8 @@ def export(
 @app.command()
 def sync(name: Name, folder: Folder = Path("searches")) -> None:
     """Write to MLflow whatever of a search it does not hold yet."""
-    from search.overview import stored_spec
     from search.refresh.shown import show_all
+    from search.stored import stored_spec
     from search.tracking import sync_ledger
 
     spec = stored_spec(folder / name)

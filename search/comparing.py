@@ -8,9 +8,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from search.overview import stored_spec
 from search.report import report_data
 from search.spec import difference
+from search.stored import stored_spec
 
 
 def compared(folders: Sequence[Path]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from rich.table import Table
 from search.checkpoints import kept_checkpoint, soup_path
 from search.evidence import PACKAGE, rooted
 from search.ledger import Ledger
-from search.overview import check_finished, open_ledger
 from search.refit_records import CANDIDATE, existing_refits
 from search.registry import ROOT, download, log_files, resolve
 from search.spec import SearchSpec, resume_command
+from search.stored import check_finished, open_ledger
 from search.tracking_uri import checked
 from trainable.config import TrialConfig
 from trainable.deploy.exporting import TABLE, Wanted, export_weights_file

@@ -1,46 +1,16 @@
 """Where searches stand, read from their ledgers."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.table import Table
 
-from search import ledger as ledgers
 from search.lease import is_held
 from search.ledger import Ledger
-from search.spec import SearchSpec, resume_command
+from search.stored import SPEC_FILE, is_finished, open_ledger
 from search.trials import Trial, best_trial
-from trainable.errors import SettingsError, UserError
-from trainable.validation import did_you_mean, explain
-
-SPEC_FILE = "search.json"
-
-
-def stored_spec(folder: Path, *, trials: int | None = None) -> SearchSpec:
-    """What a search in ``folder`` was begun as, with another number of trials if given.
-
-    Raises UserError where there is no search, naming the nearest one.
-    """
-    path = folder / SPEC_FILE
-    if not path.is_file():
-        names = [other.parent.name for other in folder.parent.glob(f"*/{SPEC_FILE}")]
-        raise UserError(f"{folder}: no search of this name{did_you_mean(folder.name, names)}")
-    document = json.loads(path.read_text())
-    if trials is not None:
-        document["search"]["trials"] = trials
-    try:
-        return SearchSpec.model_validate(document)
-    except ValidationError as error:
-        raise SettingsError([f"{path}: {line}" for line in explain(error, model=SearchSpec)]) from None
-
-
-def open_ledger(folder: Path) -> tuple[SearchSpec, Ledger]:
-    """A search's specification and its ledger, for reading."""
-    spec = stored_spec(folder)
-    return spec, ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+from trainable.errors import UserError
 
 
 def overview(folder: Path) -> dict[str, Any]:
@@ -65,17 +35,6 @@ def overview(folder: Path) -> dict[str, Any]:
         "test_reads": ledger.notes.get("test", {}).get("reads", 0),
         "fingerprint": ledger.notes.get("data", {}).get("fingerprint", ""),
     }
-
-
-def is_finished(ledger: Ledger, *, trials: list[Trial]) -> bool:
-    """Whether everything of a search is decided and measured."""
-    return bool(ledger.notes.get("finished")) and all(trial.state != "RUNNING" for trial in trials)
-
-
-def check_finished(spec: SearchSpec, ledger: Ledger) -> None:
-    """Raise UserError for a search that is not finished."""
-    if not is_finished(ledger, trials=ledger.trials()):
-        raise UserError(f"{spec.search.name}: is not finished; `{resume_command(spec)}` goes on with it")
 
 
 def overviews(folder: Path) -> list[dict[str, Any]]:

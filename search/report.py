@@ -18,12 +18,13 @@ from search.checkpoints import best_checkpoint, soup_path
 from search.domains import domain_figures, judged, said
 from search.html_table import html_row
 from search.ledger import Ledger
-from search.overview import SPEC_FILE, open_ledger, overview
+from search.overview import overview
 from search.paths import flatten
 from search.refresh.history import history, history_html, history_table
 from search.rules import halving_rule
 from search.sampling import final_study, rung_study
 from search.spec import SearchSpec
+from search.stored import SPEC_FILE, open_ledger
 from search.trials import Trial, arm_value, leaders
 from trainable.data.writing import write_beside
 from trainable.metrics import best_epoch, epochs_to_converge, gain

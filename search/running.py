@@ -19,12 +19,12 @@ from search.finishing import finish
 from search.lease import lease
 from search.ledger import Ledger
 from search.listeners import Listener, Outcome
-from search.overview import SPEC_FILE
 from search.preflight import check_techniques
 from search.rules import halving_rule, sampling_rule
 from search.sampling import propose
 from search.spec import STEPS, SearchSpec, difference
 from search.steps import run_steps
+from search.stored import SPEC_FILE
 from search.trials import Trial
 from search.tune import worker
 from search.tune.cluster import check_address, cluster, total_resources

@@ -12,10 +12,10 @@ from search.halving import Halving
 from search.lease import lease
 from search.ledger import Ledger
 from search.listeners import Listener, Outcome
-from search.overview import is_finished
 from search.projection import SearchPlace, SearchState, data_used
 from search.refit_records import existing_refits, write_refits
 from search.spec import SearchSpec, resume_command
+from search.stored import is_finished
 from search.tracking_uri import StoreFailsError, checked, first_line, is_server, shown
 from search.trials import Trial
 

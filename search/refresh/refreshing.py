@@ -10,7 +10,6 @@ from typing import Any
 from search.lease import HeldError, lease
 from search.ledger import Ledger
 from search.listeners import Listener
-from search.overview import SPEC_FILE, open_ledger
 from search.promoting import NoCandidateError, check_floors, check_model_name, promote
 from search.refit_records import existing_refits
 from search.refits import NotJudgeableError
@@ -39,6 +38,7 @@ from search.registry import CANDIDATE, CHAMPION, Registry, Version, said_of_stor
 from search.report import write_page
 from search.running import run_search
 from search.spec import SearchSpec
+from search.stored import SPEC_FILE, open_ledger
 from search.tracking import sync_ledger
 from search.values import Value
 from trainable.data.inventory import TICK_NS

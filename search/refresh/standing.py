@@ -6,11 +6,11 @@ from pathlib import Path
 
 from search.evidence import PACKAGE
 from search.ledger import Ledger, LedgerFailsError
-from search.overview import is_finished, open_ledger
 from search.refresh.measuring import Champion, bad_images, good_images, open_champion
 from search.refresh.records import Record, Records, data_of, space_identity
 from search.registry import CHAMPION, Registry, Version
 from search.spec import SearchSpec, differing
+from search.stored import is_finished, open_ledger
 from trainable.config import DataConfig, TrialConfig
 from trainable.data.building import bad_images_error
 from trainable.data.inventory import Inventory, take_inventory

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from search import cli
-from search.overview import open_ledger
+from search.stored import open_ledger
 
 SPACE = {
     "search": {"name": "cells", "trials": 6, "seed": 3},

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import save_file
 
 from search.checkpoints import checkpoint_folder, epoch_folder
-from search.overview import stored_spec
+from search.stored import stored_spec
 from trainable import TrialConfig, fit
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from rich.console import Console
 from search import ledger as ledgers
 from search.comparing import compared, comparison_lines, comparison_table
 from search.loading import load
-from search.overview import SPEC_FILE
+from search.stored import SPEC_FILE
 from trainable.errors import UserError
 
 METRIC = "val/balanced_accuracy"

@@ -7,12 +7,12 @@ import pytest
 
 from search import ledger as ledgers
 from search.lease import lease
-from search.overview import SPEC_FILE
 from search.refresh.records import Record, key_of, look, records_of, space_identity
 from search.refresh.refreshing import Surroundings, _Refresh, refresh
 from search.refresh.standing import Standing
 from search.registry import Registry
 from search.spec import SearchSpec
+from search.stored import SPEC_FILE
 from trainable.errors import UserError
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

@@ -7,11 +7,11 @@ import pytest
 
 from search import ledger as ledgers
 from search.ledger import LedgerFailsError
-from search.overview import SPEC_FILE
 from search.refresh.records import Record, records_of, space_identity
 from search.refresh.standing import Standing, fingerprint_of
 from search.registry import Registry, Version
 from search.spec import SearchSpec
+from search.stored import SPEC_FILE
 from trainable.data.fingerprint import id_of
 from trainable.errors import UserError
 
