@@ -7,6 +7,8 @@ from search.trials import Trial
 from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
+PICTURE = "domains.json"
+
 SOUP_FOLDER = "soup"
 
 

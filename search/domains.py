@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from search.checkpoints import PICTURE
 from search.spec import ORACLE, SearchSpec
 from search.trials import Trial, arm_value, best_trial, leaders
 from trainable.adapt.ranking import agreement
@@ -15,7 +16,6 @@ from trainable.metrics import DIRECTIONS, gain
 
 TARGET_METRICS = tuple(name for name in DIRECTIONS if name.startswith("target/"))
 TRUTH = "oracle/balanced_accuracy"
-PICTURE = "domains.json"
 CURVES = (
     "train/source_loss",
     "train/target_loss",

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.checkpoints import best_checkpoint, soup_path
-from search.domains import PICTURE
+from search.checkpoints import PICTURE, best_checkpoint, soup_path
 from search.ledger import Ledger
 from search.listeners import Outcome
 from search.spec import SearchSpec
