@@ -8,9 +8,9 @@ from rich.table import Table
 from search.dimension import Choice
 from search.forecast import expected_epochs, expected_trials
 from search.rules import halving_rule
-from search.running import check_local_resources, concurrency
 from search.spec import SearchSpec
 from search.tune import worker
+from search.tune.place import check_local_resources, concurrency
 from search.values import Value
 
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best

@@ -25,12 +25,12 @@ from search.policy import Evidence, Verdict, gate
 from search.refit_records import CANDIDATE, FOLDER, SEED, open_refits
 from search.refits import Confirmed, Model, StoppedError, best_model, check_judgeable, confirm, weights_of
 from search.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store, save_model
-from search.running import check_local_resources
 from search.spec import MODEL_NAME, ORACLE, SearchSpec
 from search.stored import check_finished
 from search.tracking import runs_of
 from search.trials import Trial, best_trial
 from search.tune.cluster import check_address
+from search.tune.place import check_local_resources
 from trainable.checkpoint import OPTIMIZER
 from trainable.config import TrialConfig
 from trainable.data.encoded import encoded_images, fingerprint_now

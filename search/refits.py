@@ -15,12 +15,12 @@ from search.conductor import Conductor, Limits, was_lost
 from search.halving import Halving
 from search.ledger import Ledger
 from search.refit_records import FOLDER, MOST_SEED, SEED, refit_config, refit_space
-from search.running import INTERRUPTED, concurrency, interruptible, settings_of, worker_place
 from search.sampling import Sampling
 from search.spec import SearchSpec
 from search.trials import Trial, leaders
 from search.tune import worker
 from search.tune.cluster import cluster, submit, total_resources
+from search.tune.place import INTERRUPTED, concurrency, interruptible, settings_of, worker_place
 from search.tune.tuner import run_legs
 from search.values import Value
 from trainable.adapt.ranking import mean_ranks
