@@ -1,9 +1,8 @@
-"""The study of a search's refits: opened, read, shown in MLflow."""
+"""The study of a search's refits: opened, read."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search import ledger as ledgers
 from search.dimension import Number
@@ -12,9 +11,6 @@ from search.space import Space, make_space
 from search.spec import SearchSpec
 from search.values import Value
 from trainable.errors import UserError
-
-if TYPE_CHECKING:
-    from search.runs import Runs
 
 FOLDER = "refits"
 SEED = "seed"
@@ -47,15 +43,6 @@ def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any
     """The configuration of a refit with these decoded values."""
     own = {path: value for path, value in params.items() if path != SEED}
     return spec.refit_config(own, seed=int(str(params[SEED])))
-
-
-def write_refits(runs: "Runs", *, ledger: Ledger, refits: Ledger) -> None:
-    """Bring every refit's run up to date, beside those of the search's trials."""
-    trials = ledger.trials()
-    for refit in refits.trials():
-        own = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
-        of = next(trial.number for trial in trials if trial.params == own.params)
-        runs.write_refit(own, seed=int(str(refit.params[SEED])), of=of)
 
 
 def _study(spec: SearchSpec) -> str:

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from search.lease import lease
 from search.ledger import Ledger
 from search.listeners import Listener, Outcome
 from search.projection import SearchPlace, SearchState, data_used
-from search.refit_records import existing_refits, write_refits
+from search.refit_records import SEED, existing_refits
 from search.spec import SearchSpec, resume_command
 from search.stored import is_finished
 from search.tracking_uri import StoreFailsError, checked, first_line, is_server, shown
@@ -218,3 +219,12 @@ def set_environment() -> None:
     """How MLflow behaves in this process; to be called before it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def write_refits(runs: "Runs", *, ledger: Ledger, refits: Ledger) -> None:
+    """Bring every refit's run up to date, beside those of the search's trials."""
+    trials = ledger.trials()
+    for refit in refits.trials():
+        own = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
+        of = next(trial.number for trial in trials if trial.params == own.params)
+        runs.write_refit(own, seed=int(str(refit.params[SEED])), of=of)
