@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from search.spec import geometric_rungs
 from search.trials import Trial
 from trainable.metrics import DIRECTIONS
 
@@ -27,12 +28,7 @@ class Halving:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a trial is judged, the last being the end of training."""
-        rungs = []
-        epoch = self.min_epochs
-        while epoch < self.max_epochs:
-            rungs.append(epoch)
-            epoch *= self.reduction
-        return (*rungs, self.max_epochs)
+        return geometric_rungs(self.min_epochs, max_epochs=self.max_epochs, reduction=self.reduction)
 
 
 @dataclass(frozen=True)

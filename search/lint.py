@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from search.dimension import Choice, Dimension, Number
-from search.halving import Halving
 from search.paths import defaults
 from search.space import corners, possible_values
 from search.spec import SearchSpec
@@ -240,13 +239,13 @@ def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
 
 
 def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
-    if spec.scheduler.name == "asha" and len(_rungs(spec)) == 1:
+    if spec.scheduler.name == "asha" and len(spec.scheduler.rungs) == 1:
         yield f"scheduler.min_epochs: equals max_epochs ({spec.scheduler.max_epochs}), so no trial is ever stopped early"
 
 
 def _too_few_for_the_top(spec: SearchSpec) -> Iterator[str]:
     """Each rung promotes one in ``reduction``, so the last needs ``reduction`` to the power of the rungs before it."""
-    needed = spec.scheduler.reduction ** (len(_rungs(spec)) - 1)
+    needed = spec.scheduler.reduction ** (len(spec.scheduler.rungs) - 1)
     if spec.scheduler.name == "asha" and spec.scheduler.mode == "promote" and spec.search.trials < needed:
         yield (
             f"search.trials: {spec.search.trials} are too few for one to be promoted to epoch "
@@ -299,13 +298,6 @@ def _searched_values(spec: SearchSpec, dimension: Dimension, *, path: str, given
     if isinstance(dimension, Number) or given not in spec.space.dimensions:
         return dimension.extremes
     return possible_values(spec.space, path, given=given) or ()
-
-
-def _rungs(spec: SearchSpec) -> tuple[int, ...]:
-    rule = spec.scheduler
-    return Halving(
-        spec.search.metric, rule.mode, rule.min_epochs, rule.max_epochs, rule.reduction, rule.finalists
-    ).rungs
 
 
 def _place(spec: SearchSpec, path: str) -> str:

@@ -99,6 +99,16 @@ class SamplerSection(Section):
     )
 
 
+def geometric_rungs(min_epochs: int, *, max_epochs: int, reduction: int) -> tuple[int, ...]:
+    """``min_epochs``·``reduction``^k while that is below ``max_epochs``, then ``max_epochs``."""
+    rungs = []
+    epoch = min_epochs
+    while epoch < max_epochs:
+        rungs.append(epoch)
+        epoch *= reduction
+    return (*rungs, max_epochs)
+
+
 class SchedulerSection(Section):
     """How long trials are trained, who goes on."""
 
@@ -121,6 +131,12 @@ class SchedulerSection(Section):
         if self.name == "asha" and self.min_epochs > self.max_epochs:
             raise ValueError(f"min_epochs: {self.min_epochs} is above max_epochs: {self.max_epochs}")
         return self
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which a trial is judged, the last being the end of training."""
+        shortest = self.max_epochs if self.name == "none" else self.min_epochs
+        return geometric_rungs(shortest, max_epochs=self.max_epochs, reduction=self.reduction)
 
 
 class ResourcesSection(Section):
