@@ -5,8 +5,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
 from trainable.config import LossConfig
-
-BETA = 0.999  # of the effective number of images, (1-β^n)/(1-β) (Cui et al. 2019)
+from trainable.data.batches import effective_number
 
 
 class CrossEntropy:
@@ -61,11 +60,6 @@ def class_weights(counts: Tensor, *, config: LossConfig) -> Tensor:
         amount = counts if config.class_weights == "inverse" else effective_number(counts)
         weights = amount**-config.class_weight_power
     return (weights / weights.mean()).to(torch.float32)
-
-
-def effective_number(counts: Tensor) -> Tensor:
-    """Effective number of images of each class (Cui et al. 2019), for ``counts`` float64."""
-    return (1 - BETA**counts) / (1 - BETA)
 
 
 def prior_shift(counts: Tensor, *, tau: float) -> Tensor:

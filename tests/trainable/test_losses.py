@@ -4,7 +4,8 @@ from timm.loss.class_weights import compute_class_weights
 from torch.nn.functional import cross_entropy, one_hot
 
 from trainable.config import LossConfig
-from trainable.losses import BETA, CrossEntropy, class_weights, create_loss, prior_shift
+from trainable.data.batches import BETA
+from trainable.losses import CrossEntropy, class_weights, create_loss, prior_shift
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-1.0, 3.0, 0.0], [0.0, 0.0, 5.0]])
 LABELS = torch.tensor([0, 2, 1, 0])

@@ -16,8 +16,9 @@ from trainable.config import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
 from trainable.data.rehearsal import Joined, rehearsed
-from trainable.losses import effective_number
 from trainable.randomness import generator
+
+BETA = 0.999  # of the effective number of images, (1-β^n)/(1-β) (Cui et al. 2019)
 
 Rows = NDArray[np.int64]
 Sampler = Literal["shuffle", "balanced", "sqrt", "effective"]
@@ -246,3 +247,8 @@ def image_weights(labels: NDArray[np.int64], *, sampler: Sampler) -> NDArray[np.
     }[sampler]
     each: NDArray[np.float64] = (wanted / counts.clamp(min=1)).numpy()
     return each[labels]
+
+
+def effective_number(counts: Tensor) -> Tensor:
+    """Effective number of images of each class (Cui et al. 2019), for ``counts`` float64."""
+    return (1 - BETA**counts) / (1 - BETA)
