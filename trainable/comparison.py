@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from trainable.evaluate import score
+from trainable.scores import score
 
 RESAMPLES = 2000
 SEED = 0  # of the resampling: the same predictions give the same interval

@@ -14,11 +14,11 @@ from trainable.data.pack import Pack, open_pack, open_unlabelled
 from trainable.data.source import SPLITS
 from trainable.device import pick_device
 from trainable.errors import UserError
-from trainable.evaluate import Evaluation, score
 from trainable.features import POOLED, Array, Features, frozen_features, stage_features
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.probe import fit_probe
+from trainable.scores import Evaluation, score
 from trainable.transferability import class_distance_ratio, h_score, logme, mmd_permutation_test
 
 Labels = NDArray[np.int64]

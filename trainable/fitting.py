@@ -13,10 +13,11 @@ from trainable.checkpoint import checkpoint_bytes, load_scored, read_state
 from trainable.config import TrialConfig
 from trainable.data.writing import write_beside
 from trainable.device import peak_memory_bytes
-from trainable.evaluate import Evaluation, Predicted
+from trainable.evaluate import Predicted
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.run import DivergedError, Epoch, Run, start_run
+from trainable.scores import Evaluation
 
 __all__ = [
     "DivergedError",

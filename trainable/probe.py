@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trainable.config import TrialConfig
 from trainable.errors import UserError, nearest
-from trainable.evaluate import Evaluation, score
 from trainable.features import POOLED, Array, Features, frozen_features
+from trainable.scores import Evaluation, score
 
 NUM_NEIGHBOURS = 5
 ABSENT_CLASS_LOGIT = -20.0  # under e⁻²⁰ of the probability: the largest of the other logits, which sum to 0, is above 0

@@ -23,7 +23,7 @@ from trainable.config import TrialConfig, used_batch_size
 from trainable.continual import fisher_information
 from trainable.data.pack import Pack
 from trainable.device import autocast, peak_memory_bytes, pick_device
-from trainable.evaluate import Evaluation, Predicted, predict, score
+from trainable.evaluate import Predicted, predict
 from trainable.inputs import Images, Inputs, open_images
 from trainable.losses import CrossEntropy, create_loss, prior_shift
 from trainable.metrics import epochs_waited
@@ -35,6 +35,7 @@ from trainable.prefixes import Prefixes, create_prefixes
 from trainable.probe import solved_head
 from trainable.randomness import seeded
 from trainable.schedule import plateau_factor, rate_factor
+from trainable.scores import Evaluation, score
 from trainable.step import Shown, update
 from trainable.strategy import Phase, phase, phases
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save
 from trainable.checkpoint import load_scored, read_state
 from trainable.config import TrialConfig
 from trainable.data.writing import write_beside
-from trainable.evaluate import Evaluation
 from trainable.model.norms import recompute_batch_norm
 from trainable.run import Run, start_run
+from trainable.scores import Evaluation
 from trainable.soup import Member, Soup, StateDict, greedy_soup
 from trainable.strategy import Phase, phases
 

@@ -31,7 +31,6 @@ from trainable.data.unchanged import Fingerprints, held_to
 from trainable.data.writing import write_beside
 from trainable.device import pick_device
 from trainable.errors import UserError
-from trainable.evaluate import Evaluation
 from trainable.features import POOLED, frozen_features
 from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
 from trainable.meta import meta_reports
@@ -43,6 +42,7 @@ from trainable.pretraining.config import PretrainConfig
 from trainable.pretraining.training import pretrain_epochs
 from trainable.probe import linear_probe, stage_probe
 from trainable.recipes import bit_hyperrule, from_scratch, source_only
+from trainable.scores import Evaluation
 from trainable.souping import Ingredient, make_soup, score_soup, soup_group
 from trainable.transferability import h_score, logme
 

@@ -20,8 +20,8 @@ from search.loading import load
 from trainable import UserError
 from trainable.advice import advice
 from trainable.diagnose import Diagnosis, Lead, StageScores
-from trainable.evaluate import Evaluation
 from trainable.features import Features
+from trainable.scores import Evaluation
 
 SMALL = {"dog": 300, "cat": 300}
 SKEWED = {"dog": 300, "cat": 20}

@@ -8,10 +8,10 @@ from PIL import Image
 from trainable import TrialConfig, UserError
 from trainable.advice import advice
 from trainable.diagnose import Diagnosis, Discrepancy, Lead, StageScores, diagnose, look, paired_difference, stratified
-from trainable.evaluate import Evaluation
 from trainable.features import Features
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.probe import stage_probes
+from trainable.scores import Evaluation
 from trainable.transfer_gain import Course, Pair, TransferGain, transfer_gain
 from trainable.transferability import logme, mmd_permutation_test
 

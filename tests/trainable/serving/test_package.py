@@ -19,8 +19,8 @@ from trainable.checkpoint import load_scored
 from trainable.data import decode as decoding
 from trainable.data.batches import normalise
 from trainable.data.encoded import encoded_images
-from trainable.evaluate import score
 from trainable.run import start_run
+from trainable.scores import score
 from trainable.serving import package as packaging
 from trainable.serving.package import digest, load_package, package
 
