@@ -15,9 +15,9 @@ from trainable.data.source import SPLITS
 from trainable.device import pick_device
 from trainable.errors import UserError
 from trainable.features import POOLED, Array, Features, frozen_features, stage_features
+from trainable.fitted_probe import fit_probe
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
-from trainable.probe import fit_probe
 from trainable.scores import Evaluation, score
 from trainable.transferability import class_distance_ratio, h_score, logme, mmd_permutation_test
 

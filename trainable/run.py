@@ -24,6 +24,7 @@ from trainable.continual import fisher_information
 from trainable.data.pack import Pack
 from trainable.device import autocast, peak_memory_bytes, pick_device
 from trainable.evaluate import Predicted, predict
+from trainable.fitted_probe import solved_head
 from trainable.inputs import Images, Inputs, open_images
 from trainable.losses import CrossEntropy, create_loss, prior_shift
 from trainable.metrics import epochs_waited
@@ -32,7 +33,6 @@ from trainable.model.network import Network, aligned_stage, create_head, create_
 from trainable.model.norms import recompute_batch_norm, target_statistics
 from trainable.optim import create_optimizer, set_rates
 from trainable.prefixes import Prefixes, create_prefixes
-from trainable.probe import solved_head
 from trainable.randomness import seeded
 from trainable.schedule import plateau_factor, rate_factor
 from trainable.scores import Evaluation, score

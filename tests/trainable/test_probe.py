@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from trainable import TrialConfig, UserError
 from trainable.features import frozen_features
-from trainable.probe import CLASSIFIERS, fit_probe, linear_probe, solved_head, stage_probe, stage_probes
+from trainable.fitted_probe import CLASSIFIERS, fit_probe, solved_head
+from trainable.probe import linear_probe, stage_probe, stage_probes
 
 torch.set_num_threads(1)
 
