@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
+from trainable.arrays import Labels
 from trainable.scores import score
 
 RESAMPLES = 2000
 SEED = 0  # of the resampling: the same predictions give the same interval
-Labels = NDArray[np.int64]
 MetricOf = Callable[..., NDArray[np.float64]]
 
 

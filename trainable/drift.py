@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainable.arrays import Array
 from trainable.seeds import derive
-from trainable.transferability import Array, mmd_permutations
+from trainable.transferability import mmd_permutations
 
 ALL = "all"
 FEWEST = 20  # images of a class on each side: of fewer, single ones decide

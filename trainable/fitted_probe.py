@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from trainable.arrays import Array
 from trainable.errors import UserError, nearest
-from trainable.transferability import Array
 
 NUM_NEIGHBOURS = 5
 ABSENT_CLASS_LOGIT = -20.0  # under e⁻²⁰ of the probability: the largest of the other logits, which sum to 0, is above 0

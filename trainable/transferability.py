@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import pairwise_distances
 
-Array = NDArray[np.float32] | NDArray[np.float64]
-Labels = NDArray[np.int64]
+from trainable.arrays import Array, Labels
 
 MMD_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the median squared distance, as DAN has them (Long et al. 2015)
 MAX_ITERATIONS = 1000  # some ten are usual

@@ -12,11 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.random_projection import GaussianRandomProjection
 
 from trainable.adapt.ranking import SELECTORS
+from trainable.arrays import Array, Double, Labels
 from trainable.transferability import mmd
-
-Array = NDArray[np.float32] | NDArray[np.float64]
-Double = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 MAX_IMAGES = 1000  # of each sample; distances between all of two samples are 4 million numbers then
 MAX_WIDTH = 256  # of the features a domain classifier sees: its fit after every epoch is to take hundredths of a second
