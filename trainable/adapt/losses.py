@@ -4,16 +4,15 @@ All of them compute in float32, also inside an autocast region: differences of n
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-LARGEST_MAP = 4096  # of the multilinear map; no wider than the layers of usual networks (Long et al. 2018)
-RANDOM_WIDTH = 1024  # of its random stand-in, whose errors in inner products fall with the root of it
+from trainable.model.precision import full_precision
+
 ROUNDING = 1e-6  # of the largest row: what float32 leaves of a squared distance of 0, to either side
 SMALLEST = 1e-30  # divides without overflow in float32, and its inverse too
 
@@ -24,28 +23,6 @@ def reverse_gradient(features: Tensor, *, strength: float | Tensor) -> Tensor:
     What is below is trained against the loss above. A tensor ``strength`` has no dimensions and gets no gradient.
     """
     return cast(Tensor, _Reversed.apply(features, strength))
-
-
-class Discriminator(nn.Module):
-    """Tells the domain of an image from its features: N×D to the N logits of "is of the target"."""
-
-    def __init__(self, width: int, *, hidden: int, dropout: float) -> None:
-        """``width``: D. ``hidden``: units of each of the two hidden layers. ``dropout``: share of them left out."""
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The logits N of features N×D."""
-        with _full_precision(features) as (features,):
-            return cast(Tensor, self.layers(features)).squeeze(1)
 
 
 def domain_loss(
@@ -74,47 +51,10 @@ def entropy_weights(probabilities: Tensor) -> Tensor:
 
     With them CDAN is CDAN+E (Long et al. 2018).
     """
-    with torch.no_grad(), _full_precision(probabilities) as (probabilities,):
+    with torch.no_grad(), full_precision(probabilities) as (probabilities,):
         entropies = -torch.xlogy(probabilities, probabilities).sum(dim=1)
         weights = 1 + torch.exp(-entropies)
         return weights / weights.mean()
-
-
-def conditioned(features: Tensor, probabilities: Tensor) -> Tensor:
-    """CDAN's multilinear map N×(D·K): the products of all features N×D and probabilities N×K (Long et al. 2018).
-
-    Element d·K+k is feature d times probability k. The paper's own experiments detach the probabilities; so may the caller.
-    """
-    with _full_precision(features, probabilities) as (features, probabilities):
-        return (features[:, :, None] * probabilities[:, None, :]).flatten(start_dim=1)
-
-
-class ConditionalMap(nn.Module):
-    """:func:`conditioned`, or, where that were wider than ``LARGEST_MAP``, its random stand-in N×``RANDOM_WIDTH``.
-
-    The stand-in is (F·R_f ⊙ P·R_p)/√width, with fixed R_f and R_p ~ N(0, 1) (Long et al. 2018, eq. 6): inner products of
-    images are, in expectation, those of the whole map. ``out_width`` says the width of either.
-    """
-
-    features_matrix: Tensor | None
-    classes_matrix: Tensor | None
-
-    def __init__(self, width: int, num_classes: int, *, seed: int) -> None:
-        """``width``: D. ``seed``: of the matrices, drawn on the CPU."""
-        super().__init__()
-        narrow = width * num_classes <= LARGEST_MAP
-        generator = torch.Generator().manual_seed(seed)
-        self.out_width = width * num_classes if narrow else RANDOM_WIDTH
-        for name, rows in (("features_matrix", width), ("classes_matrix", num_classes)):
-            self.register_buffer(name, None if narrow else torch.randn(rows, RANDOM_WIDTH, generator=generator))
-
-    def forward(self, features: Tensor, probabilities: Tensor) -> Tensor:
-        """N×``out_width`` of features N×D and probabilities N×K."""
-        if self.features_matrix is None or self.classes_matrix is None:
-            return conditioned(features, probabilities)
-        with _full_precision(features, probabilities) as (features, probabilities):
-            both = (features @ self.features_matrix) * (probabilities @ self.classes_matrix)
-            return both / math.sqrt(self.out_width)
 
 
 def mmd_loss(source: Tensor, target: Tensor, *, widths: Sequence[float], bandwidth: float | None = None) -> Tensor:
@@ -124,7 +64,7 @@ def mmd_loss(source: Tensor, target: Tensor, *, widths: Sequence[float], bandwid
     et al. 2015). ``bandwidth`` is a squared distance; None takes the median of those above 0 between images of both
     samples together, a constant to the gradient. Takes memory for (N+M)² numbers a width.
     """
-    with _full_precision(source, target) as (source, target):
+    with full_precision(source, target) as (source, target):
         squared = _squared_distances(torch.cat([source, target]))
         unit = _median(squared) if bandwidth is None else bandwidth
         kernel = torch.stack([torch.exp(-squared / (width * unit)) for width in widths]).mean(dim=0)
@@ -137,7 +77,7 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
 
     The means do not matter. Each domain needs two images at least.
     """
-    with _full_precision(source, target) as (source, target):
+    with full_precision(source, target) as (source, target):
         difference = torch.cov(source.T) - torch.cov(target.T)
         return difference.square().sum() / (4 * source.shape[1] ** 2)
 
@@ -149,7 +89,7 @@ def mcc_loss(logits: Tensor, *, temperature: float) -> Tensor:
     that the same images give to other classes. ``temperature`` divides the logits; above 1 it makes small ones count. A
     class that no image is given is wholly confused, as it is in the limit.
     """
-    with _full_precision(logits) as (logits,):
+    with full_precision(logits) as (logits,):
         probabilities = torch.softmax(logits / temperature, dim=1)
         together = probabilities.T @ (entropy_weights(probabilities)[:, None] * probabilities)
         return 1 - (together.diagonal() / together.sum(dim=1).clamp(min=SMALLEST)).mean()
@@ -169,7 +109,7 @@ def dynamic_strength(source: Tensor, target: Tensor, *, scale: float) -> Tensor:
     means too are some √(1/N+1/M) apart; it sees the means only; and being largest where the domains are furthest apart,
     it says nothing of whether the term brings them together.
     """
-    with torch.no_grad(), _full_precision(source, target) as (source, target):
+    with torch.no_grad(), full_precision(source, target) as (source, target):
         apart = (source.mean(dim=0) - target.mean(dim=0)).square().mean()
         within = torch.cat([source - source.mean(dim=0), target - target.mean(dim=0)]).square().mean()
         return torch.sigmoid(scale * (apart / within.clamp(min=SMALLEST)).sqrt())
@@ -184,13 +124,6 @@ class _Reversed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         return -ctx.strength * gradients[0], None
-
-
-@contextmanager
-def _full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors in float32, with autocast off inside the block."""
-    with torch.autocast(tensors[0].device.type, enabled=False):
-        yield tuple(tensor.float() for tensor in tensors)
 
 
 def _mean(values: Tensor, *, weights: Tensor | None) -> Tensor:

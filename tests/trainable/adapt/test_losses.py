@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from trainable.adapt.adapter import LARGEST_MAP, RANDOM_WIDTH, ConditionalMap, Discriminator, conditioned
 from trainable.adapt.losses import (
-    LARGEST_MAP,
-    RANDOM_WIDTH,
-    ConditionalMap,
-    Discriminator,
-    conditioned,
     coral_loss,
     domain_loss,
     dynamic_strength,
