@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from trainable.adapt.ranking import agreement, mean_ranks
-from trainable.config import TrialConfig
-from trainable.fitting import fit
+from trainable.config.trial import TrialConfig
 from trainable.metrics import DIRECTIONS
+from trainable.statistics.ranking import agreement, mean_ranks
+from trainable.training.fit import fit
 
 DIRECTIONS_OF_TASK = (("mono", "poly"), ("poly", "mono"))
 # The published weight of each method's term where there is one, else 1.

@@ -39,8 +39,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from search.halving import Halving
-from trainable.config import DataConfig, ModelConfig
+from search.engine.halving import Halving
+from trainable.config.trial import DataConfig, ModelConfig
 from trainable.data.pack import open_pack
 from trainable.model.backbone import input_spec
 

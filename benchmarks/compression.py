@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from trainable.config import TrialConfig
+from trainable.config.trial import TrialConfig
 from trainable.deploy.exporting import Wanted, export
 from trainable.deploy.pruning import attention
 from trainable.deploy.recovery import Recovery
 from trainable.deploy.variant import Variant
 from trainable.errors import UserError
 from trainable.model.network import Network
-from trainable.run import start_run
+from trainable.training.trainer import start_run
 
 HEADS = (
     "form",

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from search.spec import RefreshSection
-from trainable.config import DataConfig, TrialConfig
-from trainable.data.elpv import read_elpv
-from trainable.drift import ALL, drifted, feature_drift, prior_drift
-from trainable.fitting import fit
+from search.space.spec import RefreshSection
+from trainable.config.trial import DataConfig, TrialConfig
+from trainable.data.readers.elpv import read_elpv
 from trainable.serving.classifier import Classifier
 from trainable.serving.package import load_package, package
+from trainable.statistics.drift import ALL, drifted, feature_drift, prior_drift
+from trainable.training.fit import fit
 
 RULE = RefreshSection()
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {

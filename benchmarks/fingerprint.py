@@ -18,10 +18,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from trainable.config import DataConfig
+from trainable.config.trial import DataConfig
 from trainable.data.inventory import take_inventory
-from trainable.data.quick import quick_state
-from trainable.data.sources import read_source
+from trainable.data.readers.file_state import quick_state
+from trainable.data.readers.read import read_source
 
 CLASSES = 100
 SECONDS_OF_A_TICK = 2.5  # images just written are not known by their date

@@ -25,11 +25,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from trainable.config import DataConfig, ModelConfig, TrialConfig
+from trainable.config.trial import DataConfig, ModelConfig, TrialConfig
 from trainable.data.pack import Pack, open_pack
 from trainable.errors import UserError
-from trainable.fitting import DivergedError, fit, score_checkpoint
 from trainable.model.backbone import input_spec
+from trainable.training.fit import DivergedError, fit, score_checkpoint
 
 Settings = dict[str, Any]  # dotted path → value
 Result = dict[str, Any]  # what one training gave
@@ -188,7 +188,7 @@ def trial_config(task: Task, *, arm: str, seed: int, data: Settings) -> TrialCon
 def in_own_process(config: TrialConfig) -> Result:
     """:func:`train_and_test` in a process that is forked from one that has only imported what it needs."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["trainable.fitting"])
+    context.set_forkserver_preload(["trainable.training.fit"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(train_and_test, config).result()
 

@@ -18,15 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search.refresh import derived
+from search.ledger.stored import is_finished, open_ledger
+from search.refresh import searches
 from search.refresh.warm_start import configurations, warm_start
-from search.running import run_search
-from search.spec import SearchSpec
-from search.stored import is_finished, open_ledger
-from trainable.config import DataConfig
-from trainable.data.elpv import read_elpv
+from search.run.search import run_search
+from search.space.spec import SearchSpec
+from trainable.config.trial import DataConfig
 from trainable.data.fingerprint import image_digests
-from trainable.data.sources import read_source
+from trainable.data.readers.elpv import read_elpv
+from trainable.data.readers.read import read_source
 from trainable.data.versions import version_of
 
 METRIC = "val/balanced_accuracy"
@@ -76,8 +76,8 @@ def measured(arrival: str, *, options: argparse.Namespace) -> list[dict[str, Any
         cold = spec(f"{arrival}-{seed}-cold", seed=1000 + seed, path=new, trials=options.trials)
         start = warm_start(configurations([first]), spec=cold)
         arms = {
-            "cold": derived.derived(cold, name=cold.search.name, keep_splits=kept),
-            "warm": derived.warm(cold, start, name=f"{arrival}-{seed}-warm", keep_splits=kept),
+            "cold": searches.derived_search(cold, name=cold.search.name, keep_splits=kept),
+            "warm": searches.warm_search(cold, start, name=f"{arrival}-{seed}-warm", keep_splits=kept),
         }
         rows.append({"seed": seed, **{name: judged(equal(arm, to=cold)) for name, arm in arms.items()}})
     return rows

@@ -5,8 +5,8 @@ import pytest
 import timm
 from optuna.samplers import RandomSampler
 
-from search.lint import lint
-from search.loading import load
+from search.space.lint import lint
+from search.space.loading import load
 
 FILES = sorted((Path(__file__).parents[1] / "spaces").glob("*.yaml"))
 

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trainable.config import TrialConfig
+from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
-    from trainable.fitting import Epoch, fit
+    from trainable.training.fit import Epoch, fit
 
 __all__ = ["Epoch", "TrialConfig", "UserError", "fit"]
 
@@ -14,7 +14,7 @@ __all__ = ["Epoch", "TrialConfig", "UserError", "fit"]
 def __getattr__(name: str) -> Any:
     """Load torch only when training is asked for, so that a configuration is checked in milliseconds."""
     if name in ("Epoch", "fit"):
-        from trainable import fitting as module
+        from trainable.training import fit as module
 
         return getattr(module, name)
     raise AttributeError(f"module 'trainable' has no attribute {name!r}")

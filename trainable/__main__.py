@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from trainable.config import FreezeConfig, OptimizerConfig, Section, TrialConfig
+from trainable.config.strict_yaml import parse, read_document
+from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, TrialConfig
+from trainable.config.validation import explain
 from trainable.errors import SettingsError, UserError
-from trainable.strict_yaml import parse, read_document
-from trainable.validation import explain
 
 Settings = TypeVar("Settings", bound=Section)
 COMMANDS = ("weights", "fit", "plan", "lr-range", "pretrain", "meta")
@@ -46,8 +46,8 @@ def fit(
     """Train one trial and print each epoch."""
     config = read_trial(trial)
 
-    from trainable.checkpoint import BrokenCheckpointError
-    from trainable.fitting import fit as train
+    from trainable.training.checkpoint import BrokenCheckpointError
+    from trainable.training.fit import fit as train
 
     try:
         with _diverging():
@@ -71,9 +71,9 @@ def lr_range(
     """Try learning rates from far too small to far too large; suggest one for optimizer.lr."""
     config = read_trial(trial)
 
-    from trainable.data.writing import write_beside
-    from trainable.lr_range import lr_range as find
-    from trainable.lr_range import lr_range_page
+    from trainable.atomic import write_beside
+    from trainable.training.lr_range import lr_range as find
+    from trainable.training.lr_range import lr_range_page
 
     result = find(config, lowest=lowest, highest=highest, updates=updates)
     if as_json:
@@ -96,12 +96,12 @@ def pretrain(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document an epoch.")] = False,
 ) -> None:
     """Pre-train a backbone on images without their labels; a trial's model.weights loads the result."""
-    from trainable.pretraining.config import PretrainConfig
+    from trainable.config.pretrain import PretrainConfig
 
     config = _read(settings, model=PretrainConfig)
 
+    from trainable.pretraining.resumable import BACKBONE
     from trainable.pretraining.training import pretrain_epochs
-    from trainable.resumable import BACKBONE
 
     with _diverging():
         for epoch in pretrain_epochs(config, folder=save):
@@ -117,12 +117,12 @@ def meta(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a report.")] = False,
 ) -> None:
     """Meta-train a backbone for tasks of few images; a trial's model.weights loads the result."""
-    from trainable.meta_config import MetaConfig
+    from trainable.config.meta import MetaConfig
 
     config = _read(settings, model=MetaConfig)
 
-    from trainable.meta import meta_reports
-    from trainable.resumable import BACKBONE
+    from trainable.pretraining.meta import meta_reports
+    from trainable.pretraining.resumable import BACKBONE
 
     with _diverging():
         for report in meta_reports(config, folder=save):
@@ -140,8 +140,8 @@ def weights(
     """Write the whole network of a checkpoint as one file, which `model.weights` takes to go on from."""
     config = read_trial(trial)
 
-    from trainable.checkpoint import BrokenCheckpointError
-    from trainable.fitting import export_weights
+    from trainable.training.checkpoint import BrokenCheckpointError
+    from trainable.training.fit import export_weights
 
     try:
         export_weights(config, checkpoint=checkpoint, path=out)
@@ -169,7 +169,7 @@ def plan(
     }
     optimizer = _section(OptimizerConfig, "optimizer", **rates)
 
-    from trainable.plan_table import plan_rows
+    from trainable.diagnosis.plan_table import plan_rows
 
     table = Table("unit", "stage", "parameters", "frozen", "lr", "weight decay", box=None, pad_edge=False)
     for row in plan_rows(model, freeze=freeze, optimizer=optimizer):
@@ -202,7 +202,7 @@ def _section(model: type[Settings], name: str, **values: Any) -> Settings:
 @contextmanager
 def _diverging() -> Iterator[None]:
     """A training whose loss is no number any more ends in one line and exit code 1."""
-    from trainable.fitting import DivergedError
+    from trainable.training.fit import DivergedError
 
     try:
         yield

@@ -10,7 +10,7 @@ DIRECTIONS: dict[str, Direction] = {
     "val/macro_f1": "maximize",  # mean F1 over all classes
     "val/loss": "minimize",  # mean cross-entropy, nats, without smoothing or class weights
     "val/ece": "minimize",  # expected calibration error, 15 equal bins (Guo et al. 2017)
-    # of the target domain, without its labels: definitions in trainable.adapt.selectors
+    # of the target domain, without its labels: definitions in trainable.statistics.selectors
     "target/snd": "maximize",  # soft neighbourhood density (Saito et al. 2021)
     "target/entropy": "minimize",  # mean entropy of the predictions, nats
     "target/infomax": "maximize",  # entropy of the mean prediction less the mean entropy, nats

@@ -6,13 +6,13 @@ from itertools import zip_longest
 from math import ceil, log
 from typing import Any
 
-from search.dimension import Dimension, Number
-from search.paths import SET_BY_SEARCH, defaults, flatten
-from search.space import Space, said
-from search.spec import BACKBONE, STEPS, SearchSpec
-from search.trials import Trial, leaders
-from search.values import Value
-from trainable.validation import shown
+from search.ledger.trials import Trial, leaders
+from search.space.dimension import Dimension, Number
+from search.space.paths import SET_BY_SEARCH, defaults, flatten
+from search.space.space import Space, said
+from search.space.spec import BACKBONE, STEPS, SearchSpec
+from search.space.values import Value
+from trainable.config.validation import shown
 
 MOST_SEARCHES = 3
 NOTHING = object()  # null may be a choice

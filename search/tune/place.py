@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from search.checkpoints import checkpoint_folder
-from search.conductor import Conductor, Leg
-from search.ledger import Ledger
-from search.spec import SearchSpec
+from search.engine.conductor import Conductor, Leg
+from search.ledger.files import checkpoint_folder
+from search.ledger.ledger import Ledger
+from search.space.spec import SearchSpec
 from search.tune import worker
 from search.tune.cluster import total_resources
 from trainable.errors import UserError

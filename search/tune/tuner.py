@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.conductor import Conductor, Leg
+from search.engine.conductor import Conductor, Leg
 from search.tune.worker import TrialActor
 
 METRIC_PREFIXES = ("train/", "val/", "target/", "oracle/", "usage/")

@@ -19,32 +19,32 @@ from typing import Any
 import torch
 from ray import tune
 
-from search.checkpoints import epoch_folder
-from trainable.adapt.picture import domain_picture as pictured
-from trainable.checkpoint import BrokenCheckpointError, read_state
-from trainable.config import TrialConfig
+from search.ledger.files import epoch_folder
+from trainable.atomic import write_beside
+from trainable.config.meta import MetaConfig
+from trainable.config.pretrain import PretrainConfig
+from trainable.config.trial import TrialConfig
 from trainable.data.describe import describe
+from trainable.data.image_guard import Fingerprints, held_to
 from trainable.data.pack import Pack, open_pack
-from trainable.data.rehearsal import open_old
-from trainable.data.source import TARGET_SPLITS
-from trainable.data.unchanged import Fingerprints, held_to
-from trainable.data.writing import write_beside
-from trainable.device import pick_device
+from trainable.data.readers.sample import TARGET_SPLITS
+from trainable.diagnosis.features import POOLED, frozen_features
+from trainable.diagnosis.probe import linear_probe, stage_probe
+from trainable.diagnosis.tsne import domain_picture as pictured
 from trainable.errors import UserError
-from trainable.features import POOLED, frozen_features
-from trainable.fitting import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
-from trainable.meta import meta_reports
-from trainable.meta_config import MetaConfig
+from trainable.loader.rehearsal import open_old
 from trainable.metrics import best_epoch
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
-from trainable.pretraining.config import PretrainConfig
+from trainable.pretraining.meta import meta_reports
 from trainable.pretraining.training import pretrain_epochs
-from trainable.probe import linear_probe, stage_probe
-from trainable.recipes import bit_hyperrule, from_scratch, source_only
-from trainable.scores import Evaluation
-from trainable.souping import Ingredient, make_soup, score_soup, soup_group
-from trainable.transferability import h_score, logme
+from trainable.statistics.scores import Evaluation
+from trainable.statistics.transferability import h_score, logme
+from trainable.training.checkpoint import BrokenCheckpointError, read_state
+from trainable.training.device import pick_device
+from trainable.training.fit import DivergedError, Epoch, fit, measure_epoch, score_checkpoint
+from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
+from trainable.training.soup import Ingredient, make_soup, score_soup, soup_group
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from watchfiles import DefaultFilter, watch
 
-from trainable.data.storage import is_address
+from trainable.data.readers.storage import is_address
 
 MOUNTS = Path("/proc/self/mounts")
 NETWORK = frozenset(

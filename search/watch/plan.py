@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from search.watch.records import WatchRecord
+from search.watch.record import WatchRecord
 from search.watch.schedule import When, jittered, missed, next_due, pause_seconds
 
 GOOD = (0, 3)  # exit codes of a refresh that did something, or found nothing to do

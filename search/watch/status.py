@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from search.spec import SearchSpec
+from search.space.spec import SearchSpec
 from search.watch.plan import BAD_INPUT, CUT_OFF, GOOD
-from search.watch.records import WatchRecord, is_watched, read_record
+from search.watch.record import WatchRecord, is_watched, read_record
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def standings_table(found: Iterable[Standing]) -> Table:
 
 
 def line(event: str, record: WatchRecord) -> str:
-    """What has happened to a watched space, in a line: an event of :func:`search.watch.watching.watch`."""
+    """What has happened to a watched space, in a line: an event of :func:`search.watch.loop.watch`."""
     if event == "watching":
         return f"{record.name}: watched, {record.when}; next {_next(record)}"
     if event == "refreshing":

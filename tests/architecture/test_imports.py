@@ -30,14 +30,19 @@ def test_imports_point_the_way_the_design_lists():
     ("module", "line", "contract"),
     [
         ("trainable/metrics.py", "import ray", "trainable knows nothing of searches"),
-        ("search/lint.py", "from search import sampling", "a space file is read, checked and judged"),
-        ("search/domains.py", "from search import arms", "searches are shown and compared without"),
-        ("search/halving.py", "import ray", "the door of Ray"),
-        ("search/conductor.py", "import optuna", "the door of Optuna"),
-        ("search/conductor.py", "import mlflow", "the door of MLflow"),
-        ("search/conductor.py", "import torch", "the door of torch"),
+        ("search/ledger/trials.py", "from search.engine import conductor", "the rooms of search"),
+        ("search/report/compare.py", "from search.promotion import card", "the rooms of search"),
+        ("trainable/data/pack.py", "from trainable.loader import views", "the rooms of trainable"),
+        ("trainable/model/layer_plan.py", "from trainable.model import network", "no circle of imports"),
+        ("search/space/values.py", "from search.space import dimension", "no circle of imports"),
+        ("search/space/lint.py", "from search.engine import sampling", "a space file is read, checked and judged"),
+        ("search/report/domains.py", "from search.run import baselines", "searches are shown and compared without"),
+        ("search/engine/halving.py", "import ray", "the door of Ray"),
+        ("search/engine/conductor.py", "import optuna", "the door of Optuna"),
+        ("search/engine/conductor.py", "import mlflow", "the door of MLflow"),
+        ("search/engine/conductor.py", "import torch", "the door of torch"),
         ("trainable/metrics.py", "import timm", "the door of timm"),
-        ("search/conductor.py", "import yaml", "the door of YAML"),
+        ("search/engine/conductor.py", "import yaml", "the door of YAML"),
     ],
 )
 def test_an_import_the_other_way_is_caught(module, line, contract, tmp_path):
@@ -55,11 +60,15 @@ def test_an_import_the_other_way_is_caught(module, line, contract, tmp_path):
 
 
 def test_reading_a_space_file_loads_no_heavy_library():
-    found = python(f"import sys, search.loading, search.lint; print(sorted({set(HEAVY)!r} & set(sys.modules)))")
+    found = python(
+        f"import sys, search.space.loading, search.space.lint; print(sorted({set(HEAVY)!r} & set(sys.modules)))"
+    )
     assert found.stdout == "[]\n", found.stderr
 
 
 def test_showing_searches_loads_nothing_that_trains_them():
     trains = {"torch", "torchvision", "timm", "ray", "mlflow"}
-    found = python(f"import sys, search.comparing, search.progress; print(sorted({trains!r} & set(sys.modules)))")
+    found = python(
+        f"import sys, search.report.compare, search.report.progress; print(sorted({trains!r} & set(sys.modules)))"
+    )
     assert found.stdout == "[]\n", found.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainable.config import TrialConfig
+from trainable.config.trial import TrialConfig
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "adaptation.py"
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from trainable.config import TrialConfig
+from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.model.network import create_network
-from trainable.optim import create_optimizer
-from trainable.strategy import phase, phases
+from trainable.model.phase import phase, phases
+from trainable.training.optimizer import create_optimizer
 
 BACKBONES = {
     "resnet10t": 32,

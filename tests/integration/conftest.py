@@ -15,8 +15,8 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from search import cli
-from search.stored import open_ledger
+from search.cli import app
+from search.ledger.stored import open_ledger
 
 SPACE = {
     "search": {"name": "cells", "trials": 6, "seed": 3},
@@ -99,7 +99,7 @@ class Place:
             contextlib.redirect_stderr(err),
         ):
             try:
-                cli.main()
+                app.main()
             except SystemExit as end:
                 code = end.code or 0
         return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from search.loading import load
-from search.preflight import check_techniques
+from search.space.loading import load
+from search.space.preflight import check_techniques
 from trainable.errors import UserError
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ import timm
 import yaml
 from safetensors.torch import save_file
 
-from search.checkpoints import checkpoint_folder, epoch_folder
-from search.stored import stored_spec
+from search.ledger.files import checkpoint_folder, epoch_folder
+from search.ledger.stored import stored_spec
 from trainable import TrialConfig, fit
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from search.lease import lease
+from search.ledger.lease import lease
 
 pytestmark = pytest.mark.slow
 

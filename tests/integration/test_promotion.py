@@ -23,7 +23,7 @@ import yaml
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, text
 
-from search.report import report_data
+from search.report.report import report_data
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from search.refresh.records import Records
-from search.report import report_data, write_page
+from search.ledger.refreshes import Records
+from search.report.report import report_data, write_page
 
 pytestmark = pytest.mark.slow
 
@@ -303,7 +303,7 @@ def test_half_copied_images_are_waited_for(second, make_place):
 
 
 def test_two_at_once_are_one(second):
-    from search.lease import lease
+    from search.ledger.lease import lease
 
     place, _ = second
     add(place, begin=92, end=93)

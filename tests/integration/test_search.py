@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainable.checkpoint import read_state
+from trainable.training.checkpoint import read_state
 
 pytestmark = pytest.mark.slow
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.advice_space import check_place, space_text, write_space
-from search.cli import main
-from search.diagnosing import DEFAULT_MODEL, DEMO_MODEL, base_values, check_files, default_model
-from search.diagnosis_page import embedding, embedding_figure
-from search.lint import lint
-from search.loading import load
+from search.cli.app import main
+from search.diagnosis.diagnose import DEFAULT_MODEL, DEMO_MODEL, base_values, check_files, default_model
+from search.diagnosis.page import embedding, embedding_figure
+from search.diagnosis.space_file import check_place, space_text, write_space
+from search.space.lint import lint
+from search.space.loading import load
 from trainable import UserError
-from trainable.advice import advice
-from trainable.diagnose import Diagnosis, Lead, StageScores
-from trainable.features import Features
-from trainable.scores import Evaluation
+from trainable.diagnosis.advice import advice
+from trainable.diagnosis.diagnose import Diagnosis, Lead, StageScores
+from trainable.diagnosis.features import Features
+from trainable.statistics.scores import Evaluation
 
 SMALL = {"dog": 300, "cat": 300}
 SKEWED = {"dog": 300, "cat": 20}

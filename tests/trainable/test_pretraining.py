@@ -9,15 +9,15 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from trainable.config import ModelConfig
+from trainable.config.pretrain import PretrainConfig
+from trainable.config.trial import ModelConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import open_pack
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone, input_spec
-from trainable.pretraining.config import PretrainConfig
 from trainable.pretraining.images import PairLoader
+from trainable.pretraining.resumable import write_backbone
 from trainable.pretraining.training import embedding_std, pretrain, pretrain_epochs
-from trainable.resumable import write_backbone
 
 methods = pytest.importorskip("trainable.pretraining.methods", reason="needs lightly: pip install '.[ssl]'")
 torch.set_num_threads(1)

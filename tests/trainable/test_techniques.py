@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from trainable import UserError, fit
-from trainable.augment.views import imported
-from trainable.data.batches import image_weights, train_loader
-from trainable.fitting import score_checkpoint
+from trainable.diagnosis.probe import linear_probe
+from trainable.loader.batches import image_weights, train_loader
+from trainable.loader.views import imported
 from trainable.metrics import epochs_to_converge, epochs_waited
-from trainable.probe import linear_probe
+from trainable.training.fit import score_checkpoint
 
 torch.set_num_threads(1)
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from trainable import TrialConfig, fit
-from trainable.probe import linear_probe
-from trainable.recipes import from_scratch
+from trainable.diagnosis.probe import linear_probe
+from trainable.training.recipes import from_scratch
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from trainable.config import DataConfig
-from trainable.data.sources import read_source
+from trainable.config.trial import DataConfig
+from trainable.data.readers.read import read_source
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from blake3 import blake3
 
-from trainable.data.source import Sample, Source
-from trainable.data.storage import file_state
+from trainable.data.readers.sample import Sample, Source
+from trainable.data.readers.storage import file_state
 
 IMAGES_PER_TASK = 64  # handing a task to a thread takes longer than hashing a small image
 NO_IMAGE = bytes(blake3(b"").digest())

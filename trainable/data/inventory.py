@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
+from trainable.atomic import write_beside
 from trainable.data.fingerprint import NO_IMAGE, content_fingerprint, read_digests
-from trainable.data.source import Sample, Source
-from trainable.data.storage import FileState, file_state, is_address
-from trainable.data.writing import write_beside
+from trainable.data.readers.sample import Sample, Source
+from trainable.data.readers.storage import FileState, file_state, is_address
 
 # An image written after it was read, but within the same tick of its file system's clock, looks as before. The coarsest
 # clock, FAT's, ticks every 2 s. (Git calls such a file racily clean.)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from trainable.data.source import SPLITS
+from trainable.data.readers.sample import SPLITS
 from trainable.errors import UserError
 
 GROUP = "group "  # before the name of a group, to tell it from an image that is its own

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trainable.config import DataConfig
-from trainable.data.building import build_pack, building_lock, pack_recipe
+from trainable.atomic import write_beside
+from trainable.config.trial import DataConfig
 from trainable.data.decode import Pixels
 from trainable.data.fingerprint import quick_key
-from trainable.data.folder import read_unlabelled
+from trainable.data.image_guard import check_held
 from trainable.data.input_spec import InputSpec
-from trainable.data.source import SPLITS, TARGET_SPLITS, Source
-from trainable.data.sources import read_source
-from trainable.data.unchanged import check_held
-from trainable.data.writing import write_beside
+from trainable.data.pack_builder import build_pack, building_lock, pack_recipe
+from trainable.data.readers.folder import read_unlabelled
+from trainable.data.readers.read import read_source
+from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
 from trainable.errors import UserError
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainable.config import DataConfig
-from trainable.data.building import assigned_rows
+from trainable.atomic import write_beside
+from trainable.config.trial import DataConfig
 from trainable.data.kept_splits import group_key
-from trainable.data.source import SPLITS, TARGET_SPLITS, Source
-from trainable.data.writing import write_beside
+from trainable.data.pack_builder import assigned_rows
+from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
 
 SCHEMA = pa.schema(
     {

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from trainable.config import AdaptConfig, TrialConfig
-from trainable.data.source import SPLITS
-from trainable.data.writing import write_beside
+from trainable.atomic import write_beside
+from trainable.config.trial import AdaptConfig, TrialConfig
+from trainable.data.readers.sample import SPLITS
 from trainable.deploy import int8, pruning
 from trainable.deploy.pruning import prune
 from trainable.deploy.recovery import Recovery, check_recoverable, recover
 from trainable.deploy.table import FORMATS, Table, read_examples
 from trainable.deploy.variant import Variant, one_thread
 from trainable.errors import UserError, nearest
-from trainable.inputs import Images, open_images
 from trainable.model.network import Network, create_network
+from trainable.training.inputs import Images, open_images
 
 TABLE = "variants.json"
 

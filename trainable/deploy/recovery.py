@@ -4,11 +4,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from trainable.config import AdaptConfig, FinetuneConfig, FreezeConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from trainable.config.trial import (
+    AdaptConfig,
+    FinetuneConfig,
+    FreezeConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrialConfig,
+)
 from trainable.errors import UserError
 from trainable.model.network import Network
-from trainable.optim import create_optimizer
-from trainable.run import start_run
+from trainable.training.optimizer import create_optimizer
+from trainable.training.trainer import start_run
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainable.data.batches import evaluation_batches
 from trainable.deploy import int8, onnx, pt2, tensorrt
 from trainable.deploy.deployed import Deployed, describe
 from trainable.deploy.pruning import count, removed
 from trainable.deploy.variant import BATCH, Examples, Logits, Predict, Variant, difference
 from trainable.errors import UserError
-from trainable.inputs import Images
+from trainable.loader.batches import evaluation_batches
 from trainable.model.network import Network
+from trainable.training.inputs import Images
 
 LARGEST_DIFFERENCE = 1e-4
 CALIBRATION_IMAGES = 256

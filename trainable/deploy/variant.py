@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainable.scores import score
+from trainable.statistics.scores import score
 
 Logits = NDArray[np.float32]
 Predict = Callable[[Tensor], Logits]  # N×C×S×S uint8 → N×K

@@ -7,10 +7,10 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from trainable.config import ModelConfig
+from trainable.config.trial import ModelConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError, nearest
-from trainable.model.plan import LayerPlan, make_plan
+from trainable.model.layer_plan import LayerPlan, make_plan
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
 
 

@@ -8,17 +8,17 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainable.adapt.adapter import Adapter, create_adapter
-from trainable.config import ALIGNING_METHODS, NORM_METHODS, ModelConfig, TrialConfig
+from trainable.config.trial import ALIGNING_METHODS, NORM_METHODS, ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
+from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone
-from trainable.model.cut import Cut, from_prefix
+from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.norms import add_target_statistics, batch_norms
-from trainable.model.plan import LayerPlan, is_norm
+from trainable.model.phase import Phase, phase, phases
+from trainable.model.prefix_cut import Cut, from_prefix
 from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
-from trainable.strategy import Phase, phase, phases
 
 
 class Network(nn.Module):

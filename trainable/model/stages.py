@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from trainable.model.plan import LayerPlan
+from trainable.model.layer_plan import LayerPlan
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainable.augment.views import views
-from trainable.config import AugmentConfig
-from trainable.data.batches import Batch, Loader
+from trainable.config.pretrain import PretrainConfig
+from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack, open_unlabelled
 from trainable.errors import UserError
-from trainable.pretraining.config import PretrainConfig
+from trainable.loader.batches import Batch, Loader
+from trainable.loader.views import views
 from trainable.randomness import derive, generator
 
 

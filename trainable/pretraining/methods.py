@@ -10,7 +10,7 @@ from lightly.models.modules.heads import MoCoProjectionHead, SimCLRProjectionHea
 from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
-from trainable.pretraining.config import PretrainConfig
+from trainable.config.pretrain import PretrainConfig
 
 
 class Contrast(NamedTuple):

@@ -10,18 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trainable.config import TrainConfig, TrialConfig
-from trainable.data.batches import normalise
+from trainable.config.pretrain import PretrainConfig
+from trainable.config.trial import TrainConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
-from trainable.device import pick_device
 from trainable.errors import UserError
-from trainable.fitting import DivergedError
+from trainable.loader.batches import normalise
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
-from trainable.pretraining.config import PretrainConfig
 from trainable.pretraining.images import PairLoader
+from trainable.pretraining.resumable import (
+    BACKBONE,
+    Standing,
+    identity,
+    restore_standing,
+    save_standing,
+    write_backbone,
+)
 from trainable.randomness import generator, seeded
-from trainable.resumable import BACKBONE, Standing, identity, restore_standing, save_standing, write_backbone
+from trainable.training.device import pick_device
+from trainable.training.fit import DivergedError
 
 if TYPE_CHECKING:
     from trainable.pretraining.methods import MoCo, SimCLR

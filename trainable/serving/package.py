@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 
-from trainable.checkpoint import load_scored, read_state
-from trainable.config import TrialConfig
+from trainable.config.trial import TrialConfig
 from trainable.data import decode as decode_module
-from trainable.data.encoded import encoded_images
 from trainable.data.kept_splits import group_key
 from trainable.data.pack import Pack
-from trainable.data.source import SPLITS, TARGET_SPLITS
-from trainable.fitting import network_state
+from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.model.backbone import serving_options
 from trainable.model.norms import target_statistics
-from trainable.run import Run, start_run
 from trainable.serving import classifier as classifier_module
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
+from trainable.serving.encoded import encoded_images
+from trainable.training.checkpoint import load_scored, read_state
+from trainable.training.fit import network_state
+from trainable.training.trainer import Run, start_run
 
 FORMAT = 1
 IMAGES = "images.parquet"

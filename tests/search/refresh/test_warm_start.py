@@ -1,11 +1,10 @@
 from datetime import UTC, datetime
 
-from search.paths import defaults
+from search.engine.sampling import propose, sampling_rule
+from search.ledger.trials import EpochRecord, Trial
 from search.refresh.warm_start import configurations, fixed_differently, mapped, warm_spec, warm_start
-from search.rules import sampling_rule
-from search.sampling import propose
-from search.spec import SearchSpec
-from search.trials import EpochRecord, Trial
+from search.space.paths import defaults
+from search.space.spec import SearchSpec
 
 VARY = {
     "optimizer.lr": {"log": [1e-4, 1e-1]},

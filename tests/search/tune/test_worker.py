@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from search.tune.worker import TrialActor, at_work, leg_settings, prepare, transferability
-from trainable.data.unchanged import ImagesChangedError
+from trainable.data.image_guard import ImagesChangedError
 
 
 @pytest.fixture

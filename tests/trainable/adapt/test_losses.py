@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from trainable.adapt.adapter import LARGEST_MAP, RANDOM_WIDTH, ConditionalMap, Discriminator, conditioned
 from trainable.adapt.losses import (
     coral_loss,
     domain_loss,
@@ -17,7 +16,8 @@ from trainable.adapt.losses import (
     mmd_loss,
     reverse_gradient,
 )
-from trainable.transferability import MMD_WIDTHS, mmd
+from trainable.model.adapter import LARGEST_MAP, RANDOM_WIDTH, ConditionalMap, Discriminator, conditioned
+from trainable.statistics.transferability import MMD_WIDTHS, mmd
 
 BETWEEN = {
     "mmd": lambda source, target: mmd_loss(source, target, widths=MMD_WIDTHS),

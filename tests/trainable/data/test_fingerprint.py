@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from trainable.config import DataConfig
+from trainable.config.trial import DataConfig
 from trainable.data.fingerprint import content_fingerprint, quick_key
-from trainable.data.sources import read_source
+from trainable.data.readers.read import read_source
 
 
 @pytest.fixture

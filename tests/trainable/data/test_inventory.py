@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-from trainable.config import DataConfig
+from trainable.config.trial import DataConfig
 from trainable.data.fingerprint import NO_IMAGE, content_fingerprint
 from trainable.data.inventory import take_inventory
-from trainable.data.sources import read_source
+from trainable.data.readers.read import read_source
 
 ROOT = Path(__file__).parents[3]
 LONG_AGO = 1_600_000_000_000_000_000  # nanoseconds since 1970
@@ -229,9 +229,9 @@ def test_a_broken_cache_is_replaced(root, stock, tmp_path, break_it):
 KILL_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from trainable.config import DataConfig
+from trainable.config.trial import DataConfig
 from trainable.data.inventory import take_inventory
-from trainable.data.sources import read_source
+from trainable.data.readers.read import read_source
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # the last call before the file takes its place
 take_inventory(read_source(DataConfig(path=sys.argv[1])), cache=Path(sys.argv[2]))
 """

@@ -15,7 +15,7 @@ import pytest
 from blake3 import blake3
 from PIL import Image
 
-from trainable.config import DataConfig
+from trainable.config.trial import DataConfig
 from trainable.data.pack import cache_folder, open_pack
 from trainable.errors import UserError
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 OPEN_ELPV = """
 import sys
-from trainable.config import DataConfig
+from trainable.config.trial import DataConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import open_pack
 spec = InputSpec(64, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
@@ -298,7 +298,7 @@ def test_a_killed_build_leaves_nothing_and_the_next_one_is_whole(cache):
 def test_a_full_disk_passes_through_and_leaves_no_file(loose, cache):
     code = (
         "import resource, signal, sys\n"
-        "from trainable.config import DataConfig\n"
+        "from trainable.config.trial import DataConfig\n"
         "from trainable.data.input_spec import InputSpec\n"
         "from trainable.data.pack import open_pack\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

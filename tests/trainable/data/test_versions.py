@@ -4,11 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainable.config import DataConfig, TrialConfig
+from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.fingerprint import id_of, image_digests
 from trainable.data.pack import open_pack
-from trainable.data.source import SPLITS
-from trainable.data.sources import read_source
+from trainable.data.readers.read import read_source
+from trainable.data.readers.sample import SPLITS
 from trainable.data.versions import Entry, Version, difference, read_version, version_of
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec

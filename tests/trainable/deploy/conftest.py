@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from trainable import TrialConfig
-from trainable.data.batches import evaluation_batches, normalise
-from trainable.inputs import open_images
+from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.network import Network, create_network
-from trainable.run import start_run
+from trainable.training.inputs import open_images
+from trainable.training.trainer import start_run
 
 IMAGES_OF_CLASS = 100
 

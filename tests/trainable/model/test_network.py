@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainable.config import TrialConfig
+from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.network import create_network

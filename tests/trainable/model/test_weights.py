@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from trainable.config import ModelConfig
+from trainable.config.trial import ModelConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone, input_spec

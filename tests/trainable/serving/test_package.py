@@ -14,15 +14,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trainable import fit
-from trainable.augment.views import evaluation_view
-from trainable.checkpoint import load_scored
 from trainable.data import decode as decoding
-from trainable.data.batches import normalise
-from trainable.data.encoded import encoded_images
-from trainable.run import start_run
-from trainable.scores import score
+from trainable.loader.batches import normalise
+from trainable.loader.views import evaluation_view
 from trainable.serving import package as packaging
+from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest, load_package, package
+from trainable.statistics.scores import score
+from trainable.training.checkpoint import load_scored
+from trainable.training.trainer import start_run
 
 NETWORKS = {
     "a CNN with a hidden layer in its head": {"model": {"head": "mlp", "head_hidden": 8}},

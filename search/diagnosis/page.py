@@ -1,0 +1,110 @@
+"""The page of a diagnosis: one HTML file that needs nothing else."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+from trainable.atomic import write_beside
+from trainable.diagnosis.advice import Advice
+from trainable.diagnosis.diagnose import Diagnosis, stratified
+from trainable.diagnosis.features import POOLED, Features
+
+MAX_POINTS = 1000
+PERPLEXITY = 30.0  # van der Maaten and Hinton 2008: usual are 5 to 50
+MIN_POINTS = 5  # below them nearness means nothing
+
+
+def write_page(
+    path: Path, *, diagnosis: Diagnosis, features: Features, found: Advice, title: str, lines: Sequence[str]
+) -> None:
+    """Write the page: what ``lines`` say, the advice, and its plots."""
+    plots = {
+        "Probe by stage": probe_figure(diagnosis),
+        "Validation images by their pooled features (t-SNE)": embedding_figure(features),
+        f"Confusion of the best probe, {diagnosis.best_stage}": confusion_figure(diagnosis),
+        "Images of each class": counts_figure(diagnosis),
+    }
+    sections = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in lines)]
+    sections.append(f"<h2>Advice: {found.size}, {found.similarity}</h2>{_list(found.reasons)}")
+    script = True
+    for heading, figure in plots.items():
+        sections.append(f"<h2>{html.escape(heading)}</h2>" + _plot(figure, with_script=script))
+        script = script and figure is None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_beside(path) as file:
+        file.write(_PAGE.format(title=html.escape(title), body="\n".join(sections)).encode())
+
+
+def probe_figure(diagnosis: Diagnosis) -> go.Figure:
+    """A bar for each stage's probe, from the input on."""
+    values = [found.value for found in diagnosis.stages.values()]
+    figure = go.Figure(go.Bar(x=list(diagnosis.stages), y=values, text=[f"{value:.3f}" for value in values]))
+    return figure.update_layout(yaxis_title="balanced accuracy on validation images", yaxis_range=[0, 1])
+
+
+def embedding_figure(features: Features) -> go.Figure | None:
+    """A point for each of at most 1,000 validation images, coloured by class; None where there are too few."""
+    labels = features.labels["val"]
+    rows = stratified(labels, limit=MAX_POINTS)
+    if len(rows) < MIN_POINTS:
+        return None
+    points, labels = embedding(features.of(POOLED, split="val")[rows]), labels[rows]
+    traces = [
+        go.Scatter(x=points[labels == index, 0], y=points[labels == index, 1], mode="markers", name=html.escape(name))
+        for index, name in enumerate(features.classes)
+    ]
+    figure = go.Figure(traces).update_xaxes(showticklabels=False)
+    return figure.update_yaxes(showticklabels=False).update_layout(height=600, showlegend=True)
+
+
+def embedding(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Places N×2 by t-SNE of standardised features N×F; the same for the same features. Perplexity is at most (N-1)/3."""
+    deviation = values.std(axis=0)
+    scaled = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    perplexity = min(PERPLEXITY, (len(values) - 1) / 3)
+    found: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
+    return found
+
+
+def confusion_figure(diagnosis: Diagnosis) -> go.Figure:
+    """Validation images of the best probe by true class, a row each, and predicted one."""
+    probe = diagnosis.stages[diagnosis.best_stage].probe
+    names = [html.escape(name) for name in probe.per_class]
+    figure = go.Figure(
+        go.Heatmap(z=probe.confusion, x=names, y=names, texttemplate="%{z}", colorscale="Blues", showscale=False)
+    )
+    figure.update_yaxes(title="true class", autorange="reversed", type="category")
+    return figure.update_xaxes(title="predicted class", type="category")
+
+
+def counts_figure(diagnosis: Diagnosis) -> go.Figure:
+    """Images of each class, a bar for each split."""
+    traces = [go.Bar(name=split, **_bars(classes)) for split, classes in diagnosis.counts.items()]
+    return go.Figure(traces).update_layout(barmode="stack", yaxis_title="images").update_xaxes(type="category")
+
+
+def _bars(classes: Mapping[str, int]) -> dict[str, list[object]]:
+    return {"x": [html.escape(name) for name in classes], "y": list(classes.values())}
+
+
+def _plot(figure: go.Figure | None, *, with_script: bool) -> str:
+    if figure is None:
+        return "<p>too few validation images</p>"
+    text: str = figure.to_html(full_html=False, include_plotlyjs=with_script)
+    return text
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences) + "</ul>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
+</style></head><body>{body}</body></html>
+"""

@@ -1,0 +1,211 @@
+"""What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from search.engine.halving import (
+    Budget,
+    Close,
+    Continue,
+    Finish,
+    Halving,
+    Start,
+    Wait,
+    next_action,
+    not_among_the_best,
+    verdict,
+)
+from search.engine.sampling import Sampling, propose
+from search.ledger.ledger import Ledger
+from search.ledger.trials import Trial
+from search.space.space import Space
+from search.space.values import Value
+
+LOST_WORKERS_BEFORE_HOPELESS = 3
+LOST = "failed"  # how the reason of a trial begins that lost its worker too often
+Decision = Literal["go on", "stop"]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A piece of work for one worker: train trial ``number`` from the end of epoch ``start`` to ``until``."""
+
+    number: int
+    params: Mapping[str, Value]
+    start: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When no more is begun: trials in all, epochs in all, GPU-hours in all.
+
+    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker.
+    """
+
+    trials: int
+    epochs: int | None = None
+    gpu_hours: float | None = None
+    gpus: float = 1.0
+    max_failures: int = 3
+
+
+class Conductor:
+    """Turns decisions into legs and reports into records.
+
+    Plain calls, no threads: ``next_leg`` when a worker is free, ``report`` for each result, ``leg_over`` when the
+    worker has left the trial. ``on_change`` hears of every trial whose record changed. ``stopping`` says why the
+    search ends before its time, ``finished`` whether everything is decided, ``exhausted`` whether every configuration of
+    the space has been tried.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        space: Space,
+        halving: Halving,
+        sampling: Sampling,
+        limits: Limits,
+        on_change: Callable[[Trial], None],
+    ) -> None:
+        self.ledger = ledger
+        self.space = space
+        self.halving = halving
+        self.sampling = sampling
+        self.limits = limits
+        self.on_change = on_change
+        self.running: dict[int, Leg] = {}
+        self.finished = False
+        self.stopping: str | None = None
+        self.exhausted = False
+
+    def next_leg(self) -> Leg | None:
+        """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
+        while not (self.stopping or self.finished):
+            trials = self._trials()
+            action = next_action(trials, rule=self.halving, running=frozenset(self.running), budget=self.budget(trials))
+            match action:
+                case Start(until):
+                    leg = self._start(trials, until=until)
+                case Continue(number, until):
+                    leg = self._continue(trials[number], until=until)
+                case Close(number, reason):
+                    self._end(number, state="PRUNED", reason=reason)
+                    continue
+                case Wait():
+                    return None
+                case Finish():
+                    self._close_waiting(trials)
+                    self.finished = True
+                    return None
+            if leg is not None:
+                self.running[leg.number] = leg
+                self._changed(leg.number)
+                return leg
+        return None
+
+    def report(self, number: int, *, result: Mapping[str, Any]) -> Decision:
+        """Record one result of a worker and say whether it goes on."""
+        match result["outcome"]:
+            case "epoch":
+                return self._epoch(number, result=result)
+            case "ended":
+                self._end(number, state="COMPLETE", reason=result["reason"])
+            case "infeasible":
+                self._end(number, state="FAILED", reason=result["reason"])
+            case "stop search":
+                self.stopping = result["reason"]
+        return "stop"
+
+    def leg_over(self, number: int, *, error: str | None = None) -> None:
+        """The worker has left the trial; with an ``error`` it was lost at work, and the trial is tried again."""
+        if self.running.pop(number, None) is None or error is None:
+            return
+        if self.ledger.trial(number).state == "RUNNING":
+            attempts = self.ledger.count_attempt(number)
+            if attempts > self.limits.max_failures:
+                self._end(number, state="FAILED", reason=f"{LOST} {attempts} times: {error}")
+            self._stop_if_hopeless(error)
+
+    def budget(self, trials: list[Trial]) -> Budget:
+        """What is left to spend."""
+        limits = self.limits
+        epochs = sum(trial.last_epoch for trial in trials)
+        gpu_hours = sum(trial.seconds for trial in trials) * limits.gpus / 3600
+        if (limits.epochs is not None and epochs >= limits.epochs) or (
+            limits.gpu_hours is not None and gpu_hours >= limits.gpu_hours
+        ):
+            return "compute spent"
+        return "trials spent" if self.exhausted or len(trials) >= limits.trials else "open"
+
+    def _trials(self) -> list[Trial]:
+        """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""
+        for trial in self.ledger.trials():
+            ended = trial.epochs[-1].ended if trial.epochs else None
+            if trial.state == "RUNNING" and ended is not None:
+                self._end(trial.number, state="COMPLETE", reason=ended)
+        return self.ledger.trials()
+
+    def _start(self, trials: list[Trial], *, until: int) -> Leg | None:
+        proposal = propose(trials, space=self.space, rule=self.sampling)
+        if proposal is None:
+            self.exhausted = True
+            return None
+        number = self.ledger.start(
+            encoded=proposal.encoded, distributions=proposal.distributions, target=until, origin=proposal.origin
+        )
+        return Leg(number, proposal.params, 0, until)
+
+    def _continue(self, trial: Trial, *, until: int) -> Leg:
+        if until != trial.target:
+            self.ledger.aim(trial.number, target=until)
+        return Leg(trial.number, self.space.decoded(trial.params), trial.last_epoch, until)
+
+    def _epoch(self, number: int, *, result: Mapping[str, Any]) -> Decision:
+        epoch = int(result["epoch"])
+        self.ledger.record(number, epoch=epoch, metrics=result["metrics"], ended=result["ended"])
+        if result["ended"]:
+            self._end(number, state="COMPLETE", reason=result["ended"])
+            return "stop"
+        decision = self._at_rung(number) if epoch == self.ledger.trial(number).target else "go on"
+        self._changed(number)
+        return "stop" if self.stopping else decision
+
+    def _at_rung(self, number: int) -> Decision:
+        """A trial has reached its target: in ``promote`` it waits there, in ``stop`` it is judged at once."""
+        if self.halving.mode == "promote":
+            return "stop"
+        judged = verdict(self.ledger.trials(), number=number, rule=self.halving)
+        if isinstance(judged, Continue):
+            self.ledger.aim(number, target=judged.until)
+            return "go on"
+        self._end(number, state="PRUNED", reason=judged.reason)
+        return "stop"
+
+    def _close_waiting(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            if trial.state == "RUNNING":
+                reason = not_among_the_best(trial.last_epoch, rule=self.halving)
+                self._end(trial.number, state="PRUNED", reason=reason)
+
+    def _stop_if_hopeless(self, error: str) -> None:
+        """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""
+        trials = self.ledger.trials()
+        if sum(trial.attempts for trial in trials) >= LOST_WORKERS_BEFORE_HOPELESS and not any(
+            t.epochs for t in trials
+        ):
+            self.stopping = f"every trial fails: {error}"
+
+    def _end(self, number: int, *, state: Literal["COMPLETE", "PRUNED", "FAILED"], reason: str) -> None:
+        self.ledger.end(number, state=state, reason=reason)
+        self._changed(number)
+
+    def _changed(self, number: int) -> None:
+        self.on_change(self.ledger.trial(number))
+
+
+def was_lost(trial: Trial) -> bool:
+    """Whether a trial failed for its workers, not for what it is."""
+    return trial.state == "FAILED" and trial.attempts > 0 and (trial.reason or "").startswith(LOST)

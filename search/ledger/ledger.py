@@ -1,0 +1,219 @@
+"""The Optuna study as the truth of a search: opened, written, read."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.ledger.trials import EpochRecord, State, Trial
+from search.space.values import Value
+from trainable.errors import UserError
+from trainable.metrics import DIRECTIONS
+
+JOURNAL = "ledger.journal"
+_STATES: dict[TrialState, State] = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "COMPLETE",
+    TrialState.PRUNED: "PRUNED",
+    TrialState.FAIL: "FAILED",
+}
+_OPTUNA_STATES = {state: optuna_state for optuna_state, state in _STATES.items()}
+
+
+class LedgerFailsError(UserError):
+    """The database that holds ledgers cannot be opened."""
+
+
+class Ledger:
+    """Everything one search knows. Every call that writes has written when it returns.
+
+    One process writes, the holder of the search's lease; any number may read.
+    """
+
+    def __init__(self, study: optuna.Study, storage: BaseStorage, *, metric: str) -> None:
+        self.study = study
+        self.metric = metric
+        self._storage = storage
+        self._ended: dict[int, Trial] = {}
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What is noted of the whole search: its space, data, baselines, test score."""
+        return dict(self.study.user_attrs)
+
+    @property
+    def fingerprints(self) -> dict[str, list[str]]:
+        """Of what its trials may train on: the fingerprints of its data sets by the field of ``data`` that names them."""
+        data = self.notes["data"]
+        found: dict[str, list[str]] = data.get("fingerprints", {"path": [data["fingerprint"]]})  # older ones have one
+        return found
+
+    def note(self, key: str, value: Any) -> None:
+        """Note something of the whole search; JSON values only."""
+        self.study.set_user_attr(key, value)
+
+    def trials(self) -> list[Trial]:
+        """All trials by number."""
+        return [self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
+
+    def trial(self, number: int) -> Trial:
+        """One trial."""
+        return self._record(self.study.get_trials(deepcopy=False)[number])
+
+    def start(
+        self, *, encoded: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], target: int, origin: str
+    ) -> int:
+        """Record a new trial, in one write, and give its number."""
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(encoded),
+            distributions=dict(distributions),
+            user_attrs={"target": target, "origin": origin},
+        )
+        self.study.add_trial(trial)
+        return len(self.study.get_trials(deepcopy=False)) - 1
+
+    def aim(self, number: int, *, target: int) -> None:
+        """Record the epoch a trial is now to reach."""
+        self._set(number, "target", target)
+
+    def record(self, number: int, *, epoch: int, metrics: Mapping[str, float], ended: str | None = None) -> None:
+        """Record a finished epoch, and why training is over where it is; one recorded before stays as it was.
+
+        The point of Optuna's curve comes first: an epoch counts as recorded only when it has both.
+        """
+        if epoch <= self.trial(number).last_epoch:
+            return
+        if self.metric in metrics and epoch not in self._frozen(number).intermediate_values:
+            self._storage.set_trial_intermediate_value(self._id(number), epoch, metrics[self.metric])
+        content = {"metrics": dict(metrics), "recorded": datetime.now(UTC).isoformat(), "ended": ended}
+        self._set(number, _epoch_key(epoch), content)
+
+    def end(self, number: int, *, state: State, reason: str) -> None:
+        """Close a trial: COMPLETE and PRUNED with the best value of its epochs, and why."""
+        self._set(number, "reason", reason)
+        value = self.trial(number).best(self.metric)
+        values = None if state == "FAILED" or value is None else [value]
+        self._storage.set_trial_state_values(self._id(number), state=_OPTUNA_STATES[state], values=values)
+
+    def count_attempt(self, number: int) -> int:
+        """Record that a worker was lost with this trial, and give how often that has happened."""
+        attempts = self.trial(number).attempts + 1
+        self._set(number, "attempts", attempts)
+        return attempts
+
+    def _record(self, frozen: FrozenTrial) -> Trial:
+        if frozen.number in self._ended:
+            return self._ended[frozen.number]
+        trial = _to_trial(frozen)
+        if frozen.state.is_finished():
+            self._ended[frozen.number] = trial
+        return trial
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._id(number), key, value)
+
+
+def create(folder: Path, *, name: str, storage: str | None, metric: str, notes: Mapping[str, Any]) -> Ledger:
+    """A new ledger, or the one already there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = _open_storage(folder, storage=storage)
+    study = optuna.create_study(
+        study_name=name, storage=backend, direction=DIRECTIONS[metric], load_if_exists=True, sampler=_no_sampler()
+    )
+    ledger = Ledger(study, backend, metric=metric)
+    for key, value in notes.items():
+        if key not in ledger.notes:
+            ledger.note(key, value)
+    return ledger
+
+
+def open_existing(folder: Path, *, name: str, storage: str | None) -> Ledger:
+    """The ledger of a search that exists; raises UserError where there is none."""
+    if storage is None and not (folder / JOURNAL).is_file():
+        raise UserError(f"{name}: no search of this name ({folder / JOURNAL} does not exist)")
+    backend = _open_storage(folder, storage=storage)
+    try:
+        study = optuna.load_study(study_name=name, storage=backend, sampler=_no_sampler())
+    except KeyError as error:
+        raise UserError(f"{name}: no search of this name in {storage or folder / JOURNAL}") from error
+    return Ledger(study, backend, metric=str(study.user_attrs.get("metric", "val/balanced_accuracy")))
+
+
+def mend_journal(path: Path) -> None:
+    """Undo what a killed writer left: a last line without its end, a lock without its holder.
+
+    Nothing where the ledger is in a database. Only for the holder of the search's lease.
+    """
+    if path.is_file():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+    lock = path.with_name(f"{path.name}.lock")
+    if lock.is_symlink() or lock.exists():
+        lock.unlink(missing_ok=True)
+
+
+def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage is None:
+        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    try:
+        return RDBStorage(storage)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LedgerFailsError(
+            f"search.storage: cannot open the database ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _no_sampler() -> optuna.samplers.BaseSampler:
+    """The study never samples: proposals are made in search.engine.sampling."""
+    return optuna.samplers.RandomSampler(seed=0)
+
+
+def _to_trial(frozen: FrozenTrial) -> Trial:
+    attrs = frozen.user_attrs
+    return Trial(
+        number=frozen.number,
+        params=cast(Mapping[str, Value], frozen.params),
+        state=_STATES[frozen.state],
+        epochs=_epochs(attrs),
+        target=attrs.get("target", 0),
+        origin=attrs.get("origin", ""),
+        attempts=attrs.get("attempts", 0),
+        reason=attrs.get("reason"),
+        started=frozen.datetime_start,
+        ended=frozen.datetime_complete,
+    )
+
+
+def _epochs(attrs: Mapping[str, Any]) -> tuple[EpochRecord, ...]:
+    keys: Sequence[str] = sorted(key for key in attrs if key.startswith("epoch:"))
+    return tuple(
+        EpochRecord(
+            number=int(key[6:]),
+            metrics=attrs[key]["metrics"],
+            recorded=datetime.fromisoformat(attrs[key]["recorded"]),
+            ended=attrs[key]["ended"],
+        )
+        for key in keys
+    )
+
+
+def _epoch_key(epoch: int) -> str:
+    return f"epoch:{epoch:05d}"

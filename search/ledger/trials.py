@@ -1,0 +1,105 @@
+"""Trials as plain records: what the ledger holds, every decision reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import nan
+from typing import Any, Literal
+
+from search.space.values import Value
+from trainable.metrics import DIRECTIONS, best_epoch
+from trainable.statistics.ranking import mean_ranks
+
+State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch: ``number`` counts from 1, ``metrics`` are named as in docs/design.md §2.10.
+
+    ``ended`` says why it was the trial's last, or is None.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    recorded: datetime
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration with all that has happened to it.
+
+    ``params`` are the searched values by dotted path as Optuna stores them, only the active ones; ``target`` is the
+    epoch it was last asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason``
+    why it ended.
+    """
+
+    number: int
+    params: Mapping[str, Value]
+    state: State
+    epochs: tuple[EpochRecord, ...]
+    target: int
+    origin: str
+    attempts: int = 0
+    reason: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The last recorded epoch; 0 before the first."""
+        return self.epochs[-1].number if self.epochs else 0
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric by epoch."""
+        return {epoch.number: epoch.metrics[metric] for epoch in self.epochs if metric in epoch.metrics}
+
+    def best(self, metric: str, *, until: int | None = None) -> float | None:
+        """The best value up to and including epoch ``until``; None where nothing was measured."""
+        values = {number: value for number, value in self.values(metric).items() if until is None or number <= until}
+        epoch = best_epoch(values, metric=metric)
+        return None if epoch is None else values[epoch]
+
+    def at_best(self, name: str, *, metric: str) -> float:
+        """Another metric at the best epoch by ``metric``; not a number where it was not measured."""
+        epoch = best_epoch(self.values(metric), metric=metric)
+        return self.values(name).get(epoch or 0, nan)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work in all its recorded epochs."""
+        return sum(epoch.metrics.get("usage/seconds", 0.0) for epoch in self.epochs)
+
+
+def best_trial(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> Trial | None:
+    """The first of :func:`leaders`; None where none has a value."""
+    return next(iter(leaders(trials, metric=metric, choose_by=choose_by)), None)
+
+
+def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> list[Trial]:
+    """Trials that did not fail, best value of all their epochs first, the older of equals first.
+
+    With ``choose_by`` those trained to the end come first, ordered by the mean of their ranks among them in these metrics,
+    each at its best epoch by ``metric``; of equals the better by ``metric`` first.
+    """
+    sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
+    values = {trial.number: trial.best(metric) for trial in trials if trial.state != "FAILED"}
+    known = {number: sign * value for number, value in values.items() if value is not None}
+    ordered = sorted(
+        (trial for trial in trials if trial.number in known), key=lambda one: (known[one.number], one.number)
+    )
+    finalists = [trial for trial in ordered if trial.state == "COMPLETE"]
+    if not choose_by or not finalists:
+        return ordered
+    measured = {name: [trial.at_best(name, metric=metric) for trial in finalists] for name in choose_by}
+    ranks = mean_ranks(measured, directions=DIRECTIONS)
+    chosen = [trial for _, _, trial in sorted(zip(ranks, range(len(ranks)), finalists, strict=True))]
+    return chosen + [trial for trial in ordered if trial.state != "COMPLETE"]
+
+
+def arm_value(scores: Mapping[str, Any], *, metric: str) -> float | None:
+    """An arm's value of a metric; None for one that it does not have, as a probe has no target."""
+    of_split: Mapping[str, float] = scores["metrics"] if metric.startswith("val/") else {}
+    value: float | None = scores.get("measured", {}).get(metric, of_split.get(metric.partition("/")[2]))
+    return value

@@ -1,0 +1,149 @@
+"""The `export` command: a search's best network, or a registered one, as files for other runtimes."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.table import Table
+
+from search.ledger.files import kept_checkpoint, soup_path
+from search.ledger.ledger import Ledger
+from search.ledger.refits import CANDIDATE, existing_refits
+from search.ledger.stored import check_finished, open_ledger
+from search.promotion.evidence import PACKAGE, rooted
+from search.space.spec import SearchSpec, resume_command
+from search.tracking.registry import ROOT, download, log_files, resolve
+from search.tracking.uri import checked
+from trainable.config.trial import TrialConfig
+from trainable.deploy.exporting import TABLE, Wanted, export_weights_file
+from trainable.errors import UserError
+from trainable.serving.classifier import DESCRIPTION, WEIGHTS
+from trainable.serving.package import package
+
+FOLDER = "export"
+COLUMNS = {
+    "name": "variant",
+    "size_mb": "MB",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "agreement": "agrees",
+    "max_difference": "differs by",
+    "latency_ms_1": "ms, 1 image",
+    "latency_ms_32": "ms, 32 images",
+    "file": "file",
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A row for each variant, where the files are, and what was exported."""
+
+    what: str
+    folder: Path
+    rows: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return {"exported": self.what, "folder": str(self.folder), "variants": self.rows}
+
+
+def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted: Wanted) -> Exported:
+    """Write what is ``wanted`` of a search's network, or of ``models:/…``, into ``out``; its table goes to MLflow too.
+
+    Of a search that is the candidate that ``promote`` confirmed, else the best checkpoint, or the soup where it was kept.
+    Raises UserError for a name that is none, data that are gone, and what cannot be exported.
+    """
+    with _source(name, folder=folder, uri=uri) as source:
+        description = json.loads((source.package / DESCRIPTION).read_text())
+        place = out or source.out
+        if place.exists() and not place.is_dir():
+            raise UserError(f"--out: {place} is a file; name a folder")
+        variants = export_weights_file(
+            rooted(description["config"], root=source.root),
+            weights=source.package / WEIGHTS,
+            classes=description["classes"],
+            wanted=wanted,
+            folder=place,
+        )
+        rows = [variant.as_dict() for variant in variants]
+        files = [place / TABLE, *(place / row["file"] for row in rows if row["file"] is not None)]
+        log_files(source.uri, run_id=source.run_id, files=files, under=FOLDER)
+        return Exported(source.what, place, rows)
+
+
+def variants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows for a terminal."""
+    table = Table(*COLUMNS.values(), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(row[key]) for key in COLUMNS))
+    return table
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A package, what it is, where its files go if nothing is said, and the MLflow run that they belong to."""
+
+    what: str
+    package: Path
+    out: Path
+    uri: str
+    run_id: str
+    root: Path
+
+
+@contextmanager
+def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
+    if not name.startswith("models:"):
+        yield _of_search(folder / name)
+        return
+    address = checked(uri or "sqlite:///mlflow.db")
+    version = resolve(address, name)
+    with TemporaryDirectory() as temporary:
+        found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
+        out = Path("exports") / f"{version.name}-{version.number}"
+        yield _Source(version.uri, found, out, address, version.run_id, Path(version.tags.get(ROOT, ".")))
+
+
+def _of_search(folder: Path) -> _Source:
+    spec, ledger = open_ledger(folder)
+    if "parent_run" not in ledger.notes:
+        raise UserError(
+            f"{folder.name}: is not in MLflow yet; `{resume_command(spec, command='sync')}` writes it there"
+        )
+    run_id = str(ledger.notes["parent_run"])
+    refits = existing_refits(spec, folder=folder)
+    candidate = None if refits is None else refits.notes.get(CANDIDATE)
+    if candidate is not None:
+        what, path = str(candidate["said"]), _there(folder / candidate["package"])
+    else:
+        what, path = _packaged(spec, ledger, folder=folder)
+    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, checked(spec.tracking.uri), run_id, Path.cwd())
+
+
+def _there(path: Path) -> Path:
+    """The path. UserError where nothing is there."""
+    if not path.exists():
+        raise UserError(f"{path}: is gone; put it back from a copy, or promote or run the search again")
+    return path
+
+
+def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
+    """The final candidate of a search that was not promoted, packaged anew."""
+    check_finished(spec, ledger)
+    final = ledger.notes["test"]
+    trial = ledger.trial(final["trial"])
+    config = TrialConfig.model_validate(spec.trial_config(spec.space.decoded(trial.params)))
+    path = folder / "package"
+    if final["soup"] is not None:
+        package(config, folder=path, soup=_there(soup_path(folder)))
+        return f"soup of trials {', '.join(map(str, final['soup']))}", path
+    package(config, folder=path, checkpoint=kept_checkpoint(folder, trial, metric=spec.search.metric))
+    return f"trial {trial.number}", path
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else value or "-"

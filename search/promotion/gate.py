@@ -1,0 +1,163 @@
+"""Whether a candidate takes the champion's place: a pure verdict with its reasons."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from search.space.spec import GateSection
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured, as plain numbers.
+
+    ``test`` is the candidate on the test images and ``champion`` the champion on them; ``paired`` the two against each
+    other and ``old`` the same on the champion's own test images (trainable.statistics.comparison); each is None where there
+    is no champion, or no image that neither was trained on, and then ``unpaired`` or ``no_old`` says why. ``chance`` is
+    what always answering the most frequent class gives; ``latency_ms`` the median for one image, ``size_mb`` of the files; ``rolled_back`` whether
+    this very model was champion and taken back.
+    """
+
+    test: Mapping[str, Any]
+    chance: float
+    latency_ms: float
+    size_mb: float
+    has_champion: bool = False
+    champion: Mapping[str, Any] | None = None
+    paired: Mapping[str, Any] | None = None
+    old: Mapping[str, Any] | None = None
+    unpaired: str = ""
+    no_old: str = ""
+    rolled_back: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the gate: ``passed``, and in words what was measured and what was asked."""
+
+    name: str
+    passed: bool
+    said: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``promote`` is whether every check passed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def promote(self) -> bool:
+        """Whether the candidate becomes champion."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """What failed, in words; where nothing did, all that was asked."""
+        failed = [check.said for check in self.checks if not check.passed]
+        return failed or [check.said for check in self.checks]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return {"promote": self.promote, "checks": [asdict(check) for check in self.checks]}
+
+
+def gate(evidence: Evidence, *, rule: GateSection) -> Verdict:
+    """Every check that the rule asks for, on what was measured."""
+    checks = [*_against_champion(evidence, rule=rule), _chance(evidence, rule=rule), _recall(evidence, rule=rule)]
+    if evidence.rolled_back:
+        checks.append(Check("rolled back", False, "it was champion and was rolled back"))
+    if rule.max_ece is not None:
+        checks.append(_at_most("calibration", evidence.test["ece"], rule.max_ece, unit="", what="calibration error"))
+    if rule.max_latency_ms is not None:
+        checks.append(_at_most("latency", evidence.latency_ms, rule.max_latency_ms, unit=" ms", what="one image takes"))
+    if rule.max_size_mb is not None:
+        checks.append(_at_most("size", evidence.size_mb, rule.max_size_mb, unit=" MB", what="size"))
+    return Verdict(tuple(checks))
+
+
+def _against_champion(evidence: Evidence, *, rule: GateSection) -> list[Check]:
+    if not evidence.has_champion:
+        return [Check("champion", True, "there is no champion yet")]
+    if evidence.paired is None:
+        return [Check("champion", False, f"cannot be compared with the champion: {evidence.unpaired}")]
+    checks = [_gain(evidence.paired, rule=rule)]
+    if rule.mcnemar_p is not None:
+        checks.append(_mcnemar(evidence.paired, limit=rule.mcnemar_p))
+    if evidence.old is not None:
+        checks.append(_old(evidence.old, rule=rule))
+    elif evidence.no_old:
+        said = f"the champion's own test images were not asked: {evidence.no_old}"
+        checks.append(Check("old test", True, said))
+    return checks
+
+
+def _gain(paired: Mapping[str, Any], *, rule: GateSection) -> Check:
+    gain = paired["gain"]
+    passed = gain["low"] > rule.better_by
+    said = (
+        f"{rule.metric} {gain['value']:+.4f} against the champion on {paired['num_images']} images, "
+        f"at least {gain['low']:+.4f} with {rule.confidence:.0%} confidence, {_asked(passed)} more than {rule.better_by:+g}"
+    )
+    return Check("gain", passed, said)
+
+
+def _mcnemar(paired: Mapping[str, Any], *, limit: float) -> Check:
+    passed = paired["only_first"] > paired["only_second"] and paired["p"] <= limit
+    said = (
+        f"alone right on {paired['only_first']} images, the champion on {paired['only_second']} "
+        f"(McNemar p {paired['p']:.2g}), {_asked(passed)} more of them and p at most {limit:g}"
+    )
+    return Check("mcnemar", passed, said)
+
+
+def _old(old: Mapping[str, Any], *, rule: GateSection) -> Check:
+    lost = -old["gain"]["value"]
+    passed = lost <= rule.old_tolerance
+    said = (
+        f"{rule.metric} {-lost:+.4f} on {old['num_images']} of the champion's own test images, "
+        f"{_asked(passed)} a loss of at most {rule.old_tolerance:g}"
+    )
+    return Check("old test", passed, said)
+
+
+def _chance(evidence: Evidence, *, rule: GateSection) -> Check:
+    low = evidence.test["metrics"][rule.metric]["low"]
+    passed = low > evidence.chance
+    said = (
+        f"{rule.metric} at least {low:.4f}, {_asked(passed)} more than the {evidence.chance:.4f} of always answering the "
+        "most frequent class"
+    )
+    return Check("chance", passed, said)
+
+
+def _recall(evidence: Evidence, *, rule: GateSection) -> Check:
+    """The class furthest below its floor, or nearest above it."""
+    scores = evidence.test["per_class"]
+    recall = {name: found["recall"] for name, found in scores.items()}
+    floors = rule.floors(recall)
+    for name in sorted(floors.keys() - recall.keys()):
+        if floors[name] > 0:
+            return Check(
+                "recall", False, f"no test image of {name!r}, but asked for a recall of {floors[name]:g} or more"
+            )
+    worst = min(recall, key=lambda name: (recall[name] - floors[name], name))
+    passed = recall[worst] >= floors[worst]
+    said = (
+        f"recall of {worst!r} {recall[worst]:.4f} of {scores[worst]['count']} images, "
+        f"{_asked(passed)} {floors[worst]:g} or more"
+    )
+    return Check("recall", passed, said)
+
+
+def _at_most(name: str, value: float, limit: float, *, unit: str, what: str) -> Check:
+    passed = value <= limit
+    return Check(name, passed, f"{what} {value:.4g}{unit}, {_asked(passed)} {limit:g}{unit} or less")
+
+
+def _asked(passed: bool) -> str:
+    return "asked for" if passed else "but asked for"

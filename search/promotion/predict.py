@@ -1,0 +1,109 @@
+"""Image files to classes, by a registered model."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from search.tracking.registry import BadInputError, classify, download, load
+from search.tracking.uri import checked
+from trainable.atomic import write_beside
+from trainable.data.readers.folder import IMAGE_SUFFIXES
+from trainable.errors import UserError
+
+IMAGES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image: classes with their scores, the likeliest first; or why it says nothing."""
+
+    path: str
+    top_k: tuple[str, ...] = ()
+    top_k_scores: tuple[float, ...] = ()
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        label, score = (self.top_k[0], self.top_k_scores[0]) if self.top_k else (None, None)
+        return {
+            "path": self.path,
+            "label": label,
+            "score": score,
+            "top_k": self.top_k,
+            "top_k_scores": self.top_k_scores,
+            "error": self.error,
+        }
+
+
+def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> list[Prediction]:
+    """Every image of the paths in order, a folder's with those of all folders below.
+
+    Raises UserError for a path without images, and for a model that is not there or not as it was registered.
+    """
+    images = [image for path in paths for image in _images(path)]
+    with TemporaryDirectory() as temporary:
+        model = load(download(checked(uri), model_uri, folder=Path(temporary)))
+        batches = [images[start : start + IMAGES_AT_ONCE] for start in range(0, len(images), IMAGES_AT_ONCE)]
+        return [prediction for batch in batches for prediction in _predicted(model, batch, top_k=top_k)]
+
+
+def predictions_table(found: Sequence[Prediction]) -> Table:
+    """For a terminal."""
+    table = Table("image", "label", "score", "then", box=None, pad_edge=False)
+    for one in found:
+        if one.error is not None:
+            table.add_row(escape(one.path), "-", "-", escape(one.error))
+            continue
+        others = zip(one.top_k[1:], one.top_k_scores[1:], strict=True)
+        then = ", ".join(f"{name} {score:.4f}" for name, score in others)
+        table.add_row(escape(one.path), escape(one.top_k[0]), f"{one.top_k_scores[0]:.4f}", escape(then))
+    return table
+
+
+def write_csv(found: Sequence[Prediction], *, path: Path) -> None:
+    """One row for each image; of the further classes a JSON list."""
+    text = io.StringIO()
+    rows = [one.as_dict() for one in found]
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(
+        {**row, "top_k": json.dumps(row["top_k"]), "top_k_scores": json.dumps(row["top_k_scores"])} for row in rows
+    )
+    try:
+        with write_beside(path) as file:
+            file.write(text.getvalue().encode())
+    except OSError as error:
+        raise UserError(f"--csv: cannot write {path} ({error.strerror})") from error
+
+
+def _images(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such file or folder")
+    found = sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES and one.is_file())
+    if not found:
+        raise UserError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def _predicted(model: Any, images: Sequence[Path], *, top_k: int) -> list[Prediction]:
+    """All at once; where one of them is none, one by one, so that it costs no other."""
+    try:
+        answers = classify(model, [image.read_bytes() for image in images], top_k=top_k)
+    except (BadInputError, OSError) as error:
+        if len(images) == 1:
+            return [Prediction(str(images[0]), error=str(error))]
+        return [prediction for image in images for prediction in _predicted(model, [image], top_k=top_k)]
+    return [
+        Prediction(str(image), tuple(answer["top_k"]), tuple(answer["top_k_scores"]))
+        for image, answer in zip(images, answers, strict=True)
+    ]

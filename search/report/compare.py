@@ -1,0 +1,88 @@
+"""Searches side by side: what they found, what it took, in what they differ."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from search.ledger.stored import stored_spec
+from search.report.report import report_data
+from search.space.spec import difference
+
+
+def compared(folders: Sequence[Path]) -> dict[str, Any]:
+    """Every search's report, the settings and the best values that are not the same in all, and what to beware of."""
+    specs = [stored_spec(folder) for folder in folders]
+    reports = [report_data(folder) for folder in folders]
+    configs = [report["best_config"] or {} for report in reports]
+    paths = sorted({path for config in configs for path in config})
+    return {
+        "searches": reports,
+        "settings": {
+            f"{one.search.name} -> {other.search.name}": difference(one, other) for one, other in combinations(specs, 2)
+        },
+        "best_values": {
+            path: [config.get(path) for config in configs]
+            for path in paths
+            if len({repr(config.get(path)) for config in configs}) > 1
+        },
+        "warnings": _warnings(reports),
+    }
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """One column a search; its figures, then the values of its best configuration that are not the same in all."""
+    reports = found["searches"]
+    table = Table("", *(escape(report["name"]) for report in reports), box=None, pad_edge=False)
+    for title, row in _figures(reports).items():
+        table.add_row(title, *row)
+    for path, values in found["best_values"].items():
+        table.add_row(f"  {path}", *(_text(value) for value in values))
+    return table
+
+
+def comparison_lines(found: dict[str, Any]) -> list[str]:
+    """Differences of the settings, and warnings, a line each."""
+    lines = [f"{pair}: {line}" for pair, differences in found["settings"].items() for line in differences]
+    return lines + [f"warning: {warning}" for warning in found["warnings"]]
+
+
+def _figures(reports: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    figures = {
+        "state": [report["state"] for report in reports],
+        "data": [report["fingerprint"][:12] for report in reports],
+        "metric": [report["metric"] for report in reports],
+        "best value": [_text(report["best_value"]) for report in reports],
+        "best trial": [_text(report["best_trial"]) for report in reports],
+    }
+    measured = [report["test"] or {} for report in reports]
+    for name in dict.fromkeys(name for one in measured for name in one):
+        figures[f"test/{name}"] = [_text(one.get(name)) for one in measured]
+    arms = [report["baseline_values"] for report in reports]
+    for name in dict.fromkeys(name for one in arms for name in one):
+        figures[f"baseline {name}"] = [_text(one.get(name)) for one in arms]
+    figures["trials"] = [
+        ", ".join(f"{count} {state.lower()}" for state, count in sorted(report["trials"].items())) for report in reports
+    ]
+    figures["epochs"] = [str(report["epochs"]) for report in reports]
+    figures["trial-minutes"] = [f"{report['seconds'] / 60:.1f}" for report in reports]
+    return figures
+
+
+def _warnings(reports: Sequence[dict[str, Any]]) -> list[str]:
+    warnings = []
+    if len({report["fingerprint"] for report in reports}) > 1:
+        warnings.append("the images are not the same, so neither validation nor test values can be compared")
+    if len({report["metric"] for report in reports}) > 1:
+        warnings.append("the metrics are not the same, so best values cannot be compared")
+    warnings += [f"{report['name']} is not finished" for report in reports if report["state"] != "finished"]
+    return warnings
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))

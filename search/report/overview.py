@@ -1,0 +1,95 @@
+"""Where searches stand, read from their ledgers."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from search.ledger.lease import is_held
+from search.ledger.ledger import Ledger
+from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
+from search.ledger.trials import Trial, best_trial
+from trainable.errors import UserError
+
+
+def overview(folder: Path) -> dict[str, Any]:
+    """A search in figures: state, trials by state, epochs, seconds, the best trial and its test score."""
+    spec, ledger = open_ledger(folder)
+    trials, metric = ledger.trials(), spec.search.metric
+    best = best_trial(trials, metric=metric, choose_by=spec.search.choose_by)
+    return {
+        "name": spec.search.name,
+        "folder": str(folder),
+        "state": _state(folder, trials, ledger),
+        "trials": dict(Counter(trial.state for trial in trials)),
+        "trials_asked": spec.search.trials,
+        "epochs": sum(trial.last_epoch for trial in trials),
+        "seconds": round(sum(trial.seconds for trial in trials), 1),
+        "metric": metric,
+        "best_trial": best.number if best else None,
+        "best_value": best.best(metric) if best else None,
+        "test": ledger.notes.get("test", {}).get("metrics"),
+        "oracle": ledger.notes.get("data", {}).get("oracle", False),
+        "test_oracle": ledger.notes.get("test", {}).get("oracle", {}).get("metrics"),
+        "test_reads": ledger.notes.get("test", {}).get("reads", 0),
+        "fingerprint": ledger.notes.get("data", {}).get("fingerprint", ""),
+    }
+
+
+def overviews(folder: Path) -> list[dict[str, Any]]:
+    """Every search kept in a folder, by name; raises UserError where there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"--folder: {str(folder)!r} does not exist; no search has been run here")
+    return [_overview_or_problem(path.parent) for path in sorted(folder.glob(f"*/{SPEC_FILE}"))]
+
+
+def _overview_or_problem(folder: Path) -> dict[str, Any]:
+    """One search, or what keeps it from being read: one that is broken must not hide the others."""
+    try:
+        return overview(folder)
+    except UserError as error:
+        return {"name": folder.name, "folder": str(folder), "state": "unreadable", "problem": str(error)}
+
+
+def status_table(result: dict[str, Any]) -> Table:
+    """One search as two columns."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _shown(result).items():
+        table.add_row(key, value)
+    return table
+
+
+def list_table(results: list[dict[str, Any]]) -> Table:
+    """Searches as rows."""
+    table = Table("name", "state", "trials", "epochs", "best", box=None, pad_edge=False)
+    for result in results:
+        if "problem" in result:
+            table.add_row(result["name"], result["state"], result["problem"])
+            continue
+        shown = _shown(result)
+        table.add_row(result["name"], result["state"], shown["trials"], shown["epochs"], shown["best"])
+    return table
+
+
+def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
+    if is_held(folder):
+        return "running"
+    return "finished" if is_finished(ledger, trials=trials) else "interrupted"
+
+
+def _shown(result: dict[str, Any]) -> dict[str, str]:
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(result["trials"].items()))
+    value = result["best_value"]
+    test = result["test"]
+    return {
+        "name": result["name"],
+        "state": result["state"],
+        "trials": f"{sum(result['trials'].values())} of {result['trials_asked']}: {states}" if states else "none yet",
+        "epochs": f"{result['epochs']} in {result['seconds'] / 60:.1f} trial-minutes",
+        "best": "none yet" if value is None else f"{result['metric']} {value:.4f}, trial {result['best_trial']}",
+        "test": "not measured yet"
+        if test is None
+        else ", ".join(f"{name} {number:.4f}" for name, number in test.items()),
+        "data": result["fingerprint"][:12],
+    }

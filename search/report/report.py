@@ -1,0 +1,315 @@
+"""What a search found: the leaderboard, the best configuration, the page of a search."""
+
+import html
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import plotly.graph_objects as go
+from optuna import visualization
+from optuna.importance import get_param_importances
+from rich.console import Console
+from rich.table import Table
+
+from search.engine.halving import halving_rule
+from search.engine.sampling import final_study, rung_study
+from search.ledger.files import best_checkpoint, soup_path
+from search.ledger.ledger import Ledger
+from search.ledger.stored import SPEC_FILE, open_ledger
+from search.ledger.trials import Trial, arm_value, leaders
+from search.report.domains import domain_figures, judged, said
+from search.report.history import history, history_html, history_table
+from search.report.html import html_row
+from search.report.overview import overview
+from search.space.paths import flatten
+from search.space.spec import SearchSpec
+from trainable.atomic import write_beside
+from trainable.metrics import best_epoch, epochs_to_converge, gain
+
+LEADERS = 10
+PAGE = "report.html"
+
+
+def report_data(folder: Path) -> dict[str, Any]:
+    """The overview with the leaderboard, the best configuration, the baselines and the test scores; plain data.
+
+    Of a name that only refreshes bear, whose searches have names of their own, the history alone.
+    """
+    past = history(folder)
+    if past and not (folder / SPEC_FILE).is_file():
+        return {"name": folder.name, "history": past}
+    spec, ledger = open_ledger(folder)
+    trials, metric = ledger.trials(), spec.search.metric
+    ordered = leaders(trials, metric=metric, choose_by=spec.search.choose_by)
+    best = ordered[0] if ordered else None
+    return overview(folder) | {
+        "history": past,
+        "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
+        "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
+        "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
+        "warm_start": warm_against_fresh(ledger, metric=metric, rung=halving_rule(spec).rungs[0]),
+        "steps": ledger.notes.get("steps", {}),
+        "backbones": ledger.notes.get("backbones"),
+        "soup": _soup(ledger, folder=folder),
+        "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
+        "baseline_values": _baseline_values(ledger, metric=metric),
+        "adaptation": judged(trials, spec=spec, notes=ledger.notes),
+    }
+
+
+def print_report(folder: Path, *, console: Console) -> None:
+    """The leaderboard, the best configuration and its scores, for a terminal."""
+    data = report_data(folder)
+    if data["history"]:
+        console.print(history_table(data["history"]))
+    if "leaderboard" not in data:
+        return
+    console.print(_leaderboard(data))
+    for line in _comparisons(data):
+        console.print(line, highlight=False, markup=False)
+    if data["best_config"] is not None:
+        console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False)
+        for path, value in sorted(data["best_config"].items()):
+            console.print(f"  {path}: {value}", highlight=False, markup=False)
+        console.print(f"  checkpoint: {data['best_checkpoint']}", highlight=False, markup=False)
+    if data["test"] is not None:
+        scores = ", ".join(f"test/{name} {value:.4f}" for name, value in data["test"].items())
+        seen = (
+            "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
+        )
+        split = "test split" if data["adaptation"] is None else "test split of the source"
+        console.print(f"\n{split}, {seen}, {_candidate(data)}: {scores}", highlight=False)
+    if data["test_oracle"] is not None:
+        scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
+        console.print(f"test split of the target, by its labels: {scores}", highlight=False)
+
+
+def write_page(folder: Path) -> Path:
+    """Write the search's page: one HTML file that needs nothing else."""
+    data = report_data(folder)
+    name = html.escape(data["name"])
+    sections = [f"<h1>{name}</h1>", history_html(data["history"])]
+    if "leaderboard" in data:
+        spec, ledger = open_ledger(folder)
+        sections += [_summary(data), _table_html(data), _per_class(ledger), *_figures(spec, ledger, folder=folder)]
+    path = folder / PAGE
+    with write_beside(path) as file:
+        file.write(_PAGE.format(title=name, body="\n".join(sections)).encode())
+    return path
+
+
+def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, Any] | None:
+    """What the configurations of earlier searches brought beside fresh ones; None for a search that began without any.
+
+    By who proposed them, ``warm``, ``random`` or the sampler, the number of trials, the best value, and the mean of the values
+    at the first ``rung``, which all are to reach.
+    """
+    note = ledger.notes.get("warm_start")
+    if note is None:
+        return None
+    num_warm, found = len(note["recipes"]), {}
+    trials = ledger.trials()
+    whose = ["warm" if trial.number < num_warm else trial.origin for trial in trials]
+    for origin in dict.fromkeys(whose):
+        own = [trial for trial, name in zip(trials, whose, strict=True) if name == origin]
+        best = leaders(own, metric=metric)
+        at_rung = [value for trial in own if (value := trial.best(metric, until=rung)) is not None]
+        found[origin] = {
+            "trials": len(own),
+            "best": best[0].best(metric) if best else None,
+            "mean_at_first_rung": fmean(at_rung) if at_rung else None,
+        }
+    return {"rung": rung, "whose": note["whose"], "notes": note["notes"], "values": found}
+
+
+def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
+    note = ledger.notes.get("soup")
+    if note is None:
+        return None
+    kept = {"members": note["members"], "value": note["value"], "kept": note["kept"]}
+    return kept | {"weights": str(soup_path(folder)) if note["kept"] else None}
+
+
+def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
+    """The arms' values of the search's metric, of those that have it."""
+    found = {name: arm_value(arm, metric=metric) for name, arm in ledger.notes.get("baselines", {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _candidate(data: dict[str, Any]) -> str:
+    """Who the test scores are of."""
+    soup = data["soup"]
+    if soup is not None and soup["kept"]:
+        return f"soup of trials {', '.join(map(str, soup['members']))}"
+    return f"trial {data['best_trial']}"
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
+    metric = spec.search.metric
+    return {
+        "trial": trial.number,
+        "state": trial.state,
+        "value": trial.best(metric),
+        "best_epoch": best_epoch(trial.values(metric), metric=metric),
+        "epochs": trial.last_epoch,
+        "epochs_to_converge": epochs_to_converge(trial.values(metric), metric=metric),
+        "seconds": round(trial.seconds, 1),
+        "params": spec.space.decoded(trial.params),
+        "reason": trial.reason,
+    }
+
+
+def _leaderboard(data: dict[str, Any]) -> Table:
+    table = Table("trial", data["metric"], "state", "epochs", "seconds", "values", box=None, pad_edge=False)
+    for row in data["leaderboard"]:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    values = " ".join(
+        f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}"
+        for path, value in row["params"].items()
+    )
+    return [
+        str(row["trial"]),
+        f"{row['value']:.4f}",
+        row["state"].lower(),
+        str(row["epochs"]),
+        f"{row['seconds']:.0f}",
+        values,
+    ]
+
+
+def _summary(data: dict[str, Any]) -> str:
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(data["trials"].items()))
+    lines = [
+        f"{states}; {data['epochs']} epochs in {data['seconds'] / 60:.1f} trial-minutes; data {data['fingerprint'][:12]}"
+    ]
+    if data["best_value"] is not None:
+        lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
+    lines += _comparisons(data)
+    if data["test"] is not None:
+        lines.append(
+            f"test split, {_candidate(data)}: "
+            + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
+        )
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+def _comparisons(data: dict[str, Any]) -> list[str]:
+    """What is around the trials, a line each: steps before, backbones left out, reference arms, soup, the gain of transfer."""
+    metric, lines = data["metric"], _warm_lines(data["warm_start"])
+    for step, found in data["steps"].items():
+        measures = ", ".join(f"{key} {value:.4g}" for key, value in found["metrics"].items())
+        lines.append(f"step {step}: {measures}")
+    if data["backbones"] is not None:
+        scores, kept = data["backbones"]["scores"], data["backbones"]["kept"]
+        for name, found in scores.items():
+            measures = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
+    for name, value in data["baseline_values"].items():
+        lines.append(f"baseline {name}: {metric} {value:.4f}")
+    soup = data["soup"]
+    if soup is not None:
+        lines.append(_soup_line(soup, metric=metric))
+    if "scratch" in data["baseline_values"] and data["best_value"] is not None:
+        gained = gain(data["best_value"], over=data["baseline_values"]["scratch"], metric=metric)
+        lines.append(f"transfer gain over training from scratch: {gained:+.4f}")
+        if gained < 0:
+            lines.append(
+                "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
+            )
+    return lines + said(data["adaptation"])
+
+
+def _warm_lines(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = [f"warm start: {whose}" for whose in found["whose"]] + [f"warm start: {line}" for line in found["notes"]]
+    for origin, one in found["values"].items():
+        if one["best"] is not None:
+            lines.append(
+                f"{origin}: best of {one['trials']} {one['best']:.4f}, mean at epoch {found['rung']} "
+                f"{one['mean_at_first_rung']:.4f}"
+            )
+    return lines
+
+
+def _soup_line(soup: dict[str, Any], *, metric: str) -> str:
+    if len(soup["members"]) == 1:
+        return f"soup: no trial makes trial {soup['members'][0]} better when averaged with it"
+    verdict = "kept: the final candidate" if soup["kept"] else "no better than its best trial"
+    return f"soup of trials {', '.join(map(str, soup['members']))}: {metric} {soup['value']:.4f}, {verdict}"
+
+
+def _table_html(data: dict[str, Any]) -> str:
+    rows = "".join(html_row(_cells(row)) for row in data["leaderboard"])
+    best = json.dumps(data["best_config"], indent=1, sort_keys=True)
+    heads = html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
+    return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
+
+
+def _per_class(ledger: Ledger) -> str:
+    """Recall, precision and count of every class on the test split."""
+    test = ledger.notes.get("test")
+    if test is None:
+        return ""
+    heads = html_row(["class", "recall", "precision", "F1", "images"], tag="th")
+    rows = [
+        html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
+        for name, scores in test["per_class"].items()
+    ]
+    return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
+
+
+def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
+    """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
+    trials, metric, rungs = ledger.trials(), spec.search.metric, halving_rule(spec).rungs
+    scored = [trial for trial in trials if trial.best(metric) is not None]
+    if not scored:
+        return []
+    everything = final_study(scored, space=spec.space, metric=metric)
+    first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
+    plots: dict[str, Callable[[], go.Figure]] = {
+        "History": lambda: visualization.plot_optimization_history(everything, target_name=metric),
+        "Learning curves": lambda: visualization.plot_intermediate_values(ledger.study),
+        "Parallel coordinates": lambda: visualization.plot_parallel_coordinate(everything, target_name=metric),
+        "Importances": lambda: _importances(first, rung=rungs[0]),
+        "Timeline": lambda: visualization.plot_timeline(ledger.study),
+    }
+    plots |= domain_figures(scored, spec=spec, folder=folder)
+    sections: list[str] = []
+    for title, plot in plots.items():
+        try:
+            figure = plot()
+        except (ValueError, RuntimeError) as error:
+            sections.append(f"<h2>{title}</h2><p>too few results: {html.escape(str(error))}</p>")
+            continue
+        script = not any("plotly-graph-div" in section for section in sections)
+        sections.append(f"<h2>{title}</h2>" + figure.to_html(full_html=False, include_plotlyjs=script))
+    return sections
+
+
+def _importances(study: Any, *, rung: int) -> go.Figure:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that few trials say little is what the reader sees anyway
+        importances = get_param_importances(study)
+    figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
+    return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }}
+pre {{ background: #f6f6f6; padding: 1rem; overflow-x: auto; }}
+</style></head><body>{body}</body></html>
+"""

@@ -1,0 +1,83 @@
+"""Reference arms: what a search's trials are compared with, and which backbones are worth trying at all."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from search.ledger.ledger import Ledger
+from search.space.dimension import Choice
+from search.space.spec import SearchSpec
+from search.space.values import Value
+from search.tune import worker
+from search.tune.cluster import submit
+
+ARMS_FOLDER = "arms"
+# How the names under which each of `baselines` is found in the ledger begin.
+RESULTS = {
+    "linear_probe": "linear_probe",
+    "stage_probes": "probe_",
+    "scratch": "scratch",
+    "bit_hyperrule": "bit_hyperrule",
+    "source_only": "source_only",
+}
+
+
+def begin_arms(
+    spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], folder: Path, place: Mapping[str, Any]
+) -> list[Callable[[], dict[str, Any]]]:
+    """Start the ``baselines`` whose scores are not in the ledger; each call waits for some, by name.
+
+    ``params`` is the point of the space that gives them data and backbone; ``place`` is what a worker occupies.
+    """
+    known = ledger.notes.get("baselines", {})
+    config = spec.trial_config(params)
+    waiting = []
+    for name in spec.baselines:
+        among_stages = "stage_probes" in spec.baselines and "logreg" in spec.probes
+        if any(one.startswith(RESULTS[name]) for one in known) or (name == "linear_probe" and among_stages):
+            continue
+        if name in ("linear_probe", "stage_probes"):
+            waiting.append(
+                submit(worker.probe_scores, config, stages=name == "stage_probes", kinds=spec.probes, **place)
+            )
+        else:
+            checkpoints = str((folder / ARMS_FOLDER / name).resolve())
+            waiting.append(submit(worker.arm_score, config, recipe=name, folder=checkpoints, **place))
+    return waiting
+
+
+def choose_backbones(
+    spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], place: Mapping[str, Any]
+) -> SearchSpec:
+    """The search with only the ``select_backbones.keep`` best of its backbones, which the ledger remembers.
+
+    Each is judged by the transferability of its frozen pooled features, from one pass over the training images.
+    """
+    selection = spec.select_backbones
+    if selection is None:
+        return spec
+    if "backbones" not in ledger.notes:
+        points = backbone_points(spec, params=params)
+        results = {
+            name: submit(worker.transferability, spec.trial_config(point), **place) for name, point in points.items()
+        }
+        scores = {name: result() for name, result in results.items()}
+        best = sorted(scores, key=lambda name: -scores[name][selection.by])
+        ledger.note("backbones", {"scores": scores, "kept": best[: selection.keep]})
+    return spec.with_choices("model.name", ledger.notes["backbones"]["kept"])
+
+
+def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """A point of the space for each backbone, alike in all else that allows it."""
+    dimension = spec.space.dimensions["model.name"]
+    assert isinstance(dimension, Choice)
+    points: dict[str, dict[str, Value]] = {}
+    for name in dimension.members:
+        point = {**{path: one.extremes[0] for path, one in spec.space.dimensions.items()}, **params, "model.name": name}
+        for path, one in spec.space.dimensions.items():
+            own = one.when.get("model.name")
+            if own is not None and name not in own:
+                point.pop(path, None)
+        active = spec.space.active(point)
+        points[str(name)] = {path: value for path, value in point.items() if path in active}
+    return points

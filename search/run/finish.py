@@ -1,0 +1,105 @@
+"""What is done when every trial is decided: the soup, the test, the picture of the domains."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search.engine.listeners import Outcome
+from search.ledger.files import PICTURE, best_checkpoint, soup_path
+from search.ledger.ledger import Ledger
+from search.ledger.trials import best_trial, leaders
+from search.space.spec import SearchSpec
+from search.tune import worker
+from search.tune.cluster import submit
+from trainable.metrics import best_epoch, is_better
+
+
+def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any], reason: str) -> Outcome:
+    """Make the soup, then measure the final candidate on the test split, once.
+
+    A search that was enlarged and has another candidate is measured once more.
+    """
+    metric = spec.search.metric
+    best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
+    if best is None:
+        return Outcome("failed", "no trial finished an epoch", folder)
+    checkpoint = best_checkpoint(folder, best, metric=metric)
+    soup = make_soup(spec, ledger, folder=folder, place=place)
+    known = ledger.notes.get("test")
+    members = soup["members"] if soup is not None and soup["kept"] else None
+    if known is None or (known["trial"], known.get("soup")) != (best.number, members):
+        config = spec.trial_config(spec.space.decoded(best.params))
+        if members is not None:
+            score = submit(worker.soup_test_score, config, path=str(soup_path(folder)), **place)()
+        elif checkpoint is not None:
+            score = submit(worker.test_score, config, checkpoint=str(checkpoint.resolve()), **place)()
+        else:
+            return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
+        epoch = best_epoch(best.values(metric), metric=metric)
+        reads = 1 if known is None else known["reads"] + 1
+        ledger.note("test", {"trial": best.number, "epoch": epoch, "soup": members, "reads": reads, **score})
+    ledger.note("finished", True)
+    draw_domains(spec, ledger, folder=folder, place=place)
+    return Outcome("finished", reason, folder)
+
+
+def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The soup of the search's best trials as the ledger notes it; None where there are fewer than two to average.
+
+    ``kept`` says whether it beats the best of them on validation images; ``of`` names the trials it was made from, so that
+    a search that goes on makes another.
+    """
+    metric = spec.search.metric
+    if spec.search.choose_by:  # a soup is judged by one metric
+        return None
+    ordered = [
+        trial for trial in leaders(ledger.trials(), metric=metric) if best_checkpoint(folder, trial, metric=metric)
+    ]
+    configs = {trial.number: spec.trial_config(spec.space.decoded(trial.params)) for trial in ordered}
+    if ordered:
+        positions = worker.alike([configs[trial.number] for trial in ordered])
+        ordered = [ordered[index] for index in positions][: spec.soup]
+    if len(ordered) < 2:
+        return None
+    numbers = [trial.number for trial in ordered]
+    known: dict[str, Any] | None = ledger.notes.get("soup")
+    if known is not None and known["of"] == numbers:
+        return known
+    ingredients = [
+        {
+            "number": trial.number,
+            "trial": configs[trial.number],
+            "checkpoint": str((best_checkpoint(folder, trial, metric=metric) or folder).resolve()),
+            "value": trial.best(metric),
+        }
+        for trial in ordered
+    ]
+    soup_path(folder).parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup_path(folder)), **place)()
+    value = found["measured"][metric]
+    best = ordered[0].best(metric)
+    note = {
+        "of": numbers,
+        "value": value,
+        "kept": len(found["members"]) > 1 and is_better(value, best, metric=metric),
+    } | found
+    ledger.note("soup", note)
+    return note
+
+
+def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> None:
+    """Lay the held-out images of both domains out in the plane, before and after training, once for each final trial."""
+    metric = spec.search.metric
+    best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
+    if spec.base.get("data.target") is None or best is None:
+        return
+    drawn = {"trial": best.number, "epoch": best_epoch(best.values(metric), metric=metric)}
+    if ledger.notes.get("domains") == drawn:
+        return
+    checkpoint = best_checkpoint(folder, best, metric=metric)
+    if checkpoint is None:
+        return
+    config = spec.trial_config(spec.space.decoded(best.params))
+    path = str((folder / PICTURE).resolve())
+    submit(worker.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, **place)()
+    ledger.note("domains", drawn)

@@ -1,0 +1,88 @@
+"""What a search would take, before it is begun."""
+
+import math
+from typing import Any
+
+from rich.table import Table
+
+from search.engine.forecast import expected_epochs, expected_trials
+from search.engine.halving import halving_rule
+from search.space.dimension import Choice
+from search.space.spec import SearchSpec
+from search.space.values import Value
+from search.tune import worker
+from search.tune.place import check_local_resources, concurrency
+
+SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
+
+
+def make_plan(spec: SearchSpec) -> dict[str, Any]:
+    """Trials at each rung, epochs, checkpoint disk and time; plain data.
+
+    The time is for this machine and comes from a few updates of the cheapest and the dearest corner of the space, run in
+    this process.
+    Raises UserError as a run would for data and weights that cannot be used.
+    """
+    check_local_resources(spec)
+    rule = halving_rule(spec)
+    corners = [spec.trial_config(params) for params in _corners(spec)]
+    facts = worker.prepare(corners)
+    measured = [worker.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
+    epochs = expected_epochs(rule, num_trials=spec.search.trials)
+    seconds = [corner["epoch_seconds"] for corner in measured]
+    available = worker.local_resources()
+    gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
+    at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
+    largest = max(corner["checkpoint_bytes"] for corner in measured)
+    return {
+        "name": spec.search.name,
+        "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=spec.search.trials).items()},
+        "epochs": epochs,
+        "epochs_without_halving": spec.search.trials * rule.max_epochs,
+        "images": {split: sum(classes.values()) for split, classes in facts["counts"].items()},
+        "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
+        "concurrency": at_once,
+        "hours": {
+            "least": epochs * min(seconds) / at_once / 3600,
+            "most": epochs * max(seconds) / at_once / 3600,
+        },
+        "checkpoint_bytes": spec.search.trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
+        "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
+    }
+
+
+def plan_table(plan: dict[str, Any]) -> Table:
+    """The plan for a terminal."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rungs = ", ".join(f"{count} to epoch {rung}" for rung, count in plan["rungs"].items())
+    seconds, hours = plan["epoch_seconds"], plan["hours"]
+    table.add_row("trials", f"about {rungs}")
+    table.add_row("epochs", f"about {plan['epochs']} (all trials in full: {plan['epochs_without_halving']})")
+    table.add_row("images", ", ".join(f"{count} {split}" for split, count in plan["images"].items()))
+    table.add_row("an epoch", f"{seconds['least']:.1f} to {seconds['most']:.1f} s on this machine, one trial alone")
+    table.add_row(
+        "the search", f"{hours['least']:.2f} to {hours['most']:.2f} h with {plan['concurrency']} trials at once"
+    )
+    table.add_row("checkpoints", f"at most {plan['checkpoint_bytes'] / 1e9:.2f} GB")
+    table.add_row("memory", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB a trial at most")
+    return table
+
+
+def _corners(spec: SearchSpec) -> list[dict[str, Value]]:
+    """The points at the lowest and the highest end of every dimension, and each choice of a backbone or a depth."""
+    ends = [_point(spec, end=end) for end in (0, -1)]
+    for path in ("freeze.depth", "model.name", "data.image_size"):
+        dimension = spec.space.dimensions.get(path)
+        if isinstance(dimension, Choice):
+            ends += [ends[0] | {path: member} for member in dimension.members[1:-1] if path in ends[0]]
+    distinct: list[dict[str, Value]] = []
+    for point in ends:
+        if point not in distinct:
+            distinct.append(point)
+    return distinct
+
+
+def _point(spec: SearchSpec, *, end: int) -> dict[str, Value]:
+    values: dict[str, Value] = {path: dimension.extremes[end] for path, dimension in spec.space.dimensions.items()}
+    active = spec.space.active(values)
+    return {path: value for path, value in values.items() if path in active}

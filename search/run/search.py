@@ -1,0 +1,205 @@
+"""One search from beginning to end: prepared, searched, scored, each step recorded so that it is done once."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from search.engine.conductor import Conductor, Limits
+from search.engine.halving import halving_rule
+from search.engine.listeners import Listener, Outcome
+from search.engine.sampling import propose, sampling_rule
+from search.ledger import ledger as ledgers
+from search.ledger.files import tidy
+from search.ledger.lease import lease
+from search.ledger.ledger import Ledger
+from search.ledger.stored import SPEC_FILE
+from search.ledger.trials import Trial
+from search.run.baselines import begin_arms, choose_backbones
+from search.run.finish import finish
+from search.run.pretraining import run_steps
+from search.space.dimension import Choice
+from search.space.preflight import check_techniques
+from search.space.spec import STEPS, SearchSpec, difference
+from search.space.values import Value
+from search.tracking import uri
+from search.tune import worker
+from search.tune.cluster import check_address, cluster, total_resources
+from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, settings_of, worker_place
+from search.tune.tuner import run_legs
+from trainable.atomic import write_beside
+from trainable.data.image_guard import ImagesChangedError, check_unchanged
+from trainable.errors import UserError
+
+# What decides whether data can be packed and a backbone built.
+PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
+
+
+def search_folder(spec: SearchSpec) -> Path:
+    """Where everything of a search lies that is not in its storage."""
+    return Path(spec.search.folder) / spec.search.name
+
+
+def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listener]) -> Outcome:
+    """Begin the search, or go on with it where it stands.
+
+    Raises UserError, before any worker is asked for, for data, weights or names that cannot be used, for a search of
+    this name over another space or other data, and for one that another process is running.
+    """
+    folder = search_folder(spec)
+    uri.checked(spec.tracking.uri)
+    check_techniques(spec)
+    check_address(address)
+    if address is None:
+        check_local_resources(spec)
+    with lease(folder):
+        ledgers.mend_journal(folder / ledgers.JOURNAL)
+        begun = _begun_as(spec, folder)
+        if begun is not None:
+            _refuse_another_space(spec, begun)
+        with _preparing(spec, is_joined=address is not None) as facts, cluster(address=address):
+            ledger = _open(spec, folder, facts(), is_new=begun is None)
+            for listener in listeners:
+                listener.begin(ledger, spec=spec, rule=halving_rule(spec))
+            outcome = Outcome("failed", "the search broke off", folder)
+            try:
+                outcome = _with_workers(spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners)
+            except ImagesChangedError as error:
+                outcome = Outcome("failed", str(error), folder)
+            except KeyboardInterrupt:
+                outcome = Outcome("interrupted", INTERRUPTED, folder)
+                raise
+            finally:
+                for listener in listeners:
+                    listener.end(ledger, outcome=outcome)
+    return outcome
+
+
+def _begun_as(spec: SearchSpec, folder: Path) -> SearchSpec | None:
+    """What the search of this name was begun as; None where there is none, or one killed while it was being created."""
+    try:
+        ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+    except UserError:
+        return None
+    return SearchSpec.model_validate(ledger.notes["spec"]) if "spec" in ledger.notes else None
+
+
+def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
+    changes = difference(begun, spec)
+    if changes:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(
+            f"search.name: a search {spec.search.name!r} exists and differs, {changes[0]}{more}; give this one another --name"
+        )
+
+
+@contextmanager
+def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], dict[str, Any]]]:
+    """The facts of the data, looked up in a thread, since Ray takes seconds to start beside it."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool.submit(worker.prepare, _variants(spec), check_device=not is_joined).result
+
+
+def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
+    """Configurations that between them have every data set, image size, backbone and weights of the space."""
+    dimensions = {path: one for path, one in spec.space.dimensions.items() if path.startswith(PREPARED)}
+    values = [one.members if isinstance(one, Choice) else one.extremes for one in dimensions.values()]
+    found: dict[str, dict[str, Any]] = {}
+    for combination in product(*values):
+        point: dict[str, Value] = {**_any_params(spec), **dict(zip(dimensions, combination, strict=True))}
+        active = spec.space.active(point)
+        config = spec.trial_config({path: value for path, value in point.items() if path in active})
+        if point.get("model.weights", spec.base.get("model.weights")) in STEPS:
+            config["model"]["weights"] = "random"  # what a step trains is not there yet
+        found.setdefault(repr([config.get("data"), [point.get(path) for path in dimensions if path in active]]), config)
+    return list(found.values())
+
+
+def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any], *, is_new: bool) -> Ledger:
+    if is_new:  # before its ledger, so that a search killed in between can be resumed
+        _keep_spec(spec, folder)
+    notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
+    ledger = ledgers.create(
+        folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
+    )
+    if "environment" not in ledger.notes:
+        ledger.note("environment", worker.environment())
+    known = ledger.notes["data"]
+    check_unchanged(facts["fingerprint"], known=[known["fingerprint"]])
+    if "fingerprints" not in known:  # begun before they were noted
+        ledger.note("data", known | {"fingerprints": facts["fingerprints"]})
+    ledger.note("spec", notes["spec"])
+    _keep_spec(spec, folder)
+    return ledger
+
+
+def _keep_spec(spec: SearchSpec, folder: Path) -> None:
+    with write_beside(folder / SPEC_FILE) as file:
+        file.write(spec.model_dump_json(indent=1).encode())
+
+
+def _with_workers(
+    spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
+) -> Outcome:
+    place = worker_place(spec, ledger=ledger)
+    if ledger.notes.get("finished"):  # once more: enlarged perhaps, and not finished before it says so again
+        ledger.note("finished", False)
+    run_steps(spec, ledger, place=place)
+    spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
+    conductor = Conductor(
+        ledger,
+        space=spec.space,
+        halving=halving_rule(spec),
+        sampling=sampling_rule(spec),
+        limits=_limits(spec, gpu=place["gpu"]),
+        on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
+    )
+    arms = begin_arms(spec, ledger, params=_any_params(spec), folder=folder, place=place)
+    with interruptible(conductor):
+        run_legs(
+            conductor,
+            settings=lambda leg: settings_of(leg, trial=spec.trial_config(leg.params), folder=folder, place=place),
+            cpu=place["cpu"],
+            gpu=place["gpu"],
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
+            folder=folder,
+            on_step=_pulse(listeners),
+        )
+    if not conductor.finished:
+        interrupted = conductor.stopping == INTERRUPTED
+        return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
+    for result in arms:
+        ledger.note("baselines", ledger.notes.get("baselines", {}) | result())
+    reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
+    return finish(spec, ledger, folder=folder, place=place, reason=reason)
+
+
+def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
+    budget = spec.search.budget
+    return Limits(spec.search.trials, budget.epochs, budget.gpu_hours, gpu or 1.0, spec.search.max_failures)
+
+
+def _tell(listeners: list[Listener], *, folder: Path, metric: str) -> Callable[[Trial], None]:
+    def changed(trial: Trial) -> None:
+        if trial.state != "RUNNING":
+            tidy(folder, trial, metric=metric)
+        for listener in listeners:
+            listener.changed(trial)
+
+    return changed
+
+
+def _pulse(listeners: list[Listener]) -> Callable[[], None]:
+    def pulse() -> None:
+        for listener in listeners:
+            listener.pulse()
+
+    return pulse
+
+
+def _any_params(spec: SearchSpec) -> Mapping[str, Any]:
+    """Some point of the space, always the same one."""
+    proposal = propose([], space=spec.space, rule=sampling_rule(spec))
+    return proposal.params if proposal else {}

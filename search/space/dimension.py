@@ -1,0 +1,224 @@
+"""One searched value: its kinds, how each is written, drawn and checked.
+
+    {choice: [none, light]}               one of the listed values; a value may itself be a list or a mapping
+    {uniform: [0.5, 1.0], step: 0.1}      a number between the bounds, on a grid with `step`
+    {log: [1e-5, 1e-2]}                   a number between the bounds, its logarithm uniform
+    {int: [1, 8], step: 1, log: false}    a whole number, both bounds included
+
+Each takes `when: {path: value, other.path: [values]}`: it is searched only where every named path has one of its
+values. A list means any of them; a value that is itself a list is written `[[stage3, stage4]]`.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from search.space.values import Value
+from trainable.config.validation import did_you_mean, shown
+from trainable.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Conditions = Mapping[str, tuple[Value, ...]]
+Scalar = None | bool | int | float | str
+
+KINDS = {
+    "choice": {"when"},
+    "uniform": {"step", "when"},
+    "log": {"when"},
+    "int": {"step", "log", "when"},
+}
+FORMS = "{choice: [...]}, {uniform: [low, high]}, {log: [low, high]} or {int: [low, high]}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the listed values. A list or a mapping among them is JSON text in Optuna, which knows scalars only."""
+
+    members: tuple[Value, ...]
+    when: Conditions = field(default_factory=dict)
+
+    def suggest(self, trial: "BaseTrial", *, path: str) -> Value:
+        """Ask the trial for a value."""
+        return self.decode(trial.suggest_categorical(path, [self.encode(member) for member in self.members]))
+
+    def contains(self, value: Value) -> bool:
+        """Whether the value is one of the members."""
+        return any(_same(value, member) for member in self.members)
+
+    def encode(self, value: Value) -> Scalar:
+        """The value as Optuna stores it."""
+        return _stored(value)
+
+    def decode(self, stored: Scalar) -> Value:
+        """The member that Optuna stored."""
+        return next((member for member in self.members if _same(self.encode(member), stored)), stored)
+
+    def plain(self) -> dict[str, Any]:
+        """The choice as it is written in YAML."""
+        return {"choice": list(self.members)} | _plain_when(self.when)
+
+    @property
+    def extremes(self) -> tuple[Value, ...]:
+        """Values that are valid only if all are: every member."""
+        return self.members
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number between two bounds, both included: whole or not, on a linear or a logarithmic scale, perhaps stepped."""
+
+    low: float
+    high: float
+    whole: bool = False
+    log: bool = False
+    step: float | None = None
+    when: Conditions = field(default_factory=dict)
+
+    def suggest(self, trial: "BaseTrial", *, path: str) -> Value:
+        """Ask the trial for a value."""
+        if self.whole:
+            return trial.suggest_int(path, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
+
+    def contains(self, value: Value) -> bool:
+        """Whether the value lies within the bounds and on the grid."""
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        return self.low <= value <= self.high and (self.step is None or _is_multiple(value - self.low, of=self.step))
+
+    def encode(self, value: Value) -> Scalar:
+        """The value as Optuna stores it."""
+        assert not isinstance(value, list | dict)
+        return value
+
+    def decode(self, stored: Scalar) -> Value:
+        """The value that Optuna stored."""
+        return stored
+
+    def plain(self) -> dict[str, Any]:
+        """The range as it is written in YAML."""
+        kind = "int" if self.whole else "log" if self.log else "uniform"
+        plain: dict[str, Any] = {kind: [self.low, self.high]}
+        if self.step is not None:
+            plain["step"] = self.step
+        if self.whole and self.log:
+            plain["log"] = True
+        return plain | _plain_when(self.when)
+
+    @property
+    def extremes(self) -> tuple[Value, ...]:
+        """Values that are valid only if all are: the bounds."""
+        return (int(self.low), int(self.high)) if self.whole else (float(self.low), float(self.high))
+
+
+Dimension = Choice | Number
+
+
+def parse_dimension(raw: object, *, where: str) -> Dimension:
+    """The dimension a mapping from YAML describes; ``where`` is its dotted path. Raises UserError."""
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: got {shown(raw)}, must be {FORMS}; a fixed value belongs in base")
+    kinds = [kind for kind in KINDS if kind in raw and not (kind == "log" and "int" in raw)]
+    if len(kinds) > 1:
+        raise UserError(f"{where}: got both {' and '.join(kinds)}, must be {FORMS}")
+    known = {kinds[0], *KINDS[kinds[0]]} if kinds else {*KINDS, "step", "when"}
+    for key in raw:
+        if key not in known:
+            raise UserError(f"{where}.{key}: unknown key{did_you_mean(str(key), sorted(known))}")
+    if not kinds:
+        raise UserError(f"{where}: says no range, must be {FORMS}")
+    when = _parse_when(raw.get("when", {}), where=f"{where}.when")
+    if kinds[0] == "choice":
+        return Choice(_parse_members(raw["choice"], where=where), when)
+    return _parse_number(raw, kind=kinds[0], when=when, where=where)
+
+
+def _parse_when(raw: object, *, where: str) -> Conditions:
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: got {shown(raw)}, must be {{path: value}} or {{path: [values]}}")
+    when = {str(path): tuple(values) if isinstance(values, list) else (values,) for path, values in raw.items()}
+    for path, values in when.items():
+        if not values:
+            raise UserError(f"{where}.{path}: is empty, must list at least one value")
+    return when
+
+
+def _parse_members(raw: object, *, where: str) -> tuple[Value, ...]:
+    if not isinstance(raw, list):
+        raise UserError(f"{where}.choice: got {shown(raw)}, must be a list of values")
+    if not raw:
+        raise UserError(f"{where}.choice: is empty, must list at least one value")
+    for index, member in enumerate(raw):
+        if any(_same(_stored(member), _stored(earlier)) for earlier in raw[:index]):
+            raise UserError(f"{where}.choice: lists {shown(member)} twice")
+    return tuple(raw)
+
+
+def _parse_number(raw: Mapping[str, Any], *, kind: str, when: Conditions, where: str) -> Number:
+    whole = kind == "int"
+    low, high = _parse_bounds(raw[kind], whole=whole, where=f"{where}.{kind}")
+    log = raw.get("log", False) if whole else kind == "log"
+    if not isinstance(log, bool):
+        raise UserError(f"{where}.log: got {shown(log)}, must be true or false")
+    if low == high:
+        raise UserError(f"{where}: both bounds are {shown(low)}; a fixed value belongs in base")
+    if low > high:
+        raise UserError(f"{where}: upper bound {shown(high)} is below lower bound {shown(low)}")
+    if log and low <= 0:
+        raise UserError(f"{where}: a log range needs a lower bound above 0, got {shown(low)}")
+    step = raw.get("step")
+    if step is not None:
+        _check_step(step, low=low, high=high, whole=whole, log=log, where=where)
+    return Number(low, high, whole=whole, log=log, step=step, when=when)
+
+
+def _parse_bounds(raw: object, *, whole: bool, where: str) -> tuple[float, float]:
+    if not isinstance(raw, list) or len(raw) != 2:
+        raise UserError(f"{where}: got {shown(raw)}, must be [low, high]")
+    for bound in raw:
+        _check_number(bound, whole=whole, where=where)
+    return raw[0], raw[1]
+
+
+def _check_number(value: object, *, whole: bool, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+        raise UserError(f"{where}: got {shown(value)}, must be a {'whole' if whole else 'finite'} number")
+
+
+def _check_step(step: object, *, low: float, high: float, whole: bool, log: bool, where: str) -> None:
+    _check_number(step, whole=whole, where=f"{where}.step")
+    assert isinstance(step, int | float)
+    if log:
+        raise UserError(f"{where}.step: a log range takes no step")
+    if step <= 0:
+        raise UserError(f"{where}.step: got {shown(step)}, must be above 0")
+    if step > high - low and not _is_multiple(high - low, of=step):
+        raise UserError(f"{where}.step: {shown(step)} is larger than the range from {shown(low)} to {shown(high)}")
+    if not _is_multiple(high - low, of=step):
+        raise UserError(f"{where}.step: {shown(step)} does not divide the range from {shown(low)} to {shown(high)}")
+
+
+def _is_multiple(distance: float, *, of: float) -> bool:
+    """Whether a distance is a whole number of steps, to a millionth of a step: decimal fractions are not exact."""
+    return abs(distance / of - round(distance / of)) < 1e-6
+
+
+def _stored(value: Value) -> Scalar:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _same(one: Value, other: Value) -> bool:
+    """Equality that does not take ``True`` for 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _plain_when(when: Conditions) -> dict[str, Any]:
+    return {"when": {path: _plain_values(when[path]) for path in sorted(when)}} if when else {}
+
+
+def _plain_values(values: Sequence[Value]) -> Any:
+    return values[0] if len(values) == 1 and not isinstance(values[0], list) else list(values)

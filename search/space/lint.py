@@ -1,0 +1,308 @@
+"""Names what can have no effect, before anything runs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from search.space.dimension import Choice, Dimension, Number
+from search.space.paths import defaults
+from search.space.space import corners, possible_values
+from search.space.spec import SearchSpec
+from search.space.values import Value
+from trainable.config.trial import ALIGNING_METHODS, DISCRIMINATING_METHODS, used_batch_size
+from trainable.config.validation import shown
+
+STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
+
+
+def lint(spec: SearchSpec) -> list[str]:
+    """One line for each setting that can change nothing, by dotted path; empty for a file that is all to the point."""
+    return [line for rule in RULES for line in rule(spec)]
+
+
+def lowered_batches(spec: SearchSpec, *, num_images: int) -> list[str]:
+    """One line for each batch size that ``train.min_updates`` lowers for so many training images."""
+    points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
+    found = {}
+    for train in (spec.validated(point).train for point in points):
+        used = used_batch_size(train, num_images=num_images)
+        if used < train.batch_size:
+            wanted = f"for train.min_updates: {train.min_updates} in {num_images} images"
+            found[train.batch_size, used] = f"train.batch_size: {train.batch_size} is lowered to {used}, {wanted}"
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Need:
+    """``path`` has an effect only where ``other`` has a value that ``serves``.
+
+    ``ask_condition`` is for a path that ought to be searched under that condition alone where ``other`` is varied.
+    """
+
+    path: str
+    other: str
+    serves: Callable[[Value], bool]
+    because: str
+    ask_condition: bool = False
+
+
+def _leaves_some_trainable(depth: Value) -> bool:
+    return depth not in (1, "stage4", [])
+
+
+def _freezes_some(depth: Value) -> bool:
+    return depth != 0 and not (isinstance(depth, list) and set(depth) == STAGES_OF_A_BACKBONE)
+
+
+def _reads_columns(data_format: Value) -> bool:
+    return data_format in ("auto", "manifest", "table")
+
+
+def _is_positive(value: Value) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _is(wanted: Value, value: Value) -> bool:
+    return value == wanted
+
+
+def _is_one_of(wanted: tuple[str, ...], value: Value) -> bool:
+    return value in wanted
+
+
+def _reads_depth(strategy: Value) -> bool:
+    return strategy in ("partial", "gradual", "lp_ft", "two_stage")
+
+
+def _trains_backbone(strategy: Value) -> bool:
+    return strategy != "linear_probe"
+
+
+def _has_start(strategy: Value) -> bool:
+    return strategy != "scratch"
+
+
+KEYS_OF_STRATEGIES = {
+    "surgical": ("trainable",),
+    "gradual": ("order", "every", "schedule"),
+    "two_stage": ("classifier_share",),
+    "lp_ft": ("probe_c",),
+}
+COURSES_OF_KEYS = {
+    "final": ("cosine", "one_cycle", "wsd", "plateau"),
+    "rise_share": ("one_cycle",),
+    "decay_share": ("wsd",),
+    "milestones": ("step",),
+    "factor": ("step", "plateau"),
+    "patience": ("plateau",),
+}
+METHODS_OF_KEYS = {
+    "weight": (*ALIGNING_METHODS, "mcc", "adversarial", "fda"),
+    "schedule": (*ALIGNING_METHODS, "mcc", "adversarial", "fda"),
+    "layer": ALIGNING_METHODS,
+    "hidden": DISCRIMINATING_METHODS,
+    "dropout": DISCRIMINATING_METHODS,
+    "bandwidths": ("mmd",),
+    "temperature": ("mcc",),
+    "eps": ("adversarial",),
+    "steps": ("adversarial",),
+    "beta": ("fda",),
+}
+COLUMNS = ("image_column", "label_column", "split_column", "group_column", "domain_column")
+NEEDS = (
+    Need("optimizer.layer_decay", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
+    Need("optimizer.backbone_multiplier", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
+    Need("optimizer.layer_decay", "finetune.strategy", _trains_backbone, "finetune.strategy is linear_probe"),
+    Need("optimizer.backbone_multiplier", "finetune.strategy", _trains_backbone, "finetune.strategy is linear_probe"),
+    Need("freeze.bn", "freeze.depth", _freezes_some, "nothing is frozen"),
+    Need("freeze.depth", "finetune.strategy", _reads_depth, "finetune.strategy decides what is frozen", True),
+    *(
+        Need(
+            f"finetune.{name}",
+            "finetune.strategy",
+            partial(_is, strategy),
+            f"finetune.strategy is not {strategy}",
+            True,
+        )
+        for strategy, names in KEYS_OF_STRATEGIES.items()
+        for name in names
+    ),
+    Need("finetune.l2_sp", "finetune.strategy", _has_start, "there are no pretrained weights to hold to"),
+    Need("model.weights", "finetune.strategy", _has_start, "finetune.strategy is scratch", True),
+    *(
+        Need(
+            f"schedule.{name}",
+            "schedule.name",
+            partial(_is_one_of, courses),
+            f"schedule.name is not {' or '.join(courses)}",
+            True,
+        )
+        for name, courses in COURSES_OF_KEYS.items()
+    ),
+    Need(
+        "optimizer.nesterov",
+        "optimizer.name",
+        partial(_is_one_of, ("sgd", "muon")),
+        "optimizer.name has no such momentum",
+    ),
+    Need("data.early_epochs", "data.early_size", lambda value: value is not None, "data.early_size is not set"),
+    Need("data.rehearsal_share", "data.rehearsal", lambda value: value is not None, "data.rehearsal is not set"),
+    Need("train.ema_start", "train.ema", _is_positive, "train.ema is 0"),
+    Need("train.min_delta", "train.patience", lambda value: value is not None, "train.patience is not set"),
+    Need("loss.focal_gamma", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),
+    Need("loss.focal_alpha", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),
+    Need(
+        "loss.class_weight_power",
+        "loss.class_weights",
+        lambda value: value != "none",
+        "loss.class_weights is none",
+        True,
+    ),
+    Need("augment.mix_until", "augment.mix_probability", _is_positive, "augment.mix_probability is 0"),
+    Need("augment.flip", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
+    Need("augment.rotate", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
+    Need("model.head_hidden", "model.head", lambda value: value == "mlp", "model.head is linear", True),
+    Need("schedule.warmup_start", "schedule.warmup_epochs", _is_positive, "schedule.warmup_epochs is 0"),
+    Need("data.elpv_rule", "data.format", lambda value: value == "elpv", "data.format is not elpv"),
+    Need("data.path", "data.format", lambda value: value != "elpv", "data.format is elpv"),
+    *(Need(f"data.{name}", "data.format", _reads_columns, "data.format has no columns") for name in COLUMNS),
+    *(
+        Need(
+            f"adapt.{name}",
+            "adapt.method",
+            partial(_is_one_of, methods),
+            f"adapt.method is not {' or '.join(methods)}",
+            True,
+        )
+        for name, methods in METHODS_OF_KEYS.items()
+    ),
+    Need("adapt.ganin_gamma", "adapt.schedule", partial(_is, "ganin"), "adapt.schedule is not ganin", True),
+    Need("adapt.dynamic_scale", "adapt.schedule", partial(_is, "dynamic"), "adapt.schedule is not dynamic", True),
+)
+
+
+def _unmet_needs(spec: SearchSpec) -> Iterator[str]:
+    for need in NEEDS:
+        if need.path not in spec.vary and spec.base.get(need.path) in (None, defaults()[need.path]):
+            continue
+        values = _values(spec, need.other, given=need.path)
+        serving = [value for value in values if need.serves(value)]
+        where = f"{'vary' if need.path in spec.vary else 'base'}.{need.path}"
+        if not serving:
+            yield f"{where}: has no effect, {need.because}"
+        elif need.ask_condition and len(serving) < len(values) and need.path in spec.vary:
+            wanted = shown(serving[0]).strip("'") if len(serving) == 1 else _listed(serving)
+            yield f"{where}: has no effect where {need.because}; add when: {{{need.other}: {wanted}}}"
+
+
+def _aligning_frozen_features(spec: SearchSpec) -> Iterator[str]:
+    path = "adapt.method"
+    aligning = [value for value in _values(spec, path, path) if value in (*ALIGNING_METHODS, "dsbn")]
+    if aligning and not any(_leaves_some_trainable(depth) for depth in _values(spec, "freeze.depth", path)):
+        methods = " and ".join(map(str, aligning))
+        yield f"{_place(spec, path)}: {methods} have nothing to move, the whole backbone is frozen"
+
+
+def _mixing_of_nothing(spec: SearchSpec) -> Iterator[str]:
+    path = "augment.mix_probability"
+    if path not in spec.vary and spec.base.get(path, 1) == 1:
+        return
+    if not any(_is_positive(value) for name in ("mixup", "cutmix") for value in _values(spec, f"augment.{name}", path)):
+        yield f"{_place(spec, path)}: has no effect, augment.mixup and augment.cutmix are 0"
+
+
+def _mixing_never_used(spec: SearchSpec) -> Iterator[str]:
+    for path in ("augment.mixup", "augment.cutmix"):
+        used = any(_is_positive(value) for value in _values(spec, "augment.mix_probability", path))
+        if not used and any(_is_positive(value) for value in _values(spec, path, path)):
+            yield f"{_place(spec, path)}: has no effect, augment.mix_probability is 0"
+
+
+def _single_choices(spec: SearchSpec) -> Iterator[str]:
+    for path, dimension in spec.space.dimensions.items():
+        if isinstance(dimension, Choice) and len(dimension.members) == 1:
+            yield f"vary.{path}: has the single value {shown(dimension.members[0])}; give it in base"
+
+
+def _judged_inside_warmup(spec: SearchSpec) -> Iterator[str]:
+    path, first = "schedule.warmup_epochs", spec.scheduler.min_epochs
+    longest = max(value for value in _values(spec, path, path) if isinstance(value, int | float))
+    if spec.scheduler.name == "asha" and longest > first:
+        yield f"{_place(spec, path)}: {shown(longest)} is longer than scheduler.min_epochs: {first}, where trials are judged"
+
+
+def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
+    path = "train.patience"
+    shortest = min((value for value in _values(spec, path, path) if isinstance(value, int)), default=0)
+    if shortest >= spec.scheduler.max_epochs:
+        yield f"{_place(spec, path)}: has no effect, {shortest} is not below scheduler.max_epochs: {spec.scheduler.max_epochs}"
+
+
+def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
+    if spec.scheduler.name == "asha" and len(spec.scheduler.rungs) == 1:
+        yield f"scheduler.min_epochs: equals max_epochs ({spec.scheduler.max_epochs}), so no trial is ever stopped early"
+
+
+def _too_few_for_the_top(spec: SearchSpec) -> Iterator[str]:
+    """Each rung promotes one in ``reduction``, so the last needs ``reduction`` to the power of the rungs before it."""
+    needed = spec.scheduler.reduction ** (len(spec.scheduler.rungs) - 1)
+    if spec.scheduler.name == "asha" and spec.scheduler.mode == "promote" and spec.search.trials < needed:
+        yield (
+            f"search.trials: {spec.search.trials} are too few for one to be promoted to epoch "
+            f"{spec.scheduler.max_epochs}, which takes {needed}; only the finalists are trained to the end"
+        )
+
+
+def _model_never_asked(spec: SearchSpec) -> Iterator[str]:
+    startup = spec.sampler.startup
+    if spec.sampler.name != "random" and startup is not None and startup >= spec.search.trials:
+        yield f"sampler.startup: {startup} is not below search.trials: {spec.search.trials}; {spec.sampler.name} is never asked"
+
+
+def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
+    if not spec.vary and spec.search.trials > 1:
+        yield f"vary: nothing is searched, so all of search.trials: {spec.search.trials} are the same trial"
+
+
+RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
+    _unmet_needs,
+    _aligning_frozen_features,
+    _mixing_of_nothing,
+    _mixing_never_used,
+    _single_choices,
+    _judged_inside_warmup,
+    _patience_too_long,
+    _nothing_to_halve,
+    _too_few_for_the_top,
+    _model_never_asked,
+    _nothing_varies,
+)
+
+
+def _values(spec: SearchSpec, path: str, given: str) -> list[Value]:
+    """The values a path can have where ``given`` is searched; of a range its bounds.
+
+    Where a searched path is inactive it has its fixed value, so that is among them.
+    """
+    fixed = (defaults() | spec.base)[path]
+    dimensions = spec.space.dimensions
+    dimension = dimensions.get(path)
+    if dimension is None:
+        return [fixed]
+    searched = list(_searched_values(spec, dimension, path=path, given=given))
+    is_conditional = bool(dimension.when) and path not in (dimensions[given].when if given in dimensions else {})
+    return [*searched, fixed] if is_conditional and path != given else searched
+
+
+def _searched_values(spec: SearchSpec, dimension: Dimension, *, path: str, given: str) -> tuple[Value, ...]:
+    if isinstance(dimension, Number) or given not in spec.space.dimensions:
+        return dimension.extremes
+    return possible_values(spec.space, path, given=given) or ()
+
+
+def _place(spec: SearchSpec, path: str) -> str:
+    return f"{'vary' if path in spec.vary else 'base'}.{path}"
+
+
+def _listed(values: list[Value]) -> str:
+    return f"[{', '.join(shown(value).strip(chr(39)) for value in values)}]"

@@ -1,0 +1,63 @@
+"""Reads a space file, strictly: YAML text to a SearchSpec, or one line for each mistake."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from search.space.overrides import Override, apply_override, with_data
+from search.space.spec import SearchSpec
+from trainable.config.strict_yaml import parse, read_document
+from trainable.config.validation import explain
+from trainable.errors import SettingsError, UserError
+
+
+def load(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    trials: int | None = None,
+    name: str | None = None,
+) -> SearchSpec:
+    """The search a space file says, after ``path=value`` overrides.
+
+    ``data``, ``trials`` and ``name`` replace ``data.path``, ``search.trials`` and ``search.name``. Raises
+    SettingsError, whose lines begin with the file's path.
+    """
+    document = read_document(path)
+    for text in overrides:
+        document = apply_override(document, parse_override(text))
+    if data is not None:
+        document = with_data(document, data)
+    for spec_path, value in (("search.trials", trials), ("search.name", name)):
+        if value is not None:
+            document = apply_override(document, Override(spec_path, value))
+    return _validated(document, where=str(path))
+
+
+def with_promotion(spec: SearchSpec, overrides: Iterable[str]) -> SearchSpec:
+    """The search with other values of its ``promote`` section, PATH=VALUE. Raises UserError for any other path."""
+    document = spec.model_dump()
+    for text in overrides:
+        override = parse_override(text)
+        if not override.path.startswith("promote."):
+            raise UserError(f"--set {override.path}: a search that has run stays as it is; only promote.… can be set")
+        document = apply_override(document, override)
+    return _validated(document, where="--set")
+
+
+def parse_override(text: str) -> Override:
+    """The ``path=value`` of a ``--set``, its value read as YAML. Raises SettingsError."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise SettingsError([f"--set {text}: must be path=value, such as optimizer.lr=1e-3"])
+    return Override(path.strip(), parse(value, where=f"--set {path.strip()}"))
+
+
+def _validated(document: dict[str, Any], *, where: str) -> SearchSpec:
+    try:
+        return SearchSpec.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError([f"{where}: {line}" for line in explain(error, model=SearchSpec)]) from None

@@ -1,0 +1,246 @@
+"""What MLflow shows of a search, computed from its records as plain data."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from search.ledger.trials import EpochRecord, Trial, best_trial
+from search.space.dimension import Number
+from search.space.paths import FIELDS, defaults, flatten
+from search.space.space import Space
+from search.space.spec import ORACLE, SearchSpec
+from search.space.values import Value
+from trainable.metrics import is_better
+
+SearchState = Literal["running", "finished", "interrupted", "failed"]
+GREY = "#9e9e9e"
+LONGEST_PARAM = 6000
+LONGEST_REASON = 4000
+LONGEST_TITLE = 120
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric: ``time`` in milliseconds since 1970, finite, six significant digits."""
+
+    name: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """The images of a search as MLflow's dataset."""
+
+    name: str
+    digest: str
+    source: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class SearchPlace:
+    """Which search: ``search_id`` is the ledger's own, whatever the search is called; ``began`` in milliseconds."""
+
+    spec: SearchSpec
+    folder: Path
+    search_id: str
+    began: int
+    data: DataUsed
+
+
+def short_names(space: Space) -> dict[str, str]:
+    """Searched paths by the shortest tail that is no other value's: ``lr``, but ``optimizer.name``."""
+    every = {*FIELDS, *space.dimensions}
+    return {
+        path: next(tail for tail in _tails(path) if _is_unambiguous(tail, path, every)) for path in space.dimensions
+    }
+
+
+def is_log(space: Space, path: str) -> bool:
+    """Whether a value is searched on a logarithmic scale."""
+    dimension = space.dimensions[path]
+    return isinstance(dimension, Number) and dimension.log
+
+
+def best_name(metric: str) -> str:
+    """Under which name the best value of a trial's epochs is logged: ``best/accuracy``."""
+    return f"best/{metric.rpartition('/')[2]}"
+
+
+def trial_title(trial: Trial, *, spec: SearchSpec) -> str:
+    """``007 depth=0.5 lr=0.0012``."""
+    names, values = short_names(spec.space), spec.space.decoded(trial.params)
+    parts = [f"{name}={_brief(values[path], digits=3)}" for path, name in names.items() if path in values]
+    return " ".join([f"{trial.number:03d}", *parts])[:LONGEST_TITLE]
+
+
+def trial_params(trial: Trial, *, spec: SearchSpec) -> dict[str, str]:
+    """The searched values under their short names, and the whole configuration under ``cfg.``."""
+    names, values = short_names(spec.space), spec.space.decoded(trial.params)
+    params = {}
+    for path, value in values.items():
+        params[names[path]] = _brief(value, digits=6)
+        if is_log(spec.space, path) and isinstance(value, int | float):
+            params[f"log10_{names[path]}"] = f"{math.log10(value):.6g}"
+    config = defaults() | flatten(spec.trial_config(values))
+    params |= {f"cfg.{path}": _exact(value) for path, value in config.items()}
+    return {name: text[:LONGEST_PARAM] for name, text in params.items()}
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    """How a trial stands. ``search.epochs`` says how much is logged: it is written after what it counts."""
+    tags = {"search.state": trial.state, "search.epochs": str(trial.last_epoch)}
+    if trial.reason:
+        tags["search.reason"] = trial.reason[:LONGEST_REASON]
+    if trial.state == "PRUNED":
+        tags["mlflow.runColor"] = GREY
+    return tags
+
+
+def trial_points(trial: Trial, *, metric: str, after: int) -> list[Point]:
+    """The metrics of the epochs after ``after``; a new best value is also the summary's, at step 0."""
+    points = []
+    best: float | None = None
+    for epoch in trial.epochs:
+        value = epoch.metrics.get(metric)
+        improved = value is not None and math.isfinite(value) and is_better(value, best, metric=metric)
+        best = value if improved else best
+        if epoch.number > after:
+            points += _epoch_points(epoch)
+        if epoch.number > after and improved and value is not None:
+            points.append(Point(best_name(metric), _rounded(value), _milliseconds(epoch.recorded), 0))
+    return points
+
+
+def trial_ended(trial: Trial) -> int:
+    """When a trial ended, or was last heard of, in milliseconds."""
+    moments = [trial.ended or (trial.epochs[-1].recorded if trial.epochs else trial.started)]
+    return next((_milliseconds(moment) for moment in moments if moment), 0)
+
+
+def trial_started(trial: Trial) -> int | None:
+    """When a trial began, in milliseconds."""
+    return None if trial.started is None else _milliseconds(trial.started)
+
+
+def search_points(
+    trials: Sequence[Trial], *, notes: Mapping[str, Any], metric: str, began: int, choose_by: Sequence[str] = ()
+) -> list[Point]:
+    """The search's own metrics: the best so far after the n-th ended trial, the baselines, the best trial's test."""
+    points = _progress_points(trials, metric=metric)
+    for baseline, score in notes.get("baselines", {}).items():
+        points += _score_points(score, prefix=baseline, time=began)
+    test = notes.get("test")
+    best = best_trial(trials, metric=metric, choose_by=choose_by)
+    if test is not None and best is not None and test["trial"] == best.number:
+        # Of two values at a step MLflow shows the later one, so a second test needs a later time than the first.
+        points += _score_points(test, prefix="test", time=trial_ended(best))
+        points += _score_points(test.get("oracle", {}), prefix="oracle_test", time=trial_ended(best))
+    return points
+
+
+def counts(trials: Sequence[Trial]) -> str:
+    """``12 trials: 3 complete, 9 pruned``."""
+    states = sorted(Counter(trial.state.lower() for trial in trials).items())
+    return f"{len(trials)} trials" + (": " if states else "") + ", ".join(f"{count} {state}" for state, count in states)
+
+
+def said_best(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> str:
+    """``best so far: val/accuracy 0.9310, trial 7``."""
+    best = best_trial(trials, metric=metric, choose_by=choose_by)
+    return "nothing measured yet" if best is None else f"best: {metric} {best.best(metric):.4f}, trial {best.number}"
+
+
+def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str) -> str:
+    """The search's description in Markdown."""
+    lines = [
+        said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by),
+        counts(trials) + f" of at most {spec.search.trials}",
+        f"data: {data.name}",
+        f"to go on: `{resume}`",
+    ]
+    if spec.base.get("data.oracle"):
+        lines.insert(0, ORACLE)
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def experiment_note(trials: Sequence[Trial], *, spec: SearchSpec, links: Mapping[str, str]) -> str:
+    """One line: MLflow shows the first line of it above the runs."""
+    linked = " · ".join(f"[{name}]({address})" for name, address in links.items())
+    best = said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
+    return f"{spec.search.name}: {linked} · {best} · {counts(trials)}\n"
+
+
+def data_used(spec: SearchSpec, *, facts: Mapping[str, Any]) -> DataUsed:
+    """The images under a name that holds their version, as MLflow's charts go by the name alone."""
+    config = defaults() | spec.base
+    path = str(config["data.path"])
+    fingerprint = str(facts["fingerprint"])
+    folder = "elpv" if config["data.format"] == "elpv" else path.rstrip("/").rpartition("/")[2] or "images"
+    if config["data.target"] is not None:
+        sources = "+".join(str(one).rstrip("/").rpartition("/")[2] for one in config["data.source"])
+        folder += f" {sources or 'others'}→{str(config['data.target']).rstrip('/').rpartition('/')[2]}"
+    profile = {"classes": facts.get("classes"), "counts": facts.get("counts")}
+    return DataUsed(f"{folder}@{fingerprint[:8]}", fingerprint[:36], path or folder, json.dumps(profile)[:60_000])
+
+
+def _tails(path: str) -> list[str]:
+    names = path.split(".")
+    return [".".join(names[start:]) for start in reversed(range(len(names)))]
+
+
+def _is_unambiguous(tail: str, path: str, every: set[str]) -> bool:
+    return tail == path or not any(f".{other}".endswith(f".{tail}") for other in every if other != path)
+
+
+def _epoch_points(epoch: EpochRecord) -> list[Point]:
+    time = _milliseconds(epoch.recorded)
+    return [
+        Point(name, _rounded(value), time, epoch.number)
+        for name, value in epoch.metrics.items()
+        if math.isfinite(value)
+    ]
+
+
+def _progress_points(trials: Sequence[Trial], *, metric: str) -> list[Point]:
+    """Over ended trials only: what is logged once must stay true, and a running trial may yet fail."""
+    points: list[Point] = []
+    best: float | None = None
+    ended = sorted((trial for trial in trials if trial.ended), key=lambda trial: (trial_ended(trial), trial.number))
+    for step, trial in enumerate(ended, start=1):
+        value = None if trial.state == "FAILED" else trial.best(metric)
+        if value is not None and math.isfinite(value) and is_better(value, best, metric=metric):
+            best = value
+        if best is not None:
+            points.append(Point(best_name(metric), _rounded(best), trial_ended(trial), step))
+    return points
+
+
+def _score_points(score: Mapping[str, Any], *, prefix: str, time: int) -> list[Point]:
+    metrics: Mapping[str, float] = score.get("metrics", {})
+    return [
+        Point(f"{prefix}/{name}", _rounded(value), time, 0) for name, value in metrics.items() if math.isfinite(value)
+    ]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _brief(value: Value, *, digits: int) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else _exact(value)
+
+
+def _exact(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

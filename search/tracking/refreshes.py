@@ -1,0 +1,72 @@
+"""A refresh as a run in MLflow."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+
+from search.ledger.refreshes import Record, Records
+from search.space.spec import SearchSpec
+from search.tracking.registry import said_of_store
+from search.tracking.runs import open_experiment, source_tags
+from search.tracking.uri import checked
+
+KEY = "refresh.key"
+LONGEST_TAG = 5000
+
+
+def show_all(spec: SearchSpec, *, folder: Path) -> None:
+    """Bring the runs of all refreshes of the search in ``folder`` up to date. Raises StoreFailsError."""
+    uri = checked(spec.tracking.uri)
+    records = Records(folder)
+    with said_of_store(uri):
+        for record in records.all():
+            if record.decision is not None:
+                show(record, spec=spec, uri=uri, folder=records.folder)
+
+
+def show(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:
+    """The id of the run that shows a refresh, made or brought up to date. Raises what the store raises."""
+    client = MlflowClient(uri)
+    experiment = open_experiment(client, spec, uri=uri)
+    wanted = f"tags.`{KEY}` = '{record.key}' and tags.`search.study` = '{spec.search.name}'"
+    found = client.search_runs([experiment], filter_string=wanted, max_results=1)
+    if found:
+        run_id = found[0].info.run_id
+    else:
+        tags = {**source_tags(folder), "search.kind": "refresh", "search.study": spec.search.name, KEY: record.key}
+        made = client.create_run(experiment, run_name=f"refresh {record.number}", tags=tags)
+        run_id = made.info.run_id
+    decision = record.decision or {"kind": "open", "reasons": ()}
+    said = {
+        "refresh.decision": decision["kind"],
+        "refresh.reasons": "; ".join(decision["reasons"]),
+        "refresh.difference": record.said,
+        "refresh.searches": ", ".join(record.searches),
+        "data.fingerprint": record.fingerprint,
+        "mlflow.note.content": f"**{decision['kind']}**: {'; '.join(decision['reasons'])}\n\n{record.said}",
+    }
+    now = time.time_ns() // 1_000_000
+    metrics = [Metric(name, value, now, 0) for name, value in _numbers(record).items() if math.isfinite(value)]
+    client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text[:LONGEST_TAG]) for name, text in said.items()])
+    client.log_dict(run_id, record.as_dict(), "refresh.json")
+    client.set_terminated(run_id, status="FINISHED")
+    return str(run_id)
+
+
+def _numbers(record: Record) -> dict[str, float]:
+    """What was measured, under names whose group is ``refresh``."""
+    found: dict[str, Any] = {}
+    for name in ("champion", "refit"):
+        for key, value in (record.measured.get(name) or {}).items():
+            found[f"refresh/{name}_{key}"] = value
+    drift = record.measured.get("drift") or {}
+    for name, one in drift.get("features", {}).items():
+        found |= {f"refresh/drift_{name}_{key}": one[key] for key in ("effect", "p")}
+    if record.difference is not None:
+        found["refresh/added"] = sum(record.difference["added"].values())
+        found["refresh/removed"] = sum(record.difference["removed"].values())
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}

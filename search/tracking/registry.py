@@ -1,0 +1,361 @@
+"""The registered versions of a model in MLflow: made, checked, loaded, and which of them is champion.
+
+Every step can be repeated and then does what is missing: a version is found again by its candidate's digest, a switch of
+champion by the intent that is noted before it.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PyFuncModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.tracking.uri import StoreFailsError, artifact_folder, checked, first_line, shown
+from trainable.errors import UserError, nearest
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CANDIDATE = "search.candidate"
+ROOT = "data.root"  # the folder from which the paths of a version's data count
+INTENT = "search.switching"
+ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
+HASH = "sha256."
+ADDED_BY_MLFLOW = "registered_model_meta"  # text that its own loader writes beside a model in a local store; never run
+MODEL_FOLDER = "model"
+PINNED = ("torch", "torchvision", "timm", "safetensors", "pillow", "numpy", "pandas", "mlflow")
+SERVED = Path(__file__).with_name("image_classifier.py")
+EVERY_CLASS = 1_000_000
+LONGEST_TAG = 5000
+SHOWN_IMAGE = 32  # pixels of the example, a grey square: no image of the data goes into the registry
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version; ``tags`` hold its verdict and the SHA-256 of its files, its run the files themselves."""
+
+    name: str
+    number: int
+    tags: Mapping[str, str]
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        """What MLflow calls it."""
+        return f"models:/{self.name}/{self.number}"
+
+
+class BadInputError(Exception):
+    """What a model was given is no image."""
+
+
+class Registry:
+    """The versions of one model."""
+
+    def __init__(self, uri: str, *, name: str, lock_folder: Path) -> None:
+        self.name = name
+        self.uri = checked(uri)
+        self._lock = _lock_path(self.uri, name=name, folder=lock_folder)
+        self._client = MlflowClient(self.uri, registry_uri=self.uri)
+
+    def by_alias(self, alias: str) -> Version | None:
+        """The version that bears an alias now."""
+        number = self._aliases().get(alias)
+        return None if number is None else self.version(number)
+
+    def version(self, number: int) -> Version:
+        """A version by its number."""
+        return _version(self._client.get_model_version(self.name, str(number)))
+
+    def has(self, number: int) -> bool:
+        """Whether there is a version of this number."""
+        try:
+            self.version(number)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
+    def of_candidate(self, candidate: str) -> Version | None:
+        """The version that was made of a candidate."""
+        if self._model() is None:
+            return None
+        found = self._client.search_model_versions(f"name = '{self.name}'")
+        versions = [_version(one) for one in found]
+        return next((one for one in versions if one.tags.get(CANDIDATE) == candidate), None)
+
+    def register(self, candidate: str, *, model: Path, run_id: str, tags: Mapping[str, str], said: str) -> Version:
+        """A new version for a candidate that has none, whose files lie in ``model``."""
+        if self._model() is None:
+            self._client.create_registered_model(self.name)
+        self._client.log_artifacts(run_id, str(model), MODEL_FOLDER)
+        source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
+        own = {CANDIDATE: candidate, **_hash_tags(model), **tags}
+        made = self._client.create_model_version(self.name, source, run_id=run_id, tags=own, description=said)
+        return _version(made)
+
+    def describe(self, version: Version, *, tags: Mapping[str, str], said: str) -> None:
+        """Give a version these tags and this sentence."""
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                self._client.set_model_version_tag(self.name, str(version.number), key, value[:LONGEST_TAG])
+        self._client.update_model_version(self.name, str(version.number), said)
+
+    def note_gate(self, version: Version, document: Mapping[str, Any]) -> None:
+        """Put what the gate said last among the files of the version's run."""
+        self._client.log_dict(version.run_id, dict(document), "gate.json")
+
+    def challenge(self, version: Version) -> None:
+        """Let a version be the challenger, unless it is champion already."""
+        aliases = self._aliases()
+        if aliases.get(CHAMPION) != version.number and aliases.get(CHALLENGER) != version.number:
+            self._client.set_registered_model_alias(self.name, CHALLENGER, str(version.number))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One promoter at a time; what an interrupted switch left is finished first."""
+        with FileLock(self._lock):
+            self.finish_switch()
+            yield
+
+    def switch(self, to: int, *, why: str = "promote") -> None:
+        """Make a version champion and the champion before it ``previous``; only inside :meth:`locked`.
+
+        What is to be is noted first, so that a switch cut off anywhere is finished by whoever comes next.
+        """
+        before = self._aliases().get(CHAMPION)
+        if before == to:
+            return
+        intent = {"to": to, "from": before, "why": why}
+        self._client.set_registered_model_tag(self.name, INTENT, json.dumps(intent))
+        self.finish_switch()
+
+    def finish_switch(self) -> str | None:
+        """Carry out the switch that is noted; gives why it was begun, None where none is."""
+        model = self._model()
+        if model is None or INTENT not in model.tags:
+            return None
+        intent = json.loads(model.tags[INTENT])
+        if intent["why"] == ROLLBACK:
+            self._client.set_model_version_tag(self.name, str(intent["from"]), ROLLED_BACK, "true")
+        elif intent["from"] is not None:
+            self._client.set_registered_model_alias(self.name, PREVIOUS, str(intent["from"]))
+        self._client.set_registered_model_alias(self.name, CHAMPION, str(intent["to"]))
+        if intent["why"] == ROLLBACK and PREVIOUS in self._aliases():
+            self._client.delete_registered_model_alias(self.name, PREVIOUS)
+        if self._aliases().get(CHALLENGER) == intent["to"]:
+            self._client.delete_registered_model_alias(self.name, CHALLENGER)
+        self._client.delete_registered_model_tag(self.name, INTENT)
+        return str(intent["why"])
+
+    def rollback(self) -> int:
+        """Make the champion before this one champion again, and give its number; the other is marked as rolled back.
+
+        There is no ``previous`` afterwards, so that a second call cannot undo the first. One that was cut off is finished and
+        no other done. Raises UserError where there is none to go back to.
+        """
+        with FileLock(self._lock), said_of_store(self.uri):
+            if self.finish_switch() != ROLLBACK:
+                champion, previous = self.by_alias(CHAMPION), self.by_alias(PREVIOUS)
+                if champion is None or previous is None or champion.number == previous.number:
+                    raise UserError(f"{self.name}: has no {PREVIOUS} champion to go back to")
+                self.switch(previous.number, why=ROLLBACK)
+            now = self.by_alias(CHAMPION)
+            assert now is not None
+            return now.number
+
+    def download(self, version: Version, *, folder: Path) -> Path:
+        """The files of a version in ``folder``. Raises UserError where they are not those that were registered."""
+        return download(self.uri, version.uri, folder=folder)
+
+    def _model(self) -> Any:
+        return registered(self._client, self.name)
+
+    def _aliases(self) -> dict[str, int]:
+        model = self._model()
+        return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
+
+
+@contextmanager
+def said_of_store(uri: str) -> Iterator[None]:
+    """Inside, what MLflow's store refuses or cannot do is a StoreFailsError that names it."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise StoreFailsError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
+
+
+def save_model(package: Path, *, folder: Path) -> None:
+    """A package as an MLflow model in ``folder``, which must not exist: code, safetensors and JSON, nothing pickled."""
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(SERVED),
+        artifacts={"package": str(package)},
+        signature=_signature(),
+        input_example=pd.DataFrame({"image": [_example()]}),
+        pip_requirements=[f"{name}=={version_of(name).partition('+')[0]}" for name in PINNED],
+    )
+
+
+def download(uri: str, model_uri: str, *, folder: Path) -> Path:
+    """The files of ``models:/NAME@alias`` or ``models:/NAME/1`` in ``folder``, verified.
+
+    Raises UserError for a model that does not exist, and for files that are not those that were registered.
+    """
+    version = resolve(uri, model_uri)
+    with said_of_store(uri):
+        # By the run that holds them: what becomes of models:/… MLflow looks up in a store of the whole process.
+        files = mlflow.artifacts.download_artifacts(
+            run_id=version.run_id, artifact_path=MODEL_FOLDER, dst_path=str(folder), tracking_uri=uri
+        )
+    path = Path(files)
+    expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
+    if not expected:
+        raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
+    found = _hashes(path)
+    names = (expected.keys() | found.keys()) - {ADDED_BY_MLFLOW}
+    wrong = sorted(name for name in names if expected.get(name) != found.get(name))
+    if wrong:
+        raise UserError(f"{version.uri}: {wrong[0]!r} is not the file that was registered; it is not loaded")
+    return path
+
+
+def resolve(uri: str, model_uri: str) -> Version:
+    """The version that an address names. Raises UserError for one that there is not."""
+    if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
+        raise UserError(f"tracking.uri: {shown(uri)!r} does not exist; --uri says where MLflow is")
+    parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model_uri)
+    if parts is None:
+        raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
+    name, alias, number = parts.groups()
+    client = MlflowClient(uri, registry_uri=uri)
+    with said_of_store(uri):
+        model = registered(client, name)
+        if model is None:
+            known = [one.name for one in client.search_registered_models()]
+            raise UserError(f"{model_uri}: no model {name!r} in {shown(uri)}{nearest(name, known)}")
+    try:
+        if alias is not None:
+            return _version(client.get_model_version_by_alias(name, alias))
+        return _version(client.get_model_version(name, number))
+    except MlflowException as error:
+        offered = ", ".join(f"@{one}" for one in sorted(model.aliases)) or "no alias yet"
+        raise UserError(f"{model_uri}: there is no such version; {name!r} has {offered}") from error
+
+
+def registered(client: MlflowClient, name: str) -> Any:
+    """The registered model of a name; None where there is none."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def load(path: Path) -> PyFuncModel:
+    """A model whose files were verified; none is added to them."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        model: PyFuncModel = mlflow.pyfunc.load_model(str(path))
+        return model
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def classify(model: PyFuncModel, images: Sequence[bytes], *, top_k: int) -> list[dict[str, Any]]:
+    """For each encoded image ``label``, ``score``, ``top_k`` and ``top_k_scores``. Raises BadInputError where one is none."""
+    try:
+        found: Any = model.predict(pd.DataFrame({"image": list(images)}), params={"top_k": top_k})
+    except MlflowException as error:
+        raise BadInputError(str(error)) from error
+    rows: list[dict[str, Any]] = found.to_dict("records")
+    return rows
+
+
+def probabilities(model: PyFuncModel, images: Sequence[bytes], *, classes: Sequence[str]) -> NDArray[np.float64]:
+    """N×K, the columns in the order of ``classes``; 0 for a class that the model does not know."""
+    columns = {name: index for index, name in enumerate(classes)}
+    found = np.zeros((len(images), len(classes)))
+    for row, answer in enumerate(classify(model, images, top_k=EVERY_CLASS) if images else []):
+        for name, score in zip(answer["top_k"], answer["top_k_scores"], strict=True):
+            if name in columns:
+                found[row, columns[name]] = score
+    return found
+
+
+def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> None:
+    """Put files among the artifacts of a run."""
+    with said_of_store(uri):
+        for file in files:
+            MlflowClient(uri).log_artifact(run_id, str(file), under)
+
+
+def size_mb(folder: Path) -> float:
+    """Megabytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _signature() -> ModelSignature:
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary)]),  # without a name, so that bytes alone are taken too
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "score"),
+                ColSpec(Array(DataType.string), "top_k"),
+                ColSpec(Array(DataType.double), "top_k_scores"),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("top_k", DataType.long, 5), ParamSpec("batch_size", DataType.long, 32)]),
+    )
+
+
+def _example() -> bytes:
+    file = BytesIO()
+    Image.new("L", (SHOWN_IMAGE, SHOWN_IMAGE), 128).save(file, "png")
+    return file.getvalue()
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(found.name, int(found.version), dict(found.tags), str(found.run_id))
+
+
+def _hash_tags(folder: Path) -> dict[str, str]:
+    return {f"{HASH}{name}": value for name, value in _hashes(folder).items()}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def _lock_path(uri: str, *, name: str, folder: Path) -> Path:
+    """Beside an SQLite file, which has one place; else in the folder of all searches, which promoters share."""
+    if artifact_folder(uri) is not None:
+        folder = _sqlite_file(uri).parent
+    return folder.absolute() / f".{name}.promotion.lock"
+
+
+def _sqlite_file(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])

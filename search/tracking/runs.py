@@ -1,0 +1,298 @@
+"""The runs of one search in one MLflow store: found, made, brought up to date.
+
+Every call may fail, as stores do; each can be repeated and then adds only what is missing.
+"""
+
+import getpass
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.ledger.ledger import Ledger
+from search.ledger.trials import Trial, best_trial
+from search.space.spec import SearchSpec, resume_command
+from search.tracking import projection
+from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
+from search.tracking.uri import artifact_folder, page_address
+from search.tracking.views import experiment_link, links_of_tags, view_tags, views
+
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+METRICS_PER_BATCH = 800  # of MLflow's 1000 items a request; params and tags need the rest
+PARAMS_PER_BATCH = 100
+RUNS_PER_PAGE = 200
+KIND_OF_EXPERIMENT = "custom_model_development"
+# By what tag the runs of a kind are told apart.
+_TOLD_BY = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
+_RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
+_SEARCH_STATUS: dict[SearchState, str] = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "interrupted": "KILLED",
+    "failed": "KILLED",
+}
+
+
+@dataclass
+class Known:
+    """What a run in the store is known to hold; ``epochs`` is None before its params are written."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+    @property
+    def epochs(self) -> int | None:
+        """How many epochs are logged."""
+        return int(self.tags["search.epochs"]) if "search.epochs" in self.tags else None
+
+
+class Runs:
+    """One parent run for the search, one child for each trial, refit and gate, found again by tags.
+
+    ``_known`` has them by kind and by what tells runs of a kind apart.
+    """
+
+    def __init__(self, place: SearchPlace, *, ledger: Ledger, uri: str) -> None:
+        self.place = place
+        self.links: dict[str, str] = {}
+        self._ledger = ledger
+        self._uri = uri
+        self._client = MlflowClient(tracking_uri=uri)
+        self._source = source_tags(place.folder)
+        self._known: dict[tuple[str, str], Known] = {}
+        self._search_points: set[Point] = set()
+        self._experiment = ""
+
+    def find(self) -> None:
+        """Open the experiment, take over the search's runs that are there, make the parent if it is not."""
+        self._experiment = open_experiment(self._client, self.place.spec, uri=self._uri)
+        self._known = {}
+        self._search_points = set()
+        for run in self._stored_runs():
+            self._take_over(run)
+        if self._study not in self._known:
+            self._create("study", title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
+        self._ledger.note("parent_run", self._known[self._study].run_id)
+        self._write_views()
+
+    def write_trial(self, trial: Trial, *, is_open: bool) -> None:
+        """Bring a trial's run up to date; of a search that is not ``is_open`` no run stays RUNNING."""
+        known = self._known.get(("trial", str(trial.number))) or self._create_trial(trial)
+        self._bring_up_to_date(known, trial, is_open=is_open, more={})
+
+    def write_refit(self, trial: Trial, *, seed: int, of: int) -> None:
+        """Bring the run of a refit of trial ``of`` up to date; ``trial`` has the search's parameters."""
+        known = self._known.get(("refit", str(trial.number))) or self._create_refit(trial, seed=seed, of=of)
+        self._bring_up_to_date(known, trial, is_open=False, more={"seed": str(seed), "cfg.seed": str(seed)})
+
+    def gate_run(self, candidate: str, *, title: str) -> str:
+        """The id of the run in which a candidate was judged and its model lies; made where there is none."""
+        known = self._known.get(("gate", candidate))
+        if known is None:
+            known = self._create("gate", title=title, started=None, tags={**self._child, "search.candidate": candidate})
+        if known.status != "FINISHED":
+            self._terminate(known, status="FINISHED", time=None)
+        return known.run_id
+
+    def _bring_up_to_date(self, known: Known, trial: Trial, *, is_open: bool, more: dict[str, str]) -> None:
+        status = _RUN_STATUS.get(trial.state, "RUNNING" if is_open else "KILLED")
+        if status == "RUNNING" and known.status != "RUNNING":
+            self._reopen(known)
+        tags = projection.trial_tags(trial)
+        if not tags.items() <= known.tags.items():
+            points = projection.trial_points(trial, metric=self._metric, after=known.epochs or 0)
+            params = {} if known.epochs is not None else projection.trial_params(trial, spec=self.place.spec) | more
+            self._log(known, points=points, params=params, tags=tags)
+        if known.status != status:
+            self._terminate(known, status=status, time=projection.trial_ended(trial))
+
+    def write_search(self, trials: Sequence[Trial], *, state: SearchState) -> None:
+        """Bring the parent run, the mark on the best trial, the experiment's note up to date."""
+        known, spec, notes = self._known[self._study], self.place.spec, self._ledger.notes
+        if state == "running" and known.status != "RUNNING":
+            self._reopen(known)
+        points = projection.search_points(
+            trials, notes=notes, metric=self._metric, began=self.place.began, choose_by=spec.search.choose_by
+        )
+        new = [point for point in points if point not in self._search_points]
+        resume = resume_command(spec)
+        note = projection.search_note(trials, spec=spec, data=self.place.data, resume=resume)
+        self._log(known, points=new, params={}, tags={"search.state": state, "mlflow.note.content": note})
+        self._search_points |= set(new)
+        self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))
+        text = projection.experiment_note(trials, spec=spec, links=self._view_links(page=""))
+        self._client.set_experiment_tag(self._experiment, "mlflow.note.content", text)
+        status = _SEARCH_STATUS[state]
+        if known.status != status:
+            self._terminate(
+                known, status=status, time=max(map(projection.trial_ended, trials), default=self.place.began)
+            )
+
+    @staticmethod
+    def is_refusal(error: Exception) -> bool:
+        """Whether the store took a request for wrong, so that others may still succeed."""
+        if not isinstance(error, MlflowException):
+            return False
+        return error.get_http_status_code() in (400, 404)  # type: ignore[no-untyped-call]
+
+    @property
+    def _metric(self) -> str:
+        return self.place.spec.search.metric
+
+    def _stored_runs(self) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment],
+                filter_string=f"tags.`search.id` = '{self.place.search_id}'",
+                max_results=RUNS_PER_PAGE,
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _take_over(self, run: Run) -> None:
+        """Of two runs of a trial, which a lost answer to a request can leave, the fuller one stays."""
+        tags = dict(run.data.tags)
+        kind = tags["search.kind"]
+        key = (kind, tags[_TOLD_BY[kind]])
+        found = Known(run.info.run_id, run.info.status, tags)
+        other = self._known.get(key)
+        if other is not None and kind != "gate":  # whose files a registered version may name
+            found, surplus = sorted((found, other), key=lambda known: (known.epochs or 0, known.run_id), reverse=True)
+            self._client.delete_run(surplus.run_id)
+        self._known[key] = found
+
+    def _create_trial(self, trial: Trial) -> Known:
+        tags = {**self._child, "search.trial": str(trial.number), "search.origin": trial.origin}
+        title = projection.trial_title(trial, spec=self.place.spec)
+        return self._create("trial", title=title, started=projection.trial_started(trial), tags=tags)
+
+    def _create_refit(self, trial: Trial, *, seed: int, of: int) -> Known:
+        tags = {**self._child, "search.refit": str(trial.number), "search.refit_of": str(of)}
+        title = f"refit {trial.number} of trial {of}, seed {seed}"
+        return self._create("refit", title=title, started=projection.trial_started(trial), tags=tags)
+
+    def _create(self, kind: str, *, title: str, started: int | None, tags: Mapping[str, str]) -> Known:
+        identity = {
+            "search.id": self.place.search_id,
+            "search.study": self.place.spec.search.name,
+            "search.kind": kind,
+        }
+        if self.place.spec.base.get("data.oracle"):
+            identity["search.oracle"] = "true"
+        run = self._client.create_run(
+            self._experiment, start_time=started, run_name=title, tags={**self._source, **identity, **tags}
+        )
+        known = Known(run.info.run_id, run.info.status, dict(run.data.tags))
+        self._known[kind, known.tags[_TOLD_BY[kind]]] = known
+        self._client.log_inputs(run.info.run_id, datasets=[_dataset(self.place.data)])
+        return known
+
+    @property
+    def _study(self) -> tuple[str, str]:
+        return ("study", self.place.search_id)
+
+    @property
+    def _child(self) -> dict[str, str]:
+        return {"mlflow.parentRunId": self._known[self._study].run_id}
+
+    def _study_tags(self) -> dict[str, str]:
+        environment = {f"env.{name}": text for name, text in self._ledger.notes.get("environment", {}).items()}
+        return {"search.folder": str(self.place.folder)} | environment
+
+    def _log(
+        self, known: Known, *, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """Params, metrics, at last the tags that say they are there."""
+        items = [Param(name, text) for name, text in params.items()]
+        for start in range(0, len(items), PARAMS_PER_BATCH):
+            self._client.log_batch(known.run_id, params=items[start : start + PARAMS_PER_BATCH])
+        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
+        rest = len(metrics) % METRICS_PER_BATCH
+        for start in range(0, len(metrics) - rest, METRICS_PER_BATCH):
+            self._client.log_batch(known.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+        self._client.log_batch(
+            known.run_id,
+            metrics=metrics[len(metrics) - rest :],
+            tags=[RunTag(name, text) for name, text in tags.items()],
+        )
+        known.tags |= tags
+
+    def _reopen(self, known: Known) -> None:
+        self._client.update_run(known.run_id, status="RUNNING")
+        known.status = "RUNNING"
+
+    def _terminate(self, known: Known, *, status: str, time: int | None) -> None:
+        self._client.set_terminated(known.run_id, status=status, end_time=time)
+        known.status = status
+
+    def _mark_best(self, best: Trial | None) -> None:
+        trials = {number: known for (kind, number), known in self._known.items() if kind == "trial"}
+        for number, known in trials.items():
+            is_best = best is not None and number == str(best.number)
+            if is_best and known.tags.get("search.best") != "true":
+                self._client.set_tag(known.run_id, "search.best", "true")
+                known.tags["search.best"] = "true"
+            elif not is_best and "search.best" in known.tags:
+                self._client.delete_tag(known.run_id, "search.best")
+                del known.tags["search.best"]
+
+    def _write_views(self) -> None:
+        """Views are a convenience: a store that refuses them holds the same data."""
+        page = page_address(self._uri)
+        self.links = {"runs": experiment_link(page, self._experiment)}
+        with suppress(MlflowException):
+            for name, text in self._view_tags().items():
+                self._client.set_experiment_tag(self._experiment, name, text)
+            self.links = self._view_links(page=page)
+
+    def _view_tags(self) -> dict[str, str]:
+        spec = self.place.spec
+        saved = views(spec.space, metric=self._metric, study=spec.search.name, search_id=self.place.search_id)
+        return view_tags(saved, time=self.place.began)
+
+    def _view_links(self, *, page: str) -> dict[str, str]:
+        linked = links_of_tags(page, self._experiment, tags=self._view_tags())
+        return {name.rpartition(": ")[2]: address for name, address in linked.items()}
+
+
+def open_experiment(client: MlflowClient, spec: SearchSpec, *, uri: str) -> str:
+    """The id of a search's experiment; made where there is none."""
+    name = spec.tracking.experiment or spec.search.name
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if found is not None:
+        return str(found.experiment_id)
+    folder = artifact_folder(uri)
+    location = None if folder is None else f"{folder}/{name}"
+    tags = {"mlflow.experimentKind": KIND_OF_EXPERIMENT}
+    return str(client.create_experiment(name, artifact_location=location, tags=tags))
+
+
+def _dataset(data: DataUsed) -> DatasetInput:
+    dataset = Dataset(data.name, data.digest, source_type="local", source=data.source, profile=data.profile)
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def source_tags(folder: Path) -> dict[str, str]:
+    """Who runs it and from where: MLflow fills these in only for runs of its own making."""
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": Path(sys.argv[0]).name or "search"}
+    with suppress(OSError, KeyError):
+        tags["mlflow.user"] = getpass.getuser()
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "rev-parse", "HEAD"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        tags["mlflow.source.git.commit"] = answer.stdout.strip()
+    return tags

@@ -1,0 +1,213 @@
+"""A search played out by hand over a real ledger: no worker, no Ray, reports as a worker would send them."""
+
+import pytest
+
+from search.engine.conductor import Conductor, Leg, Limits
+from search.engine.halving import Halving
+from search.engine.sampling import Sampling
+from search.ledger import ledger as ledgers
+from search.space.dimension import parse_dimension
+from search.space.space import make_space
+
+METRIC = "val/accuracy"
+SPACE = make_space({"optimizer.lr": parse_dimension({"log": [1e-5, 1e-1]}, where="lr")})
+
+
+@pytest.fixture
+def conduct(tmp_path):
+    """Opens the search in ``tmp_path`` as a new driver would."""
+
+    def open_(mode="promote", trials=4, **limits):
+        ledger = ledgers.create(tmp_path, name="s", storage=None, metric=METRIC, notes={"metric": METRIC})
+        return Conductor(
+            ledger,
+            space=SPACE,
+            halving=Halving(METRIC, mode, 1, 4, 2),
+            sampling=Sampling("tpe", 0, 0.2, METRIC, (1, 2, 4)),
+            limits=Limits(trials, **limits),
+            on_change=lambda trial: None,
+        )
+
+    return open_
+
+
+def score(leg, epoch):
+    """A trial's value: the better the nearer its rate is to 0.01, a little better each epoch."""
+    return 1 / (1 + abs(leg.params["optimizer.lr"] - 0.01)) + epoch / 1000
+
+
+def epoch_result(leg, epoch, last=4):
+    ended = "last epoch" if epoch == last else None
+    metrics = {METRIC: score(leg, epoch), "usage/seconds": 10.0}
+    return {"outcome": "epoch", "epoch": epoch, "ended": ended, "reason": None, "metrics": metrics}
+
+
+def work(conductor, leg):
+    """Train a leg to where the conductor stops it."""
+    for epoch in range(leg.start + 1, 5):
+        if conductor.report(leg.number, result=epoch_result(leg, epoch)) == "stop":
+            break
+    else:
+        conductor.report(leg.number, result={"outcome": "ended", "reason": "last epoch"})
+    conductor.leg_over(leg.number)
+
+
+def play(conductor):
+    legs = []
+    while (leg := conductor.next_leg()) is not None:
+        legs.append((leg.number, leg.start, leg.until))
+        work(conductor, leg)
+    return legs
+
+
+def dump(conductor):
+    return [
+        (t.number, t.params, t.state, t.values(METRIC), t.target, t.origin, t.reason) for t in conductor.ledger.trials()
+    ]
+
+
+@pytest.mark.parametrize("mode", ["promote", "stop"])
+def test_a_search_ends_with_its_best_trained_in_full_and_the_rest_pruned_with_their_reasons(conduct, mode):
+    conductor = conduct(mode)
+    play(conductor)
+    trials = conductor.ledger.trials()
+    assert conductor.finished
+    assert len(trials) == 4
+    assert {t.state for t in trials} == {"COMPLETE", "PRUNED"}
+    assert all(t.last_epoch == 4 for t in trials if t.state == "COMPLETE")
+    assert all(t.last_epoch in (1, 2) for t in trials if t.state == "PRUNED")
+    assert all(t.reason == f"not among the best 1/2 at epoch {t.last_epoch}" for t in trials if t.state == "PRUNED")
+    best = max(trials, key=lambda t: -abs(t.params["optimizer.lr"] - 0.01))
+    assert best.last_epoch == 4
+
+
+@pytest.mark.parametrize("mode", ["promote", "stop"])
+@pytest.mark.parametrize("calls", range(1, 9))
+def test_a_driver_lost_after_any_number_of_calls_changes_nothing(conduct, tmp_path, mode, calls):
+    """Every call of the conductor is a moment to die; a new one over the same ledger goes on."""
+    straight = conduct(mode)
+    play(straight)
+    expected = dump(straight)
+    (tmp_path / ledgers.JOURNAL).unlink()
+    left = calls
+    conductor = conduct(mode)
+    lost = False
+    while (leg := conductor.next_leg()) is not None:
+        for epoch in range(leg.start + 1, 6):
+            left -= 1
+            if left == 0:
+                conductor, lost = conduct(mode), True
+                break
+            result = epoch_result(leg, epoch) if epoch < 5 else {"outcome": "ended", "reason": "last epoch"}
+            if conductor.report(leg.number, result=result) == "stop":
+                conductor.leg_over(leg.number)
+                break
+    assert lost
+    assert dump(conductor) == expected
+
+
+def test_a_driver_lost_between_a_trials_last_epoch_and_its_end_changes_nothing(conduct):
+    """Early stopping at a rung: recorded, but not yet told as complete, it must not look like a trial that waits."""
+    conductor = conduct()
+    leg = conductor.next_leg()
+    conductor.ledger.record(leg.number, epoch=1, metrics={METRIC: 0.9}, ended="no better for 3 epochs")
+    again = conduct()
+    assert again.next_leg().number == 1
+    trial = again.ledger.trial(0)
+    assert (trial.state, trial.reason, trial.last_epoch) == ("COMPLETE", "no better for 3 epochs", 1)
+
+
+def test_an_exhausted_space_ends_the_search_and_says_so(conduct):
+    conductor = conduct(trials=10)
+    conductor.space = make_space({"freeze.depth": parse_dimension({"choice": [0, 0.5, 1.0]}, where="depth")})
+    while (leg := conductor.next_leg()) is not None:
+        for epoch in range(leg.start + 1, 5):
+            metrics = {METRIC: 0.5 + leg.params["freeze.depth"] / 10}
+            ended = "last epoch" if epoch == 4 else None
+            result = {"outcome": "epoch", "epoch": epoch, "ended": ended, "reason": None, "metrics": metrics}
+            if conductor.report(leg.number, result=result) == "stop":
+                break
+        conductor.leg_over(leg.number)
+    assert len(conductor.ledger.trials()) == 3
+    assert conductor.exhausted
+    assert conductor.finished
+
+
+def test_two_workers_never_get_the_same_trial(conduct):
+    conductor = conduct(trials=6)
+    first, second = conductor.next_leg(), conductor.next_leg()
+    assert {first.number, second.number} == {0, 1}
+    work(conductor, first)
+    third = conductor.next_leg()
+    assert third.number not in (second.number,)
+    assert isinstance(third, Leg)
+
+
+def test_a_lost_worker_is_replaced_from_the_last_epoch_and_a_trial_that_loses_too_many_fails(conduct):
+    conductor = conduct(max_failures=2)
+    leg = conductor.next_leg()
+    conductor.report(leg.number, result=epoch_result(leg, 1))
+    conductor.ledger.aim(leg.number, target=2)
+    for attempt in range(2):
+        conductor.leg_over(leg.number, error="ValueError: broken")
+        again = conductor.next_leg()
+        assert (again.number, again.start, again.until) == (0, 1, 2)
+        assert conductor.ledger.trial(0).attempts == attempt + 1
+    conductor.leg_over(0, error="ValueError: broken")
+    failed = conductor.ledger.trial(0)
+    assert (failed.state, failed.reason) == ("FAILED", "failed 3 times: ValueError: broken")
+
+
+def test_when_nothing_ever_trains_the_search_stops_and_says_why(conduct):
+    conductor = conduct(max_failures=5)
+    for _ in range(3):
+        conductor.leg_over(conductor.next_leg().number, error="RuntimeError: no space on device")
+    assert conductor.stopping == "every trial fails: RuntimeError: no space on device"
+    assert conductor.next_leg() is None
+
+
+def test_a_diverged_trial_is_failed_at_once_and_the_search_goes_on(conduct):
+    conductor = conduct()
+    leg = conductor.next_leg()
+    assert conductor.report(leg.number, result={"outcome": "infeasible", "reason": "diverged: nan"}) == "stop"
+    conductor.leg_over(leg.number)
+    play(conductor)
+    states = [t.state for t in conductor.ledger.trials()]
+    assert states[0] == "FAILED"
+    assert "COMPLETE" in states[1:]
+
+
+def test_a_reason_to_stop_keeps_the_trial_open(conduct):
+    conductor = conduct()
+    leg = conductor.next_leg()
+    assert conductor.report(leg.number, result={"outcome": "stop search", "reason": "the disk is full"}) == "stop"
+    conductor.leg_over(leg.number)
+    assert conductor.next_leg() is None
+    assert conductor.ledger.trial(0).state == "RUNNING"
+    again = conduct()
+    assert again.next_leg() == leg
+
+
+def test_the_epoch_budget_ends_the_search_with_one_trial_trained_in_full(conduct):
+    conductor = conduct(trials=50, epochs=5)
+    play(conductor)
+    trials = conductor.ledger.trials()
+    assert sum(t.last_epoch for t in trials) <= 5 + 3
+    assert [t.state for t in trials].count("COMPLETE") == 1
+
+
+def test_the_gpu_hours_are_counted_by_a_trials_share(conduct):
+    conductor = conduct(trials=50, gpu_hours=4 * 10 * 0.5 / 3600, gpus=0.5)
+    play(conductor)
+    assert len(conductor.ledger.trials()) <= 4
+    assert any(t.state == "COMPLETE" for t in conductor.ledger.trials())
+
+
+def test_a_finished_search_goes_on_with_more_trials(conduct):
+    first = conduct(trials=4)
+    play(first)
+    before = dump(first)
+    second = conduct(trials=6)
+    play(second)
+    assert dump(second)[:4] == before
+    assert len(dump(second)) == 6

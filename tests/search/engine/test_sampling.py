@@ -1,0 +1,154 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from search.engine.sampling import SAMPLERS, Sampling, model_rung, propose, rung_study
+from search.ledger.trials import EpochRecord, Trial
+from search.space.dimension import parse_dimension
+from search.space.space import make_space
+
+METRIC = "val/accuracy"
+
+
+def make(**dimensions):
+    return make_space({path: parse_dimension(raw, where=path) for path, raw in dimensions.items()})
+
+
+SPACE = make(
+    **{
+        "optimizer.lr": {"log": [1e-5, 1e-1]},
+        "freeze.depth": {"choice": [0, 0.5, ["stage3", "stage4"]]},
+        "model.head": {"choice": ["linear", "mlp"]},
+        "model.head_hidden": {"int": [64, 512], "when": {"model.head": "mlp"}},
+    }
+)
+
+
+def rule(sampler="tpe", **changes):
+    return Sampling(
+        **({"sampler": sampler, "seed": 1, "random_share": 0.0, "metric": METRIC, "rungs": (1, 3, 9)} | changes)
+    )
+
+
+def trial(number, params, values, state="PRUNED"):
+    epochs = tuple(EpochRecord(i, {METRIC: v}, datetime.now(UTC)) for i, v in enumerate(values, start=1))
+    return Trial(number, params, state, epochs, len(values), "random")
+
+
+def history(count, value_of, length=1):
+    """Trials drawn at random, with a value that depends on their parameters."""
+    trials = []
+    for number in range(count):
+        params = propose(trials, space=SPACE, rule=rule("random")).encoded
+        trials.append(trial(number, params, [value_of(params)] * length))
+    return trials
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_history_gives_the_same_proposal_and_another_seed_another(sampler):
+    trials = history(12, lambda p: -abs(p["optimizer.lr"] - 0.01))
+    first = propose(trials, space=SPACE, rule=rule(sampler))
+    assert propose(trials, space=SPACE, rule=rule(sampler)) == first
+    assert propose(trials, space=SPACE, rule=rule(sampler, seed=2)) != first
+    assert first.origin == sampler
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_proposal_is_a_point_of_the_space(sampler):
+    trials = []
+    for number in range(15):
+        proposal = propose(trials, space=SPACE, rule=rule(sampler))
+        assert SPACE.contains(proposal.params)
+        assert SPACE.decoded(proposal.encoded) == dict(proposal.params)
+        trials.append(trial(number, proposal.encoded, [number / 15]))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_model_finds_what_random_draws_miss(sampler):
+    """The value falls with the distance of log10(lr) to -2: the model's next rates are nearer than random ones."""
+    import math
+
+    trials = history(20, lambda p: -abs(math.log10(p["optimizer.lr"]) + 2))
+    distances = {}
+    for name in (sampler, "random"):
+        proposals = [propose(trials, space=SPACE, rule=rule(name, seed=seed)) for seed in range(12)]
+        distances[name] = sum(abs(math.log10(p.params["optimizer.lr"]) + 2) for p in proposals) / 12
+    assert distances[sampler] < distances["random"] / 1.5
+
+
+def test_the_model_reads_the_highest_rung_with_enough_results():
+    enough = len(SPACE.dimensions) + 3
+    low = history(20, lambda p: 0.5)
+    high = [trial(t.number, t.params, [0.5] * 3) for t in low]
+    reads = lambda trials: model_rung(trials, num_dimensions=len(SPACE.dimensions), rule=rule())  # noqa: E731
+    assert reads(low[: enough - 1]) is None
+    assert reads(low[:enough]) == 1
+    assert reads([*high[: enough - 1], *low[enough - 1 :]]) == 1
+    assert reads([*high[:enough], *low[enough:]]) == 3
+
+
+def test_a_value_of_a_later_epoch_is_never_compared_with_one_of_an_earlier():
+    params = propose([], space=SPACE, rule=rule()).encoded
+    trials = [trial(0, params, [0.2, 0.9, 0.9]), trial(1, params, [0.5])]
+    assert [t.value for t in rung_study(trials, space=SPACE, rung=1, metric=METRIC).trials] == [0.2, 0.5]
+    assert [t.value for t in rung_study(trials, space=SPACE, rung=3, metric=METRIC).trials] == [0.9]
+
+
+def test_a_failed_trial_counts_as_the_worst_and_a_running_one_as_unknown():
+    params = propose([], space=SPACE, rule=rule()).encoded
+    trials = [
+        trial(0, params, [0.4]),
+        trial(1, params, [], "FAILED"),
+        Trial(2, params, "RUNNING", (), 1, "random"),
+        trial(3, params, [0.7]),
+    ]
+    study = rung_study(trials, space=SPACE, rung=1, metric=METRIC)
+    assert [(t.state.name, t.value) for t in study.trials] == [
+        ("COMPLETE", 0.4),
+        ("COMPLETE", 0.4),
+        ("RUNNING", None),
+        ("COMPLETE", 0.7),
+    ]
+
+
+def test_recipes_come_first_and_what_they_leave_open_is_drawn():
+    recipes = ({"optimizer.lr": 0.001, "freeze.depth": ["stage3", "stage4"]}, {"model.head": "mlp"})
+    first = propose([], space=SPACE, rule=rule(try_first=recipes))
+    assert first.origin == "try_first"
+    assert first.params["optimizer.lr"] == 0.001
+    assert first.params["freeze.depth"] == ["stage3", "stage4"]
+    second = propose([trial(0, first.encoded, [0.5])], space=SPACE, rule=rule(try_first=recipes))
+    assert second.params["model.head"] == "mlp"
+    assert 64 <= second.params["model.head_hidden"] <= 512
+
+
+def test_no_configuration_is_proposed_twice_and_an_exhausted_space_says_so():
+    space = make(**{"freeze.depth": {"choice": [0, 0.5, 1.0]}, "model.head": {"choice": ["linear", "mlp"]}})
+    trials = []
+    while (proposal := propose(trials, space=space, rule=rule("tpe"))) is not None:
+        trials.append(trial(len(trials), proposal.encoded, [0.5]))
+    seen = {tuple(sorted(t.params.items())) for t in trials}
+    assert len(trials) == len(seen) == 6
+
+
+def test_a_large_finite_space_is_searched_to_its_last_point():
+    space = make(**{"train.accumulate": {"int": [1, 12]}, "train.batch_size": {"int": [2, 13]}})
+    trials = []
+    while (proposal := propose(trials, space=space, rule=rule("random"))) is not None:
+        trials.append(trial(len(trials), proposal.encoded, [0.5]))
+    assert len(trials) == 144
+
+
+def test_a_trial_that_waits_lower_is_not_taken_for_one_at_work():
+    params = propose([], space=SPACE, rule=rule()).encoded
+    waiting = Trial(0, params, "RUNNING", trial(0, params, [0.4]).epochs, 1, "random")
+    at_work = Trial(1, params, "RUNNING", trial(0, params, [0.4]).epochs, 3, "random")
+    study = rung_study([waiting, at_work, trial(2, params, [0.1] * 3)], space=SPACE, rung=3, metric=METRIC)
+    assert [(t.state.name, t.value) for t in study.trials] == [("RUNNING", None), ("COMPLETE", 0.1)]
+
+
+def test_a_share_of_the_proposals_stays_random():
+    trials = history(20, lambda p: p["optimizer.lr"])
+    origins = [propose(trials, space=SPACE, rule=rule(random_share=0.5, seed=s)).origin for s in range(40)]
+    assert 10 <= origins.count("random") <= 30
+    assert origins.count("random") + origins.count("tpe") == 40

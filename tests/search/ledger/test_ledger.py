@@ -1,0 +1,161 @@
+"""The ledger on a real journal file, and on PostgreSQL where one is given."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from optuna.distributions import FloatDistribution
+
+from search.ledger import ledger as ledgers
+from search.ledger.lease import is_held, lease
+from search.ledger.trials import best_trial
+from trainable.errors import UserError
+
+METRIC = "val/accuracy"
+LR = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
+
+
+def new(folder, storage=None):
+    return ledgers.create(folder, name="s", storage=storage, metric=METRIC, notes={"metric": METRIC})
+
+
+def begin(ledger, lr=0.01, target=3):
+    return ledger.start(encoded={"optimizer.lr": lr}, distributions=LR, target=target, origin="random")
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def storage(request):
+    if request.param == "journal":
+        return None
+    url = os.environ.get("TEST_POSTGRESQL")
+    if not url:
+        pytest.skip("TEST_POSTGRESQL names no database")
+    return url
+
+
+def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
+    ledger = new(tmp_path, storage)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5, "val/loss": float("inf"), "usage/seconds": 2.0})
+    ledger.record(number, epoch=2, metrics={METRIC: 0.7, "usage/seconds": 3.0})
+    ledger.aim(number, target=9)
+    ledger.note("data", {"fingerprint": "f"})
+    other = ledgers.open_existing(tmp_path, name="s", storage=storage)
+    (trial,) = other.trials()[-1:]
+    assert (trial.number, trial.state, trial.target) == (number, "RUNNING", 9)
+    assert trial.values(METRIC) == {1: 0.5, 2: 0.7}
+    assert trial.values("val/loss") == {1: float("inf")}
+    assert trial.seconds == 5.0
+    assert other.notes["data"] == {"fingerprint": "f"}
+
+
+def test_one_begun_before_every_data_set_was_noted_may_train_on_the_one_it_names(tmp_path):
+    ledger = new(tmp_path)
+    ledger.note("data", {"fingerprint": "f"})
+    assert ledger.fingerprints == {"path": ["f"]}
+    ledger.note("data", {"fingerprint": "f", "fingerprints": {"path": ["e", "f"], "rehearsal": ["g"]}})
+    assert ledger.fingerprints == {"path": ["e", "f"], "rehearsal": ["g"]}
+
+
+def test_a_stopped_trial_is_pruned_with_its_values_and_a_failed_one_has_none(tmp_path):
+    ledger = new(tmp_path)
+    for state in ("PRUNED", "FAILED", "COMPLETE"):
+        number = begin(ledger)
+        ledger.record(number, epoch=1, metrics={METRIC: 0.5})
+        ledger.record(number, epoch=2, metrics={METRIC: 0.4})
+        ledger.end(number, state=state, reason="why")
+    pruned, failed, complete = ledger.study.trials
+    assert [t.state.name for t in (pruned, failed, complete)] == ["PRUNED", "FAIL", "COMPLETE"]
+    assert pruned.intermediate_values == {1: 0.5, 2: 0.4}
+    assert (pruned.value, failed.value, complete.value) == (0.5, None, 0.5)
+    assert [t.reason for t in ledger.trials()] == ["why"] * 3
+
+
+def test_an_epoch_recorded_twice_stays_as_it_was_first(tmp_path):
+    ledger = new(tmp_path)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5})
+    ledger.record(number, epoch=1, metrics={METRIC: 0.9})
+    assert ledger.trial(number).values(METRIC) == {1: 0.5}
+
+
+def test_why_a_trial_ended_is_recorded_with_its_last_epoch(tmp_path):
+    ledger = new(tmp_path)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5})
+    ledger.record(number, epoch=2, metrics={METRIC: 0.5}, ended="no better")
+    assert [epoch.ended for epoch in new(tmp_path).trial(number).epochs] == [None, "no better"]
+
+
+def test_the_best_trial_is_none_that_failed_and_the_older_of_equals(tmp_path):
+    ledger = new(tmp_path)
+    for value, state in ((0.5, "COMPLETE"), (0.9, "FAILED"), (0.7, "PRUNED"), (0.7, "COMPLETE")):
+        number = begin(ledger)
+        ledger.record(number, epoch=1, metrics={METRIC: value})
+        ledger.end(number, state=state, reason="")
+    assert best_trial(ledger.trials(), metric=METRIC).number == 2
+
+
+def test_a_line_cut_short_and_a_lock_left_behind_are_mended(tmp_path):
+    ledger = new(tmp_path)
+    begin(ledger)
+    journal = tmp_path / ledgers.JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 8, "trial')
+    journal.with_name(f"{journal.name}.lock").symlink_to("nowhere")
+    ledgers.mend_journal(journal)
+    assert journal.read_bytes() == whole
+    again = new(tmp_path)
+    again.record(0, epoch=1, metrics={METRIC: 0.5})
+    assert again.trial(0).last_epoch == 1
+
+
+def test_a_search_that_does_not_exist_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="no search of this name"):
+        ledgers.open_existing(tmp_path / "nothing", name="nothing", storage=None)
+
+
+def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_path):
+    code = (
+        "import pathlib, sys, time\n"
+        "from search.ledger.lease import lease\n"
+        "with lease(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(300)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    assert is_held(tmp_path)
+    with pytest.raises(UserError, match=f"being run by process {holder.pid} on"), lease(tmp_path):
+        pass
+    holder.kill()
+    holder.communicate()
+    assert not is_held(tmp_path)
+    with lease(tmp_path):
+        assert is_held(tmp_path)
+
+
+def test_a_process_killed_while_it_writes_leaves_a_ledger_that_opens(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from search import ledger as ledgers\n"
+        "ledger = ledgers.open_existing(pathlib.Path(sys.argv[1]), name='s', storage=None)\n"
+        "for epoch in range(1, 100_000):\n"
+        f"    ledger.record(0, epoch=epoch, metrics={{{METRIC!r}: 0.5}})\n"
+    )
+    begin(new(tmp_path))
+    journal = tmp_path / ledgers.JOURNAL
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    while journal.stat().st_size < 20_000:
+        assert writer.poll() is None
+        time.sleep(0.01)
+    writer.kill()
+    writer.wait()
+    ledgers.mend_journal(journal)
+    ledger = new(tmp_path)
+    trial = ledger.trial(0)
+    assert trial.last_epoch > 10
+    assert list(trial.values(METRIC)) == list(range(1, trial.last_epoch + 1))
+    ledger.record(0, epoch=trial.last_epoch + 1, metrics={METRIC: 1.0})

@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.promotion.evidence import Served
+from search.refresh.measure import FEWEST_ASKED, Champion, bad_images, good_images, loss_from
+from search.refresh.measure import _loss as loss
+from search.space.spec import RefreshSection, SearchSpec
+from search.tracking.registry import Version
+from trainable.config.trial import TrialConfig
+from trainable.data.inventory import take_inventory
+from trainable.data.readers.read import read_source
+from trainable.data.versions import Entry
+from trainable.data.versions import Version as DataVersion
+from trainable.serving.encoded import EncodedImage
+from trainable.statistics.drift import feature_drift
+
+SPEC = SearchSpec.model_validate(
+    {
+        "search": {"name": "cells", "trials": 4},
+        "scheduler": {"min_epochs": 1, "max_epochs": 2},
+        "base": {"data.path": "images"},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-1]}},
+    }
+)
+BEFORE = (
+    Entry(1, "a", "group x", "train"),
+    Entry(2, "a", None, "val"),
+    Entry(3, "b", None, "test"),
+    Entry(4, "b", None, "train"),  # could not be decoded: no package knows it
+    Entry(5, "b", None, "train", present=False),
+)
+SPLITS = {1: "train", 2: "val", 3: "test"}
+
+
+def champion(*now, splits=SPLITS, before=BEFORE, tried=None):
+    """A champion that knows images 1 to 3, among these images now; ``tried`` are those of a later search, if there was one."""
+    served = Served(Path(), None, {"config": TrialConfig().model_dump(mode="json")}, splits, Path())
+    images = {one.sample_id: EncodedImage(one.sample_id, str(one.label), lambda: b"") for one in now}
+    version = Version("cells", 1, {}, "")
+    return Champion(version, served, images, DataVersion(before), DataVersion(tried or before), DataVersion(now))
+
+
+def ids(images):
+    return [one.sample_id for one in images]
+
+
+def test_the_champion_is_asked_about_new_images_outside_the_test_of_groups_it_does_not_know():
+    found = champion(
+        *BEFORE[:4],
+        Entry(5, "b", None, "train"),  # was away when it was trained
+        Entry(6, "a", "group x", "train"),
+        Entry(7, "a", "group y", "val"),
+        Entry(8, "a", None, "test"),
+        Entry(9, "b", None, "train", present=False),
+    )
+    assert ids(found.new) == [5, 7]
+
+
+def test_groups_are_known_by_todays_data_where_the_package_tells_none():
+    bare = tuple(Entry(one.sample_id, None, None, one.split) for one in BEFORE[:3])
+    now = (*BEFORE[:3], Entry(6, "a", "group x", "train"), Entry(7, "a", None, "val"))
+    assert ids(champion(*now, before=bare).new) == [7]
+
+
+def test_relabelled_images_ask_the_champion_too_but_those_of_tests_that_are_not_its_own():
+    other = Entry(6, "b", None, "test")
+    now = (Entry(1, "b", None, "train"), BEFORE[1], Entry(3, "a", None, "test"), Entry(6, "a", None, "test"))
+    found = champion(*now, before=(*BEFORE, other))
+    assert [(one.sample_id, one.label) for one in found.relabelled] == [(1, "b"), (3, "a")]
+    assert found.new == []
+
+
+def test_how_good_it_was_counts_by_the_classes_that_its_test_images_had_then():
+    found = champion(BEFORE[1], Entry(3, "a", None, "test"))
+    assert [(one.sample_id, one.label) for one in found.tested] == [(3, "b")]
+    unknown = champion(BEFORE[1], BEFORE[2], before=tuple(Entry(one, None, None, SPLITS[one]) for one in SPLITS))
+    assert [(one.sample_id, one.label) for one in unknown.tested] == [(3, "b")]
+
+
+def test_after_a_later_search_without_a_new_champion_only_later_images_are_new():
+    tried = (*BEFORE[:4], Entry(5, "b", None, "train"), Entry(6, "a", None, "test"))
+    now = (*tried, Entry(7, "a", None, "train"))
+    assert ids(champion(*now).new) == [5, 7]
+    found = champion(*now, tried=tried)
+    assert ids(found.new) == [7]
+    assert ids(found.held_out()) == [2, 5]  # its validation image, and what it was not trained on
+    assert ids(champion(*now).held_out()) == [2]
+
+
+def test_images_to_adapt_to_are_told_apart():
+    before = (*BEFORE, Entry(10, None, None, "target"), Entry(11, None, None, "target_val"))
+    now = (*before[:4], *before[5:], Entry(12, None, None, "target"), Entry(13, None, None, "target_test"))
+    found = champion(*now, before=before, splits=SPLITS | {10: "target", 11: "target_val"})
+    assert found.new == []
+    assert ids(found.new_target) == [12]
+    assert ids(found.held_out(target=True)) == [11]
+
+
+def test_of_its_own_images_those_are_asked_that_are_there_and_can_be_decoded():
+    found = champion(*BEFORE[1:4])
+    assert ids(found.own("train")) == []
+    assert ids(found.own("test")) == [3]
+    frozen = DataVersion((Entry(3, "b", None, "test"), Entry(2, "a", None, "test"), Entry(4, "b", None, "test")))
+    assert ids(found.frozen_test(sorted(frozen.ids("test")))) == [3]  # 2 chose it, 4 cannot be decoded
+
+
+def answers(right, wrong):
+    labels = np.arange(right + wrong) % 2
+    return np.where(np.arange(right + wrong) < right, labels, 1 - labels), labels
+
+
+def test_a_few_images_say_nothing_of_a_loss():
+    few, many = answers(0, FEWEST_ASKED - 1), answers(50, 0)
+    assert loss_from(loss(few, many, num_classes=2, spec=SPEC)).low is None
+    assert loss_from(loss(many, few, num_classes=2, spec=SPEC)).low is None
+    more = loss_from(loss(answers(0, FEWEST_ASKED), many, num_classes=2, spec=SPEC))
+    assert (more.value, more.low) == (0.0, 1.0)
+
+
+def test_a_p_that_no_permutation_could_give_cannot_be_asked_for():
+    sides = np.zeros((30, 2), np.float32), np.full((30, 2), 9, np.float32)
+    least = feature_drift(*sides, old_labels=[], new_labels=[], seed=0)["all"].p
+    assert least <= RefreshSection(drift_p=0.005).drift_p
+    with pytest.raises(ValueError, match="drift_p"):
+        RefreshSection(drift_p=0.004)
+
+
+def test_without_a_common_class_nothing_is_measured():
+    found = loss((np.zeros(20, int), np.zeros(20, int)), (np.ones(20, int), np.ones(20, int)), num_classes=2, spec=SPEC)
+    assert found == {"unasked": "no class in common with the champion's own test images"}
+    assert loss_from(found) is None
+
+
+@pytest.fixture
+def inventory(tmp_path, draw_folder):
+    folder = draw_folder({"a": 3, "b": 3})
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    config = TrialConfig.model_validate({"data": {"path": str(folder)}})
+    return take_inventory(read_source(config.data), cache=tmp_path / "cache.parquet"), config
+
+
+def test_only_images_that_are_asked_for_are_tried_to_decode(inventory):
+    taken, config = inventory
+    every = [int.from_bytes(digest[:8], "little") for digest in taken.digests]
+    found = bad_images(taken, among=every, config=config)
+    assert list(found.values()) == ["a/broken.png"]
+    assert bad_images(taken, among=set(every) - found.keys(), config=config) == {}
+    assert len(good_images(taken, bad=found)) == 6

@@ -1,0 +1,257 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.space.loading import load
+from search.space.spec import difference
+from trainable.config.strict_yaml import read_document
+from trainable.errors import SettingsError, UserError
+
+ROOT = Path(__file__).parents[3]
+TAG = "tag:yaml.org,2002:python/name:os.system"
+TEXT = """
+search:    {name: demo, trials: 8}
+scheduler: {max_epochs: 9}
+base:
+  data:  {format: elpv, elpv_rule: prob>0}
+  train: {amp: off}
+vary:
+  optimizer.lr:      {log: [1e-4, 1e-2]}
+  model.head:        {choice: [linear, mlp]}
+  model.head_hidden: {choice: [64, 256], when: {model.head: mlp}}
+  model.dropout:     {choice: [0.0, 0.5], when: {model.head_hidden: 256}}
+try_first:
+  - {model.head: mlp, model.head_hidden: 256, optimizer.lr: 1e-3}
+  - {model.head: mlp, model.head_hidden: 64, optimizer.lr: 1e-3}
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(text=TEXT):
+        (tmp_path / "x.yaml").write_text(text)
+        return "x.yaml"
+
+    return write
+
+
+def mistake(path, *args, **kwargs):
+    with pytest.raises(UserError) as caught:
+        load(path, *args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_number_without_a_dot_is_a_number(file):
+    assert load(file()).vary["optimizer.lr"] == {"log": [0.0001, 0.01]}
+
+
+def test_off_is_text(file):
+    assert load(file()).base["train.amp"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001), ("1E5", 100000.0), ("-2.5e+3", -2500.0), (".5", 0.5), ("5.", 5.0), ("10", 10), ("010", 10), ("-3", -3),
+        ("1:30", "1:30"), ("1_000", "1_000"), ("yes", "yes"), ("no", "no"), ("on", "on"), ("true", True), ("False", False),
+        ("~", None), ("null", None), ("", None), (".inf", float("inf")), ("-.INF", "-.INF"), ("2024-01-01", "2024-01-01"),
+        ("e3", "e3"), ("'1e-3'", "1e-3"), ("0x10", "0x10"),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(file, text, value):
+    found = read_document(file(f"a: {text}\n"))["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@settings(max_examples=100, deadline=None)
+def test_every_float_python_writes_is_read_back(tmp_path_factory, number):
+    path = tmp_path_factory.mktemp("floats") / "x.yaml"
+    path.write_text(f"a: {number!r}\n")
+    found = read_document(path)["a"]
+    assert found == number
+    assert type(found) is float
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "x.yaml:3: 'a' is given twice"),
+        ("a:\n  b: 1\n  b: 2\n", "x.yaml:3: 'b' is given twice"),
+        ("a: 1\n1: 2\n", "x.yaml:2: the key 1 must be text"),
+        ("a: [1\nb: 2\n", "x.yaml:2: expected ',' or ']', but got ':'"),
+        ("a: {b: 1\n", "x.yaml:2: expected ',' or '}', but got '<stream end>'"),
+        ("a: !!python/name:os.system\n", f"x.yaml:1: could not determine a constructor for the tag '{TAG}'"),
+        ("- a\n", 'x.yaml: got ["a"], must be sections with settings'),
+        ("", "x.yaml: got null, must be sections with settings"),
+        (
+            "a: \x00\n",
+            'x.yaml: unacceptable character #x0000: special characters are not allowed in "x.yaml", position 3',
+        ),
+    ],
+)
+def test_bad_yaml_is_one_line_with_its_place(file, text, line):
+    found = mistake(file(text))
+    assert found.replace('"<unicode string>"', '"x.yaml"') == line
+
+
+def test_a_missing_file_is_said():
+    assert mistake("nowhere/x.yaml") == "nowhere/x.yaml: no such file"
+    assert mistake("spaces/resnets.yaml") == "spaces/resnets.yaml: no such file; did you mean 'spaces/resnet.yaml'?"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    assert mistake(tmp_path) == f"{tmp_path}: cannot be read ([Errno 21] Is a directory: '{tmp_path}')"
+
+
+def test_all_mistakes_are_listed_the_first_is_the_message(file):
+    text = TEXT.replace("trials: 8", "trials: 0").replace("max_epochs", "max_epoch")
+    with pytest.raises(SettingsError) as caught:
+        load(file(text))
+    assert str(caught.value) == "x.yaml: search.trials: got 0, must be a whole number at least 1 (and 2 more)"
+    assert caught.value.problems == (
+        "x.yaml: search.trials: got 0, must be a whole number at least 1",
+        "x.yaml: scheduler.max_epochs: missing, must be a whole number at least 1, at most 1000",
+        "x.yaml: scheduler.max_epoch: unknown key; did you mean 'max_epochs'?",
+    )
+
+
+def test_the_file_is_named_before_the_path(file):
+    text = TEXT.replace("optimizer.lr:      {log: [1e-4, 1e-2]}", "optimizer.lrr:      {log: [1e-5, 1e-6]}")
+    assert mistake(file(text)) == "x.yaml: vary.optimizer.lrr: unknown path; did you mean 'optimizer.lr'?"
+    text = TEXT.replace("[1e-4, 1e-2]", "[1e-5, 1e-6]")
+    assert mistake(file(text)) == "x.yaml: vary.optimizer.lr: upper bound 1e-06 is below lower bound 1e-05"
+
+
+def test_a_field_of_the_search_can_be_set(file):
+    made = load(
+        file(),
+        ["search.trials=3", "scheduler.max_epochs=27", "search.budget.gpu_hours=1e-1", "resources.gpu=auto"],
+    )
+    assert (made.search.trials, made.scheduler.max_epochs, made.search.budget.gpu_hours, made.resources.gpu) == (
+        3,
+        27,
+        0.1,
+        "auto",
+    )
+
+
+def test_a_value_that_is_set_is_no_longer_varied_nor_in_recipes(file):
+    made = load(file(), ["optimizer.lr=1e-3"])
+    assert made.base["optimizer.lr"] == 0.001
+    assert "optimizer.lr" not in made.vary
+    assert made.try_first == [
+        {"model.head": "mlp", "model.head_hidden": 256},
+        {"model.head": "mlp", "model.head_hidden": 64},
+    ]
+
+
+def test_a_condition_that_holds_now_is_dropped(file):
+    made = load(file(), ["model.head=mlp"])
+    assert made.vary["model.head_hidden"] == {"choice": [64, 256]}
+    assert made.vary["model.dropout"] == {"choice": [0.0, 0.5], "when": {"model.head_hidden": 256}}
+
+
+def test_what_depends_on_a_condition_that_fails_now_is_gone(file):
+    made = load(file(), ["model.head=linear"])
+    assert list(made.vary) == ["optimizer.lr"]
+    assert made.try_first == [{"optimizer.lr": 0.001}]
+
+
+def test_a_varied_value_can_be_set_and_leaves_base(file):
+    made = load(file(), ["vary.optimizer.lr={log: [1e-3, 1e-1]}", "vary.train.amp={choice: [off, bf16]}"])
+    assert made.vary["optimizer.lr"] == {"log": [0.001, 0.1]}
+    assert made.vary["train.amp"] == {"choice": ["off", "bf16"]}
+    assert "train.amp" not in made.base
+
+
+def test_a_base_path_may_be_written_with_base(file):
+    assert load(file(), ["base.optimizer.lr=1e-3"]) == load(file(), ["optimizer.lr=1e-3"])
+
+
+def test_later_settings_win(file):
+    assert load(file(), ["search.trials=3", "search.trials=4"]).search.trials == 4
+
+
+def test_other_images_take_the_place_of_the_built_in_set(file):
+    made = load(file(), data="my/images")
+    assert (made.base["data.path"], made.base["data.format"]) == ("my/images", "auto")
+    assert "data.elpv_rule" not in made.base
+
+
+def test_other_images_keep_a_named_format(file):
+    made = load(file(TEXT.replace("format: elpv, elpv_rule: prob>0", "format: manifest")), data="my/images.csv")
+    assert (made.base["data.path"], made.base["data.format"]) == ("my/images.csv", "manifest")
+
+
+def test_trials_and_name_replace_what_the_file_says(file):
+    made = load(file(), trials=2, name="again")
+    assert (made.search.trials, made.search.name) == (2, "again")
+    assert difference(load(file()), made) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimizer.lrr=1", "--set optimizer.lrr: unknown path; did you mean 'optimizer.lr'?"),
+        ("lr=1", "--set lr: unknown path; did you mean 'optimizer.lr'?"),
+        ("searh.trials=1", "--set searh.trials: unknown path; did you mean 'search.trials'?"),
+        (
+            "vary.optimizer.lrr={log: [1, 2]}",
+            "--set vary.optimizer.lrr: unknown path; did you mean 'vary.optimizer.lr'?",
+        ),
+        (
+            "vary.optimizer.lr.log=[1, 2]",
+            "--set vary.optimizer.lr.log: unknown path; did you mean 'vary.optimizer.lr'?",
+        ),
+        ("optimizer=1", "--set optimizer: unknown path; give one of its values, such as optimizer.name"),
+        ("train.epochs=3", "--set train.epochs: is set by the search; give scheduler.max_epochs"),
+        ("optimizer.lr", "--set optimizer.lr: must be path=value, such as optimizer.lr=1e-3"),
+        ("=3", "--set =3: must be path=value, such as optimizer.lr=1e-3"),
+        ("optimizer.lr=[1", "--set optimizer.lr:1: expected ',' or ']', but got '<stream end>'"),
+        ("optimizer.lr=100", "x.yaml: base.optimizer.lr: got 100, must be a number above 0, at most 10"),
+        ("search.trials=many", "x.yaml: search.trials: got 'many', must be a whole number at least 1"),
+    ],
+)
+def test_a_wrong_override_is_one_line(file, override, line):
+    assert mistake(file(), [override]) == line
+
+
+def test_the_order_of_keys_changes_nothing(file):
+    straight = load(file())
+    document = yaml.safe_load(TEXT.replace("off", "'off'").replace("e-", ".0e-"))
+    turned = {
+        key: dict(reversed(value.items())) if isinstance(value, dict) else value
+        for key, value in reversed(document.items())
+    }
+    other = load(file(yaml.safe_dump(turned, sort_keys=False)))
+    assert other.content_hash() == straight.content_hash()
+    assert list(other.space.dimensions) == list(straight.space.dimensions)
+
+
+def test_a_file_is_checked_without_the_heavy_libraries(file):
+    program = f"""
+import sys
+from search.space.lint import lint
+from search.space.loading import load
+lint(load({file()!r}))
+print(sorted({{"torch", "ray", "optuna", "mlflow", "numpy", "pandas"}} & set(sys.modules)))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert found.stdout == "[]\n", found.stderr

@@ -1,0 +1,49 @@
+"""What a checkpoint gives back, beyond what the stories of whole trials show."""
+
+import pytest
+import torch
+
+from trainable.config.trial import OptimizerConfig, TrialConfig
+from trainable.data.input_spec import InputSpec
+from trainable.model.network import create_network
+from trainable.training.checkpoint import Counters, load_checkpoint, save_checkpoint
+from trainable.training.optimizer import create_optimizer
+
+SPEC = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=1.0)
+
+
+def make(rule):
+    config = TrialConfig.model_validate({"model": {"name": "resnet10t", "weights": "random"}})
+    network = create_network(config, spec=SPEC, num_classes=2).to(memory_format=torch.channels_last)
+    return network, create_optimizer(network, config=OptimizerConfig(name=rule))
+
+
+@pytest.mark.parametrize("rule", ["adamw", "sgd", "lamb", "lion", "muon"])
+def test_an_optimizer_comes_back_whole_and_in_the_layout_of_its_parameters(rule, tmp_path):
+    network, optimizer = make(rule)
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    network.head[-1].weight.grad.add_(1.0)
+    optimizer.step()
+    names = {name for name, _ in network.named_parameters()}
+    save_checkpoint(
+        tmp_path / "one",
+        network=network,
+        moved=names,
+        average=None,
+        optimizer=optimizer,
+        counters=Counters(1, {1: 0.5}, {}),
+        results={},
+    )
+    other, restored = make(rule)
+    counters = load_checkpoint(
+        tmp_path / "one", network=other, moved=lambda epoch: names, average=None, optimizer=restored
+    )
+    assert (counters.epoch, counters.history) == (1, {1: 0.5})
+    pairs = list(zip(network.parameters(), other.parameters(), strict=True))
+    for old, new in pairs:
+        assert torch.equal(old, new)
+        for key, value in optimizer.state[old].items():
+            again = restored.state[new][key]
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(again))
+            if isinstance(again, torch.Tensor) and again.shape == new.shape:
+                assert again.stride() == new.stride()

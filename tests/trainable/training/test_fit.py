@@ -1,0 +1,240 @@
+"""One trial on real photographs of solar cells, small enough for seconds."""
+
+import itertools
+import shutil
+
+import pytest
+import torch
+
+from trainable import UserError, fit
+from trainable.diagnosis.probe import linear_probe
+from trainable.training.checkpoint import BrokenCheckpointError, read_state
+from trainable.training.fit import DivergedError, measure_epoch, score_checkpoint
+
+torch.set_num_threads(1)
+
+
+def story(epochs):
+    return {epoch.number: {k: v for k, v in epoch.metrics.items() if not k.startswith("usage/")} for epoch in epochs}
+
+
+def weights_after(config, folder, *, stops):
+    """Metrics and final weights of a run that is stopped and resumed after each epoch in ``stops``."""
+    told, resume = {}, None
+    while True:
+        for epoch in fit(config, resume_from=resume):
+            told |= story([epoch])
+            resume = folder / f"epoch_{epoch.number}"
+            epoch.save(resume)
+            if epoch.number in stops and epoch.ended is None:
+                break
+        else:
+            break
+        if epoch.ended:
+            break
+    return (
+        told,
+        (resume / "weights.safetensors").read_bytes(),
+        (resume / "optimizer.safetensors").read_bytes(),
+        averaged(resume),
+    )
+
+
+def averaged(folder):
+    path = folder / "average.safetensors"
+    return path.read_bytes() if path.is_file() else None
+
+
+VARIANTS = {
+    "plain": {},
+    "frozen with dropout and momentum": {
+        "freeze": {"depth": 0.5, "bn": "train_stats"},
+        "model": {"dropout": 0.3, "drop_path": 0.1},
+        "optimizer": {"name": "sgd", "lr": 0.05, "clip_norm": 1.0},
+    },
+    "mixing and accumulating": {
+        "augment": {"strength": "strong", "mixup": 0.4, "cutmix": 1.0, "mix_probability": 0.7},
+        "train": {"accumulate": 2},
+        "schedule": {"warmup_epochs": 1.5},
+        "loss": {"label_smoothing": 0.1, "class_weights": "inverse"},
+    },
+    "gradual, averaged, anchored": {
+        "finetune": {"strategy": "gradual", "order": "bottom_up", "schedule": {"stem": 2, "stage1": 3}, "l2_sp": 0.1},
+        "train": {"ema": 0.5, "ema_start": 1},
+        "schedule": {"name": "plateau", "patience": 1, "factor": 0.5},
+    },
+    "two stages of a sampler and a head of random width": {
+        "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
+        "model": {"head": "mlp", "head_hidden": 8, "dropout": 0.2},
+        "train": {"ema": 0.3},
+        "data": {"sampler": "sqrt"},
+        "schedule": {"name": "one_cycle"},
+    },
+    "LP-FT with LAMB": {
+        "finetune": {"strategy": "lp_ft"},
+        "optimizer": {"name": "lamb"},
+        "loss": {"name": "focal", "focal_alpha": 0.75, "logit_adjustment": 1.0},
+        "schedule": {"name": "step"},
+    },
+    "from scratch with Muon": {
+        "finetune": {"strategy": "scratch"},
+        "optimizer": {"name": "muon"},
+        "schedule": {"name": "wsd"},
+        "augment": {"strength": "none", "auto": "augmix", "erase": 0.5, "mixup": 0.2, "mix_until": 2},
+    },
+    "small first": {"data": {"early_size": 24, "early_epochs": 2}, "train": {"ema": 0.5}},
+    "a transformer, small first": {
+        "model": {"name": "test_vit", "weights": "random"},
+        "data": {"image_size": 64, "early_size": 32, "early_epochs": 1},
+    },
+    "norms alone with Lion": {"finetune": {"strategy": "norm_only"}, "optimizer": {"name": "lion", "lr": 1e-4}},
+    "biases alone": {"finetune": {"strategy": "bias_only"}, "optimizer": {"name": "adam"}},
+    "surgical": {
+        "finetune": {"strategy": "surgical", "trainable": ["stage1", "stage2"]},
+        "data": {"sampler": "balanced"},
+    },
+    "probe": {"finetune": {"strategy": "linear_probe"}, "train": {"min_updates": 7, "min_delta": 0.01, "patience": 9}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopped_and_resumed_after_every_epoch_equals_the_unbroken_run_to_the_bit(variant, make_config, tmp_path):
+    config = make_config(**VARIANTS[variant])
+    straight = weights_after(config, tmp_path / "straight", stops=())
+    broken = weights_after(config, tmp_path / "broken", stops=(1, 2, 3))
+    assert straight[0] == broken[0]
+    assert sorted(straight[0]) == [1, 2, 3, 4]
+    assert straight[1:] == broken[1:]
+
+
+def test_the_same_seed_gives_the_same_story_and_another_seed_another(make_config):
+    first, second = story(fit(make_config(seed=1))), story(fit(make_config(seed=1)))
+    assert first == second
+    assert first != story(fit(make_config(seed=2)))
+
+
+def test_nothing_outside_changes_a_trial_and_a_trial_leaves_the_global_generator_alone(make_config):
+    expected = story(fit(make_config()))
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    told = {}
+    for epoch in fit(make_config()):
+        assert torch.equal(torch.get_rng_state(), before)
+        told |= story([epoch])
+    torch.manual_seed(7)
+    assert told == expected
+
+
+def test_early_stopping_ends_when_nothing_gets_better_and_says_so(make_config):
+    config = make_config(train={"epochs": 30, "patience": 2}, optimizer={"lr": 1e-9})
+    epochs = list(fit(config))
+    assert len(epochs) == 3
+    assert epochs[-1].ended == "no better val/balanced_accuracy for 2 epochs"
+
+
+def test_a_finished_trial_resumed_trains_no_more(make_config, tmp_path):
+    config = make_config(train={"epochs": 1})
+    (epoch,) = fit(config)
+    epoch.save(tmp_path / "end")
+    generator = fit(config, resume_from=tmp_path / "end")
+    with pytest.raises(StopIteration) as end:
+        next(generator)
+    assert end.value.value == "last epoch"
+
+
+def test_a_loss_that_is_no_number_ends_the_trial(make_config):
+    hot = {"name": "sgd", "lr": 10.0, "momentum": 0.99}  # which test_resnet bears
+    with pytest.raises(DivergedError, match="the loss became"):
+        list(fit(make_config(model={"name": "resnet10t"}, optimizer=hot, train={"epochs": 30})))
+
+
+def test_a_checkpoint_scores_as_its_epoch_did_and_the_test_split_is_another(make_config, tmp_path):
+    config = make_config()
+    epoch = next(fit(config))
+    epoch.save(tmp_path / "one")
+    again = score_checkpoint(config, checkpoint=tmp_path / "one", split="val")
+    assert again == epoch.evaluation
+    assert score_checkpoint(config, checkpoint=tmp_path / "one", split="test").metrics["loss"] != again.metrics["loss"]
+
+
+def test_accumulation_is_a_larger_batch_where_no_batch_norm_sees_it(make_config):
+    """A frozen backbone in eval mode sees each image alone; 28 training images make 7 updates of 4 either way."""
+    shared = {"freeze": {"depth": 1.0}, "optimizer": {"lr": 0.01}, "loss": {"class_weights": "inverse"}}
+    whole = story(fit(make_config(**shared, train={"epochs": 1, "batch_size": 4, "accumulate": 1})))
+    parts = story(fit(make_config(**shared, train={"epochs": 1, "batch_size": 2, "accumulate": 2})))
+    for name, value in whole[1].items():
+        assert parts[1][name] == pytest.approx(value, rel=1e-5, abs=1e-6)
+
+
+def test_a_checkpoint_holds_only_what_trains(make_config, tmp_path):
+    sizes = {}
+    for depth in (0.0, 1.0):
+        next(fit(make_config(freeze={"depth": depth}))).save(tmp_path / str(depth))
+        sizes[depth] = (tmp_path / str(depth) / "weights.safetensors").stat().st_size
+    assert sizes[1.0] < sizes[0.0] / 50
+
+
+@pytest.mark.parametrize("damage", ["missing state", "cut weights", "no folder"])
+def test_a_broken_checkpoint_is_told_from_a_whole_one(damage, make_config, tmp_path):
+    next(fit(make_config())).save(tmp_path / "one")
+    assert read_state(tmp_path / "one")["epoch"] == 1
+    match damage:
+        case "missing state":
+            (tmp_path / "one" / "state.json").unlink()
+        case "cut weights":
+            content = (tmp_path / "one" / "weights.safetensors").read_bytes()
+            (tmp_path / "one" / "weights.safetensors").write_bytes(content[:-100])
+        case "no folder":
+            shutil.rmtree(tmp_path / "one")
+    with pytest.raises(BrokenCheckpointError):
+        read_state(tmp_path / "one")
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(make_config, tmp_path):
+    next(fit(make_config(freeze={"depth": 1.0}))).save(tmp_path / "one")
+    with pytest.raises(BrokenCheckpointError, match="another configuration"):
+        next(fit(make_config(freeze={"depth": 0.0}), resume_from=tmp_path / "one"))
+
+
+def test_saving_over_a_checkpoint_replaces_it_and_leaves_nothing_else(make_config, tmp_path):
+    for epoch in itertools.islice(fit(make_config()), 2):
+        epoch.save(tmp_path / "same")
+    assert read_state(tmp_path / "same")["epoch"] == 2
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["same"]
+
+
+def test_half_precision_of_a_gpu_is_refused_on_a_cpu(make_config):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="train.amp: 'fp16' needs a GPU"):
+        next(fit(make_config(train={"amp": "fp16"})))
+    with pytest.raises(UserError, match="train.device: 'cuda' was asked for"):
+        next(fit(make_config(train={"device": "cuda"})))
+
+
+def test_bf16_and_channels_last_train_on_a_cpu(make_config):
+    (epoch,) = fit(make_config(train={"amp": "bf16", "channels_last": True, "epochs": 1}))
+    assert epoch.metrics["val/loss"] > 0
+
+
+def test_the_probe_scores_frozen_features(make_config):
+    evaluation = linear_probe(make_config())
+    assert set(evaluation.per_class) == {"defective", "functional"}
+    assert evaluation == linear_probe(make_config())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_gpu_trains_in_every_precision(amp, make_config):
+    config = make_config(train={"amp": amp, "channels_last": True, "device": "cuda", "epochs": 2})
+    epochs = list(fit(config))
+    assert epochs[-1].metrics["usage/peak_memory_bytes"] > 0
+    assert all(torch.isfinite(torch.tensor(epoch.metrics["train/loss"])) for epoch in epochs)
+
+
+def test_an_epoch_of_a_single_update_is_measured_as_one(make_config):
+    """28 training images in one batch: the first update is all there is to time."""
+    whole = measure_epoch(make_config(train={"batch_size": 1000}))
+    parts = measure_epoch(make_config(train={"batch_size": 4}))
+    assert whole.seconds > parts.seconds / 100
+    assert whole.checkpoint_bytes == parts.checkpoint_bytes > 0

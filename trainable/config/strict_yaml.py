@@ -1,0 +1,82 @@
+"""Reads YAML strictly: one meaning for every scalar, no key twice."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainable.config.validation import shown
+from trainable.errors import SettingsError, nearest
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """The mapping a YAML file holds. Raises SettingsError for a missing file, bad syntax or a key given twice."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = Path(path).parent.glob("*.y*ml")
+        raise SettingsError([f"{path}: no such file{nearest(str(path), map(str, beside))}"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{path}: cannot be read ({_one_line(str(error))})"]) from None
+    document = parse(text, where=str(path))
+    if not isinstance(document, dict):
+        raise SettingsError([f"{path}: got {shown(document)}, must be sections with settings"])
+    return document
+
+
+def parse(text: str, *, where: str) -> Any:
+    """What a YAML text holds. Raises SettingsError, which begins with ``where``, for bad syntax."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SettingsError([f"{where}{line}: {_one_line(error.problem or 'is no YAML')}"]) from None
+    except yaml.YAMLError as error:
+        raise SettingsError([f"{where}: {_one_line(str(error))}"]) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML with the scalars of its version 1.2 and no key twice.
+
+    PyYAML reads version 1.1, where ``1e-3`` is text, ``off`` is false, ``010`` is eight and ``1:30`` is ninety.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; a key that is given twice is an error at its line."""
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {shown(key)} must be text", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node).replace(".inf", "inf").replace(".nan", "nan").lower())
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", list("-+.0123456789")),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

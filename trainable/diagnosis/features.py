@@ -1,0 +1,99 @@
+"""Features of every stage of a backbone, from one pass over the images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainable.config.trial import TrialConfig
+from trainable.data.input_spec import InputSpec
+from trainable.data.pack import Pack, open_pack
+from trainable.errors import UserError, nearest
+from trainable.loader.batches import evaluation_batches, normalise
+from trainable.model.backbone import input_spec
+from trainable.model.network import Network, create_network
+from trainable.model.stages import stage_ends
+from trainable.training.device import pick_device
+
+POOLED = "pooled"  # the backbone's own output, what a head sees
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen backbone makes of the training and the validation images.
+
+    ``by_split`` has for `train` and `val` the features N×F by stage, in the split's canonical order, ``labels`` the
+    labels N of each split, indices into ``classes``.
+    """
+
+    by_split: dict[str, dict[str, Array]]
+    labels: dict[str, NDArray[np.int64]]
+    classes: tuple[str, ...]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names under which there are features, from the input on; the last is `pooled`."""
+        return tuple(self.by_split["train"])
+
+    def of(self, stage: str, *, split: str) -> Array:
+        """Features N×F of a stage; raises UserError where this backbone has no such stage."""
+        if stage not in self.stages:
+            known = ", ".join(self.stages)
+            raise UserError(f"stage: no features of {stage!r}, there are {known}{nearest(stage, self.stages)}")
+        return self.by_split[split][stage]
+
+
+def frozen_features(config: TrialConfig) -> Features:
+    """Features of every stage for the evaluation view of the training and validation images, before any training.
+
+    Raises UserError for data or weights that cannot be used.
+    """
+    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
+    pack = open_pack(config.data, spec)
+    network = create_network(config, spec=spec, num_classes=len(pack.classes)).to(pick_device(config))
+    size = config.train.batch_size
+    by_split = {
+        split: stage_features(network, pack=pack, spec=spec, split=split, batch_size=size) for split in ("train", "val")
+    }
+    return Features(by_split, {split: pack.labels[pack.indices(split)] for split in by_split}, pack.classes)
+
+
+def stage_features(network: Network, *, pack: Pack, spec: InputSpec, split: str, batch_size: int) -> dict[str, Array]:
+    """Features N×F of a split in its canonical order, by `stage1`…`stage4` and `pooled`, from one pass.
+
+    A stage's are the output of its last layers that timm shows, averaged over the image, without class tokens and
+    without the norm behind the last stage; a stage at whose end timm shows nothing is left out. `pooled` are
+    :meth:`Network.features`. Leaves the network in eval mode.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    compute = _features_by_stage(network)
+    rows: list[dict[str, Tensor]] = []
+    for batch in evaluation_batches(pack, split, spec=spec, batch_size=batch_size):
+        with torch.inference_mode():
+            features = compute(normalise(batch.images.to(device), spec))
+            rows.append({stage: values.float().cpu() for stage, values in features.items()})
+    return {stage: torch.cat([row[stage] for row in rows]).numpy() for stage in rows[0]}
+
+
+def _features_by_stage(network: Network) -> Callable[[Tensor], dict[str, Tensor]]:
+    """A function of images N×C×S×S that gives the features N×F of every stage."""
+    backbone = cast(Any, network.backbone)
+    ends = stage_ends(backbone, plan=network.plan) if hasattr(backbone, "forward_intermediates") else {}
+    if not ends:
+        return lambda images: {POOLED: network.features(images)}
+
+    def compute(images: Tensor) -> dict[str, Tensor]:
+        last, maps = backbone.forward_intermediates(
+            images, indices=[end.index for end in ends.values()], output_fmt="NCHW"
+        )
+        stages = {stage: values.mean(dim=(2, 3)) for stage, values in zip(ends, maps, strict=True)}
+        return stages | {POOLED: backbone.forward_head(last)}
+
+    return compute

@@ -1,0 +1,254 @@
+"""Hands the images of a pack to training and evaluation in batches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from trainable.config.trial import AugmentConfig
+from trainable.data.input_spec import InputSpec
+from trainable.data.pack import Pack
+from trainable.loader.rehearsal import Joined, rehearsed
+from trainable.loader.views import evaluation_view, views
+from trainable.randomness import generator
+
+BETA = 0.999  # of the effective number of images, (1-β^n)/(1-β) (Cui et al. 2019)
+
+Rows = NDArray[np.int64]
+Sampler = Literal["shuffle", "balanced", "sqrt", "effective"]
+
+
+class Batch(NamedTuple):
+    """Images N×C×S×S uint8 and labels N int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Loader:
+    """The batches of one epoch after the other; its worker processes, if any, live as long as it does.
+
+    The batches are the same bit for bit whatever ``workers`` is, and nothing is drawn from a global generator.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Batch], *, rows_of: Callable[[int], Rows], batch_size: int, workers: int, pin: bool
+    ) -> None:
+        self._requests = _Requests(rows_of, batch_size=batch_size)
+        self._loader: DataLoader[Batch] = DataLoader(
+            dataset,
+            batch_size=None,  # a request is a whole batch
+            sampler=self._requests,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,  # a fork would copy the trial's threads and CUDA
+            generator=torch.Generator(),
+            pin_memory=pin,
+        )
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of this epoch; ends those of an earlier one that was not read to its end."""
+        self._requests.epoch = number
+        return iter(self._loader)
+
+
+def train_loader(
+    pack: Pack,
+    *,
+    augment: AugmentConfig,
+    spec: InputSpec,
+    batch_size: int,
+    seed: int,
+    sampler: Callable[[int], Sampler] = lambda _epoch: "shuffle",
+    old: Pack | None = None,
+    num_old: int = 0,
+    workers: int = 0,
+    pin: bool = False,
+    instead: Dataset[Batch] | None = None,
+) -> Loader:
+    """The varied training images, or what stands ``instead`` of them, in an order of each epoch's own.
+
+    The last batch may be short. ``sampler`` says how an epoch draws them (``data.sampler``); ``num_old`` training images of
+    ``old`` are among them.
+    """
+    rows = pack.indices("train")
+    labels = pack.labels[rows]
+    joined = None if old is None else Joined(pack, old)
+
+    def rows_of(epoch: int) -> Rows:
+        own = rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)]
+        if joined is None:
+            return own
+        return rehearsed(own, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
+
+    return Loader(
+        instead or _TrainingViews(joined or pack, augment, spec, seed),
+        rows_of=rows_of,
+        batch_size=batch_size,
+        workers=workers,
+        pin=pin,
+    )
+
+
+def target_loader(
+    pack: Pack,
+    *,
+    augment: AugmentConfig,
+    spec: InputSpec,
+    batch_size: int,
+    seed: int,
+    count: int,
+    workers: int = 0,
+    pin: bool = False,
+    instead: Dataset[Batch] | None = None,
+) -> Loader:
+    """The varied images of the target domain, or what stands ``instead`` of them, beside ``count`` source images an epoch.
+
+    They come in batches of the same sizes. Each comes as often as any other, give or take once. Their labels mean nothing.
+    """
+    rows = pack.indices("target")
+
+    def rows_of(epoch: int) -> Rows:
+        rounds = range(-(-count // len(rows)))
+        orders = [torch.randperm(len(rows), generator=generator(seed, "target order", epoch, one)) for one in rounds]
+        chosen: Rows = rows[torch.cat(orders)[:count].numpy()]
+        return chosen
+
+    dataset = instead or _TrainingViews(pack, augment, spec, seed)
+    return Loader(dataset, rows_of=rows_of, batch_size=batch_size, workers=workers, pin=pin)
+
+
+def evaluation_loader(
+    pack: Pack,
+    split: str,
+    *,
+    spec: InputSpec,
+    batch_size: int,
+    workers: int = 0,
+    pin: bool = False,
+    instead: Dataset[Batch] | None = None,
+) -> Loader:
+    """The evaluation views of a split, or what stands ``instead`` of them, in the pack's order, whatever the epoch."""
+    rows = pack.indices(split)
+    dataset = instead or _EvaluationViews(pack, spec)
+    return Loader(dataset, rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin)
+
+
+def train_batches(
+    pack: Pack,
+    *,
+    augment: AugmentConfig,
+    spec: InputSpec,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """One epoch of :func:`train_loader`; starts the workers anew each time."""
+    loader = train_loader(pack, augment=augment, spec=spec, batch_size=batch_size, seed=seed, workers=workers, pin=pin)
+    return loader.epoch(epoch)
+
+
+def evaluation_batches(
+    pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """One pass of :func:`evaluation_loader`; starts the workers anew each time."""
+    return evaluation_loader(pack, split, spec=spec, batch_size=batch_size, workers=workers, pin=pin).epoch(0)
+
+
+def num_batches(num_images: int, *, batch_size: int) -> int:
+    """Batches an epoch has, the short one counted.
+
+    A single image left over joins the batch before it: batch norm cannot train on one.
+    """
+    whole, rest = divmod(num_images, batch_size)
+    return max(1, whole) if rest <= 1 else whole + 1
+
+
+def normalise(images: Tensor, spec: InputSpec) -> Tensor:
+    """N×C×S×S uint8 images as float32 of ``spec``'s mean and deviation, on the device they are on."""
+    mean = 255 * torch.tensor(spec.mean, device=images.device).view(-1, 1, 1)
+    std = 255 * torch.tensor(spec.std, device=images.device).view(-1, 1, 1)
+    return images.float().sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class _TrainingViews(Dataset[Batch]):
+    pack: Pack | Joined
+    augment: AugmentConfig
+    spec: InputSpec
+    seed: int
+
+    def __getitem__(self, request: tuple[int, Rows]) -> Batch:
+        epoch, rows = request
+        images = views(
+            map(self.pack.image, rows),
+            config=self.augment,
+            spec=self.spec,
+            seed=self.seed,
+            sample_ids=self.pack.sample_ids[rows],
+            epoch=epoch,
+        )
+        return Batch(images, torch.from_numpy(self.pack.labels[rows]))
+
+
+@dataclass(frozen=True)
+class _EvaluationViews(Dataset[Batch]):
+    pack: Pack
+    spec: InputSpec
+
+    def __getitem__(self, request: tuple[int, Rows]) -> Batch:
+        _, rows = request
+        images = torch.stack([evaluation_view(self.pack.image(row), self.spec) for row in rows])
+        return Batch(images, torch.from_numpy(self.pack.labels[rows]))
+
+
+class _Requests:
+    """What a data loader asks for: (epoch, rows of one batch)."""
+
+    def __init__(self, rows_of: Callable[[int], Rows], *, batch_size: int) -> None:
+        self.rows_of, self.batch_size, self.epoch = rows_of, batch_size, 0
+
+    def __iter__(self) -> Iterator[tuple[int, Rows]]:
+        epoch, rows = self.epoch, self.rows_of(self.epoch)
+        bounds = [index * self.batch_size for index in range(len(self))] + [len(rows)]
+        return iter([(epoch, rows[start:end]) for start, end in pairwise(bounds)])
+
+    def __len__(self) -> int:
+        return num_batches(len(self.rows_of(self.epoch)), batch_size=self.batch_size)
+
+
+def _drawn(labels: NDArray[np.int64], *, sampler: Sampler, seed: int, epoch: int) -> Rows:
+    """Positions N of an epoch's images among the N labels: each once, or drawn with replacement."""
+    randomness = generator(seed, "order", epoch)
+    if sampler == "shuffle":
+        order: Rows = torch.randperm(len(labels), generator=randomness).numpy()
+        return order
+    weights = torch.from_numpy(image_weights(labels, sampler=sampler))
+    drawn: Rows = torch.multinomial(weights, len(labels), replacement=True, generator=randomness).numpy()
+    return drawn
+
+
+def image_weights(labels: NDArray[np.int64], *, sampler: Sampler) -> NDArray[np.float64]:
+    """How often, relatively, each image is drawn: its class's wanted share divided among the class's images."""
+    counts = torch.from_numpy(np.bincount(labels)).double()
+    wanted = {
+        "shuffle": counts,
+        "balanced": torch.ones_like(counts),
+        "sqrt": counts.sqrt(),
+        "effective": effective_number(counts),
+    }[sampler]
+    each: NDArray[np.float64] = (wanted / counts.clamp(min=1)).numpy()
+    return each[labels]
+
+
+def effective_number(counts: Tensor) -> Tensor:
+    """Effective number of images of each class (Cui et al. 2019), for ``counts`` float64."""
+    return (1 - BETA**counts) / (1 - BETA)

@@ -1,0 +1,179 @@
+"""What a trial's network is fed: images of the epoch's size on the device, in the epoch's order."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainable.adapt.methods import Adaptation
+from trainable.config.trial import TrialConfig
+from trainable.data.input_spec import InputSpec
+from trainable.data.pack import Pack, open_pack
+from trainable.loader.batches import (
+    Loader,
+    Sampler,
+    evaluation_loader,
+    normalise,
+    num_batches,
+    target_loader,
+    train_loader,
+)
+from trainable.loader.mixing import mix
+from trainable.loader.rehearsal import open_old, rehearsal_count
+from trainable.model.backbone import input_spec
+from trainable.model.layer_plan import LayerPlan
+from trainable.model.phase import phase
+from trainable.training.prefix_store import Stored, StoredViews
+from trainable.training.step import Shown
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images at one size, with the old ones to rehearse."""
+
+    pack: Pack
+    spec: InputSpec
+    old: Pack | None
+
+
+def open_images(config: TrialConfig, *, size: int | None) -> Images:
+    """The trial's images with ``size`` pixels a side. Raises UserError for data that cannot be used."""
+    spec = input_spec(config.model, image_size=size, channels=config.data.channels)
+    return Images(open_pack(config.data, spec), spec, open_old(config.data, spec))
+
+
+@dataclass
+class Inputs:
+    """Batches of a trial. ``early`` are the images of its first epochs, where those are smaller."""
+
+    config: TrialConfig
+    plan: LayerPlan
+    full: Images
+    early: Images | None
+    device: torch.device
+    batch_size: int
+    loaders: dict[tuple[str, int], Loader] = field(default_factory=dict)
+
+    def at(self, epoch: int) -> Images:
+        """The images that an epoch looks at."""
+        return self.early if self.early is not None and epoch <= self.config.data.early_epochs else self.full
+
+    @property
+    def num_images(self) -> int:
+        """Labelled images of an epoch, old ones included."""
+        return len(self.full.pack.indices("train")) + self._num_old()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of an epoch's training."""
+        return num_batches(self.num_images, batch_size=self.batch_size)
+
+    def split(self, split: str, *, epoch: int, stored: Stored | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split as evaluation sees it, normalised images or what is ``stored`` in their place, and labels."""
+        images = self.at(epoch)
+        for batch in self._evaluation_loader(split, images=images, stored=stored).epoch(epoch):
+            labels = batch.labels.to(self.device)
+            yield (
+                (self.normalised(batch.images, spec=images.spec) if stored is None else self._moved(batch.images)),
+                labels,
+            )
+
+    def training(
+        self, *, epoch: int, adaptation: Adaptation, stored: Mapping[str, Stored] | None = None
+    ) -> Iterator[Shown]:
+        """An epoch's batches: normalised images, labels or mixed targets, images of the target domain if it is looked at.
+
+        With ``stored``, by split, what frozen layers made of the images stands in their place.
+        """
+        batches = self._loader("train", epoch=epoch, stored=stored).epoch(epoch)
+        if not adaptation.sees_target:
+            others: Iterator[Tensor | None] = itertools.repeat(None)
+        else:  # whose labels, if any, go nowhere
+            others = (batch.images for batch in self._loader("target", epoch=epoch, stored=stored).epoch(epoch))
+        for index, (batch, other) in enumerate(zip(batches, others, strict=False)):
+            images, labels = self._moved(batch.images), batch.labels.to(self.device)
+            pixels = None if other is None else self._moved(other)
+            if stored is not None:
+                yield Shown(images, labels, pixels)
+            else:
+                yield self._prepared(images, labels, pixels, epoch=epoch, step=index, adaptation=adaptation)
+
+    def normalised(self, pixels: Tensor, *, spec: InputSpec) -> Tensor:
+        """Pixels N×C×S×S on the device as the network takes them."""
+        images = normalise(self._moved(pixels), spec)
+        return images.contiguous(memory_format=torch.channels_last) if self.config.train.channels_last else images
+
+    def _prepared(
+        self, pixels: Tensor, labels: Tensor, others: Tensor | None, *, epoch: int, step: int, adaptation: Adaptation
+    ) -> Shown:
+        config, spec = self.config, self.at(epoch).spec
+        if others is not None:
+            progress = (epoch - 1) / config.train.epochs
+            pixels = adaptation.swapped(pixels, others, progress=progress, seed=(config.seed, epoch, step))
+        images, targets = mix(
+            self.normalised(pixels, spec=spec),
+            labels,
+            config=config.augment,
+            num_classes=len(self.full.pack.classes),
+            seed=config.seed,
+            epoch=epoch,
+            step=step,
+        )
+        return Shown(images, targets, None if others is None else self.normalised(others, spec=spec))
+
+    def _evaluation_loader(self, split: str, *, images: Images, stored: Stored | None) -> Loader:
+        if stored is not None:
+            views = StoredViews(lambda _epoch: stored, labels=images.pack.labels)
+            return evaluation_loader(images.pack, split, spec=images.spec, batch_size=self.batch_size, instead=views)
+        key = (f"evaluation of {split}", images.spec.size)
+        if key not in self.loaders:
+            few = self.config.data.target is not None and split not in (
+                "val",
+                "test",
+            )  # not worth processes of their own
+            workers = 0 if few else self.config.data.workers
+            self.loaders[key] = evaluation_loader(
+                images.pack, split, spec=images.spec, batch_size=self.batch_size, workers=workers
+            )
+        return self.loaders[key]
+
+    def _loader(self, split: str, *, epoch: int, stored: Mapping[str, Stored] | None) -> Loader:
+        """The training loader of a domain; one of images lives on for its worker processes."""
+        images = self.at(epoch)
+        if stored is not None:
+            views = StoredViews(lambda _epoch: stored[split], labels=images.pack.labels)
+            return self._new_loader(split, images=images, workers=0, instead=views)
+        key = (f"training on {split}", images.spec.size)
+        if key not in self.loaders:
+            self.loaders[key] = self._new_loader(split, images=images, workers=self.config.data.workers, instead=None)
+        return self.loaders[key]
+
+    def _new_loader(self, split: str, *, images: Images, workers: int, instead: StoredViews | None) -> Loader:
+        shared: dict[str, Any] = {
+            "augment": self.config.augment,
+            "spec": images.spec,
+            "batch_size": self.batch_size,
+            "seed": self.config.seed,
+            "workers": workers,
+            "pin": self.device.type == "cuda",
+            "instead": instead,
+        }
+        if split == "target":
+            return target_loader(images.pack, count=self.num_images, **shared)
+        return train_loader(images.pack, sampler=self._sampler, old=images.old, num_old=self._num_old(), **shared)
+
+    def _sampler(self, epoch: int) -> Sampler:
+        balanced = phase(self.config, plan=self.plan, epoch=epoch).balanced
+        return "balanced" if balanced else self.config.data.sampler
+
+    def _num_old(self) -> int:
+        if self.full.old is None:
+            return 0
+        num_new, num_old = len(self.full.pack.indices("train")), len(self.full.old.indices("train"))
+        return rehearsal_count(self.config.data, num_new=num_new, num_old=num_old)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)

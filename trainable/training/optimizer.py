@@ -1,0 +1,80 @@
+"""Parameter groups with absolute learning rates, and the update rule over them."""
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from torch import nn
+from torch.optim import Optimizer
+
+from trainable.config.trial import OptimizerConfig
+from trainable.model.network import Network
+
+
+def create_optimizer(network: Network, *, config: OptimizerConfig) -> Optimizer:
+    """An optimizer over every parameter of the network, frozen ones included.
+
+    One group for each unit and decay, in the order of the plan, for the whole life of the trial: freezing only flips
+    ``requires_grad``. A group's ``peak_lr`` is absolute. Biases, norms and what the backbone's ``no_weight_decay()``
+    names are not decayed.
+    """
+    groups = parameter_groups(network, config=config)
+    betas, nesterov = (config.momentum, 0.999), config.nesterov and config.momentum > 0
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov)
+    if config.name == "adam":
+        return torch.optim.Adam(groups, betas=betas)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, betas=betas)
+    options: dict[str, dict[str, Any]] = {
+        "lamb": {"betas": betas},
+        "lion": {"betas": (config.momentum, 0.99)},  # Chen et al. 2023
+        "muon": {"momentum": config.momentum, "nesterov": nesterov},
+    }
+    made: Optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, **options[config.name])
+    return made
+
+
+def parameter_groups(network: Network, *, config: OptimizerConfig) -> list[dict[str, object]]:
+    """Groups with ``name``, ``params``, ``lr``, ``peak_lr`` and ``weight_decay``."""
+    parameters = dict(network.backbone.named_parameters())
+    undecayed = _undecayed(network.backbone)
+    rates = unit_rates(len(network.plan.units), config=config)
+    groups: list[dict[str, object]] = []
+    for unit, rate in zip(network.plan.units, rates, strict=True):
+        named = {name: parameters[name] for name in unit.parameters}
+        groups += _split(unit.name, named, lr=rate, config=config, undecayed=undecayed)
+    for name, module in (("head", network.head), ("adapter", network.adapter)):
+        groups += _split(name, dict(module.named_parameters()), lr=config.lr, config=config, undecayed=set())
+    return groups
+
+
+def unit_rates(num_units: int, *, config: OptimizerConfig) -> list[float]:
+    """Peak rate of each unit: lr·backbone_multiplier·layer_decay^(n-i), the head counting as unit n (BEiT's rule)."""
+    top = config.lr * config.backbone_multiplier
+    return [top * config.layer_decay ** (num_units - index) for index in range(num_units)]
+
+
+def set_rates(optimizer: Optimizer, *, factor: float) -> None:
+    """Set every group's rate to that share of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def _split(
+    name: str, named: dict[str, nn.Parameter], *, lr: float, config: OptimizerConfig, undecayed: set[str]
+) -> list[dict[str, object]]:
+    plain = [
+        key for key, parameter in named.items() if parameter.ndim <= 1 or key.endswith(".bias") or key in undecayed
+    ]
+    decayed = [key for key in named if key not in plain]
+    return [
+        {"name": group, "params": [named[key] for key in keys], "lr": lr, "peak_lr": lr, "weight_decay": decay}
+        for group, keys, decay in ((name, decayed, config.weight_decay), (f"{name}, undecayed", plain, 0.0))
+        if keys
+    ]
+
+
+def _undecayed(backbone: nn.Module) -> set[str]:
+    """Names of ``no_weight_decay()``: position embeddings, class tokens."""
+    return set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()  # type: ignore[operator]

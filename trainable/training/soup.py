@@ -1,0 +1,192 @@
+"""The average of several fine-tuned networks, from their checkpoints to one network that can be scored."""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from trainable.atomic import write_beside
+from trainable.config.trial import TrialConfig
+from trainable.errors import UserError
+from trainable.metrics import DIRECTIONS, is_better
+from trainable.model.norms import recompute_batch_norm
+from trainable.model.phase import Phase, phases
+from trainable.statistics.scores import Evaluation
+from trainable.training.checkpoint import load_scored, read_state
+from trainable.training.trainer import Run, start_run
+
+WEIGHTS = "soup.safetensors"
+STATISTICS_IMAGES = 256  # over which batch-norm statistics are taken anew
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network that may go into a soup: its name, its own score, its whole state dict, a copy that nothing else changes."""
+
+    name: str
+    score: float
+    state: StateDict
+
+
+@dataclass(frozen=True)
+class Tasting:
+    """A member that was tried: the score of the soup with it, and whether it stayed."""
+
+    name: str
+    score: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Soup:
+    """The averaged state dict, its score, the names of what is in it, and every member in the order it was tried."""
+
+    state: dict[str, Tensor]
+    score: float
+    members: tuple[str, ...]
+    tastings: tuple[Tasting, ...]
+
+
+def greedy_soup(members: Sequence[Member], *, score: Callable[[StateDict], float], metric: str) -> Soup:
+    """Average the best member with each next best that makes the score no worse (greedy soup, Wortsman et al. 2022).
+
+    ``score`` is the value of ``metric`` on validation images of a state; the soup's is never worse than what it says of the
+    best member. Weights are averaged in float64, whole numbers and flags are the best member's. Where it has batch norms,
+    ``score`` should begin with ``recompute_batch_norm``, and so should the soup's use. Raises UserError for no members
+    and for members of different networks.
+    """
+    ordered = _best_first(members, metric=metric)
+    _check_alike(ordered)
+    best, *others = ordered
+    total, kept = _floats(best.state), [best.name]
+    state = dict(best.state)
+    reached = score(state)
+    tastings = [Tasting(best.name, reached, True)]
+    for member in others:
+        mixed = {name: value + member.state[name] for name, value in total.items()}
+        candidate = _mean(mixed, count=len(kept) + 1, like=best.state)
+        found = score(candidate)
+        stays = found == reached or is_better(found, reached, metric=metric)
+        tastings.append(Tasting(member.name, found, stays))
+        if stays:
+            total, state, reached = mixed, candidate, found
+            kept.append(member.name)
+    return Soup(state, reached, tuple(kept), tuple(tastings))
+
+
+def _best_first(members: Sequence[Member], *, metric: str) -> list[Member]:
+    """By own score; equals in the order given, and what is no number last."""
+    if not members:
+        raise UserError("soup: there is no network to average")
+    sign = -1 if DIRECTIONS[metric] == "maximize" else 1
+    return sorted(members, key=lambda member: (member.score != member.score, sign * member.score))
+
+
+def _check_alike(members: Sequence[Member]) -> None:
+    first = members[0]
+    for member in members[1:]:
+        for name in [*first.state, *member.state]:
+            shapes = [_shape(one.state, name) for one in (first, member)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"soup: {name} is {shapes[0]} in {first.name!r} and {shapes[1]} in {member.name!r}; "
+                    "only networks of one architecture and one set of classes can be averaged"
+                )
+
+
+def _shape(state: StateDict, name: str) -> str:
+    return "×".join(map(str, state[name].shape)) or "a number" if name in state else "missing"
+
+
+def _floats(state: StateDict) -> dict[str, Tensor]:
+    return {name: tensor.double() for name, tensor in state.items() if tensor.is_floating_point()}
+
+
+def _mean(total: StateDict, *, count: int, like: StateDict) -> dict[str, Tensor]:
+    """``total`` over ``count`` in the precision of ``like``, which gives what is no float."""
+    return {name: (total[name] / count).to(tensor.dtype) if name in total else tensor for name, tensor in like.items()}
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A trial that may go into a soup: its name, its configuration, the checkpoint and the value of its best epoch."""
+
+    name: str
+    config: TrialConfig
+    checkpoint: Path
+    value: float
+
+
+def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, Evaluation, dict[str, float]]:
+    """The greedy soup of trials of one architecture, its validation scores and all metrics; its weights go to ``path``.
+
+    Data, numerics and batch size are those of the first ingredient, which should be the best. Raises UserError for networks
+    that cannot be averaged.
+    """
+    first = ingredients[0].config
+    run = start_run(first)
+    run.epoch = first.train.epochs
+    members = []
+    for one in ingredients:
+        # Names of what has trained differ between configurations, so each loads through its own.
+        own = start_run(one.config)
+        load_scored(one.checkpoint, network=own.network, moved=own.moved)
+        state = {name: tensor.clone() for name, tensor in own.network.state_dict().items()}
+        members.append(Member(one.name, one.value, state))
+    run.network.enter(_common_phase(ingredients, run=run))
+
+    def score(state: StateDict) -> float:
+        return _measured(run, state)[1][first.train.metric]
+
+    soup = greedy_soup(members, score=score, metric=first.train.metric)
+    evaluation, measured = _measured(run, soup.state)
+    final = {name: tensor.cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    with write_beside(path) as file:
+        file.write(save(final, metadata={"members": json.dumps(soup.members)}))
+    return soup, evaluation, measured
+
+
+def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
+    """Scores on ``split`` of the soup at ``path`` of trials like ``config``."""
+    run = start_run(config)
+    run.epoch = config.train.epochs
+    run.network.load_state_dict(load_file(path))
+    return run.evaluate(split)
+
+
+def soup_group(config: dict[str, Any]) -> str:
+    """Equal for configurations whose networks begin alike and so may be averaged: same weights, same head, same images."""
+    model = {key: value for key, value in config["model"].items() if key not in ("dropout", "drop_path")}
+    data = {key: value for key, value in config["data"].items() if key not in ("sampler", "cache", "workers")}
+    from_scratch = config["finetune"]["strategy"] == "scratch"
+    adapter = [config["adapt"][key] for key in ("method", "layer", "hidden")]
+    return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
+
+
+def _measured(run: Run, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
+    """Validation scores and all metrics of a state, its batch norms' statistics those of the first training images, unvaried."""
+    run.network.load_state_dict(dict(state))
+    batches = itertools.islice(run.batches("train"), max(1, STATISTICS_IMAGES // run.batch_size))
+    recompute_batch_norm(run.network, (images for images, _ in batches))
+    if run.config.adapt.method == "dsbn":
+        run.take_target_statistics(run.network, every=False)
+    return run.measure()
+
+
+def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
+    """What trained in any of the trials, so that norms frozen in all of them keep their statistics."""
+    found: list[Phase] = []
+    for one in ingredients:
+        until = read_state(one.checkpoint)["epoch"]
+        found += phases(one.config, plan=run.network.plan, until=until)
+    frozen = frozenset.intersection(*(one.frozen for one in found))
+    moving = any(one.moving_norms for one in found)
+    still = all(one.still_norms for one in found)
+    return Phase(frozen, "nothing", moving, still, False, 1, run.config.train.epochs, False)
