@@ -231,7 +231,9 @@ def run_side(command: list[str], *, place: Path, params: list[str], task: Task, 
     started = time.time()
     trees = []
     if kill:
-        rule = Halving(METRIC, "promote", MIN_EPOCHS, task.max_epochs, REDUCTION)
+        rule = Halving(
+            metric=METRIC, mode="promote", min_epochs=MIN_EPOCHS, max_epochs=task.max_epochs, reduction=REDUCTION
+        )
         half = rule.expected_epochs(task.trials) // 2
         trees.append(run_tree(command, place=place, kill_when=lambda: count_values(place / "mlflow.db") >= half))
     trees.append(run_tree(command, place=place))

@@ -4,18 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search.engine.halving import (
-    Budget,
-    Close,
-    Continue,
-    Finish,
-    Halving,
-    Start,
-    Wait,
-    next_action,
-    not_among_the_best,
-    verdict,
-)
+from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start, Wait
 from search.engine.sampling import Sampling, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
@@ -65,14 +54,14 @@ class Conductor:
         ledger: Ledger,
         *,
         space: Space,
-        halving: Halving,
+        rule: Rule,
         sampling: Sampling,
         limits: Limits,
         on_change: Callable[[Trial], None],
     ) -> None:
         self.ledger = ledger
         self.space = space
-        self.halving = halving
+        self.rule = rule
         self.sampling = sampling
         self.limits = limits
         self.on_change = on_change
@@ -85,7 +74,7 @@ class Conductor:
         """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
         while not (self.stopping or self.finished):
             trials = self._trials()
-            action = next_action(trials, rule=self.halving, running=frozenset(self.running), budget=self.budget(trials))
+            action = self.rule.next_action(trials, running=frozenset(self.running), budget=self.budget(trials))
             match action:
                 case Start(until):
                     leg = self._start(trials, until=until)
@@ -97,7 +86,6 @@ class Conductor:
                 case Wait():
                     return None
                 case Finish():
-                    self._close_waiting(trials)
                     self.finished = True
                     return None
             if leg is not None:
@@ -174,21 +162,14 @@ class Conductor:
         return "stop" if self.stopping else decision
 
     def _at_rung(self, number: int) -> Decision:
-        """A trial has reached its target: in ``promote`` it waits there, in ``stop`` it is judged at once."""
-        if self.halving.mode == "promote":
-            return "stop"
-        judged = verdict(self.ledger.trials(), number=number, rule=self.halving)
-        if isinstance(judged, Continue):
-            self.ledger.aim(number, target=judged.until)
-            return "go on"
-        self._end(number, state="PRUNED", reason=judged.reason)
+        """Carry out the rule's verdict on a trial that has reached its target."""
+        match self.rule.verdict(self.ledger.trials(), number=number):
+            case Continue(_, until):
+                self.ledger.aim(number, target=until)
+                return "go on"
+            case Close(_, reason):
+                self._end(number, state="PRUNED", reason=reason)
         return "stop"
-
-    def _close_waiting(self, trials: list[Trial]) -> None:
-        for trial in trials:
-            if trial.state == "RUNNING":
-                reason = not_among_the_best(trial.last_epoch, rule=self.halving)
-                self._end(trial.number, state="PRUNED", reason=reason)
 
     def _stop_if_hopeless(self, error: str) -> None:
         """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""

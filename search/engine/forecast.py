@@ -1,17 +1,17 @@
-"""How far the trials of a search go: the rule of halving played out with invented values."""
+"""How far the trials of a search go: the scheduler's rule played out with invented values."""
 
 import random
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from search.engine.halving import Budget, Close, Continue, Finish, Halving, Start, next_action
+from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start
 from search.ledger.trials import EpochRecord, State, Trial
 
 TRIALS_PLAYED = 1000  # in all plays together: a tenth of a second
 
 
 @lru_cache(maxsize=8)
-def expected_trials(rule: Halving, *, num_trials: int) -> dict[int, int]:
+def expected_trials(rule: Rule, *, num_trials: int) -> dict[int, int]:
     """How many of ``num_trials`` reach each rung when none fails or ends early: the rounded mean of some plays.
 
     More than one in ``reduction``: a trial is judged among those that came before it, and later ones can be better.
@@ -20,7 +20,7 @@ def expected_trials(rule: Halving, *, num_trials: int) -> dict[int, int]:
     return {rung: round(sum(last >= rung for play in plays for last in play) / len(plays)) for rung in rule.rungs}
 
 
-def expected_epochs(rule: Halving, *, num_trials: int) -> int:
+def expected_epochs(rule: Rule, *, num_trials: int) -> int:
     """Epochs that a search of ``num_trials`` takes when none fails or ends early."""
     reaching, before, epochs = expected_trials(rule, num_trials=num_trials), 0, 0
     for rung, count in reaching.items():
@@ -29,12 +29,12 @@ def expected_epochs(rule: Halving, *, num_trials: int) -> int:
     return epochs
 
 
-def _play(rule: Halving, *, num_trials: int, seed: int) -> list[int]:
+def _play(rule: Rule, *, num_trials: int, seed: int) -> list[int]:
     """The last epoch of every trial of one search with one worker, in which a trial has one value all along."""
     chance, trials = random.Random(seed), list[Trial]()
     while True:
         budget: Budget = "open" if len(trials) < num_trials else "trials spent"
-        match next_action(trials, rule=rule, running=frozenset(), budget=budget):
+        match rule.next_action(trials, running=frozenset(), budget=budget):
             case Start(until):
                 trials.append(_reaching(rule, number=len(trials), value=chance.random(), until=until))
             case Continue(number, until):
@@ -47,12 +47,12 @@ def _play(rule: Halving, *, num_trials: int, seed: int) -> list[int]:
                 return [trial.last_epoch for trial in trials]
 
 
-def _reaching(rule: Halving, *, number: int, value: float, until: int) -> Trial:
+def _reaching(rule: Rule, *, number: int, value: float, until: int) -> Trial:
     """A trial that has come to an epoch, with a record at each rung on its way."""
     epochs = tuple(
         EpochRecord(rung, {rule.metric: value}, datetime.min.replace(tzinfo=UTC))
         for rung in rule.rungs
         if rung <= until
     )
-    state: State = "COMPLETE" if until == rule.max_epochs else "RUNNING"
+    state: State = "COMPLETE" if until == rule.rungs[-1] else "RUNNING"
     return Trial(number, {}, state, epochs, until, "")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from search.engine.halving import Halving
+from search.engine.rule import Rule
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec
@@ -13,7 +13,7 @@ from search.space.spec import SearchSpec
 class Listener:
     """Somebody who follows a search: the screen, MLflow. What it does not override it does not hear."""
 
-    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
+    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Rule) -> None:
         """The ledger is open and the data are known."""
 
     def changed(self, trial: Trial) -> None:

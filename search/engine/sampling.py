@@ -11,7 +11,6 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from search.engine.halving import halving_rule
 from search.ledger.trials import Trial
 from search.space.space import Space
 from search.space.spec import SearchSpec
@@ -178,7 +177,7 @@ def sampling_rule(spec: SearchSpec) -> Sampling:
         seed=spec.search.seed,
         random_share=spec.sampler.random_share,
         metric=spec.search.metric,
-        rungs=halving_rule(spec).rungs,
+        rungs=spec.scheduler.rungs,
         startup=spec.sampler.startup,
         fresh=spec.sampler.fresh,
         try_first=tuple(spec.try_first),

@@ -12,10 +12,10 @@ class Evidence:
     """What was measured, as plain numbers.
 
     ``test`` is the candidate on the test images and ``champion`` the champion on them; ``paired`` the two against each
-    other and ``old`` the same on the champion's own test images (trainable.statistics.comparison); each is None where there
-    is no champion, or no image that neither was trained on, and then ``unpaired`` or ``no_old`` says why. ``chance`` is
-    what always answering the most frequent class gives; ``latency_ms`` the median for one image, ``size_mb`` of the files; ``rolled_back`` whether
-    this very model was champion and taken back.
+    other and ``old`` the same on the champion's own test images (trainable.statistics.comparison). Each is None where
+    there is no champion, or no image that neither was trained on, and then ``unpaired`` or ``no_old`` says why.
+    ``chance`` is what always answering the most frequent class gives; ``latency_ms`` the median for one image,
+    ``size_mb`` of the files; ``rolled_back`` whether this very model was champion and taken back.
     """
 
     test: Mapping[str, Any]

@@ -11,8 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from search.engine.conductor import Conductor, Limits, was_lost
-from search.engine.halving import Halving
 from search.engine.sampling import Sampling
+from search.engine.schedulers import SCHEDULERS
 from search.ledger.files import kept_checkpoint, tidy
 from search.ledger.ledger import Ledger
 from search.ledger.refits import FOLDER, MOST_SEED, SEED, refit_config, refit_space
@@ -202,7 +202,7 @@ def _train(
     conductor = Conductor(
         refits,
         space=refit_space(spec),
-        halving=Halving(metric, "stop", epochs, epochs, 2, finalists=len(points)),
+        rule=SCHEDULERS["none"](spec),
         sampling=Sampling("random", spec.search.seed, 1.0, metric, (epochs,), try_first=tuple(points)),
         limits=Limits(len(points), max_failures=spec.search.max_failures),
         on_change=changed,

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from search.engine.forecast import expected_epochs
-from search.engine.halving import Halving
 from search.engine.listeners import Listener, Outcome
+from search.engine.rule import Rule
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial, best_trial
 from search.space.lint import lowered_batches
@@ -29,7 +29,7 @@ class Progress(Listener):
         self._drawn = 0.0
         self._live: Live | None = None
 
-    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
+    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Rule) -> None:
         """Say what is searched, over which data, and what is already known."""
         self._spec, self._rule = spec, rule
         self._trials = {trial.number: trial for trial in ledger.trials()}
@@ -94,7 +94,7 @@ class Progress(Listener):
         if trial.last_epoch > before.last_epoch:
             value = trial.epochs[-1].metrics.get(metric)
             shown = "" if value is None else f" {metric} {value:.4f}"
-            return f"trial {trial.number} epoch {trial.last_epoch}/{self._rule.max_epochs}{shown}, {self._remaining()}"
+            return f"trial {trial.number} epoch {trial.last_epoch}/{self._rule.rungs[-1]}{shown}, {self._remaining()}"
         return ""
 
     def _frame(self) -> Group:
@@ -119,7 +119,7 @@ class Progress(Listener):
             best = trial.best(metric)
             values = " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items())
             score = "" if best is None else f"{best:.4f}"
-            epoch = f"{trial.last_epoch}/{self._rule.max_epochs}"
+            epoch = f"{trial.last_epoch}/{self._rule.rungs[-1]}"
             table.add_row(str(trial.number), trial.state.lower(), epoch, score, values)
         return table
 

@@ -14,7 +14,6 @@ from optuna.importance import get_param_importances
 from rich.console import Console
 from rich.table import Table
 
-from search.engine.halving import halving_rule
 from search.engine.sampling import final_study, rung_study
 from search.ledger.files import best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
@@ -50,7 +49,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
         "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
-        "warm_start": warm_against_fresh(ledger, metric=metric, rung=halving_rule(spec).rungs[0]),
+        "warm_start": warm_against_fresh(ledger, metric=metric, rung=spec.scheduler.rungs[0]),
         "steps": ledger.notes.get("steps", {}),
         "backbones": ledger.notes.get("backbones"),
         "soup": _soup(ledger, folder=folder),
@@ -272,7 +271,7 @@ def _per_class(ledger: Ledger) -> str:
 
 def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
     """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
-    trials, metric, rungs = ledger.trials(), spec.search.metric, halving_rule(spec).rungs
+    trials, metric, rungs = ledger.trials(), spec.search.metric, spec.scheduler.rungs
     scored = [trial for trial in trials if trial.best(metric) is not None]
     if not scored:
         return []

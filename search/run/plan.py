@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from search.engine.forecast import expected_epochs, expected_trials
-from search.engine.halving import halving_rule
+from search.engine.schedulers import scheduler_rule
 from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
@@ -24,7 +24,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     Raises UserError as a run would for data and weights that cannot be used.
     """
     check_local_resources(spec)
-    rule = halving_rule(spec)
+    rule = scheduler_rule(spec)
     corners = [spec.trial_config(params) for params in _corners(spec)]
     facts = worker.prepare(corners)
     measured = [worker.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
@@ -38,7 +38,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "name": spec.search.name,
         "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=spec.search.trials).items()},
         "epochs": epochs,
-        "epochs_without_halving": spec.search.trials * rule.max_epochs,
+        "epochs_without_halving": spec.search.trials * rule.rungs[-1],
         "images": {split: sum(classes.values()) for split, classes in facts["counts"].items()},
         "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
         "concurrency": at_once,

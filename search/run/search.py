@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.conductor import Conductor, Limits
-from search.engine.halving import halving_rule
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
+from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
 from search.ledger.files import tidy
 from search.ledger.lease import lease
@@ -62,7 +62,7 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
         with _preparing(spec, is_joined=address is not None) as facts, cluster(address=address):
             ledger = _open(spec, folder, facts(), is_new=begun is None)
             for listener in listeners:
-                listener.begin(ledger, spec=spec, rule=halving_rule(spec))
+                listener.begin(ledger, spec=spec, rule=scheduler_rule(spec))
             outcome = Outcome("failed", "the search broke off", folder)
             try:
                 outcome = _with_workers(spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners)
@@ -151,7 +151,7 @@ def _with_workers(
     conductor = Conductor(
         ledger,
         space=spec.space,
-        halving=halving_rule(spec),
+        rule=scheduler_rule(spec),
         sampling=sampling_rule(spec),
         limits=_limits(spec, gpu=place["gpu"]),
         on_change=_tell(listeners, folder=folder, metric=spec.search.metric),

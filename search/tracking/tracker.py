@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.engine.halving import Halving
 from search.engine.listeners import Listener, Outcome
+from search.engine.rule import Rule
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger
@@ -59,7 +59,7 @@ class Tracker(Listener):
         self._problem: str | None = None
         self._links: dict[str, str] = {}
 
-    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Halving) -> None:
+    def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Rule) -> None:
         """Start writing. Raises UserError for an address that MLflow cannot write to by its form alone."""
         self._spec, self._ledger = spec, ledger
         self._uri = checked(spec.tracking.uri)

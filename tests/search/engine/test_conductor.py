@@ -22,7 +22,7 @@ def conduct(tmp_path):
         return Conductor(
             ledger,
             space=SPACE,
-            halving=Halving(METRIC, mode, 1, 4, 2),
+            rule=Halving(metric=METRIC, mode=mode, min_epochs=1, max_epochs=4, reduction=2),
             sampling=Sampling("tpe", 0, 0.2, METRIC, (1, 2, 4)),
             limits=Limits(trials, **limits),
             on_change=lambda trial: None,

@@ -5,7 +5,7 @@ from search.engine.halving import Halving
 
 
 def rule(mode="promote", low=1, high=9, finalists=1):
-    return Halving("val/accuracy", mode, low, high, 3, finalists)
+    return Halving(metric="val/accuracy", mode=mode, min_epochs=low, max_epochs=high, reduction=3, finalists=finalists)
 
 
 def test_every_trial_reaches_the_first_rung_and_at_least_the_promised_share_the_next():

@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.engine.halving import Close, Continue, Finish, Halving, Start, Wait, next_action, verdict
+from search.engine.halving import Halving
+from search.engine.rule import Close, Continue, Finish, Start, Wait
 from search.ledger.trials import EpochRecord, Trial
 
 METRIC = "val/accuracy"
 
 
 def rule(mode="promote", low=1, high=9, reduction=3, finalists=1, metric=METRIC):
-    return Halving(metric, mode, low, high, reduction, finalists)
+    return Halving(metric=metric, mode=mode, min_epochs=low, max_epochs=high, reduction=reduction, finalists=finalists)
 
 
 def trial(number, values, target=1, state="RUNNING"):
@@ -21,7 +22,7 @@ def trial(number, values, target=1, state="RUNNING"):
 
 
 def act(trials, running=(), budget="open", **changes):
-    return next_action(trials, rule=rule(**changes), running=frozenset(running), budget=budget)
+    return rule(**changes).next_action(trials, running=frozenset(running), budget=budget)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,8 @@ def test_when_the_trials_are_spent_the_running_are_awaited_and_the_best_waiting_
     assert act(on_its_way, running=[0], budget="trials spent", finalists=2) == Continue(1, 9)
     assert act(trials, budget="trials spent") == Continue(1, 9)
     done = [trial(0, [0.3]), trial(1, [0.9] * 9, target=9, state="COMPLETE")]
-    assert act(done, budget="trials spent") == Finish()
+    assert act(done, budget="trials spent") == Close(0, "not among the best 1/3 at epoch 1")
+    assert act([closed(done[0], "PRUNED"), done[1]], budget="trials spent") == Finish()
     assert act(done, budget="trials spent", finalists=2) == Continue(0, 9)
 
 
@@ -86,15 +88,15 @@ def test_a_failed_trial_counts_at_the_rungs_it_reached_and_is_never_promoted():
 
 def test_in_stop_mode_the_first_goes_on_and_a_worse_second_is_closed():
     trials = [trial(0, [0.5]), trial(1, [0.4])]
-    assert verdict(trials[:1], number=0, rule=rule("stop")) == Continue(0, 3)
-    assert verdict(trials, number=1, rule=rule("stop")) == Close(1, "not among the best 1/3 at epoch 1")
+    assert rule("stop").verdict(trials[:1], number=0) == Continue(0, 3)
+    assert rule("stop").verdict(trials, number=1) == Close(1, "not among the best 1/3 at epoch 1")
     assert act(trials, running=[0], mode="stop") == Close(1, "not among the best 1/3 at epoch 1")
 
 
 def test_a_loss_is_ranked_from_below():
     epochs = [(EpochRecord(1, {"val/loss": v}, datetime.now(UTC)),) for v in (0.3, 0.1, 0.2)]
     trials = [Trial(n, {}, "RUNNING", e, 1, "random") for n, e in enumerate(epochs)]
-    assert next_action(trials, rule=rule(metric="val/loss"), running=frozenset(), budget="open") == Continue(1, 3)
+    assert rule(metric="val/loss").next_action(trials, running=frozenset(), budget="open") == Continue(1, 3)
 
 
 def test_a_trial_is_judged_by_its_best_epoch_up_to_the_rung_and_not_after():
@@ -124,7 +126,7 @@ def test_any_search_ends_with_every_trial_at_a_rung_and_the_best_among_the_promo
     for _ in range(10_000):
         budget = "open" if len(trials) < len(qualities) else "trials spent"
         records = [trials[n] for n in sorted(trials)]
-        action = next_action(records, rule=halving, running=frozenset(queue), budget=budget)
+        action = halving.next_action(records, running=frozenset(queue), budget=budget)
         if isinstance(action, Finish):
             break
         if isinstance(action, Close):

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from search.engine.halving import halving_rule
 from search.engine.listeners import Outcome
+from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.space.spec import SearchSpec
@@ -114,7 +114,7 @@ def three_trials(folder, spec):
 
 def begun(ledger, spec, *, deadline=60.0):
     tracker = Tracker(deadline_seconds=deadline)
-    tracker.begin(ledger, spec=spec, rule=halving_rule(spec))
+    tracker.begin(ledger, spec=spec, rule=scheduler_rule(spec))
     return tracker
 
 
@@ -440,7 +440,7 @@ def test_sync_refuses_a_search_at_work(folder, spec):
 def test_a_folder_of_plain_files_is_refused_before_the_search(folder, address):
     spec = make_spec(address)
     with pytest.raises(UserError, match=r"tracking\.uri: .* plain files.*sqlite:///mlflow\.db"):
-        Tracker().begin(new_ledger(folder, spec), spec=spec, rule=halving_rule(spec))
+        Tracker().begin(new_ledger(folder, spec), spec=spec, rule=scheduler_rule(spec))
 
 
 def test_a_relative_database_is_shown_by_its_absolute_path(folder, database):

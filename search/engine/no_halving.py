@@ -1,0 +1,33 @@
+"""Every trial trained to the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.engine.rule import Action, Budget, Finish, Start, Wait, interrupted, waiting_trials
+from search.ledger.trials import Trial
+
+
+@dataclass(frozen=True)
+class NoHalving:
+    """Trains every trial to ``max_epochs`` and judges none on the way."""
+
+    metric: str
+    max_epochs: int
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The end of training alone."""
+        return (self.max_epochs,)
+
+    def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
+        """Continue what was interrupted, then start new trials while the budget is open."""
+        unfinished = interrupted(waiting_trials(trials, running=running))
+        if unfinished is not None:
+            return unfinished
+        if budget == "open":
+            return Start(self.max_epochs)
+        return Wait() if running else Finish()
+
+    def verdict(self, trials: Sequence[Trial], *, number: int) -> Wait:
+        """Leave the trial as it is: at the end of training it is complete."""
+        return Wait()

@@ -1,0 +1,25 @@
+"""The schedulers by the name that a space file gives them."""
+
+from collections.abc import Callable
+
+from search.engine.halving import Halving
+from search.engine.no_halving import NoHalving
+from search.engine.rule import Rule
+from search.space.spec import SearchSpec
+
+SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
+    "asha": lambda spec: Halving(
+        metric=spec.search.metric,
+        mode=spec.scheduler.mode,
+        min_epochs=spec.scheduler.min_epochs,
+        max_epochs=spec.scheduler.max_epochs,
+        reduction=spec.scheduler.reduction,
+        finalists=spec.scheduler.finalists,
+    ),
+    "none": lambda spec: NoHalving(metric=spec.search.metric, max_epochs=spec.scheduler.max_epochs),
+}
+
+
+def scheduler_rule(spec: SearchSpec) -> Rule:
+    """Make the rule of a search's scheduler."""
+    return SCHEDULERS[spec.scheduler.name](spec)
