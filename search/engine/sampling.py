@@ -112,11 +112,12 @@ def rung_study(
 ) -> optuna.Study:
     """A study in memory of the values at one rung; failed trials count as the worst, those at work as yet unknown.
 
-    A trial that waits at a lower rung is left out: it is not about to have a value here.
+    A trial that waits at a lower rung is left out: it is not about to have a value here. Failed ones are left out while no
+    trial has a value, since there is no worst one yet.
     """
     values = {trial.number: trial.best(metric, until=rung) for trial in trials if _reached(trial, rung)}
     known = [value for value in values.values() if value is not None]
-    worst = min(known) if DIRECTIONS[metric] == "maximize" else max(known)
+    worst = min(known, default=None) if DIRECTIONS[metric] == "maximize" else max(known, default=None)
     frozen = []
     for trial in trials:
         value = worst if trial.state == "FAILED" else values.get(trial.number)

@@ -11,10 +11,10 @@ from search.engine.conductor import Conductor, Limits
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule
-from search.ledger import ledger as ledgers
 from search.ledger.files import tidy
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger
+from search.ledger.ledger import ledger as ledgers
 from search.ledger.stored import SPEC_FILE
 from search.ledger.trials import Trial
 from search.run.baselines import begin_arms, choose_backbones
@@ -24,7 +24,7 @@ from search.space.dimension import Choice
 from search.space.preflight import check_techniques
 from search.space.spec import STEPS, SearchSpec, difference
 from search.space.values import Value
-from search.tracking import uri
+from search.tracking.tracker import uri
 from search.tune import worker
 from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, settings_of, worker_place

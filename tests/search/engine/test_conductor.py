@@ -5,7 +5,7 @@ import pytest
 from search.engine.conductor import Conductor, Leg, Limits
 from search.engine.halving import Halving
 from search.engine.sampling import Sampling
-from search.ledger import ledger as ledgers
+from search.ledger.ledger import ledger as ledgers
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
 

@@ -111,6 +111,21 @@ def test_a_failed_trial_counts_as_the_worst_and_a_running_one_as_unknown():
     ]
 
 
+def test_a_rung_that_no_trial_has_reached_has_no_values():
+    params = propose([], space=SPACE, rule=rule()).encoded
+    at_work = Trial(0, params, "RUNNING", trial(0, params, [0.4]).epochs, 3, "random")
+    study = rung_study([at_work, trial(1, params, [0.2], "FAILED")], space=SPACE, rung=3, metric=METRIC)
+    assert [(t.state.name, t.value) for t in study.trials] == [("RUNNING", None)]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_trials_that_reached_a_rung_without_a_value_leave_a_proposal_to_make(sampler):
+    params = propose([], space=SPACE, rule=rule()).encoded
+    epochs = (EpochRecord(1, {"val/loss": 1.0}, datetime.now(UTC)),)
+    trials = [Trial(number, params, "FAILED", epochs, 1, "random") for number in range(len(SPACE.dimensions) + 3)]
+    assert SPACE.contains(propose(trials, space=SPACE, rule=rule(sampler)).params)
+
+
 def test_recipes_come_first_and_what_they_leave_open_is_drawn():
     recipes = ({"optimizer.lr": 0.001, "freeze.depth": ["stage3", "stage4"]}, {"model.head": "mlp"})
     first = propose([], space=SPACE, rule=rule(try_first=recipes))
