@@ -38,11 +38,15 @@ def gain(best: float, *, over: float, metric: str) -> float:
 
 
 def epochs_to_converge(values: dict[int, float], *, metric: str, share: float = 0.95) -> int | None:
-    """The first epoch that reached ``share`` of the best value; for a metric to minimise, came as near; None without values."""
+    """The first epoch that reached ``share`` of the best value; for a metric to minimise, came as near; None without values.
+
+    Where the best value is negative, the goal is as much worse in proportion: -0.4 / 0.95 for one to maximise.
+    """
     best = best_epoch(values, metric=metric)
     if best is None:
         return None
-    goal = values[best] * (share if DIRECTIONS[metric] == "maximize" else 1 / share)
+    worse_is_nearer_zero = (DIRECTIONS[metric] == "maximize") == (values[best] >= 0)
+    goal = values[best] * (share if worse_is_nearer_zero else 1 / share)
     return next(epoch for epoch in sorted(values) if not is_better(goal, values[epoch], metric=metric))
 
 
