@@ -39,8 +39,10 @@ def kept_checkpoint(folder: Path, trial: Trial, *, metric: str) -> Path:
 
 
 def tidy(folder: Path, trial: Trial, *, metric: str) -> None:
-    """Of a trial that has ended only its best checkpoint stays."""
+    """Of a trial that has ended only its best checkpoint stays; all of them where that one is not found, for lack of another."""
     best = best_checkpoint(folder, trial, metric=metric)
+    if best is None:
+        return
     for path in checkpoint_folder(folder, trial.number).glob("*"):
         if path != best:
             shutil.rmtree(path, ignore_errors=True)
