@@ -316,10 +316,11 @@ def test_a_failed_refresh_is_tried_again_at_once_when_the_clock_is_set_back(plac
 def test_a_record_that_cannot_be_written_does_not_end_the_loop(place, caplog):
     space = place.space("cells")
     folder = place.folder / "searches" / ".watch"
-    in_the_way = folder / "cells.json.tmp"
+    in_the_way = folder / "cells.json"
 
     def disturb(event, record):
         if event == "refreshing":
+            in_the_way.unlink()
             in_the_way.mkdir()
         if event == "refreshed" and in_the_way.exists():
             in_the_way.rmdir()

@@ -284,7 +284,7 @@ def test_two_processes_that_build_at_once_make_one_file(cache):
 def test_a_killed_build_leaves_nothing_and_the_next_one_is_whole(cache):
     builder = open_elpv(cache)
     deadline = time.monotonic() + 60
-    while not list(Path(cache).glob("*.arrow.tmp")) and time.monotonic() < deadline:
+    while not list(Path(cache).glob("*.arrow.*.tmp")) and time.monotonic() < deadline:
         time.sleep(0.005)
     builder.send_signal(signal.SIGKILL)
     builder.wait()
