@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from trainable.errors import UserError
 
 DEFAULT_PORT = 5000
+DATABRICKS = "databricks"
 LONGEST_REASON = 200
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET = re.compile(r"(?i)(?<=[?&])(password|passwd|token|secret)=[^&\s]*")
@@ -22,7 +23,7 @@ def checked(uri: str) -> str:
     Raises UserError for a folder of plain files, which MLflow no longer writes, and for an SQLite file in a folder
     that does not exist.
     """
-    scheme = urlsplit(uri).scheme.lower()
+    scheme = _scheme(uri)
     if scheme in ("", "file"):
         raise UserError(
             f"tracking.uri: {shown(uri)!r} is a folder of plain files, which MLflow no longer writes; "
@@ -52,12 +53,17 @@ def first_line(error: Exception) -> str:
 
 def is_server(uri: str) -> bool:
     """Whether the address is an MLflow server, which has its own pages."""
-    return urlsplit(uri).scheme.lower() in ("http", "https")
+    return _scheme(uri) in ("http", "https", DATABRICKS)
 
 
 def page_address(uri: str, *, port: int = DEFAULT_PORT) -> str:
     """Where a browser finds the pages: the server itself, or the one that ``python -m search ui`` starts."""
     return shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+
+
+def _scheme(uri: str) -> str:
+    """What kind of store it is; Databricks' of the default profile is called by that word alone."""
+    return DATABRICKS if uri.lower() == DATABRICKS else urlsplit(uri).scheme.lower()
 
 
 def artifact_folder(uri: str) -> str | None:
