@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -598,5 +599,5 @@ def _shown_or_absent(identity: Mapping[str, Any], path: str) -> str:
 
 def resume_command(spec: SearchSpec, *, command: str = "resume") -> str:
     """What to type to go on with the search."""
-    folder = "" if spec.search.folder == "searches" else f" --folder {spec.search.folder}"
+    folder = "" if spec.search.folder == "searches" else f" --folder {shlex.quote(spec.search.folder)}"
     return f"python -m search {command} {spec.search.name}{folder}"

@@ -1,6 +1,7 @@
 """MLflow as a projection of the ledger, written by one thread beside the search."""
 
 import os
+import shlex
 import threading
 import time
 import uuid
@@ -98,7 +99,7 @@ class Tracker(Listener):
             return [f"MLflow: {missing} not written to {where} ({reason}); to write: {sync}"]
         lines = [f"MLflow: {where}"]
         if not is_server(self._uri):
-            lines.append(f"  to look at it: python -m search ui --uri '{where}'")
+            lines.append(f"  to look at it: python -m search ui --uri {shlex.quote(where)}")
         return lines + [f"  {name}: {link}" for name, link in self._links.items()]
 
     def _follow(self) -> None:

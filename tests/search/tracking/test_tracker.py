@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -447,7 +448,7 @@ def test_a_relative_database_is_shown_by_its_absolute_path(folder, database):
     spec = make_spec("sqlite:///mlflow.db")
     lines = project(three_trials(folder, spec), spec).closing_lines()
     assert lines[0] == f"MLflow: sqlite:///{database}"
-    assert lines[1] == f"  to look at it: python -m search ui --uri 'sqlite:///{database}'"
+    assert lines[1] == f"  to look at it: python -m search ui --uri sqlite:///{database}"
     assert all("?workflowType=machine_learning" in line for line in lines[2:])
     assert len(lines) == 4
 
@@ -589,3 +590,12 @@ def _wait_for(condition, *, seconds=60):
     while not condition():
         assert time.monotonic() < until, "did not happen in time"
         time.sleep(0.1)
+
+
+def test_the_command_that_shows_the_pages_is_read_by_a_shell_as_it_is_meant(folder, database):
+    place = folder.parent / "it's mine"
+    place.mkdir(parents=True)
+    shutil.copy(database, place / "mlflow.db")
+    spec = make_spec(f"sqlite:///{place}/mlflow.db")
+    command = project(three_trials(folder, spec), spec).closing_lines()[1].partition("to look at it: ")[2]
+    assert shlex.split(command) == ["python", "-m", "search", "ui", "--uri", f"sqlite:///{place}/mlflow.db"]
