@@ -64,12 +64,20 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
         options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "_temp_dir": os.environ.get("RAY_TMPDIR")}
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--address: cannot join Ray at {address!r} ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{_not_begun(address)} ({reason})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _not_begun(address: str | None) -> str:
+    """What to say where there is no Ray."""
+    if address is not None:
+        return f"--address: cannot join Ray at {address!r}"
+    return "Ray cannot be started on this machine; RAY_TMPDIR names a short folder for its files"
 
 
 def total_resources() -> dict[str, float]:

@@ -1,0 +1,25 @@
+"""What is said where there is no Ray to run a search on."""
+
+import pytest
+
+from search.tune.cluster import cluster
+from trainable.errors import UserError
+
+
+@pytest.mark.parametrize("is_long", [True, False])
+def test_a_local_ray_that_does_not_start_is_one_line_about_this_machine(tmp_path, monkeypatch, is_long):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 40) if is_long else tmp_path / "file" / "below"))
+    with (
+        pytest.raises(UserError, match=r"^Ray cannot be started on this machine; RAY_TMPDIR [^\n]* \([^\n]+\)$"),
+        cluster(address=None),
+    ):
+        pass
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_line_about_its_address():
+    with (
+        pytest.raises(UserError, match=r"^--address: cannot join Ray at 'nowhere:x' \([^\n]+\)$"),
+        cluster(address="nowhere:x"),
+    ):
+        pass
