@@ -16,8 +16,8 @@ NAME_DIGITS = 8  # hexadecimal, of a name that no other writer has
 def write_beside(path: Path) -> Iterator[BinaryIO]:
     """A file beside ``path`` that takes its place when the block ends well and vanishes when it does not.
 
-    Several may write one path at once: each has a file of its own, and the last to end stays. What a killed one left is deleted by
-    the next.
+    Several may write one path at once: each has a file of its own, and the last to end stays. The next one deletes what a
+    killed one left.
     """
     _delete_leftovers(path)
     with _open_beside(path) as file:

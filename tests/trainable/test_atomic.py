@@ -55,9 +55,14 @@ def test_the_last_of_two_writers_to_end_stays(tmp_path):
 def test_a_block_that_fails_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "page.html"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="^no$"), write_beside(path) as file:
-        file.write(b"half")
-        raise ValueError("no")
+
+    def fail():
+        with write_beside(path) as file:
+            file.write(b"half")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="^no$"):
+        fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
