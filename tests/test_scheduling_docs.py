@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from search.cli.app import app
+from search.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "scheduling.md").read_text()

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from search.engine.reports import Ended, EpochReport, Infeasible, Report, StopSearch
 from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start, Wait
 from search.engine.sampling import Sampling, propose
 from search.ledger.ledger import Ledger
@@ -94,17 +95,17 @@ class Conductor:
                 return leg
         return None
 
-    def report(self, number: int, *, result: Mapping[str, Any]) -> Decision:
-        """Record one result of a worker and say whether it goes on."""
-        match result["outcome"]:
-            case "epoch":
-                return self._epoch(number, result=result)
-            case "ended":
-                self._end(number, state="COMPLETE", reason=result["reason"])
-            case "infeasible":
-                self._end(number, state="FAILED", reason=result["reason"])
-            case "stop search":
-                self.stopping = result["reason"]
+    def report(self, number: int, *, report: Report) -> Decision:
+        """Record one report of a worker and say whether it goes on."""
+        match report:
+            case EpochReport():
+                return self._record_epoch(number, report=report)
+            case Ended(reason):
+                self._end(number, state="COMPLETE", reason=reason)
+            case Infeasible(reason):
+                self._end(number, state="FAILED", reason=reason)
+            case StopSearch(reason):
+                self.stopping = reason
         return "stop"
 
     def leg_over(self, number: int, *, error: str | None = None) -> None:
@@ -151,13 +152,12 @@ class Conductor:
             self.ledger.aim(trial.number, target=until)
         return Leg(trial.number, self.space.decoded(trial.params), trial.last_epoch, until)
 
-    def _epoch(self, number: int, *, result: Mapping[str, Any]) -> Decision:
-        epoch = int(result["epoch"])
-        self.ledger.record(number, epoch=epoch, metrics=result["metrics"], ended=result["ended"])
-        if result["ended"]:
-            self._end(number, state="COMPLETE", reason=result["ended"])
+    def _record_epoch(self, number: int, *, report: EpochReport) -> Decision:
+        self.ledger.record(number, epoch=report.number, metrics=report.metrics, ended=report.ended)
+        if report.ended:
+            self._end(number, state="COMPLETE", reason=report.ended)
             return "stop"
-        decision = self._at_rung(number) if epoch == self.ledger.trial(number).target else "go on"
+        decision = self._at_rung(number) if report.number == self.ledger.trial(number).target else "go on"
         self._changed(number)
         return "stop" if self.stopping else decision
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.ledger import ledger as ledgers
 from search.ledger.ledger import Ledger
-from search.ledger.ledger import ledger as ledgers
 from search.space.dimension import Number
 from search.space.space import Space, make_space
 from search.space.spec import SearchSpec

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from search.ledger import ledger as ledgers
 from search.ledger.ledger import Ledger
-from search.ledger.ledger import ledger as ledgers
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.validation import did_you_mean, explain

@@ -98,7 +98,7 @@ def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = 
     return chosen + [trial for trial in ordered if trial.state != "COMPLETE"]
 
 
-def arm_value(scores: Mapping[str, Any], *, metric: str) -> float | None:
+def baseline_value(scores: Mapping[str, Any], *, metric: str) -> float | None:
     """An arm's value of a metric; None for one that it does not have, as a probe has no target."""
     of_split: Mapping[str, float] = scores["metrics"] if metric.startswith("val/") else {}
     value: float | None = scores.get("measured", {}).get(metric, of_split.get(metric.partition("/")[2]))

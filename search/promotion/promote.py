@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger
-from search.ledger.ledger import ledger as ledgers
 from search.ledger.refits import CANDIDATE, FOLDER, SEED, open_refits
 from search.ledger.stored import check_finished
 from search.ledger.trials import Trial, best_trial

@@ -19,9 +19,10 @@ from search.ledger.refits import FOLDER, MOST_SEED, SEED, refit_config, refit_sp
 from search.ledger.trials import Trial, leaders
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import worker
-from search.tune.cluster import cluster, submit, total_resources
-from search.tune.place import INTERRUPTED, concurrency, interruptible, settings_of, worker_place
+from search.tune import tasks
+from search.tune.cluster import cluster, total_resources
+from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_place
+from search.tune.submit import submit
 from search.tune.tuner import run_legs
 from trainable.config.trial import NORM_METHODS
 from trainable.errors import UserError
@@ -95,7 +96,7 @@ def confirm(
     points = refit_points(spec, ledger, refits, wanted=wanted)
     if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
         with cluster(address=address):
-            place = worker_place(spec, ledger=ledger)
+            place = make_place(spec, ledger=ledger)
             is_joined = address is not None
             _train(
                 points, spec=spec, refits=refits, folder=folder / FOLDER, place=place, is_joined=is_joined, tell=tell
@@ -188,7 +189,7 @@ def _train(
     spec: SearchSpec,
     refits: Ledger,
     folder: Path,
-    place: Mapping[str, Any],
+    place: Place,
     is_joined: bool,
     tell: Callable[[Trial], None],
 ) -> None:
@@ -210,10 +211,9 @@ def _train(
     with interruptible(conductor):
         run_legs(
             conductor,
-            settings=lambda leg: settings_of(leg, trial=refit_config(spec, leg.params), folder=folder, place=place),
-            cpu=place["cpu"],
-            gpu=place["gpu"],
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
+            trial_config=lambda leg: refit_config(spec, leg.params),
+            place=place,
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place.gpu, can_grow=is_joined),
             folder=folder,
             on_step=lambda: None,
         )
@@ -299,7 +299,7 @@ def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger
     return Confirmed(recipe, tuple(models))
 
 
-def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
+def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path, place: Place) -> dict[str, Any]:
     """Average the refits of one seed greedily anew; what is noted of it."""
     space, metric = refit_space(spec), spec.search.metric
     soup.path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +311,7 @@ def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path, place:
         ingredients.append(
             {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
         )
-    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup.path), **place)()
+    found: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup.path), place=place)()
     return {"of": list(soup.numbers), **found}
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.ledger.files import PICTURE
-from search.ledger.trials import Trial, arm_value, best_trial, leaders
+from search.ledger.trials import Trial, baseline_value, best_trial, leaders
 from search.space.spec import ORACLE, SearchSpec
 from trainable.metrics import DIRECTIONS, gain
 from trainable.statistics.ranking import agreement
@@ -92,7 +92,7 @@ def _gains(best: Trial, arm: Mapping[str, Any], *, metric: str) -> dict[str, flo
     """By target metric, how much better than source-only the final trial is."""
     found = {}
     for name in (*TARGET_METRICS, TRUTH):
-        value, over = best.at_best(name, metric=metric), arm_value(arm, metric=name)
+        value, over = best.at_best(name, metric=metric), baseline_value(arm, metric=name)
         if value == value and over is not None:
             found[name] = gain(value, over=over, metric=name)
     return found

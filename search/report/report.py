@@ -18,7 +18,7 @@ from search.engine.sampling import final_study, rung_study
 from search.ledger.files import best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, open_ledger
-from search.ledger.trials import Trial, arm_value, leaders
+from search.ledger.trials import Trial, baseline_value, leaders
 from search.report.domains import domain_figures, judged, said
 from search.report.history import history, history_html, history_table
 from search.report.html import html_row
@@ -134,7 +134,7 @@ def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
 
 def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
     """The arms' values of the search's metric, of those that have it."""
-    found = {name: arm_value(arm, metric=metric) for name, arm in ledger.notes.get("baselines", {}).items()}
+    found = {name: baseline_value(arm, metric=metric) for name, arm in ledger.notes.get("baselines", {}).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Reference arms: what a search's trials are compared with, and which backbones are worth trying at all."""
+"""What a search's trials are compared with, and which backbones are worth trying at all."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,10 +8,12 @@ from search.ledger.ledger import Ledger
 from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import worker
-from search.tune.cluster import submit
+from search.tune import tasks
+from search.tune.place import Place
+from search.tune.submit import submit
 
-ARMS_FOLDER = "arms"
+FOLDER = "baselines"
+OLD_FOLDER = "arms"  # of searches begun before 0.2
 # How the names under which each of `baselines` is found in the ledger begin.
 RESULTS = {
     "linear_probe": "linear_probe",
@@ -22,8 +24,8 @@ RESULTS = {
 }
 
 
-def begin_arms(
-    spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], folder: Path, place: Mapping[str, Any]
+def begin_baselines(
+    spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], folder: Path, place: Place
 ) -> list[Callable[[], dict[str, Any]]]:
     """Start the ``baselines`` whose scores are not in the ledger; each call waits for some, by name.
 
@@ -38,17 +40,21 @@ def begin_arms(
             continue
         if name in ("linear_probe", "stage_probes"):
             waiting.append(
-                submit(worker.probe_scores, config, stages=name == "stage_probes", kinds=spec.probes, **place)
+                submit(tasks.probe_scores, config, stages=name == "stage_probes", kinds=spec.probes, place=place)
             )
         else:
-            checkpoints = str((folder / ARMS_FOLDER / name).resolve())
-            waiting.append(submit(worker.arm_score, config, recipe=name, folder=checkpoints, **place))
+            checkpoints = str(_checkpoints(folder) / name)
+            waiting.append(submit(tasks.baseline_score, config, recipe=name, folder=checkpoints, place=place))
     return waiting
 
 
-def choose_backbones(
-    spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], place: Mapping[str, Any]
-) -> SearchSpec:
+def _checkpoints(folder: Path) -> Path:
+    """Where baselines that are trained keep their checkpoints; those of an older search go on where they are."""
+    old = folder / OLD_FOLDER
+    return old.resolve() if old.is_dir() else (folder / FOLDER).resolve()
+
+
+def choose_backbones(spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], place: Place) -> SearchSpec:
     """The search with only the ``select_backbones.keep`` best of its backbones, which the ledger remembers.
 
     Each is judged by the transferability of its frozen pooled features, from one pass over the training images.
@@ -59,7 +65,7 @@ def choose_backbones(
     if "backbones" not in ledger.notes:
         points = backbone_points(spec, params=params)
         results = {
-            name: submit(worker.transferability, spec.trial_config(point), **place) for name, point in points.items()
+            name: submit(tasks.transferability, spec.trial_config(point), place=place) for name, point in points.items()
         }
         scores = {name: result() for name, result in results.items()}
         best = sorted(scores, key=lambda name: -scores[name][selection.by])

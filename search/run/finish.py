@@ -1,6 +1,5 @@
 """What is done when every trial is decided: the soup, the test, the picture of the domains."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ from search.ledger.files import PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.trials import best_trial, leaders
 from search.space.spec import SearchSpec
-from search.tune import worker
-from search.tune.cluster import submit
+from search.tune import machine, tasks
+from search.tune.place import Place
+from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
 
 
-def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any], reason: str) -> Outcome:
+def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reason: str) -> Outcome:
     """Make the soup, then measure the final candidate on the test split, once.
 
     A search that was enlarged and has another candidate is measured once more.
@@ -30,9 +30,9 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str
     if known is None or (known["trial"], known.get("soup")) != (best.number, members):
         config = spec.trial_config(spec.space.decoded(best.params))
         if members is not None:
-            score = submit(worker.soup_test_score, config, path=str(soup_path(folder)), **place)()
+            score = submit(tasks.soup_test_score, config, path=str(soup_path(folder)), place=place)()
         elif checkpoint is not None:
-            score = submit(worker.test_score, config, checkpoint=str(checkpoint.resolve()), **place)()
+            score = submit(tasks.test_score, config, checkpoint=str(checkpoint.resolve()), place=place)()
         else:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
         epoch = best_epoch(best.values(metric), metric=metric)
@@ -43,7 +43,7 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str
     return Outcome("finished", reason, folder)
 
 
-def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> dict[str, Any] | None:
+def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -> dict[str, Any] | None:
     """The soup of the search's best trials as the ledger notes it; None where there are fewer than two to average.
 
     ``kept`` says whether it beats the best of them on validation images; ``of`` names the trials it was made from, so that
@@ -57,7 +57,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
     ]
     configs = {trial.number: spec.trial_config(spec.space.decoded(trial.params)) for trial in ordered}
     if ordered:
-        positions = worker.alike([configs[trial.number] for trial in ordered])
+        positions = machine.averageable([configs[trial.number] for trial in ordered])
         ordered = [ordered[index] for index in positions][: spec.soup]
     if len(ordered) < 2:
         return None
@@ -75,7 +75,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
         for trial in ordered
     ]
     soup_path(folder).parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = submit(worker.soup_of, ingredients, path=str(soup_path(folder)), **place)()
+    found: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup_path(folder)), place=place)()
     value = found["measured"][metric]
     best = ordered[0].best(metric)
     note = {
@@ -87,7 +87,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[
     return note
 
 
-def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mapping[str, Any]) -> None:
+def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -> None:
     """Lay the held-out images of both domains out in the plane, before and after training, once for each final trial."""
     metric = spec.search.metric
     best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
@@ -101,5 +101,5 @@ def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Mappi
         return
     config = spec.trial_config(spec.space.decoded(best.params))
     path = str((folder / PICTURE).resolve())
-    submit(worker.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, **place)()
+    submit(tasks.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, place=place)()
     ledger.note("domains", drawn)

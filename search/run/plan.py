@@ -10,7 +10,7 @@ from search.engine.schedulers import scheduler_rule
 from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import worker
+from search.tune import machine
 from search.tune.place import check_local_resources, concurrency
 
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
@@ -26,11 +26,11 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     check_local_resources(spec)
     rule = scheduler_rule(spec)
     corners = [spec.trial_config(params) for params in _corners(spec)]
-    facts = worker.prepare(corners)
-    measured = [worker.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
+    facts = machine.prepare(corners)
+    measured = [machine.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
     epochs = expected_epochs(rule, num_trials=spec.search.trials)
     seconds = [corner["epoch_seconds"] for corner in measured]
-    available = worker.local_resources()
+    available = machine.local_resources()
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
     largest = max(corner["checkpoint_bytes"] for corner in measured)

@@ -1,31 +1,32 @@
 """Trainings before a search, whose weights its trials may begin with."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from search.ledger.ledger import Ledger
 from search.space.spec import STEPS, SearchSpec
-from search.tune import worker
-from search.tune.cluster import submit
+from search.tune import tasks
+from search.tune.place import Place
+from search.tune.submit import submit
 
 
-def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Mapping[str, Any]) -> None:
+def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Place) -> None:
     """Run the ``ssl`` and ``meta`` steps that the ledger does not know as done; each goes on where it was cut off."""
     done = ledger.notes.get("steps", {})
     waiting = {}
     for step in STEPS:
         if getattr(spec, step) is not None and step not in done:
-            held = place if _is_on_the_trials_images(spec, step, place=place) else {**place, "fingerprints": {}}
+            own = place if _is_on_the_trials_images(spec, step, place=place) else replace(place, fingerprints={})
             settings, folder = step_settings(spec, step), str(spec.step_folder(step))
-            waiting[step] = submit(worker.run_step, settings, step=step, folder=folder, **held)
+            waiting[step] = submit(tasks.run_step, settings, step=step, folder=folder, place=own)
     for step, result in waiting.items():
         done = done | {step: result()}
         ledger.note("steps", done)
 
 
-def _is_on_the_trials_images(spec: SearchSpec, step: str, *, place: Mapping[str, Any]) -> bool:
+def _is_on_the_trials_images(spec: SearchSpec, step: str, *, place: Place) -> bool:
     """Where the trials have several data sets, what a step trains on may be none of them."""
-    return getattr(spec, step).path is None and len(place["fingerprints"]["path"]) == 1
+    return getattr(spec, step).path is None and len(place.fingerprints["path"]) == 1
 
 
 def step_settings(spec: SearchSpec, step: str) -> dict[str, Any]:

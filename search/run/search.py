@@ -11,23 +11,23 @@ from search.engine.conductor import Conductor, Limits
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule
+from search.ledger import ledger as ledgers
 from search.ledger.files import tidy
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger
-from search.ledger.ledger import ledger as ledgers
 from search.ledger.stored import SPEC_FILE
 from search.ledger.trials import Trial
-from search.run.baselines import begin_arms, choose_backbones
+from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
 from search.run.pretraining import run_steps
 from search.space.dimension import Choice
 from search.space.preflight import check_techniques
 from search.space.spec import STEPS, SearchSpec, difference
 from search.space.values import Value
-from search.tracking.tracker import uri
-from search.tune import worker
+from search.tracking import uri
+from search.tune import machine
 from search.tune.cluster import check_address, cluster, total_resources
-from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, settings_of, worker_place
+from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, make_place
 from search.tune.tuner import run_legs
 from trainable.atomic import write_beside
 from trainable.data.image_guard import ImagesChangedError, check_unchanged
@@ -99,7 +99,7 @@ def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
 def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], dict[str, Any]]]:
     """The facts of the data, looked up in a thread, since Ray takes seconds to start beside it."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool.submit(worker.prepare, _variants(spec), check_device=not is_joined).result
+        yield pool.submit(machine.prepare, _variants(spec), check_device=not is_joined).result
 
 
 def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any], *, is_new: bool
         folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
     )
     if "environment" not in ledger.notes:
-        ledger.note("environment", worker.environment())
+        ledger.note("environment", machine.environment())
     known = ledger.notes["data"]
     check_unchanged(facts["fingerprint"], known=[known["fingerprint"]])
     if "fingerprints" not in known:  # begun before they were noted
@@ -143,7 +143,7 @@ def _keep_spec(spec: SearchSpec, folder: Path) -> None:
 def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
-    place = worker_place(spec, ledger=ledger)
+    place = make_place(spec, ledger=ledger)
     if ledger.notes.get("finished"):  # once more: enlarged perhaps, and not finished before it says so again
         ledger.note("finished", False)
     run_steps(spec, ledger, place=place)
@@ -153,24 +153,23 @@ def _with_workers(
         space=spec.space,
         rule=scheduler_rule(spec),
         sampling=sampling_rule(spec),
-        limits=_limits(spec, gpu=place["gpu"]),
+        limits=_limits(spec, gpu=place.gpu),
         on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
     )
-    arms = begin_arms(spec, ledger, params=_any_params(spec), folder=folder, place=place)
+    waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place)
     with interruptible(conductor):
         run_legs(
             conductor,
-            settings=lambda leg: settings_of(leg, trial=spec.trial_config(leg.params), folder=folder, place=place),
-            cpu=place["cpu"],
-            gpu=place["gpu"],
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place["gpu"], can_grow=is_joined),
+            trial_config=lambda leg: spec.trial_config(leg.params),
+            place=place,
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place.gpu, can_grow=is_joined),
             folder=folder,
             on_step=_pulse(listeners),
         )
     if not conductor.finished:
         interrupted = conductor.stopping == INTERRUPTED
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
-    for result in arms:
+    for result in waiting:
         ledger.note("baselines", ledger.notes.get("baselines", {}) | result())
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
     return finish(spec, ledger, folder=folder, place=place, reason=reason)

@@ -19,8 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial, best_trial
 from search.space.spec import SearchSpec, resume_command
+from search.tracking import projection
 from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
-from search.tracking.tracker import projection
 from search.tracking.uri import artifact_folder, page_address
 from search.tracking.views import experiment_link, links_of_tags, view_tags, views
 

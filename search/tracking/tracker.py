@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from search.engine.listeners import Listener, Outcome
 from search.engine.rule import Rule
+from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger
-from search.ledger.ledger import ledger as ledgers
 from search.ledger.refits import SEED, existing_refits
 from search.ledger.stored import is_finished
 from search.ledger.trials import Trial

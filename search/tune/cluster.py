@@ -3,15 +3,13 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 
-from search.tune.worker import at_work
 from trainable.errors import UserError
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
@@ -84,21 +82,6 @@ def total_resources() -> dict[str, float]:
     """CPUs and GPUs of the whole cluster now."""
     resources = ray.cluster_resources()
     return {"cpu": resources.get("CPU", 0.0), "gpu": resources.get("GPU", 0.0)}
-
-
-def submit(function: Callable[..., Any], *args: Any, cpu: float, gpu: float, **kwargs: Any) -> Callable[[], Any]:
-    """Call a function of the worker's there; gives a call that waits for its result, or for the UserError that it raised."""
-    reference = ray.remote(num_cpus=cpu, num_gpus=gpu, max_retries=2)(at_work).remote(function, *args, **kwargs)
-
-    def result() -> Any:
-        try:
-            return ray.get(reference)
-        except RayTaskError as error:  # whose message is a traceback
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
-            raise
-
-    return result
 
 
 def _import_path() -> dict[str, str]:

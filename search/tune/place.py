@@ -4,18 +4,30 @@ import math
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from search.engine.conductor import Conductor, Leg
-from search.ledger.files import checkpoint_folder
+from search.engine.conductor import Conductor
 from search.ledger.ledger import Ledger
 from search.space.spec import SearchSpec
-from search.tune import worker
+from search.tune import machine
 from search.tune.cluster import total_resources
+from trainable.data.image_guard import Fingerprints
 from trainable.errors import UserError
 
 INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a worker is given: shares of CPUs and GPUs, the CPU threads that torch may use, the images it is held to.
+
+    ``fingerprints`` are those of the search's data sets by the field of ``data`` that names them.
+    """
+
+    cpu: float
+    gpu: float
+    threads: int
+    fingerprints: Fingerprints
 
 
 @contextmanager
@@ -34,20 +46,9 @@ def interruptible(conductor: Conductor) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def settings_of(leg: Leg, *, trial: dict[str, Any], folder: Path, place: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker needs for a leg of a ``trial`` whose checkpoints lie below ``folder``."""
-    return worker.leg_settings(
-        trial=trial,
-        folder=checkpoint_folder(folder.resolve(), leg.number),
-        start=leg.start,
-        threads=place["threads"],
-        fingerprints=place["fingerprints"],
-    )
-
-
 def check_local_resources(spec: SearchSpec) -> None:
     """Raise UserError where one trial asks for more than this machine has."""
-    for name, available in worker.local_resources().items():
+    for name, available in machine.local_resources().items():
         asked = getattr(spec.resources, name)
         if asked != "auto" and asked > available:
             without = "; `--set resources.gpu=0` runs without" if name == "gpu" else ""
@@ -71,11 +72,10 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
     return max(1, min(counts) + can_grow)
 
 
-def worker_place(spec: SearchSpec, *, ledger: Ledger) -> dict[str, Any]:
-    """What a worker is given: ``cpu`` and ``gpu``, the ``threads`` that torch may use, the ``fingerprints`` of its images."""
+def make_place(spec: SearchSpec, *, ledger: Ledger) -> Place:
+    """Take a worker's place from the ``resources`` of a search and the images that its ledger names."""
     cpu = spec.resources.cpu
-    threads = max(1, math.floor(cpu))
-    return {"cpu": cpu, "gpu": _gpu_share(spec), "threads": threads, "fingerprints": ledger.fingerprints}
+    return Place(cpu=cpu, gpu=_gpu_share(spec), threads=max(1, math.floor(cpu)), fingerprints=ledger.fingerprints)
 
 
 def _gpu_share(spec: SearchSpec) -> float:

@@ -15,29 +15,34 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.engine.conductor import Conductor, Leg
-from search.tune.worker import TrialActor
-
-METRIC_PREFIXES = ("train/", "val/", "target/", "oracle/", "usage/")
+from search.engine.reports import read_report
+from search.ledger.files import checkpoint_folder
+from search.tune.place import Place
+from search.tune.worker import TrialActor, leg_settings
 
 
 def run_legs(
     conductor: Conductor,
     *,
-    settings: Callable[[Leg], dict[str, Any]],
-    cpu: float,
-    gpu: float,
+    trial_config: Callable[[Leg], dict[str, Any]],
+    place: Place,
     concurrency: Callable[[], int],
     folder: Path,
     on_step: Callable[[], None],
 ) -> None:
     """Give workers legs until the conductor has none left; returns early when it is stopping.
 
-    ``settings`` turns a leg into what a worker is sent; ``concurrency`` says how many may be at work now; ``on_step`` is
-    called at least every second or so.
+    ``trial_config`` gives the configuration of a leg's trial; ``concurrency`` says how many may be at work now;
+    ``folder`` is the search's, under which checkpoints lie; ``on_step`` is called at least every second or so.
     """
+
+    def settings(leg: Leg) -> dict[str, Any]:
+        checkpoints = checkpoint_folder(folder.resolve(), leg.number)
+        return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=place)
+
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
     tuner = tune.Tuner(
-        tune.with_resources(TrialActor, {"cpu": cpu, "gpu": gpu}),
+        tune.with_resources(TrialActor, {"cpu": place.cpu, "gpu": place.gpu}),
         tune_config=TuneConfig(
             search_alg=searcher,
             scheduler=LegScheduler(conductor, searcher=searcher),
@@ -111,9 +116,7 @@ class LegScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: Mapping[str, Any]) -> str:
         """STOP at the end of the leg."""
-        report = {key: result.get(key) for key in ("outcome", "epoch", "ended", "reason")}
-        metrics = {key: float(value) for key, value in result.items() if key.startswith(METRIC_PREFIXES)}
-        decision = self._conductor.report(self._searcher.number(trial.trial_id), result=report | {"metrics": metrics})
+        decision = self._conductor.report(self._searcher.number(trial.trial_id), report=read_report(result))
         return str(TrialScheduler.CONTINUE if decision == "go on" else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from search.cli.app import app
+from search.cli import app
 from search.ledger.stored import open_ledger
 
 SPACE = {

@@ -4,8 +4,9 @@ import pytest
 
 from search.engine.conductor import Conductor, Leg, Limits
 from search.engine.halving import Halving
+from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch
 from search.engine.sampling import Sampling
-from search.ledger.ledger import ledger as ledgers
+from search.ledger import ledger as ledgers
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
 
@@ -39,16 +40,16 @@ def score(leg, epoch):
 def epoch_result(leg, epoch, last=4):
     ended = "last epoch" if epoch == last else None
     metrics = {METRIC: score(leg, epoch), "usage/seconds": 10.0}
-    return {"outcome": "epoch", "epoch": epoch, "ended": ended, "reason": None, "metrics": metrics}
+    return EpochReport(epoch, metrics, ended)
 
 
 def work(conductor, leg):
     """Train a leg to where the conductor stops it."""
     for epoch in range(leg.start + 1, 5):
-        if conductor.report(leg.number, result=epoch_result(leg, epoch)) == "stop":
+        if conductor.report(leg.number, report=epoch_result(leg, epoch)) == "stop":
             break
     else:
-        conductor.report(leg.number, result={"outcome": "ended", "reason": "last epoch"})
+        conductor.report(leg.number, report=Ended("last epoch"))
     conductor.leg_over(leg.number)
 
 
@@ -98,8 +99,8 @@ def test_a_driver_lost_after_any_number_of_calls_changes_nothing(conduct, tmp_pa
             if left == 0:
                 conductor, lost = conduct(mode), True
                 break
-            result = epoch_result(leg, epoch) if epoch < 5 else {"outcome": "ended", "reason": "last epoch"}
-            if conductor.report(leg.number, result=result) == "stop":
+            result = epoch_result(leg, epoch) if epoch < 5 else Ended("last epoch")
+            if conductor.report(leg.number, report=result) == "stop":
                 conductor.leg_over(leg.number)
                 break
     assert lost
@@ -124,8 +125,8 @@ def test_an_exhausted_space_ends_the_search_and_says_so(conduct):
         for epoch in range(leg.start + 1, 5):
             metrics = {METRIC: 0.5 + leg.params["freeze.depth"] / 10}
             ended = "last epoch" if epoch == 4 else None
-            result = {"outcome": "epoch", "epoch": epoch, "ended": ended, "reason": None, "metrics": metrics}
-            if conductor.report(leg.number, result=result) == "stop":
+            result = EpochReport(epoch, metrics, ended)
+            if conductor.report(leg.number, report=result) == "stop":
                 break
         conductor.leg_over(leg.number)
     assert len(conductor.ledger.trials()) == 3
@@ -146,7 +147,7 @@ def test_two_workers_never_get_the_same_trial(conduct):
 def test_a_lost_worker_is_replaced_from_the_last_epoch_and_a_trial_that_loses_too_many_fails(conduct):
     conductor = conduct(max_failures=2)
     leg = conductor.next_leg()
-    conductor.report(leg.number, result=epoch_result(leg, 1))
+    conductor.report(leg.number, report=epoch_result(leg, 1))
     conductor.ledger.aim(leg.number, target=2)
     for attempt in range(2):
         conductor.leg_over(leg.number, error="ValueError: broken")
@@ -169,7 +170,7 @@ def test_when_nothing_ever_trains_the_search_stops_and_says_why(conduct):
 def test_a_diverged_trial_is_failed_at_once_and_the_search_goes_on(conduct):
     conductor = conduct()
     leg = conductor.next_leg()
-    assert conductor.report(leg.number, result={"outcome": "infeasible", "reason": "diverged: nan"}) == "stop"
+    assert conductor.report(leg.number, report=Infeasible("diverged: nan")) == "stop"
     conductor.leg_over(leg.number)
     play(conductor)
     states = [t.state for t in conductor.ledger.trials()]
@@ -180,7 +181,7 @@ def test_a_diverged_trial_is_failed_at_once_and_the_search_goes_on(conduct):
 def test_a_reason_to_stop_keeps_the_trial_open(conduct):
     conductor = conduct()
     leg = conductor.next_leg()
-    assert conductor.report(leg.number, result={"outcome": "stop search", "reason": "the disk is full"}) == "stop"
+    assert conductor.report(leg.number, report=StopSearch("the disk is full")) == "stop"
     conductor.leg_over(leg.number)
     assert conductor.next_leg() is None
     assert conductor.ledger.trial(0).state == "RUNNING"

@@ -8,8 +8,8 @@ import time
 import pytest
 from optuna.distributions import FloatDistribution
 
+from search.ledger import ledger as ledgers
 from search.ledger.lease import is_held, lease
-from search.ledger.ledger import ledger as ledgers
 from search.ledger.trials import best_trial
 from trainable.errors import UserError
 

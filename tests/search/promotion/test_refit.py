@@ -3,7 +3,7 @@
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from search.ledger.ledger import ledger as ledgers
+from search.ledger import ledger as ledgers
 from search.ledger.refits import MOST_SEED, existing_refits, open_refits, refit_config
 from search.promotion.refit import (
     best_model,

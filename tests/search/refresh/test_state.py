@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from search.ledger import ledger as ledgers
 from search.ledger.ledger import LedgerFailsError
-from search.ledger.ledger import ledger as ledgers
 from search.ledger.refreshes import Record, records_of, space_identity
 from search.ledger.stored import SPEC_FILE
 from search.refresh.state import Standing, fingerprint_of

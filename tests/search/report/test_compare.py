@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from rich.console import Console
 
-from search.ledger.ledger import ledger as ledgers
+from search.ledger import ledger as ledgers
 from search.ledger.stored import SPEC_FILE
 from search.report.compare import compared, comparison_lines, comparison_table
 from search.space.loading import load

@@ -3,7 +3,7 @@
 import pytest
 from optuna.distributions import FloatDistribution
 
-from search.ledger.ledger import ledger as ledgers
+from search.ledger import ledger as ledgers
 from search.report.overview import SPEC_FILE
 from search.report.report import report_data, write_page
 from search.space.spec import SearchSpec

@@ -17,8 +17,8 @@ import pytest
 
 from search.engine.listeners import Outcome
 from search.engine.schedulers import scheduler_rule
+from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
-from search.ledger.ledger import ledger as ledgers
 from search.space.spec import SearchSpec
 from search.tracking.tracker import Tracker, sync_ledger
 from trainable.errors import UserError

@@ -4,7 +4,11 @@ import shutil
 
 import pytest
 
-from search.tune.worker import TrialActor, at_work, leg_settings, prepare, transferability
+from search.engine.reports import StopSearch, read_report
+from search.tune.machine import prepare
+from search.tune.place import Place
+from search.tune.tasks import run_task, transferability
+from search.tune.worker import TrialActor, leg_settings
 from trainable.data.image_guard import ImagesChangedError
 
 
@@ -23,33 +27,38 @@ def leg(trial, tmp_path, *, start, fingerprints):
     """What a worker reports of a leg, an answer a step."""
     actor = object.__new__(TrialActor)  # Ray makes its own
     actor.setup(
-        leg_settings(trial=trial, folder=tmp_path / "checkpoints", start=start, threads=1, fingerprints=fingerprints)
+        leg_settings(
+            trial=trial,
+            folder=tmp_path / "checkpoints",
+            start=start,
+            place=Place(cpu=1, gpu=0, threads=1, fingerprints=fingerprints),
+        )
     )
     while True:
-        yield actor.step()
+        yield read_report(actor.step())
 
 
 def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_path):
     fingerprints = prepare([trial])["fingerprints"]
     answers = leg(trial, tmp_path, start=0, fingerprints=fingerprints)
-    assert next(answers)["outcome"] == "epoch"
+    assert next(answers).number == 1
     new = tmp_path / "images" / "functional" / "new.png"
     new.write_bytes(min(new.parent.iterdir()).read_bytes() + b"\0")
-    assert next(answers)["epoch"] == 2  # the images that it began with are mapped
+    assert next(answers).number == 2  # the images that it began with are mapped
     later = next(leg(trial, tmp_path, start=2, fingerprints=fingerprints))
-    assert later["outcome"] == "stop search"
-    assert later["reason"].startswith("data.path: the images have changed since this search began")
+    assert isinstance(later, StopSearch)
+    assert later.reason.startswith("data.path: the images have changed since this search began")
     assert not (tmp_path / "checkpoints" / "epoch_00003").exists()
     new.unlink()
-    assert next(leg(trial, tmp_path, start=2, fingerprints=fingerprints))["epoch"] == 3
+    assert next(leg(trial, tmp_path, start=2, fingerprints=fingerprints)).number == 3
 
 
 def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
     fingerprints = prepare([trial])["fingerprints"]
-    assert at_work(transferability, trial, threads=1, fingerprints=fingerprints).keys() == {"logme", "h_score"}
+    assert run_task(transferability, trial, threads=1, fingerprints=fingerprints).keys() == {"logme", "h_score"}
     next((tmp_path / "images" / "functional").iterdir()).unlink()
     with pytest.raises(ImagesChangedError):
-        at_work(transferability, trial, threads=1, fingerprints=fingerprints)
+        run_task(transferability, trial, threads=1, fingerprints=fingerprints)
 
 
 def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
@@ -60,4 +69,4 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
     assert len(fingerprints["path"]) == 2
     assert set(fingerprints["rehearsal"]) < set(fingerprints["path"])
     for one in (trial, other):
-        at_work(transferability, one, threads=1, fingerprints=fingerprints)
+        run_task(transferability, one, threads=1, fingerprints=fingerprints)

@@ -18,7 +18,7 @@ from zoneinfo import TZPATH
 import pytest
 from typer.testing import CliRunner
 
-from search.cli.app import app
+from search.cli import app
 from search.ledger.lease import is_held
 from search.watch.changes import can_follow, file_system, followed
 from search.watch.loop import WallClock, load_spaces, local_zone, watch

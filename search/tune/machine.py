@@ -1,0 +1,94 @@
+"""What a machine has and what trials share on it: looked at on the driver, before a worker is asked for."""
+
+import logging
+import os
+import platform
+from collections import defaultdict
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from trainable.config.trial import TrialConfig
+from trainable.data.describe import describe
+from trainable.data.pack import Pack, open_pack
+from trainable.data.readers.sample import TARGET_SPLITS
+from trainable.loader.rehearsal import open_old
+from trainable.model.backbone import input_spec
+from trainable.model.network import create_network
+from trainable.training.device import pick_device
+from trainable.training.fit import measure_epoch
+from trainable.training.soup import soup_group
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[str, Any]:
+    """Build what trials share on this node, and try that each can be built at all.
+
+    Gives the data's ``fingerprint``, ``classes``, ``counts`` by split and class, and ``bad_images``, those of the last trial's;
+    and the ``fingerprints`` of all of theirs. Raises UserError for data, an architecture or weights that cannot be used,
+    and with ``check_device`` for a device that this machine does not have.
+    """
+    facts: dict[str, Any] = {}
+    opened: dict[str, set[str]] = defaultdict(set)
+    for trial in trials:
+        config = TrialConfig.model_validate(trial)
+        if check_device:
+            pick_device(config)
+        spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
+        pack = open_pack(config.data, spec)
+        if config.data.early_size is not None:
+            open_pack(config.data, replace(spec, size=config.data.early_size))
+        opened["path"].add(pack.fingerprint)
+        old = open_old(config.data, spec)
+        if old is not None:
+            opened["rehearsal"].add(old.fingerprint)
+        create_network(config, spec=spec, num_classes=len(pack.classes))
+        facts = {
+            "fingerprint": pack.fingerprint,
+            "classes": list(pack.classes),
+            "counts": pack.counts(),
+            "bad_images": list(pack.bad_images),
+        }
+        if config.data.target is not None:
+            facts |= _facts_of_target(config, pack=pack)
+    return facts | {"fingerprints": {field: sorted(every) for field, every in opened.items()}}
+
+
+def _facts_of_target(config: TrialConfig, *, pack: Pack) -> dict[str, Any]:
+    """Its images by split, and whether its labels are read; tells the user what he should know of it."""
+    for note in describe(config.data).notes:  # not kept: they come of labels
+        logger.warning(note)
+    return {"target": {split: len(pack.indices(split)) for split in TARGET_SPLITS}, "oracle": config.data.oracle}
+
+
+def environment() -> dict[str, str]:
+    """What the search ran on: versions of what decides results, the platform, the GPUs of this machine."""
+    packages = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
+    return facts | {"gpus": ", ".join(gpus) or "none"} | {name: version(name) for name in packages}
+
+
+def local_resources() -> dict[str, float]:
+    """CPUs and GPUs of this machine."""
+    return {"cpu": float(os.cpu_count() or 1), "gpu": float(torch.cuda.device_count())}
+
+
+def measure(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
+    """What an epoch of a trial takes: seconds, bytes of a checkpoint, peak memory."""
+    torch.set_num_threads(threads)
+    measured = measure_epoch(TrialConfig.model_validate(trial))
+    return {
+        "epoch_seconds": measured.seconds,
+        "checkpoint_bytes": float(measured.checkpoint_bytes),
+        "peak_memory_bytes": float(measured.peak_memory_bytes),
+    }
+
+
+def averageable(trials: list[dict[str, Any]]) -> list[int]:
+    """Positions of the trials whose networks may be averaged with the first one's."""
+    groups = [soup_group(TrialConfig.model_validate(trial).model_dump(mode="json")) for trial in trials]
+    return [index for index, group in enumerate(groups) if group == groups[0]]

@@ -1,0 +1,143 @@
+"""Pieces of work beside the trials, which a worker is sent by name: scores, soups, baselines, trainings before a search."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.ledger.files import epoch_folder
+from search.tune.machine import prepare
+from search.tune.worker import prune_checkpoints, resume_point
+from trainable.atomic import write_beside
+from trainable.config.meta import MetaConfig
+from trainable.config.pretrain import PretrainConfig
+from trainable.config.trial import TrialConfig
+from trainable.data.image_guard import Fingerprints, held_to
+from trainable.diagnosis.features import POOLED, frozen_features
+from trainable.diagnosis.probe import linear_probe, stage_probe
+from trainable.diagnosis.tsne import domain_picture as pictured
+from trainable.metrics import best_epoch
+from trainable.pretraining.meta import meta_reports
+from trainable.pretraining.training import pretrain_epochs
+from trainable.statistics.scores import Evaluation
+from trainable.statistics.transferability import h_score, logme
+from trainable.training.checkpoint import read_state
+from trainable.training.fit import fit, score_checkpoint
+from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
+from trainable.training.soup import Ingredient, make_soup, score_soup
+
+
+def run_task(function: Callable[..., Any], *args: Any, threads: int, fingerprints: Fingerprints, **kwargs: Any) -> Any:
+    """Call one of the functions below with so many CPU threads, on no other images than these."""
+    torch.set_num_threads(threads)
+    with held_to(fingerprints):
+        return function(*args, **kwargs)
+
+
+def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:
+    """The greedy soup of trials, each ``number``, ``trial``, ``checkpoint`` and ``value``; its members and scores."""
+    every = [
+        Ingredient(str(one["number"]), TrialConfig.model_validate(one["trial"]), Path(one["checkpoint"]), one["value"])
+        for one in ingredients
+    ]
+    soup, evaluation, measured = make_soup(every, path=Path(path))
+    tried = [{"trial": int(one.name), "value": one.score, "kept": one.kept} for one in soup.tastings]
+    scores = evaluation.as_dict() | {"measured": measured}
+    return {"members": [int(name) for name in soup.members], "tried": tried, **scores}
+
+
+def soup_test_score(trial: dict[str, Any], *, path: str) -> dict[str, Any]:
+    """Scores of a soup on the test split, which nothing else reads; for an oracle the target's too."""
+    config = TrialConfig.model_validate(trial)
+    return _test_scores(config, lambda split: score_soup(config, path=Path(path), split=split))
+
+
+def test_score(trial: dict[str, Any], *, checkpoint: str) -> dict[str, Any]:
+    """Scores of a checkpoint on the test split, which nothing else reads; for an oracle the target's too."""
+    config = TrialConfig.model_validate(trial)
+    return _test_scores(config, lambda split: score_checkpoint(config, checkpoint=Path(checkpoint), split=split))
+
+
+def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dict[str, Any]:
+    found = score("test").as_dict()
+    return found | {"oracle": score("target_test").as_dict()} if config.data.oracle else found
+
+
+def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str]) -> dict[str, dict[str, Any]]:
+    """Validation scores of the frozen-feature probe, ``linear_probe``; with ``stages`` also ``probe_stage1``….
+
+    Those of other classifiers than logistic regression bear its name at the end, ``probe_stage1_knn``.
+    """
+    config = TrialConfig.model_validate(trial)
+    if not stages:
+        return {"linear_probe": linear_probe(config).as_dict()}
+    features = frozen_features(config)
+    return {
+        _probe_name(stage, kind=kind): stage_probe(features, stage=stage, kind=kind).as_dict()
+        for kind in kinds
+        for stage in features.stages
+    }
+
+
+def _probe_name(stage: str, *, kind: str) -> str:
+    if kind == "logreg":
+        return "linear_probe" if stage == POOLED else f"probe_{stage}"
+    return f"probe_{stage}_{kind}"
+
+
+def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[str, dict[str, Any]]:
+    """Train a fixed recipe, ``scratch``, ``bit_hyperrule`` or ``source_only``, to its end; scores of its best epoch.
+
+    Every epoch is saved in ``folder``, so that a call that was cut off is gone on with.
+    """
+    config = TrialConfig.model_validate(trial)
+    if recipe == "scratch":
+        config = from_scratch(config)
+    elif recipe == "source_only":
+        config = source_only(config)
+    else:
+        facts = prepare([trial], check_device=False)
+        config = bit_hyperrule(config, num_images=sum(facts["counts"]["train"].values()))
+    place, metric = Path(folder), config.train.metric
+    for epoch in fit(config, resume_from=resume_point(place, _newest_epoch(place))):
+        epoch.save(epoch_folder(place, epoch.number))
+        prune_checkpoints(place, newest=epoch.number, metric=metric)
+    last = read_state(epoch_folder(place, _newest_epoch(place)))
+    best = best_epoch({int(number): value for number, value in last["history"].items()}, metric=metric)
+    results = read_state(epoch_folder(place, best or 0))["results"]
+    measured = {name: value for name, value in results["metrics"].items() if not name.startswith("usage/")}
+    return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
+
+
+def run_step(settings: dict[str, Any], *, step: str, folder: str) -> dict[str, Any]:
+    """Pre-train (``ssl``) or meta-train (``meta``) into ``folder``, going on where it stands; its last metrics."""
+    metrics: dict[str, float] = {}
+    if step == "ssl":
+        for epoch in pretrain_epochs(PretrainConfig.model_validate(settings), folder=Path(folder)):
+            metrics = epoch.metrics
+    else:
+        for report in meta_reports(MetaConfig.model_validate(settings), folder=Path(folder)):
+            metrics = report.metrics
+    return {"metrics": metrics}
+
+
+def transferability(trial: dict[str, Any]) -> dict[str, float]:
+    """LogME and H-score of the frozen pooled features on the training images."""
+    features = frozen_features(TrialConfig.model_validate(trial))
+    found, labels = features.of(POOLED, split="train"), features.labels["train"]
+    return {"logme": logme(found, labels), "h_score": h_score(found, labels)}
+
+
+def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str) -> None:
+    """Write where the images of both domains lie before and after a training, as JSON; nothing where they have no place."""
+    found = pictured(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint))
+    Path(path).unlink(missing_ok=True)
+    if found is not None:
+        with write_beside(Path(path)) as file:
+            file.write(json.dumps(found).encode())
+
+
+def _newest_epoch(folder: Path) -> int:
+    return max((int(path.name.removeprefix("epoch_")) for path in folder.glob("epoch_*")), default=0)
