@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.space.paths import nest
-from search.space.spec import SearchSection
+from search.space.sections import NAME_PATTERN
 from trainable.atomic import write_beside
 from trainable.diagnosis.advice import Advice
 from trainable.diagnosis.diagnose import Diagnosis
@@ -19,9 +19,7 @@ LINE = 124
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*(:[\w./-]+)?", re.ASCII)
 RESERVED = {"null", "true", "false"}
 UPDATES_AN_EPOCH = 10  # fewer say little about a rate, and an epoch is what halving judges by
-NAME = re.compile(
-    next(rule.pattern for rule in SearchSection.model_fields["name"].metadata if hasattr(rule, "pattern"))
-)
+NAME = re.compile(NAME_PATTERN)
 
 
 def check_place(path: Path) -> None:

@@ -21,7 +21,7 @@ from search.engine.rule import (
     waiting_trials,
 )
 from search.ledger.trials import Trial
-from search.space.spec import geometric_rungs
+from search.space.sections import geometric_rungs
 from trainable.metrics import DIRECTIONS
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from search.promotion.gate import Evidence
-from search.space.spec import GateSection
+from search.space.sections import GateSection
 from search.tracking.registry import load, probabilities, size_mb
 from trainable.config.trial import TrialConfig
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from search.space.spec import GateSection
+from search.space.sections import GateSection
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from search.promotion.card import card
 from search.promotion.evidence import PACKAGE, Measured, Served, gather, measure, open_served
 from search.promotion.gate import Evidence, Verdict, gate
 from search.promotion.refit import Confirmed, Model, StoppedError, best_model, check_judgeable, confirm, weights_of
-from search.space.spec import MODEL_NAME, ORACLE, SearchSpec
+from search.space.sections import NAME_PATTERN
+from search.space.spec import ORACLE, SearchSpec
 from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store, save_model
 from search.tracking.tracker import runs_of
 from search.tune.cluster import check_address
@@ -222,7 +223,7 @@ def check_floors(spec: SearchSpec, *, classes: Sequence[str]) -> None:
 
 def check_model_name(spec: SearchSpec) -> None:
     """Raise UserError where the registered model would have no valid name: an experiment may be called what a model may not."""
-    if re.fullmatch(MODEL_NAME, spec.model_name) is None:
+    if re.fullmatch(NAME_PATTERN, spec.model_name) is None:
         raise UserError(
             f"promote.model: missing, and {spec.model_name!r} (tracking.experiment) can be no model's name: letters, digits, "
             "`.`, `_`, `-`; `--set promote.model=NAME` gives one"

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from search.ledger.refreshes import Record, Records, data_of, key_of, look
-from search.space.spec import RefreshSection, SearchSpec
+from search.space.sections import RefreshSection
+from search.space.spec import SearchSpec
 from trainable.data.readers.file_state import has_marker
 
 DID, NOTHING = 0, 3  # exit codes

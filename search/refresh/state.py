@@ -9,7 +9,8 @@ from search.ledger.refreshes import Record, Records, data_of, space_identity
 from search.ledger.stored import is_finished, open_ledger
 from search.promotion.evidence import PACKAGE
 from search.refresh.measure import Champion, bad_images, good_images, open_champion
-from search.space.spec import SearchSpec, differing
+from search.space.identity import identity_difference
+from search.space.spec import SearchSpec
 from search.tracking.registry import CHAMPION, Registry, Version
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.inventory import Inventory, take_inventory
@@ -165,9 +166,9 @@ class Standing:
         names = [self.spec.search.name, *([record.champion["study"]] if record.champion is not None else [])]
         stored = [space_identity(found[0]) for name in names if (found := self.finished(name)) is not None]
         known = [*(one.identity for one in self.done(record)[-1:]), *stored]
-        if any(not differing(one, record.identity) for one in known):
+        if any(not identity_difference(one, record.identity) for one in known):
             return []
-        return differing(known[0], record.identity) if known else None
+        return identity_difference(known[0], record.identity) if known else None
 
     def done(self, record: Record) -> list[Record]:
         """The refreshes before that have ended."""
@@ -201,7 +202,7 @@ class Standing:
 
 def _is_of(search: tuple[SearchSpec, Ledger], record: Record) -> bool:
     spec, ledger = search
-    is_same = not differing(space_identity(spec), record.identity)
+    is_same = not identity_difference(space_identity(spec), record.identity)
     return is_same and bool(ledger.notes.get("data", {}).get("fingerprint") == record.fingerprint)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from search.ledger.trials import Trial, leaders
 from search.space.dimension import Dimension, Number
 from search.space.paths import SET_BY_SEARCH, defaults, flatten
+from search.space.sections import STEPS
 from search.space.space import Space, said
-from search.space.spec import BACKBONE, STEPS, SearchSpec
+from search.space.spec import BACKBONE, SearchSpec
 from search.space.values import Value
 from trainable.config.validation import shown
 

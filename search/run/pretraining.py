@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from search.ledger.ledger import Ledger
-from search.space.spec import STEPS, SearchSpec
+from search.space.sections import STEPS
+from search.space.spec import SearchSpec
 from search.tune import tasks
 from search.tune.place import Place
 from search.tune.submit import submit

@@ -22,7 +22,8 @@ from search.run.finish import finish
 from search.run.pretraining import run_steps
 from search.space.dimension import Choice
 from search.space.preflight import check_techniques
-from search.space.spec import STEPS, SearchSpec, difference
+from search.space.sections import STEPS
+from search.space.spec import SearchSpec, difference
 from search.space.values import Value
 from search.tracking import uri
 from search.tune import machine

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from search.engine.rule import Close, Continue, Finish, Start, Wait
 from search.engine.schedulers import SCHEDULERS, scheduler_rule
 from search.ledger.trials import EpochRecord, Trial
-from search.space.spec import SchedulerSection, SearchSpec
+from search.space.sections import SchedulerSection
+from search.space.spec import SearchSpec
 
 METRIC = "val/accuracy"
 MODES = [(name, mode) for name in SCHEDULERS for mode in ("promote", "stop")]

@@ -7,7 +7,7 @@ import pytest
 
 from search.promotion.evidence import gather, measure, open_served, rooted
 from search.promotion.gate import gate
-from search.space.spec import GateSection
+from search.space.sections import GateSection
 from search.tracking.registry import classify, save_model
 from trainable import TrialConfig, fit
 from trainable.serving.encoded import encoded_images

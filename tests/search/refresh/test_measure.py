@@ -6,7 +6,8 @@ import pytest
 from search.promotion.evidence import Served
 from search.refresh.measure import FEWEST_ASKED, Champion, bad_images, good_images, loss_from
 from search.refresh.measure import _loss as loss
-from search.space.spec import RefreshSection, SearchSpec
+from search.space.sections import RefreshSection
+from search.space.spec import SearchSpec
 from search.tracking.registry import Version
 from trainable.config.trial import TrialConfig
 from trainable.data.inventory import take_inventory
