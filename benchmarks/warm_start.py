@@ -112,7 +112,7 @@ def judged(one: SearchSpec) -> dict[str, Any]:
     for number, (_, value) in enumerate(moments, start=1):
         best = max(best, value)
         curve.append((number, best))
-    return {"curve": curve, "test": ledger.notes["test"]["metrics"]["balanced_accuracy"]}
+    return {"curve": curve, "test": ledger.notes.test.metrics["balanced_accuracy"]}
 
 
 def spec(name: str, *, seed: int, path: Path, trials: int) -> SearchSpec:

@@ -493,6 +493,8 @@ def export(
     for row in found.rows:
         if row["note"]:
             console.print(f"{row['name']}: {row['note']}", highlight=False, markup=False)
+    if found.note:
+        console.print(found.note, highlight=False, markup=False)
     console.print(
         f"{found.what}: written to {found.folder}, judged on validation images", highlight=False, markup=False
     )

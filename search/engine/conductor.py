@@ -150,7 +150,7 @@ class Conductor:
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:
             self.ledger.aim(trial.number, target=until)
-        return Leg(trial.number, self.space.decoded(trial.params), trial.last_epoch, until)
+        return Leg(trial.number, trial.params, trial.last_epoch, until)
 
     def _record_epoch(self, number: int, *, report: EpochReport) -> Decision:
         self.ledger.record(number, epoch=report.number, metrics=report.metrics, ended=report.ended)

@@ -71,7 +71,7 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     """
     number = len(trials)
     seed = derive(rule.seed, "proposal", number) % 2**32
-    tried = [dict(trial.params) for trial in trials]
+    tried = [trial.params for trial in trials]
     if number < len(rule.try_first):
         recipe = space.encoded(rule.try_first[number])
         return _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
@@ -81,17 +81,17 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     if rule.sampler != "random" and rung is not None and not is_random_turn:
         study = rung_study(trials, space=space, rung=rung, metric=rule.metric, sampler=SAMPLERS[rule.sampler](seed))
         proposal = _draw(study, space, rule.sampler)
-        if proposal.encoded not in tried:
+        if proposal.params not in tried:
             return proposal
     for attempt in range(DRAWS_BEFORE_EXHAUSTED):
         proposal = _draw(_random_study(rule=rule, seed=derive(seed, "again", attempt) % 2**32), space, "random")
-        if proposal.encoded not in tried:
+        if proposal.params not in tried:
             return proposal
     with _quiet():
         every = optuna.create_study(direction=DIRECTIONS[rule.metric], sampler=BruteForceSampler(seed=seed))
     every.add_trials(_frozen(trial, space=space, state=TrialState.COMPLETE, value=0.0) for trial in trials)
     proposal = _draw(every, space, "random")
-    return proposal if proposal.encoded not in tried else None
+    return proposal if proposal.params not in tried else None
 
 
 def model_rung(trials: Sequence[Trial], *, num_dimensions: int, rule: Sampling) -> int | None:
@@ -150,9 +150,10 @@ def _random_study(*, rule: Sampling, seed: int, recipe: Mapping[str, Any] | None
 
 
 def _frozen(trial: Trial, *, space: Space, state: TrialState, value: float | None) -> FrozenTrial:
-    fixed = FixedTrial(dict(trial.params))
+    params = space.encoded(trial.params)
+    fixed = FixedTrial(params)
     space.suggest(fixed)
-    return create_trial(state=state, value=value, params=dict(trial.params), distributions=dict(fixed.distributions))
+    return create_trial(state=state, value=value, params=params, distributions=dict(fixed.distributions))
 
 
 def _draw(study: optuna.Study, space: Space, origin: str) -> Proposal:

@@ -1,9 +1,11 @@
 """The Optuna study as the truth of a search: opened, written, read."""
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -11,8 +13,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.ledger.notes import Identity, SearchNotes, key_of, plain, read_notes
 from search.ledger.trials import EpochRecord, State, Trial
-from search.space.values import Value
+from search.space.space import Space
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS
 
@@ -36,26 +39,29 @@ class Ledger:
     One process writes, the holder of the search's lease; any number may read.
     """
 
-    def __init__(self, study: optuna.Study, storage: BaseStorage, *, metric: str) -> None:
+    def __init__(self, study: optuna.Study, storage: BaseStorage, *, metric: str, space: Space) -> None:
         self.study = study
+        self.space = space
         self.metric = metric
         self._storage = storage
         self._ended: dict[int, Trial] = {}
 
     @property
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> SearchNotes:
         """What is noted of the whole search: its space, data, baselines, test score."""
+        return read_notes(self.stored_notes())
+
+    def note(self, **notes: Any) -> None:
+        """Note something of the whole search, by the names of :class:`SearchNotes`."""
+        for name, value in notes.items():
+            self.store_note(key_of(name), plain(value))
+
+    def stored_notes(self) -> dict[str, Any]:
+        """Give the notes as they are stored, by key."""
         return dict(self.study.user_attrs)
 
-    @property
-    def fingerprints(self) -> dict[str, list[str]]:
-        """Of what its trials may train on: the fingerprints of its data sets by the field of ``data`` that names them."""
-        data = self.notes["data"]
-        found: dict[str, list[str]] = data.get("fingerprints", {"path": [data["fingerprint"]]})  # older ones have one
-        return found
-
-    def note(self, key: str, value: Any) -> None:
-        """Note something of the whole search; JSON values only."""
+    def store_note(self, key: str, value: Any) -> None:
+        """Store JSON values under a key, in one write."""
         self.study.set_user_attr(key, value)
 
     def trials(self) -> list[Trial]:
@@ -111,7 +117,7 @@ class Ledger:
     def _record(self, frozen: FrozenTrial) -> Trial:
         if frozen.number in self._ended:
             return self._ended[frozen.number]
-        trial = _to_trial(frozen)
+        trial = _to_trial(frozen, space=self.space)
         if frozen.state.is_finished():
             self._ended[frozen.number] = trial
         return trial
@@ -126,21 +132,32 @@ class Ledger:
         self._storage.set_trial_user_attr(self._id(number), key, value)
 
 
-def create(folder: Path, *, name: str, storage: str | None, metric: str, notes: Mapping[str, Any]) -> Ledger:
-    """A new ledger, or the one already there."""
+def create(
+    folder: Path, *, name: str, storage: str | None, metric: str, space: Space, notes: Mapping[str, Any]
+) -> Ledger:
+    """Open a new ledger, or the one already there; ``notes``, by name, are noted where they are not yet."""
     folder.mkdir(parents=True, exist_ok=True)
     backend = _open_storage(folder, storage=storage)
     study = optuna.create_study(
         study_name=name, storage=backend, direction=DIRECTIONS[metric], load_if_exists=True, sampler=_no_sampler()
     )
-    ledger = Ledger(study, backend, metric=metric)
-    for key, value in notes.items():
-        if key not in ledger.notes:
-            ledger.note(key, value)
+    ledger = Ledger(study, backend, metric=metric, space=space)
+    for name, value in notes.items():
+        if key_of(name) not in ledger.stored_notes():
+            ledger.note(**{name: value})
     return ledger
 
 
-def open_existing(folder: Path, *, name: str, storage: str | None) -> Ledger:
+def identify(ledger: Ledger) -> Identity:
+    """Give the search's own id; it is noted before anything outside bears it."""
+    known = ledger.notes.identity
+    if known is None:
+        known = Identity(id=uuid4().hex, began=time.time_ns() // 1_000_000)
+        ledger.note(identity=known)
+    return known
+
+
+def open_existing(folder: Path, *, name: str, storage: str | None, space: Space) -> Ledger:
     """The ledger of a search that exists; raises UserError where there is none."""
     if storage is None and not (folder / JOURNAL).is_file():
         raise UserError(f"{name}: no search of this name ({folder / JOURNAL} does not exist)")
@@ -149,7 +166,7 @@ def open_existing(folder: Path, *, name: str, storage: str | None) -> Ledger:
         study = optuna.load_study(study_name=name, storage=backend, sampler=_no_sampler())
     except KeyError as error:
         raise UserError(f"{name}: no search of this name in {storage or folder / JOURNAL}") from error
-    return Ledger(study, backend, metric=str(study.user_attrs.get("metric", "val/balanced_accuracy")))
+    return Ledger(study, backend, metric=read_notes(study.user_attrs).metric, space=space)
 
 
 def mend_journal(path: Path) -> None:
@@ -186,11 +203,11 @@ def _no_sampler() -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 
 
-def _to_trial(frozen: FrozenTrial) -> Trial:
+def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
     attrs = frozen.user_attrs
     return Trial(
         number=frozen.number,
-        params=cast(Mapping[str, Value], frozen.params),
+        params=space.decoded(frozen.params),
         state=_STATES[frozen.state],
         epochs=_epochs(attrs),
         target=attrs.get("target", 0),

@@ -36,12 +36,17 @@ def stored_spec(folder: Path, *, trials: int | None = None) -> SearchSpec:
 def open_ledger(folder: Path) -> tuple[SearchSpec, Ledger]:
     """A search's specification and its ledger, for reading."""
     spec = stored_spec(folder)
-    return spec, ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+    return spec, open_ledger_of(spec, folder=folder)
+
+
+def open_ledger_of(spec: SearchSpec, *, folder: Path) -> Ledger:
+    """Open the ledger of the search ``spec``; raises UserError where there is none."""
+    return ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage, space=spec.space)
 
 
 def is_finished(ledger: Ledger, *, trials: list[Trial]) -> bool:
     """Whether everything of a search is decided and measured."""
-    return bool(ledger.notes.get("finished")) and all(trial.state != "RUNNING" for trial in trials)
+    return ledger.notes.finished and all(trial.state != "RUNNING" for trial in trials)
 
 
 def check_finished(spec: SearchSpec, ledger: Ledger) -> None:

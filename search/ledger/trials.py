@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import nan
-from typing import Any, Literal
+from typing import Literal
 
 from search.space.values import Value
 from trainable.metrics import DIRECTIONS, best_epoch
@@ -30,7 +30,7 @@ class EpochRecord:
 class Trial:
     """One configuration with all that has happened to it.
 
-    ``params`` are the searched values by dotted path as Optuna stores them, only the active ones; ``target`` is the
+    ``params`` are the searched values by dotted path, only the active ones; ``target`` is the
     epoch it was last asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason``
     why it ended.
     """
@@ -96,10 +96,3 @@ def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = 
     ranks = mean_ranks(measured, directions=DIRECTIONS)
     chosen = [trial for _, _, trial in sorted(zip(ranks, range(len(ranks)), finalists, strict=True))]
     return chosen + [trial for trial in ordered if trial.state != "COMPLETE"]
-
-
-def baseline_value(scores: Mapping[str, Any], *, metric: str) -> float | None:
-    """An arm's value of a metric; None for one that it does not have, as a probe has no target."""
-    of_split: Mapping[str, float] = scores["metrics"] if metric.startswith("val/") else {}
-    value: float | None = scores.get("measured", {}).get(metric, of_split.get(metric.partition("/")[2]))
-    return value

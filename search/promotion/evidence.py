@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from search.promotion.gate import Evidence
 from search.space.sections import GateSection
-from search.tracking.registry import load, probabilities, size_mb
+from search.tracking.model_files import load, probabilities, size_mb
 from trainable.config.trial import TrialConfig
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.errors import UserError

@@ -1,7 +1,7 @@
 """The `export` command: a search's best network, or a registered one, as files for other runtimes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,13 @@ from rich.table import Table
 
 from search.ledger.files import kept_checkpoint, soup_path
 from search.ledger.ledger import Ledger
-from search.ledger.refits import CANDIDATE, existing_refits
+from search.ledger.refits import existing_refits, refit_notes
 from search.ledger.stored import check_finished, open_ledger
 from search.promotion.evidence import PACKAGE, rooted
-from search.space.spec import SearchSpec, resume_command
-from search.tracking.registry import ROOT, download, log_files, resolve
-from search.tracking.uri import checked
+from search.space.spec import SearchSpec
+from search.tracking.registry import ROOT, download, log_files, resolve, said_of_store
+from search.tracking.runs import find_search_run
+from search.tracking.uri import StoreFailsError, checked
 from trainable.config.trial import TrialConfig
 from trainable.deploy.exporting import TABLE, Wanted, export_weights_file
 from trainable.errors import UserError
@@ -40,15 +41,16 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Exported:
-    """A row for each variant, where the files are, and what was exported."""
+    """What was exported, where the files are, a row for each variant; ``note`` says why MLflow has none of it."""
 
     what: str
     folder: Path
     rows: list[dict[str, Any]]
+    note: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
-        return {"exported": self.what, "folder": str(self.folder), "variants": self.rows}
+        return {"exported": self.what, "folder": str(self.folder), "variants": self.rows, "note": self.note}
 
 
 def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted: Wanted) -> Exported:
@@ -71,8 +73,7 @@ def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted
         )
         rows = [variant.as_dict() for variant in variants]
         files = [place / TABLE, *(place / row["file"] for row in rows if row["file"] is not None)]
-        log_files(source.uri, run_id=source.run_id, files=files, under=FOLDER)
-        return Exported(source.what, place, rows)
+        return Exported(source.what, place, rows, _log(source, files=files))
 
 
 def variants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -85,13 +86,13 @@ def variants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 @dataclass(frozen=True)
 class _Source:
-    """A package, what it is, where its files go if nothing is said, and the MLflow run that they belong to."""
+    """A package, what it is, where its files go if nothing is said, and how to find the MLflow run they belong to."""
 
     what: str
     package: Path
     out: Path
     uri: str
-    run_id: str
+    find_run: Callable[[], str | None]
     root: Path
 
 
@@ -105,23 +106,36 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
     with TemporaryDirectory() as temporary:
         found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
         out = Path("exports") / f"{version.name}-{version.number}"
-        yield _Source(version.uri, found, out, address, version.run_id, Path(version.tags.get(ROOT, ".")))
+        yield _Source(version.uri, found, out, address, lambda: version.run_id, Path(version.tags.get(ROOT, ".")))
 
 
 def _of_search(folder: Path) -> _Source:
     spec, ledger = open_ledger(folder)
-    if "parent_run" not in ledger.notes:
-        raise UserError(
-            f"{folder.name}: is not in MLflow yet; `{resume_command(spec, command='sync')}` writes it there"
-        )
-    run_id = str(ledger.notes["parent_run"])
     refits = existing_refits(spec, folder=folder)
-    candidate = None if refits is None else refits.notes.get(CANDIDATE)
+    candidate = None if refits is None else refit_notes(refits).candidate
     if candidate is not None:
-        what, path = str(candidate["said"]), _there(folder / candidate["package"])
+        what, path = candidate.said, _there(folder / candidate.package)
     else:
         what, path = _packaged(spec, ledger, folder=folder)
-    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, checked(spec.tracking.uri), run_id, Path.cwd())
+    address, identity = checked(spec.tracking.uri), ledger.notes.identity
+
+    def find_run() -> str | None:
+        return None if identity is None else find_search_run(spec, uri=address, search_id=identity.id)
+
+    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, address, find_run, Path.cwd())
+
+
+def _log(source: _Source, *, files: Sequence[Path]) -> str | None:
+    """Put the files beside the model's run; where that cannot be, say why."""
+    try:
+        with said_of_store(source.uri):
+            run_id = source.find_run()
+        if run_id is None:
+            return "not in MLflow, which has no run of this search yet; `sync` writes it there"
+        log_files(source.uri, run_id=run_id, files=files, under=FOLDER)
+    except StoreFailsError as error:
+        return f"not in MLflow: {error}"
+    return None
 
 
 def _there(path: Path) -> Path:
@@ -134,13 +148,14 @@ def _there(path: Path) -> Path:
 def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
     """The final candidate of a search that was not promoted, packaged anew."""
     check_finished(spec, ledger)
-    final = ledger.notes["test"]
-    trial = ledger.trial(final["trial"])
-    config = TrialConfig.model_validate(spec.trial_config(spec.space.decoded(trial.params)))
+    final = ledger.notes.test
+    assert final is not None  # of a finished search
+    trial = ledger.trial(final.trial)
+    config = TrialConfig.model_validate(spec.config_of(trial))
     path = folder / "package"
-    if final["soup"] is not None:
+    if final.soup is not None:
         package(config, folder=path, soup=_there(soup_path(folder)))
-        return f"soup of trials {', '.join(map(str, final['soup']))}", path
+        return f"soup of trials {', '.join(map(str, final.soup))}", path
     package(config, folder=path, checkpoint=kept_checkpoint(folder, trial, metric=spec.search.metric))
     return f"trial {trial.number}", path
 

@@ -12,7 +12,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from search.tracking.registry import BadInputError, classify, download, load
+from search.tracking.model_files import BadInputError, classify, load
+from search.tracking.registry import download
 from search.tracking.uri import checked
 from trainable.atomic import write_beside
 from trainable.data.readers.folder import IMAGE_SUFFIXES

@@ -19,8 +19,16 @@ import numpy as np
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger
-from search.ledger.refits import CANDIDATE, FOLDER, SEED, open_refits
-from search.ledger.stored import check_finished
+from search.ledger.refits import (
+    FOLDER,
+    SEED,
+    CandidateNote,
+    note_candidate,
+    note_tested,
+    open_refits,
+    refit_notes,
+)
+from search.ledger.stored import check_finished, open_ledger_of
 from search.ledger.trials import Trial, best_trial
 from search.promotion.card import card
 from search.promotion.evidence import PACKAGE, Measured, Served, gather, measure, open_served
@@ -28,7 +36,8 @@ from search.promotion.gate import Evidence, Verdict, gate
 from search.promotion.refit import Confirmed, Model, StoppedError, best_model, check_judgeable, confirm, weights_of
 from search.space.sections import NAME_PATTERN
 from search.space.spec import ORACLE, SearchSpec
-from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store, save_model
+from search.tracking.model_files import save_model
+from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store
 from search.tracking.tracker import runs_of
 from search.tune.cluster import check_address
 from search.tune.place import check_local_resources
@@ -41,7 +50,6 @@ from trainable.serving.package import digest, package
 from trainable.training.checkpoint import OPTIMIZER
 
 MOST_ROUNDS = 5  # of judging anew where somebody else promoted meanwhile
-READ = "test"  # the note of the refits' ledger that counts readings of the test split
 
 
 class NoCandidateError(UserError):
@@ -128,20 +136,21 @@ def promote(
     registry = Registry(spec.tracking.uri, name=spec.model_name, lock_folder=Path(spec.search.folder))
     with lease(folder):
         ledgers.mend_journal(folder / ledgers.JOURNAL)
-        ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+        ledger = open_ledger_of(spec, folder=folder)
         _check_ready(spec, ledger)
         refits = open_refits(spec, folder=folder)
         with _stopped_by_changed_images():
-            with held_to(ledger.fingerprints):
+            with held_to(ledger.notes.data.fingerprints):
                 candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
             with said_of_store(registry.uri), TemporaryDirectory() as temporary:
                 runs = runs_of(spec, ledger, folder=folder)
                 model = Path(temporary) / "model"
                 save_model(candidate.package, folder=model)
                 served = open_served(model, root=Path.cwd())
-                with held_to(ledger.fingerprints):
+                with held_to(ledger.notes.data.fingerprints):
                     measured, reads = _measured_once(served, digest=candidate.digest, refits=refits, folder=folder)
-                candidate = replace(candidate, reads=reads + ledger.notes["test"]["reads"])
+                assert ledger.notes.test is not None
+                candidate = replace(candidate, reads=reads + ledger.notes.test.reads)
                 judged = _Judged(spec, registry, runs, candidate, served, measured, Path(temporary))
                 return _carry_out(judged, dry_run=dry_run, force=force, tell=tell)
 
@@ -211,7 +220,7 @@ def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:
     check_finished(spec, ledger)
     _check_images(spec, ledger)
     check_judgeable(spec, ledger)
-    check_floors(spec, classes=ledger.notes["data"]["classes"])
+    check_floors(spec, classes=list(ledger.notes.data.classes))
 
 
 def check_floors(spec: SearchSpec, *, classes: Sequence[str]) -> None:
@@ -234,8 +243,8 @@ def _check_images(spec: SearchSpec, ledger: Ledger) -> None:
     """Nothing may be trained or measured on other images than the search was."""
     best = best_trial(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
     assert best is not None, "a finished search has a best trial"
-    now = fingerprint_now(TrialConfig.model_validate(spec.trial_config(spec.space.decoded(best.params))))
-    check_unchanged(now, known=ledger.fingerprints["path"])
+    now = fingerprint_now(TrialConfig.model_validate(spec.config_of(best)))
+    check_unchanged(now, known=ledger.notes.data.fingerprints["path"])
 
 
 def _confirmed(
@@ -265,7 +274,8 @@ def _confirmed(
     path = (folder / FOLDER / "packages" / called / PACKAGE.name).resolve()
     if not path.is_dir():
         package(TrialConfig.model_validate(config), folder=path, **weights)
-    refits.note(CANDIDATE, {"package": str(path.relative_to(folder.resolve())), "said": model.recipe.said})
+    confirmed_now = CandidateNote(package=str(path.relative_to(folder.resolve())), said=model.recipe.said)
+    note_candidate(refits, confirmed_now)
     return Candidate(model, path, digest(path), confirmed)
 
 
@@ -284,18 +294,18 @@ def _measured_once(served: Served, *, digest: str, refits: Ledger, folder: Path)
     check_held(served.description["fingerprint"])
     images = encoded_images(served.config, split=served.tested_on)
     path = folder / FOLDER / f"test-{digest}.json"
-    known = refits.notes.get(READ, {"candidates": []})
+    tested = refit_notes(refits).tested
     if not path.is_file():
         measured = measure(served, images=images)
         document = {"labels": measured.labels.tolist(), "predicted": measured.predicted.tolist()}
         with write_beside(path) as file:
             file.write(json.dumps(document).encode())
-    if digest not in known["candidates"]:
-        known = {"candidates": [*known["candidates"], digest]}
-        refits.note(READ, known)
+    if digest not in tested:
+        tested = (*tested, digest)
+        note_tested(refits, tested)
     document = json.loads(path.read_text())
     found = Measured(images, np.array(document["labels"]), np.array(document["predicted"]))
-    return found, len(known["candidates"])
+    return found, len(tested)
 
 
 def _registered(

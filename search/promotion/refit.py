@@ -15,7 +15,8 @@ from search.engine.sampling import Sampling
 from search.engine.schedulers import SCHEDULERS
 from search.ledger.files import kept_checkpoint, tidy
 from search.ledger.ledger import Ledger
-from search.ledger.refits import FOLDER, MOST_SEED, SEED, refit_config, refit_space
+from search.ledger.notes import SoupResult
+from search.ledger.refits import FOLDER, MOST_SEED, SEED, note_soup, refit_config, refit_notes, refit_space
 from search.ledger.trials import Trial, leaders
 from search.space.spec import SearchSpec
 from search.space.values import Value
@@ -103,7 +104,11 @@ def confirm(
             )
             for soup in _soups(wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
                 if not soup.is_known:
-                    refits.note(soup.key, _cook(soup, spec=spec, refits=refits, folder=folder, place=place))
+                    note_soup(
+                        refits,
+                        _cook(soup, spec=spec, refits=refits, folder=folder, place=place),
+                        seed=soup.seed,
+                    )
     found = [
         _of_trial(recipe, spec=spec, ledger=ledger, refits=refits)
         if len(recipe.trials) == 1
@@ -124,7 +129,7 @@ def weights_of(
 ) -> tuple[dict[str, Any], dict[str, Path]]:
     """A model's configuration, and where its weights are: ``checkpoint`` or ``soup``. UserError where they are gone."""
     trial = refits.trial(model.refits[0])
-    config = refit_config(spec, refit_space(spec).decoded(trial.params))
+    config = refit_config(spec, trial.params)
     if len(model.recipe.trials) == 1:
         return config, {"checkpoint": kept_checkpoint(folder / FOLDER, trial, metric=spec.search.metric)}
     return config, {"soup": soup_weights(folder, seed=model.seed)}
@@ -134,9 +139,9 @@ def recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
     """The best trials, as many as ``promote.confirm.top``, and the soup where it was the search's final candidate."""
     best = leaders(ledger.trials(), metric=spec.search.metric, choose_by=spec.search.choose_by)
     found = [Recipe((trial.number,)) for trial in best[: spec.promote.confirm.top]]
-    soup = ledger.notes["test"]["soup"]
-    if soup is not None:
-        found.append(Recipe(tuple(soup)))
+    test = ledger.notes.test
+    if test is not None and test.soup is not None:
+        found.append(Recipe(tuple(test.soup)))
     return found
 
 
@@ -148,7 +153,7 @@ def check_judgeable(spec: SearchSpec, ledger: Ledger) -> None:
     if spec.base.get("data.target") is None or spec.base.get("data.oracle"):
         return
     for number in dict.fromkeys(number for recipe in recipes(spec, ledger) for number in recipe.trials):
-        method = spec.trial_config(spec.space.decoded(ledger.trial(number).params)).get("adapt", {}).get("method")
+        method = spec.config_of(ledger.trial(number)).get("adapt", {}).get("method")
         if method in NORM_METHODS:
             raise NotJudgeableError(
                 f"{spec.search.name}: trial {number} takes its batch norms from the target (adapt.method: {method}), and no "
@@ -230,19 +235,18 @@ def refit_points(
 
     One that only lost its workers is begun anew, by the next call.
     """
-    space, trials, begun = refit_space(spec), ledger.trials(), refits.trials()
-    points = [space.decoded(trial.params) for trial in begun]
+    trials, begun = ledger.trials(), refits.trials()
+    points = [dict(trial.params) for trial in begun]
     known = [point for point, trial in zip(points, begun, strict=True) if not was_lost(trial)]
     numbers = dict.fromkeys(number for recipe in wanted for number in recipe.trials)
-    every = [{**spec.space.decoded(trials[one].params), SEED: seed} for one in numbers for seed in fresh_seeds(spec)]
+    every = [{**trials[one].params, SEED: seed} for one in numbers for seed in fresh_seeds(spec)]
     return points + [point for point in every if point not in known]
 
 
 def _find(number: int, *, seed: int, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Trial:
     """A trial's refit with a seed, the newest where there are several."""
-    wanted = {**spec.space.decoded(ledger.trial(number).params), SEED: seed}
-    space = refit_space(spec)
-    return next(trial for trial in reversed(refits.trials()) if space.decoded(trial.params) == wanted)
+    wanted = {**ledger.trial(number).params, SEED: seed}
+    return next(trial for trial in reversed(refits.trials()) if trial.params == wanted)
 
 
 def _of_trial(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger) -> Confirmed:
@@ -263,18 +267,13 @@ class _Soup:
 
     seed: int
     numbers: tuple[int, ...]
-    note: Mapping[str, Any] | None
+    note: SoupResult | None
     path: Path
-
-    @property
-    def key(self) -> str:
-        """Under what it is noted."""
-        return f"soup {self.seed}"
 
     @property
     def is_known(self) -> bool:
         """Whether it was made of just these and is still there, or cannot be made."""
-        is_made = self.note is not None and self.note["of"] == list(self.numbers) and self.path.is_file()
+        is_made = self.note is not None and list(self.note.of) == list(self.numbers) and self.path.is_file()
         return len(self.numbers) < 2 or is_made
 
 
@@ -286,7 +285,7 @@ def _soups(wanted: Sequence[Recipe], *, spec: SearchSpec, ledger: Ledger, refits
             alive = [trial for trial in every if trial.state != "FAILED" and trial.best(metric) is not None]
             numbers = tuple(trial.number for trial in leaders(alive, metric=metric))
             path = soup_weights(folder, seed=seed)
-            found.append(_Soup(seed, numbers, refits.notes.get(f"soup {seed}"), path))
+            found.append(_Soup(seed, numbers, refit_notes(refits).soups.get(seed), path))
     return found
 
 
@@ -295,24 +294,24 @@ def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger
     for soup in _soups([recipe], spec=spec, ledger=ledger, refits=refits, folder=folder):
         if soup.note is None or len(soup.numbers) < 2:
             return Confirmed(recipe, (), f"fewer than two of its refits with seed {soup.seed} can be averaged")
-        models.append(Model(recipe, soup.seed, tuple(soup.note["members"]), soup.note["measured"]))
+        models.append(Model(recipe, soup.seed, tuple(soup.note.members), soup.note.measured))
     return Confirmed(recipe, tuple(models))
 
 
-def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path, place: Place) -> dict[str, Any]:
+def _cook(soup: _Soup, *, spec: SearchSpec, refits: Ledger, folder: Path, place: Place) -> SoupResult:
     """Average the refits of one seed greedily anew; what is noted of it."""
-    space, metric = refit_space(spec), spec.search.metric
+    metric = spec.search.metric
     soup.path.parent.mkdir(parents=True, exist_ok=True)
     ingredients = []
     for number in soup.numbers:
         trial = refits.trial(number)
         checkpoint = kept_checkpoint(folder / FOLDER, trial, metric=metric)
-        config = refit_config(spec, space.decoded(trial.params))
+        config = refit_config(spec, trial.params)
         ingredients.append(
             {"number": number, "trial": config, "checkpoint": str(checkpoint), "value": trial.best(metric)}
         )
     found: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup.path), place=place)()
-    return {"of": list(soup.numbers), **found}
+    return SoupResult(of=list(soup.numbers), **found)
 
 
 def _ordered(found: Sequence[Confirmed], *, spec: SearchSpec) -> list[Confirmed]:

@@ -19,7 +19,8 @@ from search.refresh.decision import Loss
 from search.space.paths import defaults, flatten
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tracking.registry import ROOT, Registry, Version, probabilities
+from search.tracking.model_files import probabilities
+from search.tracking.registry import ROOT, Registry, Version
 from trainable.config.trial import TrialConfig
 from trainable.data.decode import BadImageError, decode
 from trainable.data.fingerprint import id_of, read_or_empty
@@ -238,10 +239,10 @@ def refit_loss(
     trial = best_trial(ledger.trials(), metric=metric)
     if trial is None:
         return {"unasked": "; ".join(str(one.reason) for one in ledger.trials())}
-    config = TrialConfig.model_validate(refit.trial_config(refit.space.decoded(trial.params)))
-    with held_to(ledger.fingerprints):
+    config = TrialConfig.model_validate(refit.config_of(trial))
+    with held_to(ledger.notes.data.fingerprints):
         found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
-    own_classes = ledger.notes["data"]["classes"]
+    own_classes = list(ledger.notes.data.classes)
     own = champion.tested
     classes = sorted({*own_classes, *champion.served.classes, *(one.label for one in own)})
     places = np.array([classes.index(name) for name in own_classes])

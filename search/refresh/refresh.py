@@ -10,6 +10,7 @@ from typing import Any
 from search.engine.listeners import Listener
 from search.ledger.lease import HeldError, lease
 from search.ledger.ledger import Ledger
+from search.ledger.notes import RefreshMark, WarmStart
 from search.ledger.refits import existing_refits
 from search.ledger.refreshes import Record, code_version, key_of, look, records_of, space_identity
 from search.ledger.stored import SPEC_FILE, open_ledger
@@ -21,7 +22,6 @@ from search.refresh.look import Answer, answer_of, busy, limits, look_first, not
 from search.refresh.state import Standing, fingerprint_of
 from search.refresh.warm_start import (
     Configuration,
-    WarmStart,
     configurations,
     fixed_differently,
     mapped,
@@ -297,7 +297,7 @@ class _Refresh:
             if outcome.status != "finished":
                 raise BrokenOffError(outcome.status, outcome.reason)
         _, ledger = open_ledger(self.folder / name)
-        if ledger.notes["data"]["fingerprint"] != record.fingerprint or self.have_changed():
+        if ledger.notes.data.fingerprint != record.fingerprint or self.have_changed():
             raise BrokenOffError("changed", "the images have changed meanwhile; the next refresh begins anew with them")
         write_page(self.folder / name)
         return record, None
@@ -386,10 +386,11 @@ class _Noting(Listener):
         self.record = record
 
     def begin(self, ledger: Ledger, **_: Any) -> None:
-        if "refresh" not in ledger.notes:
-            ledger.note("refresh", {"number": self.record.number, "key": self.record.key})
-        if self.record.warm_start is not None and "warm_start" not in ledger.notes:
-            ledger.note("warm_start", self.record.warm_start)
+        notes = ledger.notes
+        if notes.refresh is None:
+            ledger.note(refresh=RefreshMark(number=self.record.number, key=self.record.key))
+        if self.record.warm_start is not None and notes.warm_start is None:
+            ledger.note(warm_start=self.record.warm_start)
 
 
 def _said(version: Version) -> dict[str, Any]:

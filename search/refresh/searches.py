@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from search.ledger.notes import WarmStart
 from search.ledger.refits import MOST_SEED
 from search.ledger.refreshes import Record
-from search.refresh.warm_start import WarmStart, warm_spec
+from search.refresh.warm_start import warm_spec
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from trainable.seeds import derive

@@ -203,7 +203,7 @@ class Standing:
 def _is_of(search: tuple[SearchSpec, Ledger], record: Record) -> bool:
     spec, ledger = search
     is_same = not identity_difference(space_identity(spec), record.identity)
-    return is_same and bool(ledger.notes.get("data", {}).get("fingerprint") == record.fingerprint)
+    return is_same and ledger.notes.data.fingerprint == record.fingerprint
 
 
 def _check_splits(version: DataVersion) -> None:

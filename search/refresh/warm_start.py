@@ -1,11 +1,12 @@
 """Where a new search begins: the best configurations of the last ones, said in the words of the new space."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import zip_longest
 from math import ceil, log
 from typing import Any
 
+from search.ledger.notes import WarmStart
 from search.ledger.trials import Trial, leaders
 from search.space.dimension import Dimension, Number
 from search.space.paths import SET_BY_SEARCH, defaults, flatten
@@ -28,19 +29,6 @@ class Configuration:
 
     values: Mapping[str, Value]
     whose: str
-
-
-@dataclass(frozen=True)
-class WarmStart:
-    """Recipes for ``try_first``, whose they were, and what could not be carried over, a line each."""
-
-    recipes: tuple[Mapping[str, Value], ...]
-    whose: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """A plain dict for JSON."""
-        return asdict(self)
 
 
 def configurations(searches: Sequence[tuple[SearchSpec, Sequence[Trial]]]) -> list[Configuration]:
@@ -122,7 +110,7 @@ def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[
 def _ordered(search: tuple[SearchSpec, Sequence[Trial]]) -> Iterator[Configuration]:
     spec, trials = search
     for trial in leaders(trials, metric=spec.search.metric, choose_by=spec.search.choose_by):
-        values = defaults() | flatten(spec.trial_config(spec.space.decoded(trial.params)))
+        values = defaults() | flatten(spec.config_of(trial))
         yield Configuration(values, f"trial {trial.number} of {spec.search.name}")
 
 

@@ -61,9 +61,9 @@ def _figures(reports: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     measured = [report["test"] or {} for report in reports]
     for name in dict.fromkeys(name for one in measured for name in one):
         figures[f"test/{name}"] = [_text(one.get(name)) for one in measured]
-    arms = [report["baseline_values"] for report in reports]
-    for name in dict.fromkeys(name for one in arms for name in one):
-        figures[f"baseline {name}"] = [_text(one.get(name)) for one in arms]
+    baselines = [report["baseline_values"] for report in reports]
+    for name in dict.fromkeys(name for one in baselines for name in one):
+        figures[f"baseline {name}"] = [_text(one.get(name)) for one in baselines]
     figures["trials"] = [
         ", ".join(f"{count} {state.lower()}" for state, count in sorted(report["trials"].items())) for report in reports
     ]

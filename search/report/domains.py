@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.ledger.files import PICTURE
-from search.ledger.trials import Trial, baseline_value, best_trial, leaders
+from search.ledger.notes import BaselineScore, SearchNotes
+from search.ledger.trials import Trial, best_trial, leaders
 from search.space.spec import ORACLE, SearchSpec
 from trainable.metrics import DIRECTIONS, gain
 from trainable.statistics.ranking import agreement
@@ -27,7 +28,7 @@ CURVES = (
 )
 
 
-def judged(trials: Sequence[Trial], *, spec: SearchSpec, notes: Mapping[str, Any]) -> dict[str, Any] | None:
+def judged(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> dict[str, Any] | None:
     """How selectors judge the trials, each at its best epoch, and how the final one compares with source-only; plain data.
 
     None for a search without a target domain. `choices` has by selector the trial it would choose, `agreement` Kendall's τ_b
@@ -41,12 +42,12 @@ def judged(trials: Sequence[Trial], *, spec: SearchSpec, notes: Mapping[str, Any
     judges = list(dict.fromkeys([metric, *TARGET_METRICS, "val/balanced_accuracy", *truth]))
     values = {name: [trial.at_best(name, metric=metric) for trial in ordered] for name in judges}
     chosen = best_trial(trials, metric=metric, choose_by=spec.search.choose_by)
-    arm = notes.get("baselines", {}).get("source_only")
+    source_only = notes.baselines.get("source_only")
     return {
         "oracle": bool(spec.base.get("data.oracle")),
         "choices": {name: _choice(ordered, by=name, metric=metric) for name in judges} if ordered else {},
         "agreement": {f"{a} ~ {b}": tau for (a, b), tau in agreement(values, directions=DIRECTIONS).items()},
-        "gains": _gains(chosen, arm, metric=metric) if chosen is not None and arm is not None else None,
+        "gains": _gains(chosen, source_only, metric=metric) if chosen and source_only else None,
         "decisive": [name for name in dict.fromkeys([metric, *spec.search.choose_by]) if not name.startswith("val/")],
     }
 
@@ -88,11 +89,11 @@ def _choice(ordered: Sequence[Trial], *, by: str, metric: str) -> dict[str, Any]
     return {"trial": number, "value": values[number], "truth": truth if truth == truth else None}
 
 
-def _gains(best: Trial, arm: Mapping[str, Any], *, metric: str) -> dict[str, float]:
+def _gains(best: Trial, source_only: BaselineScore, *, metric: str) -> dict[str, float]:
     """By target metric, how much better than source-only the final trial is."""
     found = {}
     for name in (*TARGET_METRICS, TRUTH):
-        value, over = best.at_best(name, metric=metric), baseline_value(arm, metric=name)
+        value, over = best.at_best(name, metric=metric), source_only.value(name)
         if value == value and over is not None:
             found[name] = gain(value, over=over, metric=name)
     return found

@@ -16,7 +16,8 @@ from trainable.errors import UserError
 def overview(folder: Path) -> dict[str, Any]:
     """A search in figures: state, trials by state, epochs, seconds, the best trial and its test score."""
     spec, ledger = open_ledger(folder)
-    trials, metric = ledger.trials(), spec.search.metric
+    trials, metric, notes = ledger.trials(), spec.search.metric, ledger.notes
+    test = notes.test
     best = best_trial(trials, metric=metric, choose_by=spec.search.choose_by)
     return {
         "name": spec.search.name,
@@ -29,11 +30,11 @@ def overview(folder: Path) -> dict[str, Any]:
         "metric": metric,
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
-        "test": ledger.notes.get("test", {}).get("metrics"),
-        "oracle": ledger.notes.get("data", {}).get("oracle", False),
-        "test_oracle": ledger.notes.get("test", {}).get("oracle", {}).get("metrics"),
-        "test_reads": ledger.notes.get("test", {}).get("reads", 0),
-        "fingerprint": ledger.notes.get("data", {}).get("fingerprint", ""),
+        "test": None if test is None else dict(test.metrics),
+        "oracle": notes.data.oracle,
+        "test_oracle": None if test is None or test.oracle is None else dict(test.oracle.metrics),
+        "test_reads": 0 if test is None else test.reads,
+        "fingerprint": notes.data.fingerprint,
     }
 
 

@@ -63,22 +63,22 @@ class Progress(Listener):
             self._console.print(f"finished: {outcome.reason}", highlight=False)
 
     def _describe(self, ledger: Ledger) -> None:
-        data = ledger.notes["data"]
-        counts = {split: sum(classes.values()) for split, classes in data["counts"].items()}
+        data = ledger.notes.data
+        counts = {split: sum(classes.values()) for split, classes in data.counts.items()}
         self._console.print(
             f"search {self._spec.search.name}: {self._spec.search.trials} trials over {len(self._spec.space.dimensions)} "
             f"values, rungs at epoch {', '.join(map(str, self._rule.rungs))}",
             highlight=False,
         )
         self._console.print(
-            f"data {data['fingerprint'][:12]}: {len(data['classes'])} classes; "
+            f"data {data.fingerprint[:12]}: {len(data.classes)} classes; "
             + ", ".join(f"{count} {split}" for split, count in counts.items()),
             highlight=False,
         )
-        if data.get("oracle"):
+        if data.oracle:
             self._console.print(ORACLE, highlight=False, markup=False)
-        if data["bad_images"]:
-            self._console.print(f"left out: {len(data['bad_images'])} unreadable images, first {data['bad_images'][0]}")
+        if data.bad_images:
+            self._console.print(f"left out: {len(data.bad_images)} unreadable images, first {data.bad_images[0]}")
         for line in lowered_batches(self._spec, num_images=counts.get("train", 0)):
             self._console.print(f"note: {line}", highlight=False)
         if self._trials:

@@ -17,8 +17,9 @@ from rich.table import Table
 from search.engine.sampling import final_study, rung_study
 from search.ledger.files import best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
+from search.ledger.notes import plain
 from search.ledger.stored import SPEC_FILE, open_ledger
-from search.ledger.trials import Trial, baseline_value, leaders
+from search.ledger.trials import Trial, leaders
 from search.report.domains import domain_figures, judged, said
 from search.report.history import history, history_html, history_table
 from search.report.html import html_row
@@ -47,13 +48,13 @@ def report_data(folder: Path) -> dict[str, Any]:
     return overview(folder) | {
         "history": past,
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
-        "best_config": flatten(spec.trial_config(spec.space.decoded(best.params))) if best else None,
+        "best_config": flatten(spec.config_of(best)) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "warm_start": warm_against_fresh(ledger, metric=metric, rung=spec.scheduler.rungs[0]),
-        "steps": ledger.notes.get("steps", {}),
-        "backbones": ledger.notes.get("backbones"),
+        "steps": dict(ledger.notes.steps),
+        "backbones": plain(ledger.notes.backbones),
         "soup": _soup(ledger, folder=folder),
-        "baselines": {name: scores["metrics"] for name, scores in ledger.notes.get("baselines", {}).items()},
+        "baselines": {name: dict(score.metrics) for name, score in ledger.notes.baselines.items()},
         "baseline_values": _baseline_values(ledger, metric=metric),
         "adaptation": judged(trials, spec=spec, notes=ledger.notes),
     }
@@ -106,10 +107,10 @@ def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, A
     By who proposed them, ``warm``, ``random`` or the sampler, the number of trials, the best value, and the mean of the values
     at the first ``rung``, which all are to reach.
     """
-    note = ledger.notes.get("warm_start")
+    note = ledger.notes.warm_start
     if note is None:
         return None
-    num_warm, found = len(note["recipes"]), {}
+    num_warm, found = len(note.recipes), {}
     trials = ledger.trials()
     whose = ["warm" if trial.number < num_warm else trial.origin for trial in trials]
     for origin in dict.fromkeys(whose):
@@ -121,20 +122,20 @@ def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, A
             "best": best[0].best(metric) if best else None,
             "mean_at_first_rung": fmean(at_rung) if at_rung else None,
         }
-    return {"rung": rung, "whose": note["whose"], "notes": note["notes"], "values": found}
+    return {"rung": rung, "whose": list(note.whose), "notes": list(note.notes), "values": found}
 
 
 def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
-    note = ledger.notes.get("soup")
+    note = ledger.notes.soup
     if note is None:
         return None
-    kept = {"members": note["members"], "value": note["value"], "kept": note["kept"]}
-    return kept | {"weights": str(soup_path(folder)) if note["kept"] else None}
+    kept = {"members": list(note.members), "value": note.value, "kept": note.kept}
+    return kept | {"weights": str(soup_path(folder)) if note.kept else None}
 
 
 def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
-    """The arms' values of the search's metric, of those that have it."""
-    found = {name: baseline_value(arm, metric=metric) for name, arm in ledger.notes.get("baselines", {}).items()}
+    """The baselines' values of the search's metric, of those that have it."""
+    found = {name: score.value(metric) for name, score in ledger.notes.baselines.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -160,7 +161,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
         "epochs": trial.last_epoch,
         "epochs_to_converge": epochs_to_converge(trial.values(metric), metric=metric),
         "seconds": round(trial.seconds, 1),
-        "params": spec.space.decoded(trial.params),
+        "params": trial.params,
         "reason": trial.reason,
     }
 
@@ -258,13 +259,13 @@ def _table_html(data: dict[str, Any]) -> str:
 
 def _per_class(ledger: Ledger) -> str:
     """Recall, precision and count of every class on the test split."""
-    test = ledger.notes.get("test")
+    test = ledger.notes.test
     if test is None:
         return ""
     heads = html_row(["class", "recall", "precision", "F1", "images"], tag="th")
     rows = [
         html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
-        for name, scores in test["per_class"].items()
+        for name, scores in test.per_class.items()
     ]
     return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
 

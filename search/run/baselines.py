@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from search.ledger.ledger import Ledger
+from search.ledger.notes import BackboneChoice
 from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
@@ -31,7 +32,7 @@ def begin_baselines(
 
     ``params`` is the point of the space that gives them data and backbone; ``place`` is what a worker occupies.
     """
-    known = ledger.notes.get("baselines", {})
+    known = ledger.notes.baselines
     config = spec.trial_config(params)
     waiting = []
     for name in spec.baselines:
@@ -62,15 +63,17 @@ def choose_backbones(spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, V
     selection = spec.select_backbones
     if selection is None:
         return spec
-    if "backbones" not in ledger.notes:
+    choice = ledger.notes.backbones
+    if choice is None:
         points = backbone_points(spec, params=params)
         results = {
             name: submit(tasks.transferability, spec.trial_config(point), place=place) for name, point in points.items()
         }
         scores = {name: result() for name, result in results.items()}
         best = sorted(scores, key=lambda name: -scores[name][selection.by])
-        ledger.note("backbones", {"scores": scores, "kept": best[: selection.keep]})
-    return spec.with_choices("model.name", ledger.notes["backbones"]["kept"])
+        choice = BackboneChoice(scores=scores, kept=best[: selection.keep])
+        ledger.note(backbones=choice)
+    return spec.with_choices("model.name", choice.kept)
 
 
 def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[str, dict[str, Value]]:

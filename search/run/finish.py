@@ -6,6 +6,7 @@ from typing import Any
 from search.engine.listeners import Outcome
 from search.ledger.files import PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
+from search.ledger.notes import DomainPicture, SoupResult, TestScore
 from search.ledger.trials import best_trial, leaders
 from search.space.spec import SearchSpec
 from search.tune import machine, tasks
@@ -25,10 +26,10 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
         return Outcome("failed", "no trial finished an epoch", folder)
     checkpoint = best_checkpoint(folder, best, metric=metric)
     soup = make_soup(spec, ledger, folder=folder, place=place)
-    known = ledger.notes.get("test")
-    members = soup["members"] if soup is not None and soup["kept"] else None
-    if known is None or (known["trial"], known.get("soup")) != (best.number, members):
-        config = spec.trial_config(spec.space.decoded(best.params))
+    known = ledger.notes.test
+    members = list(soup.members) if soup is not None and soup.kept else None
+    if known is None or (known.trial, known.soup) != (best.number, members):
+        config = spec.config_of(best)
         if members is not None:
             score = submit(tasks.soup_test_score, config, path=str(soup_path(folder)), place=place)()
         elif checkpoint is not None:
@@ -36,14 +37,14 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
         else:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
         epoch = best_epoch(best.values(metric), metric=metric)
-        reads = 1 if known is None else known["reads"] + 1
-        ledger.note("test", {"trial": best.number, "epoch": epoch, "soup": members, "reads": reads, **score})
-    ledger.note("finished", True)
+        reads = 1 if known is None else known.reads + 1
+        ledger.note(test=TestScore(trial=best.number, epoch=epoch, soup=members, reads=reads, **score))
+    ledger.note(finished=True)
     draw_domains(spec, ledger, folder=folder, place=place)
     return Outcome("finished", reason, folder)
 
 
-def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -> dict[str, Any] | None:
+def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -> SoupResult | None:
     """The soup of the search's best trials as the ledger notes it; None where there are fewer than two to average.
 
     ``kept`` says whether it beats the best of them on validation images; ``of`` names the trials it was made from, so that
@@ -55,15 +56,15 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     ordered = [
         trial for trial in leaders(ledger.trials(), metric=metric) if best_checkpoint(folder, trial, metric=metric)
     ]
-    configs = {trial.number: spec.trial_config(spec.space.decoded(trial.params)) for trial in ordered}
+    configs = {trial.number: spec.config_of(trial) for trial in ordered}
     if ordered:
         positions = machine.averageable([configs[trial.number] for trial in ordered])
         ordered = [ordered[index] for index in positions][: spec.soup]
     if len(ordered) < 2:
         return None
     numbers = [trial.number for trial in ordered]
-    known: dict[str, Any] | None = ledger.notes.get("soup")
-    if known is not None and known["of"] == numbers:
+    known = ledger.notes.soup
+    if known is not None and known.of == numbers:
         return known
     ingredients = [
         {
@@ -78,13 +79,10 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     found: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup_path(folder)), place=place)()
     value = found["measured"][metric]
     best = ordered[0].best(metric)
-    note = {
-        "of": numbers,
-        "value": value,
-        "kept": len(found["members"]) > 1 and is_better(value, best, metric=metric),
-    } | found
-    ledger.note("soup", note)
-    return note
+    kept = len(found["members"]) > 1 and is_better(value, best, metric=metric)
+    soup = SoupResult(of=numbers, value=value, kept=kept, **found)
+    ledger.note(soup=soup)
+    return soup
 
 
 def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -> None:
@@ -93,13 +91,13 @@ def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place
     best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
     if spec.base.get("data.target") is None or best is None:
         return
-    drawn = {"trial": best.number, "epoch": best_epoch(best.values(metric), metric=metric)}
-    if ledger.notes.get("domains") == drawn:
+    drawn = DomainPicture(trial=best.number, epoch=best_epoch(best.values(metric), metric=metric))
+    if ledger.notes.domains == drawn:
         return
     checkpoint = best_checkpoint(folder, best, metric=metric)
     if checkpoint is None:
         return
-    config = spec.trial_config(spec.space.decoded(best.params))
+    config = spec.config_of(best)
     path = str((folder / PICTURE).resolve())
     submit(tasks.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, place=place)()
-    ledger.note("domains", drawn)
+    ledger.note(domains=drawn)

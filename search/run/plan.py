@@ -39,7 +39,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=spec.search.trials).items()},
         "epochs": epochs,
         "epochs_without_halving": spec.search.trials * rule.rungs[-1],
-        "images": {split: sum(classes.values()) for split, classes in facts["counts"].items()},
+        "images": {split: sum(classes.values()) for split, classes in facts.counts.items()},
         "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
         "concurrency": at_once,
         "hours": {

@@ -13,7 +13,7 @@ from search.tune.submit import submit
 
 def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Place) -> None:
     """Run the ``ssl`` and ``meta`` steps that the ledger does not know as done; each goes on where it was cut off."""
-    done = ledger.notes.get("steps", {})
+    done = dict(ledger.notes.steps)
     waiting = {}
     for step in STEPS:
         if getattr(spec, step) is not None and step not in done:
@@ -22,7 +22,7 @@ def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Place) -> None:
             waiting[step] = submit(tasks.run_step, settings, step=step, folder=folder, place=own)
     for step, result in waiting.items():
         done = done | {step: result()}
-        ledger.note("steps", done)
+        ledger.note(steps=done)
 
 
 def _is_on_the_trials_images(spec: SearchSpec, step: str, *, place: Place) -> bool:

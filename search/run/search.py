@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
 from search.ledger.files import tidy
 from search.ledger.lease import lease
-from search.ledger.ledger import Ledger
-from search.ledger.stored import SPEC_FILE
+from search.ledger.ledger import Ledger, identify
+from search.ledger.notes import DataFacts
+from search.ledger.stored import SPEC_FILE, open_ledger_of
 from search.ledger.trials import Trial
 from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
@@ -81,10 +83,11 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
 def _begun_as(spec: SearchSpec, folder: Path) -> SearchSpec | None:
     """What the search of this name was begun as; None where there is none, or one killed while it was being created."""
     try:
-        ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+        ledger = open_ledger_of(spec, folder=folder)
     except UserError:
         return None
-    return SearchSpec.model_validate(ledger.notes["spec"]) if "spec" in ledger.notes else None
+    stored = ledger.notes.spec
+    return None if stored is None else SearchSpec.model_validate(stored)
 
 
 def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
@@ -97,7 +100,7 @@ def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
 
 
 @contextmanager
-def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], dict[str, Any]]]:
+def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], DataFacts]]:
     """The facts of the data, looked up in a thread, since Ray takes seconds to start beside it."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield pool.submit(machine.prepare, _variants(spec), check_device=not is_joined).result
@@ -118,20 +121,24 @@ def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _open(spec: SearchSpec, folder: Path, facts: dict[str, Any], *, is_new: bool) -> Ledger:
+def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> Ledger:
     if is_new:  # before its ledger, so that a search killed in between can be resumed
         _keep_spec(spec, folder)
     notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
     ledger = ledgers.create(
-        folder, name=spec.search.name, storage=spec.search.storage, metric=spec.search.metric, notes=notes
+        folder,
+        name=spec.search.name,
+        storage=spec.search.storage,
+        metric=spec.search.metric,
+        space=spec.space,
+        notes=notes,
     )
-    if "environment" not in ledger.notes:
-        ledger.note("environment", machine.environment())
-    known = ledger.notes["data"]
-    check_unchanged(facts["fingerprint"], known=[known["fingerprint"]])
-    if "fingerprints" not in known:  # begun before they were noted
-        ledger.note("data", known | {"fingerprints": facts["fingerprints"]})
-    ledger.note("spec", notes["spec"])
+    identify(ledger)
+    if not ledger.notes.environment:
+        ledger.note(environment=machine.environment())
+    known = ledger.notes.data
+    check_unchanged(facts.fingerprint, known=[known.fingerprint])
+    ledger.note(spec=notes["spec"], data=replace(known, fingerprints=facts.fingerprints))
     _keep_spec(spec, folder)
     return ledger
 
@@ -145,8 +152,8 @@ def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
     place = make_place(spec, ledger=ledger)
-    if ledger.notes.get("finished"):  # once more: enlarged perhaps, and not finished before it says so again
-        ledger.note("finished", False)
+    if ledger.notes.finished:  # once more: enlarged perhaps, and not finished before it says so again
+        ledger.note(finished=False)
     run_steps(spec, ledger, place=place)
     spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
     conductor = Conductor(
@@ -171,7 +178,7 @@ def _with_workers(
         interrupted = conductor.stopping == INTERRUPTED
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
     for result in waiting:
-        ledger.note("baselines", ledger.notes.get("baselines", {}) | result())
+        ledger.note(baselines={**ledger.notes.baselines, **result()})
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
     return finish(spec, ledger, folder=folder, place=place, reason=reason)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,6 +38,14 @@ ORACLE = "ORACLE: the target's labels were read in this search; none of its resu
 
 BACKBONE = "backbone.safetensors"
 NO_EFFECT_ON_RESULTS = frozenset({"data.cache", "data.workers"})
+
+
+class HasParams(Protocol):
+    """A trial, as far as its configuration goes."""
+
+    @property
+    def params(self) -> Mapping[str, Value]:
+        """Searched values by dotted path."""
 
 
 class SearchSpec(Section):
@@ -154,6 +162,10 @@ class SearchSpec(Section):
     def trial_config(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """The nested configuration of a trial with these values: what TrialConfig takes."""
         return nest(self._flat_config(params))
+
+    def config_of(self, trial: HasParams) -> dict[str, Any]:
+        """The nested configuration of a recorded trial."""
+        return self.trial_config(trial.params)
 
     def validated(self, params: Mapping[str, Value]) -> TrialConfig:
         """The configuration of a trial with these values."""

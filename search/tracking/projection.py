@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from search.ledger.notes import DataFacts, Scores, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.space.dimension import Number
 from search.space.paths import FIELDS, defaults, flatten
@@ -76,14 +77,14 @@ def best_name(metric: str) -> str:
 
 def trial_title(trial: Trial, *, spec: SearchSpec) -> str:
     """``007 depth=0.5 lr=0.0012``."""
-    names, values = short_names(spec.space), spec.space.decoded(trial.params)
+    names, values = short_names(spec.space), trial.params
     parts = [f"{name}={_brief(values[path], digits=3)}" for path, name in names.items() if path in values]
     return " ".join([f"{trial.number:03d}", *parts])[:LONGEST_TITLE]
 
 
 def trial_params(trial: Trial, *, spec: SearchSpec) -> dict[str, str]:
     """The searched values under their short names, and the whole configuration under ``cfg.``."""
-    names, values = short_names(spec.space), spec.space.decoded(trial.params)
+    names, values = short_names(spec.space), trial.params
     params = {}
     for path, value in values.items():
         params[names[path]] = _brief(value, digits=6)
@@ -131,18 +132,18 @@ def trial_started(trial: Trial) -> int | None:
 
 
 def search_points(
-    trials: Sequence[Trial], *, notes: Mapping[str, Any], metric: str, began: int, choose_by: Sequence[str] = ()
+    trials: Sequence[Trial], *, notes: SearchNotes, metric: str, began: int, choose_by: Sequence[str] = ()
 ) -> list[Point]:
     """The search's own metrics: the best so far after the n-th ended trial, the baselines, the best trial's test."""
     points = _progress_points(trials, metric=metric)
-    for baseline, score in notes.get("baselines", {}).items():
+    for baseline, score in notes.baselines.items():
         points += _score_points(score, prefix=baseline, time=began)
-    test = notes.get("test")
+    test = notes.test
     best = best_trial(trials, metric=metric, choose_by=choose_by)
-    if test is not None and best is not None and test["trial"] == best.number:
+    if test is not None and best is not None and test.trial == best.number:
         # Of two values at a step MLflow shows the later one, so a second test needs a later time than the first.
         points += _score_points(test, prefix="test", time=trial_ended(best))
-        points += _score_points(test.get("oracle", {}), prefix="oracle_test", time=trial_ended(best))
+        points += _score_points(test.oracle or Scores(), prefix="oracle_test", time=trial_ended(best))
     return points
 
 
@@ -178,16 +179,16 @@ def experiment_note(trials: Sequence[Trial], *, spec: SearchSpec, links: Mapping
     return f"{spec.search.name}: {linked} · {best} · {counts(trials)}\n"
 
 
-def data_used(spec: SearchSpec, *, facts: Mapping[str, Any]) -> DataUsed:
+def data_used(spec: SearchSpec, *, facts: DataFacts) -> DataUsed:
     """The images under a name that holds their version, as MLflow's charts go by the name alone."""
     config = defaults() | spec.base
     path = str(config["data.path"])
-    fingerprint = str(facts["fingerprint"])
+    fingerprint = facts.fingerprint
     folder = "elpv" if config["data.format"] == "elpv" else path.rstrip("/").rpartition("/")[2] or "images"
     if config["data.target"] is not None:
         sources = "+".join(str(one).rstrip("/").rpartition("/")[2] for one in config["data.source"])
         folder += f" {sources or 'others'}→{str(config['data.target']).rstrip('/').rpartition('/')[2]}"
-    profile = {"classes": facts.get("classes"), "counts": facts.get("counts")}
+    profile = {"classes": list(facts.classes), "counts": facts.counts}
     return DataUsed(f"{folder}@{fingerprint[:8]}", fingerprint[:36], path or folder, json.dumps(profile)[:60_000])
 
 
@@ -223,10 +224,11 @@ def _progress_points(trials: Sequence[Trial], *, metric: str) -> list[Point]:
     return points
 
 
-def _score_points(score: Mapping[str, Any], *, prefix: str, time: int) -> list[Point]:
-    metrics: Mapping[str, float] = score.get("metrics", {})
+def _score_points(score: Scores, *, prefix: str, time: int) -> list[Point]:
     return [
-        Point(f"{prefix}/{name}", _rounded(value), time, 0) for name, value in metrics.items() if math.isfinite(value)
+        Point(f"{prefix}/{name}", _rounded(value), time, 0)
+        for name, value in score.metrics.items()
+        if math.isfinite(value)
     ]
 
 

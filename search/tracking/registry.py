@@ -4,33 +4,22 @@ Every step can be repeated and then does what is missing: a version is found aga
 champion by the intent that is noted before it.
 """
 
-import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version as version_of
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.pyfunc import PyFuncModel
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
-from numpy.typing import NDArray
-from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.tracking.model_files import hashes
 from search.tracking.uri import StoreFailsError, artifact_folder, checked, first_line, shown
 from trainable.errors import UserError, nearest
 
@@ -42,11 +31,7 @@ ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
 HASH = "sha256."
 ADDED_BY_MLFLOW = "registered_model_meta"  # text that its own loader writes beside a model in a local store; never run
 MODEL_FOLDER = "model"
-PINNED = ("torch", "torchvision", "timm", "safetensors", "pillow", "numpy", "pandas", "mlflow")
-SERVED = Path(__file__).with_name("image_classifier.py")
-EVERY_CLASS = 1_000_000
 LONGEST_TAG = 5000
-SHOWN_IMAGE = 32  # pixels of the example, a grey square: no image of the data goes into the registry
 
 
 @dataclass(frozen=True)
@@ -62,10 +47,6 @@ class Version:
     def uri(self) -> str:
         """What MLflow calls it."""
         return f"models:/{self.name}/{self.number}"
-
-
-class BadInputError(Exception):
-    """What a model was given is no image."""
 
 
 class Registry:
@@ -205,18 +186,6 @@ def said_of_store(uri: str) -> Iterator[None]:
         raise StoreFailsError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
 
 
-def save_model(package: Path, *, folder: Path) -> None:
-    """A package as an MLflow model in ``folder``, which must not exist: code, safetensors and JSON, nothing pickled."""
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        python_model=str(SERVED),
-        artifacts={"package": str(package)},
-        signature=_signature(),
-        input_example=pd.DataFrame({"image": [_example()]}),
-        pip_requirements=[f"{name}=={version_of(name).partition('+')[0]}" for name in PINNED],
-    )
-
-
 def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     """The files of ``models:/NAME@alias`` or ``models:/NAME/1`` in ``folder``, verified.
 
@@ -232,7 +201,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
     if not expected:
         raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
-    found = _hashes(path)
+    found = hashes(path)
     names = (expected.keys() | found.keys()) - {ADDED_BY_MLFLOW}
     wrong = sorted(name for name in names if expected.get(name) != found.get(name))
     if wrong:
@@ -273,37 +242,6 @@ def registered(client: MlflowClient, name: str) -> Any:
         raise
 
 
-def load(path: Path) -> PyFuncModel:
-    """A model whose files were verified; none is added to them."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        model: PyFuncModel = mlflow.pyfunc.load_model(str(path))
-        return model
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def classify(model: PyFuncModel, images: Sequence[bytes], *, top_k: int) -> list[dict[str, Any]]:
-    """For each encoded image ``label``, ``score``, ``top_k`` and ``top_k_scores``. Raises BadInputError where one is none."""
-    try:
-        found: Any = model.predict(pd.DataFrame({"image": list(images)}), params={"top_k": top_k})
-    except MlflowException as error:
-        raise BadInputError(str(error)) from error
-    rows: list[dict[str, Any]] = found.to_dict("records")
-    return rows
-
-
-def probabilities(model: PyFuncModel, images: Sequence[bytes], *, classes: Sequence[str]) -> NDArray[np.float64]:
-    """N×K, the columns in the order of ``classes``; 0 for a class that the model does not know."""
-    columns = {name: index for index, name in enumerate(classes)}
-    found = np.zeros((len(images), len(classes)))
-    for row, answer in enumerate(classify(model, images, top_k=EVERY_CLASS) if images else []):
-        for name, score in zip(answer["top_k"], answer["top_k_scores"], strict=True):
-            if name in columns:
-                found[row, columns[name]] = score
-    return found
-
-
 def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> None:
     """Put files among the artifacts of a run."""
     with said_of_store(uri):
@@ -311,43 +249,12 @@ def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> No
             MlflowClient(uri).log_artifact(run_id, str(file), under)
 
 
-def size_mb(folder: Path) -> float:
-    """Megabytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def _signature() -> ModelSignature:
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary)]),  # without a name, so that bytes alone are taken too
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "score"),
-                ColSpec(Array(DataType.string), "top_k"),
-                ColSpec(Array(DataType.double), "top_k_scores"),
-            ]
-        ),
-        params=ParamSchema([ParamSpec("top_k", DataType.long, 5), ParamSpec("batch_size", DataType.long, 32)]),
-    )
-
-
-def _example() -> bytes:
-    file = BytesIO()
-    Image.new("L", (SHOWN_IMAGE, SHOWN_IMAGE), 128).save(file, "png")
-    return file.getvalue()
-
-
 def _version(found: ModelVersion) -> Version:
     return Version(found.name, int(found.version), dict(found.tags), str(found.run_id))
 
 
 def _hash_tags(folder: Path) -> dict[str, str]:
-    return {f"{HASH}{name}": value for name, value in _hashes(folder).items()}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    return {f"{HASH}{name}": value for name, value in hashes(folder).items()}
 
 
 def _lock_path(uri: str, *, name: str, folder: Path) -> Path:

@@ -80,7 +80,6 @@ class Runs:
             self._take_over(run)
         if self._study not in self._known:
             self._create("study", title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
-        self._ledger.note("parent_run", self._known[self._study].run_id)
         self._write_views()
 
     def write_trial(self, trial: Trial, *, is_open: bool) -> None:
@@ -208,7 +207,7 @@ class Runs:
         return {"mlflow.parentRunId": self._known[self._study].run_id}
 
     def _study_tags(self) -> dict[str, str]:
-        environment = {f"env.{name}": text for name, text in self._ledger.notes.get("environment", {}).items()}
+        environment = {f"env.{name}": text for name, text in self._ledger.notes.environment.items()}
         return {"search.folder": str(self.place.folder)} | environment
 
     def _log(
@@ -265,6 +264,17 @@ class Runs:
     def _view_links(self, *, page: str) -> dict[str, str]:
         linked = links_of_tags(page, self._experiment, tags=self._view_tags())
         return {name.rpartition(": ")[2]: address for name, address in linked.items()}
+
+
+def find_search_run(spec: SearchSpec, *, uri: str, search_id: str) -> str | None:
+    """Find the run of a whole search in MLflow; None where there is none. Raises what the store raises."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(spec.tracking.experiment or spec.search.name)
+    if experiment is None:
+        return None
+    wanted = f"tags.`search.id` = '{search_id}' and tags.`search.kind` = 'study'"
+    found = client.search_runs([experiment.experiment_id], filter_string=wanted, max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
 def open_experiment(client: MlflowClient, spec: SearchSpec, *, uri: str) -> str:

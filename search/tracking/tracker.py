@@ -3,8 +3,6 @@
 import os
 import shlex
 import threading
-import time
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +11,9 @@ from search.engine.listeners import Listener, Outcome
 from search.engine.rule import Rule
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
-from search.ledger.ledger import Ledger
+from search.ledger.ledger import Ledger, identify
 from search.ledger.refits import SEED, existing_refits
-from search.ledger.stored import is_finished
+from search.ledger.stored import is_finished, open_ledger_of
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking.projection import SearchPlace, SearchState, data_used
@@ -28,7 +26,6 @@ DEADLINE_SECONDS = 60.0
 GATHERING_SECONDS = 2.0  # least time between two rounds of writing: one search's many reports become few requests
 LONGEST_PAUSE_SECONDS = 30.0
 CLOSING_ATTEMPTS = 3
-NOTE = "tracking"
 # No retries inside a request: create_run is not repeatable, this thread looks for what is there before it tries again.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -176,7 +173,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
 
     with lease(folder):
         ledgers.mend_journal(folder / ledgers.JOURNAL)
-        ledger = ledgers.open_existing(folder, name=spec.search.name, storage=spec.search.storage)
+        ledger = open_ledger_of(spec, folder=folder)
         try:
             runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
@@ -203,13 +200,9 @@ def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":
 
 def _place(spec: SearchSpec, *, folder: Path, ledger: Ledger) -> SearchPlace:
     """The search as MLflow will know it. Its id is noted before any run bears it, so that each is found again."""
-    notes = ledger.notes
-    if NOTE not in notes:
-        ledger.note(NOTE, {"id": uuid.uuid4().hex, "began": time.time_ns() // 1_000_000})
-        notes = ledger.notes
-    own = notes[NOTE]
-    data = data_used(spec, facts=notes["data"])
-    return SearchPlace(spec, folder.absolute(), search_id=own["id"], began=own["began"], data=data)
+    identity = identify(ledger)
+    data = data_used(spec, facts=ledger.notes.data)
+    return SearchPlace(spec=spec, folder=folder.absolute(), search_id=identity.id, began=identity.began, data=data)
 
 
 def _state_at_rest(ledger: Ledger, *, trials: list[Trial]) -> SearchState:

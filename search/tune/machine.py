@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from search.ledger.notes import DataFacts
 from trainable.config.trial import TrialConfig
 from trainable.data.describe import describe
 from trainable.data.pack import Pack, open_pack
@@ -24,14 +25,14 @@ from trainable.training.soup import soup_group
 logger = logging.getLogger(__name__)
 
 
-def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[str, Any]:
+def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataFacts:
     """Build what trials share on this node, and try that each can be built at all.
 
     Gives the data's ``fingerprint``, ``classes``, ``counts`` by split and class, and ``bad_images``, those of the last trial's;
     and the ``fingerprints`` of all of theirs. Raises UserError for data, an architecture or weights that cannot be used,
     and with ``check_device`` for a device that this machine does not have.
     """
-    facts: dict[str, Any] = {}
+    facts = DataFacts()
     opened: dict[str, set[str]] = defaultdict(set)
     for trial in trials:
         config = TrialConfig.model_validate(trial)
@@ -46,22 +47,22 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> dict[
         if old is not None:
             opened["rehearsal"].add(old.fingerprint)
         create_network(config, spec=spec, num_classes=len(pack.classes))
-        facts = {
-            "fingerprint": pack.fingerprint,
-            "classes": list(pack.classes),
-            "counts": pack.counts(),
-            "bad_images": list(pack.bad_images),
-        }
-        if config.data.target is not None:
-            facts |= _facts_of_target(config, pack=pack)
-    return facts | {"fingerprints": {field: sorted(every) for field, every in opened.items()}}
+        facts = DataFacts(
+            fingerprint=pack.fingerprint,
+            classes=list(pack.classes),
+            counts=pack.counts(),
+            bad_images=list(pack.bad_images),
+            oracle=config.data.oracle,
+            target=None if config.data.target is None else _target_counts(config, pack=pack),
+        )
+    return replace(facts, fingerprints={field: sorted(every) for field, every in opened.items()})
 
 
-def _facts_of_target(config: TrialConfig, *, pack: Pack) -> dict[str, Any]:
-    """Its images by split, and whether its labels are read; tells the user what he should know of it."""
+def _target_counts(config: TrialConfig, *, pack: Pack) -> dict[str, int]:
+    """Count the target's images by split; tells the user what he should know of them."""
     for note in describe(config.data).notes:  # not kept: they come of labels
         logger.warning(note)
-    return {"target": {split: len(pack.indices(split)) for split in TARGET_SPLITS}, "oracle": config.data.oracle}
+    return {split: len(pack.indices(split)) for split in TARGET_SPLITS}
 
 
 def environment() -> dict[str, str]:

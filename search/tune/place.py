@@ -75,7 +75,9 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
 def make_place(spec: SearchSpec, *, ledger: Ledger) -> Place:
     """Take a worker's place from the ``resources`` of a search and the images that its ledger names."""
     cpu = spec.resources.cpu
-    return Place(cpu=cpu, gpu=_gpu_share(spec), threads=max(1, math.floor(cpu)), fingerprints=ledger.fingerprints)
+    return Place(
+        cpu=cpu, gpu=_gpu_share(spec), threads=max(1, math.floor(cpu)), fingerprints=ledger.notes.data.fingerprints
+    )
 
 
 def _gpu_share(spec: SearchSpec) -> float:

@@ -99,7 +99,7 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
         config = source_only(config)
     else:
         facts = prepare([trial], check_device=False)
-        config = bit_hyperrule(config, num_images=sum(facts["counts"]["train"].values()))
+        config = bit_hyperrule(config, num_images=sum(facts.counts["train"].values()))
     place, metric = Path(folder), config.train.metric
     for epoch in fit(config, resume_from=resume_point(place, _newest_epoch(place))):
         epoch.save(epoch_folder(place, epoch.number))

@@ -87,7 +87,7 @@ def results(place):
         )
         for trial in ledger.trials()
     ]
-    notes = {name: ledger.notes[name] for name in ("baselines", "test", "domains", "data")}
+    notes = {name: getattr(ledger.notes, name) for name in ("baselines", "test", "domains", "data")}
     return trials, notes, (place.folder / "searches/kinds/domains.json").read_bytes()
 
 
@@ -136,7 +136,7 @@ def test_an_oracle_is_marked_everywhere(make_place):
     text = place.told("run", "space.yaml", "--set", "baselines=[]")
     assert text.count("ORACLE: the target's labels were read in this search") == 2
     assert "oracle_test/accuracy" in text
-    assert place.ledger("kinds").notes["data"]["oracle"] is True
+    assert place.ledger("kinds").notes.data.oracle is True
     client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("kinds").experiment_id])
     assert len(runs) == 2

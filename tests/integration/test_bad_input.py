@@ -259,11 +259,11 @@ def test_images_that_arrive_during_a_search_stop_it_and_are_not_trained_on(place
     assert "Traceback" not in result.stdout + result.stderr
     assert {trial.state for trial in place.ledger().trials()} <= {"RUNNING", "COMPLETE", "PRUNED"}
     added.unlink()
-    facts = place.ledger().notes["data"]
+    facts = place.ledger().notes.data
     older = {key: value for key, value in facts.items() if key != "fingerprints"}
-    place.ledger().note("data", older)
+    place.ledger().note(data=older)
     place.told("resume", "cells")
-    assert place.ledger().notes["data"] == facts
+    assert place.ledger().notes.data == facts
     assert_trained_on_the_images(place)
 
 

@@ -72,7 +72,7 @@ def ledger_dump(place):
         (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts, epochs_of(t))
         for t in ledger.trials()
     ]
-    notes = {key: ledger.notes[key] for key in ("data", "test", "metric")}
+    notes = {key: getattr(ledger.notes, key) for key in ("data", "test", "metric")}
     return trials, notes
 
 

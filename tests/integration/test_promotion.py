@@ -311,6 +311,13 @@ def test_images_are_classified_from_files_and_folders(better, tmp_path):
     assert len(out.read_text().splitlines()) == 62
 
 
+def parent_run(place, name):
+    """The id of the run of a whole search."""
+    (experiment,) = [one for one in client(place).search_experiments() if one.name == name]
+    (run,) = client(place).search_runs([experiment.experiment_id], "tags.`search.kind` = 'study'")
+    return run.info.run_id
+
+
 @pytest.mark.parametrize("name", ["strong", "models:/kinds@champion"])
 def test_it_is_exported_with_a_table_that_goes_to_mlflow_too(better, name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
@@ -322,9 +329,24 @@ def test_it_is_exported_with_a_table_that_goes_to_mlflow_too(better, name, tmp_p
     assert runtime.InferenceSession(tmp_path / "out" / "model.onnx").get_inputs()[0].shape[1:] == [3, 48, 48]
     run_id = client(place).get_model_version_by_alias("kinds", "champion").run_id
     if not name.startswith("models:"):
-        run_id = place.ledger("strong").notes["parent_run"]
+        run_id = parent_run(place, "strong")
     logged = {one.path for one in client(place).list_artifacts(run_id, "export")}
     assert logged == {"export/model.onnx", "export/variants.json"}
+
+
+def test_it_is_exported_where_mlflow_knows_nothing_of_it(better, tmp_path):
+    pytest.importorskip("onnxruntime")
+    place, _, _, _ = better
+    if os.environ.get("TEST_POSTGRESQL"):
+        pytest.skip("the store is a server here, which cannot be put aside")
+    database, aside = place.folder / "mlflow.db", place.folder / "aside.db"
+    database.rename(aside)
+    try:
+        found = place.read("export", "strong", "--to", "onnx", "--out", str(tmp_path / "out"))
+    finally:
+        aside.replace(database)
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert found["note"] == "not in MLflow, which has no run of this search yet; `sync` writes it there"
 
 
 def test_mlflow_serves_it_over_http(better):
@@ -443,7 +465,7 @@ def test_images_that_arrive_during_a_promotion_stop_it_and_nothing_is_registered
 
 def test_an_unfinished_search_is_not_promoted(searched, make_place):
     place = copied(searched, make_place())
-    place.ledger("weak").note("finished", False)
+    place.ledger("weak").note(finished=False)
     result = place.call("promote", "weak")
     assert result.returncode == 2
     assert "weak: is not finished; `python -m search resume weak` goes on with it" in result.stderr

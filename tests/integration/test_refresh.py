@@ -185,7 +185,7 @@ def test_new_classes_start_a_warm_search_whose_best_passes_the_gate(third):
     (name,) = answer["searches"]
     ledger = place.ledger(name)
     assert [trial.origin for trial in ledger.trials()] == ["try_first", "try_first", "random"]
-    assert ledger.notes["warm_start"]["whose"][0] == "the champion, version 1"
+    assert ledger.notes.warm_start.whose[0] == "the champion, version 1"
     assert ledger.trials()[0].params != ledger.trials()[1].params
     found = report_data(place.folder / "searches" / name)["warm_start"]["values"]
     assert (found["warm"]["trials"], found["random"]["trials"]) == (2, 1)

@@ -73,9 +73,9 @@ def test_the_test_split_was_scored_once_for_the_best_trial(searched):
     place, _ = searched
     notes = place.ledger().notes
     report = place.read("report", "cells")
-    assert notes["test"]["trial"] == report["best_trial"]
-    assert report["test"] == notes["test"]["metrics"]
-    assert set(notes["test"]["per_class"]) == {"defective", "functional"}
+    assert notes.test.trial == report["best_trial"]
+    assert report["test"] == notes.test.metrics
+    assert set(notes.test.per_class) == {"defective", "functional"}
 
 
 def test_running_it_again_trains_nothing_and_says_the_same(searched):

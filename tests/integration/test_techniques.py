@@ -1,7 +1,9 @@
-"""A search with reference arms, a choice of backbones, techniques of every kind and a soup, through the command line."""
+"""A search with baselines, a choice of backbones, techniques of every kind and a soup, through the command line."""
 
 import pytest
 import yaml
+
+from search.ledger.notes import plain
 
 pytestmark = pytest.mark.slow
 
@@ -44,14 +46,14 @@ def unbroken(make_place):
 
 
 def notes_of(place):
-    return {key: place.ledger().notes[key] for key in NOTES}
+    return {key: plain(getattr(place.ledger().notes, key)) for key in NOTES}
 
 
 def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
     data = unbroken.read("report", "cells")
     assert {"linear_probe", "probe_stage1", "probe_stage4", "probe_pooled_ridge", "scratch"} <= set(data["baselines"])
     assert all(1 <= row["epochs_to_converge"] <= row["epochs"] for row in data["leaderboard"])
-    assert unbroken.ledger().notes["environment"]["torch"]
+    assert unbroken.ledger().notes.environment["torch"]
     assert data["backbones"]["kept"] == ["tf_efficientnet_lite0"]
     assert {row["params"]["model.name"] for row in data["leaderboard"]} == {"tf_efficientnet_lite0"}
     text = unbroken.told("report", "cells")

@@ -18,11 +18,11 @@ SPACE = make_space({"optimizer.lr": parse_dimension({"log": [1e-5, 1e-1]}, where
 def conduct(tmp_path):
     """Opens the search in ``tmp_path`` as a new driver would."""
 
-    def open_(mode="promote", trials=4, **limits):
-        ledger = ledgers.create(tmp_path, name="s", storage=None, metric=METRIC, notes={"metric": METRIC})
+    def open_(mode="promote", trials=4, space=SPACE, **limits):
+        ledger = ledgers.create(tmp_path, name="s", storage=None, space=space, metric=METRIC, notes={"metric": METRIC})
         return Conductor(
             ledger,
-            space=SPACE,
+            space=space,
             rule=Halving(metric=METRIC, mode=mode, min_epochs=1, max_epochs=4, reduction=2),
             sampling=Sampling("tpe", 0, 0.2, METRIC, (1, 2, 4)),
             limits=Limits(trials, **limits),
@@ -119,8 +119,8 @@ def test_a_driver_lost_between_a_trials_last_epoch_and_its_end_changes_nothing(c
 
 
 def test_an_exhausted_space_ends_the_search_and_says_so(conduct):
-    conductor = conduct(trials=10)
-    conductor.space = make_space({"freeze.depth": parse_dimension({"choice": [0, 0.5, 1.0]}, where="depth")})
+    space = make_space({"freeze.depth": parse_dimension({"choice": [0, 0.5, 1.0]}, where="depth")})
+    conductor = conduct(trials=10, space=space)
     while (leg := conductor.next_leg()) is not None:
         for epoch in range(leg.start + 1, 5):
             metrics = {METRIC: 0.5 + leg.params["freeze.depth"] / 10}

@@ -10,15 +10,19 @@ from optuna.distributions import FloatDistribution
 
 from search.ledger import ledger as ledgers
 from search.ledger.lease import is_held, lease
+from search.ledger.notes import DataFacts
 from search.ledger.trials import best_trial
+from search.space.dimension import Number
+from search.space.space import make_space
 from trainable.errors import UserError
 
 METRIC = "val/accuracy"
+SPACE = make_space({"optimizer.lr": Number(1e-4, 1e-1, log=True)})
 LR = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
 
 
 def new(folder, storage=None):
-    return ledgers.create(folder, name="s", storage=storage, metric=METRIC, notes={"metric": METRIC})
+    return ledgers.create(folder, name="s", storage=storage, space=SPACE, metric=METRIC, notes={"metric": METRIC})
 
 
 def begin(ledger, lr=0.01, target=3):
@@ -41,22 +45,23 @@ def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
     ledger.record(number, epoch=1, metrics={METRIC: 0.5, "val/loss": float("inf"), "usage/seconds": 2.0})
     ledger.record(number, epoch=2, metrics={METRIC: 0.7, "usage/seconds": 3.0})
     ledger.aim(number, target=9)
-    ledger.note("data", {"fingerprint": "f"})
-    other = ledgers.open_existing(tmp_path, name="s", storage=storage)
+    ledger.note(data=DataFacts(fingerprint="f", fingerprints={"path": ["f"]}))
+    other = ledgers.open_existing(tmp_path, name="s", storage=storage, space=SPACE)
     (trial,) = other.trials()[-1:]
     assert (trial.number, trial.state, trial.target) == (number, "RUNNING", 9)
     assert trial.values(METRIC) == {1: 0.5, 2: 0.7}
     assert trial.values("val/loss") == {1: float("inf")}
     assert trial.seconds == 5.0
-    assert other.notes["data"] == {"fingerprint": "f"}
+    assert other.notes.data == DataFacts(fingerprint="f", fingerprints={"path": ["f"]})
 
 
 def test_one_begun_before_every_data_set_was_noted_may_train_on_the_one_it_names(tmp_path):
     ledger = new(tmp_path)
-    ledger.note("data", {"fingerprint": "f"})
-    assert ledger.fingerprints == {"path": ["f"]}
-    ledger.note("data", {"fingerprint": "f", "fingerprints": {"path": ["e", "f"], "rehearsal": ["g"]}})
-    assert ledger.fingerprints == {"path": ["e", "f"], "rehearsal": ["g"]}
+    ledger.note(data={"fingerprint": "f"})
+    assert ledger.notes.data.fingerprints == {"path": ["f"]}
+    several = {"path": ["e", "f"], "rehearsal": ["g"]}
+    ledger.note(data=DataFacts(fingerprint="f", fingerprints=several))
+    assert ledger.notes.data.fingerprints == several
 
 
 def test_a_stopped_trial_is_pruned_with_its_values_and_a_failed_one_has_none(tmp_path):
@@ -114,7 +119,7 @@ def test_a_line_cut_short_and_a_lock_left_behind_are_mended(tmp_path):
 
 def test_a_search_that_does_not_exist_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="no search of this name"):
-        ledgers.open_existing(tmp_path / "nothing", name="nothing", storage=None)
+        ledgers.open_existing(tmp_path / "nothing", name="nothing", storage=None, space=SPACE)
 
 
 def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_path):
@@ -140,8 +145,11 @@ def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_
 def test_a_process_killed_while_it_writes_leaves_a_ledger_that_opens(tmp_path):
     code = (
         "import pathlib, sys\n"
-        "from search import ledger as ledgers\n"
-        "ledger = ledgers.open_existing(pathlib.Path(sys.argv[1]), name='s', storage=None)\n"
+        "from search.ledger import ledger as ledgers\n"
+        "from search.space.dimension import Number\n"
+        "from search.space.space import make_space\n"
+        "space = make_space({'optimizer.lr': Number(1e-4, 1e-1, log=True)})\n"
+        "ledger = ledgers.open_existing(pathlib.Path(sys.argv[1]), name='s', storage=None, space=space)\n"
         "for epoch in range(1, 100_000):\n"
         f"    ledger.record(0, epoch=epoch, metrics={{{METRIC!r}: 0.5}})\n"
     )

@@ -8,7 +8,7 @@ import pytest
 from search.promotion.evidence import gather, measure, open_served, rooted
 from search.promotion.gate import gate
 from search.space.sections import GateSection
-from search.tracking.registry import classify, save_model
+from search.tracking.model_files import classify, save_model
 from trainable import TrialConfig, fit
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import package

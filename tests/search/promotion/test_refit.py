@@ -4,7 +4,8 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from search.ledger import ledger as ledgers
-from search.ledger.refits import MOST_SEED, existing_refits, open_refits, refit_config
+from search.ledger.notes import SoupResult
+from search.ledger.refits import MOST_SEED, existing_refits, note_soup, open_refits, refit_config
 from search.promotion.refit import (
     best_model,
     check_judgeable,
@@ -14,7 +15,9 @@ from search.promotion.refit import (
     refit_points,
     soup_weights,
 )
+from search.space.dimension import Number
 from search.space.loading import load
+from search.space.space import make_space
 from trainable.errors import UserError
 
 METRIC = "val/balanced_accuracy"
@@ -42,10 +45,17 @@ def make_spec(tmp_path, monkeypatch):
 @pytest.fixture
 def ledger(tmp_path):
     """Three ended trials, each better than the one before."""
-    ledger = ledgers.create(tmp_path, name="cells", storage=None, metric=METRIC, notes={"metric": METRIC})
+    ledger = ledgers.create(
+        tmp_path,
+        name="cells",
+        storage=None,
+        space=make_space({"optimizer.lr": Number(1e-4, 1e-2, log=True)}),
+        metric=METRIC,
+        notes={"metric": METRIC},
+    )
     for rate, value in zip(RATES, (0.7, 0.8, 0.9), strict=True):
         record(ledger, {"optimizer.lr": rate}, {METRIC: value})
-    ledger.note("test", {"trial": 2, "soup": None, "reads": 1})
+    ledger.note(test={"trial": 2, "soup": None, "reads": 1})
     return ledger
 
 
@@ -76,7 +86,7 @@ def confirmed(spec, ledger, refits, folder):
 def test_the_best_trials_are_refitted_and_the_soup_where_it_was_kept(make_spec, ledger):
     spec = make_spec(top=2)
     assert [recipe.trials for recipe in recipes(spec, ledger)] == [(2,), (1,)]
-    ledger.note("test", {"trial": 2, "soup": [2, 0], "reads": 1})
+    ledger.note(test={"trial": 2, "soup": [2, 0], "reads": 1})
     assert [recipe.said for recipe in recipes(spec, ledger)] == ["trial 2", "trial 1", "soup of trials 2, 0"]
 
 
@@ -114,13 +124,12 @@ def test_a_recipe_with_a_refit_that_failed_is_out(make_spec, ledger, tmp_path):
 
 def test_refits_of_a_soup_are_judged_as_a_soup(make_spec, ledger, tmp_path):
     spec = make_spec(top=1)
-    ledger.note("test", {"trial": 2, "soup": [2, 1], "reads": 1})
+    ledger.note(test={"trial": 2, "soup": [2, 1], "reads": 1})
     values = {(2, 0): 0.8, (2, 1): 0.7, (1, 0): 0.6, (1, 1): 0.75}
     refits = trained(spec, ledger, tmp_path, values)
     for place, (of, measured) in enumerate((([0, 2], 0.9), ([3, 1], 0.8))):  # the best refit first
-        note = {"of": of, "members": of, "measured": {METRIC: measured}}
         seed = fresh_seeds(spec)[place]
-        refits.note(f"soup {seed}", note)
+        note_soup(refits, SoupResult(of=of, members=of, measured={METRIC: measured}), seed=seed)
         soup_weights(tmp_path, seed=seed).parent.mkdir(parents=True, exist_ok=True)
         soup_weights(tmp_path, seed=seed).write_bytes(b"weights")
     found = confirmed(spec, ledger, refits, tmp_path)
@@ -135,7 +144,7 @@ def test_the_searchs_own_study_knows_nothing_of_refits(make_spec, ledger, tmp_pa
     spec = make_spec()
     assert existing_refits(spec, folder=tmp_path) is None
     trained(spec, ledger, tmp_path, {(2, 0): 0.9})
-    own = ledgers.open_existing(tmp_path, name="cells", storage=None)
+    own = ledgers.open_existing(tmp_path, name="cells", storage=None, space=spec.space)
     assert len(own.trials()) == 3
     assert len(existing_refits(spec, folder=tmp_path).trials()) == 1
 

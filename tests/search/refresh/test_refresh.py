@@ -62,7 +62,7 @@ def test_a_record_whose_champion_is_gone_is_begun_anew(spec, at_work):
 def test_a_search_of_the_same_that_is_at_work_is_waited_for(spec, at_work, tmp_path):
     place = tmp_path / "searches/cells"
     notes = {"metric": spec.search.metric, "data": {"fingerprint": at_work.standing.inventory.fingerprint}}
-    ledgers.create(place, name="cells", storage=None, metric=spec.search.metric, notes=notes)
+    ledgers.create(place, name="cells", storage=None, space=spec.space, metric=spec.search.metric, notes=notes)
     (place / SPEC_FILE).write_text(spec.model_dump_json())
     with lease(place):
         answer = refresh(spec, around=AROUND)

@@ -39,7 +39,7 @@ def store(spec, folder, *, finished, fingerprint="f" * 32):
     """A search with no trial, as its folder would hold it."""
     place = folder / "searches" / spec.search.name
     notes = {"metric": spec.search.metric, "data": {"fingerprint": fingerprint}, "finished": finished}
-    ledgers.create(place, name=spec.search.name, storage=None, metric=spec.search.metric, notes=notes)
+    ledgers.create(place, name=spec.search.name, storage=None, space=spec.space, metric=spec.search.metric, notes=notes)
     (place / SPEC_FILE).write_text(spec.model_dump_json())
 
 
@@ -63,7 +63,7 @@ def test_a_space_counts_as_searched_when_a_search_of_it_is_finished(tmp_path):
     assert found.space_changes(record(spec)) is None
     store(spec, tmp_path, finished=False)
     assert found.space_changes(record(spec)) is None
-    ledgers.open_existing(tmp_path / "searches/cells", name="cells", storage=None).note("finished", True)
+    ledgers.open_existing(tmp_path / "searches/cells", name="cells", storage=None, space=spec.space).note(finished=True)
     assert found.space_changes(record(spec)) == []
     assert found.searched(record(spec)) == "cells"
     assert found.searched(record(spec, searches=("cells",))) is None

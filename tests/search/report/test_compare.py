@@ -26,7 +26,7 @@ def two(tmp_path, monkeypatch):
         spec, folder = load("space.yaml"), tmp_path / "searches" / name
         notes = {"spec": spec.model_dump(mode="json"), "data": {"fingerprint": fingerprint}, "finished": True}
         notes["test"] = {"metrics": {"accuracy": value - 0.1}, "reads": 1, "trial": 0, "per_class": {}}
-        ledger = ledgers.create(folder, name=name, storage=None, metric=METRIC, notes=notes)
+        ledger = ledgers.create(folder, name=name, storage=None, space=spec.space, metric=METRIC, notes=notes)
         distributions = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True)}
         number = ledger.start(encoded={"optimizer.lr": rate}, distributions=distributions, target=3, origin="random")
         ledger.record(number, epoch=1, metrics={METRIC: value, "usage/seconds": 60.0}, ended="last epoch")

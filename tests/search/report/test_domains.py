@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from search.ledger.notes import BaselineScore, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial, leaders
 from search.report.domains import judged, said
 from search.space.spec import SearchSpec
@@ -41,9 +42,9 @@ def make_spec(*, oracle=False, metric="target/snd", choose_by=()):
 TRIALS = [trial(number) for number in range(3)]
 
 
-def arm(**changes):
+def source_only(**changes):
     values = {name: of_trial[1] for name, of_trial in SELECTORS.items()}
-    return {"baselines": {"source_only": {"metrics": {}, "measured": values | changes}}}
+    return SearchNotes(baselines={"source_only": BaselineScore(measured=values | changes)})
 
 
 def test_the_best_is_the_metrics_own_without_other_judges():
@@ -72,7 +73,7 @@ def test_without_a_finished_trial_the_metric_chooses():
 
 
 def test_each_selector_says_which_trial_it_would_choose():
-    judgement = judged(TRIALS, spec=make_spec(), notes={})
+    judgement = judged(TRIALS, spec=make_spec(), notes=SearchNotes())
     choices = {name: choice["trial"] for name, choice in judgement["choices"].items()}
     assert choices == {
         "target/snd": 1,
@@ -90,9 +91,9 @@ def test_each_selector_says_which_trial_it_would_choose():
 
 def test_only_an_oracles_report_holds_the_truth():
     trials = [trial(number, blind=True) for number in range(3)]
-    blind = said(judged(trials, spec=make_spec(), notes=arm()))
+    blind = said(judged(trials, spec=make_spec(), notes=source_only()))
     assert not any("oracle" in line.lower() for line in blind)
-    lines = said(judged(TRIALS, spec=make_spec(oracle=True), notes=arm()))
+    lines = said(judged(TRIALS, spec=make_spec(oracle=True), notes=source_only()))
     assert lines[0].startswith("ORACLE: ")
     assert "selector target/entropy: would choose trial 2, oracle/balanced_accuracy 0.7000" in lines
     assert "agreement target/snd ~ oracle/balanced_accuracy: τ +0.33" in lines
@@ -100,22 +101,22 @@ def test_only_an_oracles_report_holds_the_truth():
 
 
 def test_source_only_better_by_what_decided_is_a_warning():
-    worse = said(judged(TRIALS, spec=make_spec(), notes=arm(**{"target/snd": 6.0})))
+    worse = said(judged(TRIALS, spec=make_spec(), notes=source_only(**{"target/snd": 6.0})))
     assert any(line.startswith("warning: negative transfer, source-only is better by target/snd;") for line in worse)
-    fine = said(judged(TRIALS, spec=make_spec(), notes=arm(**{"target/dev": 0.1})))
+    fine = said(judged(TRIALS, spec=make_spec(), notes=source_only(**{"target/dev": 0.1})))
     assert "beside source-only: better by 6 of 7 selectors" in fine
     assert not any("warning" in line for line in fine)
 
 
 def test_where_the_source_decided_most_selectors_must_be_worse_for_a_warning():
     spec = make_spec(metric="val/balanced_accuracy")  # chooses trial 0
-    lines = said(judged(TRIALS, spec=spec, notes=arm()))
+    lines = said(judged(TRIALS, spec=spec, notes=source_only()))
     assert any("warning: negative transfer" in line for line in lines)
     better = {"target/entropy": 0.4, "target/infomax": 0.0, "target/bnm": 0.1, "target/mcc": 0.9}
-    assert not any("warning" in line for line in said(judged(TRIALS, spec=spec, notes=arm(**better))))
+    assert not any("warning" in line for line in said(judged(TRIALS, spec=spec, notes=source_only(**better))))
 
 
 def test_a_search_of_one_domain_says_nothing():
     spec = SearchSpec.model_validate({"search": {"name": "one", "trials": 1}, "scheduler": {"max_epochs": 3}})
-    assert judged([], spec=spec, notes={}) is None
+    assert judged([], spec=spec, notes=SearchNotes()) is None
     assert said(None) == []

@@ -26,7 +26,7 @@ def make_search(tmp_path):
             }
         )
         notes = {"metric": metric, "spec": spec.model_dump(mode="json"), "data": {"fingerprint": "f" * 64}}
-        ledger = ledgers.create(tmp_path, name="cells", storage=None, metric=metric, notes=notes)
+        ledger = ledgers.create(tmp_path, name="cells", storage=None, space=spec.space, metric=metric, notes=notes)
         (tmp_path / SPEC_FILE).write_text(spec.model_dump_json())
         for number, values in enumerate(trials):
             ledger.start(encoded={"optimizer.lr": 10.0 ** -(number + 1)}, distributions=LR, target=3, origin="random")

@@ -2,8 +2,7 @@ import shlex
 
 import pytest
 
-from search.space.spec import SearchSpec
-from search.tracking.projection import resume_command
+from search.space.spec import SearchSpec, resume_command
 
 
 @pytest.mark.parametrize("folder", ["my searches", "it's", "$HOME/searches", "a/b", "~/searches"])

@@ -56,7 +56,7 @@ def make_spec(uri, **tracking):
 def new_ledger(folder, spec):
     facts = {"fingerprint": FINGERPRINT, "classes": ["cat", "dog"], "counts": {"train": [3, 4]}}
     notes = {"metric": METRIC, "spec": spec.model_dump(mode="json"), "data": facts}
-    return ledgers.create(folder, name=spec.search.name, storage=None, metric=METRIC, notes=notes)
+    return ledgers.create(folder, name=spec.search.name, storage=None, space=spec.space, metric=METRIC, notes=notes)
 
 
 def start(ledger, spec, recipe):
@@ -233,8 +233,8 @@ def test_status_tags_and_colour_tell_how_a_trial_ended(folder, spec, uri):
 
 def test_the_parent_holds_progress_baselines_test_score_and_description(folder, spec, uri):
     ledger = three_trials(folder, spec)
-    ledger.note("baselines", {"linear_probe": {"metrics": {"accuracy": 0.61}}})
-    ledger.note("test", {"trial": 0, "epoch": 2, "metrics": {"accuracy": 0.78, "ece": 0.0412345678}})
+    ledger.note(baselines={"linear_probe": {"metrics": {"accuracy": 0.61}}})
+    ledger.note(test={"trial": 0, "epoch": 2, "metrics": {"accuracy": 0.78, "ece": 0.0412345678}})
     project(ledger, spec)
     parent = stored(uri)[None]
     assert parent["name"] == "pets-1"
@@ -266,7 +266,7 @@ def test_a_deleted_database_is_made_again_equal(folder, spec, uri, database, emp
     another = database.with_name("another.db")
     shutil.copy(empty_database, another)
     moved = make_spec(f"sqlite:///{another}")
-    project(ledgers.open_existing(folder, name="pets-1", storage=None), moved)
+    project(ledgers.open_existing(folder, name="pets-1", storage=None, space=spec.space), moved)
     assert stored(moved.tracking.uri) == before
 
 
@@ -349,7 +349,6 @@ def test_an_interrupted_search_is_killed_and_goes_on_in_the_same_runs(folder, sp
     tracker.end(ledger, outcome=Outcome("interrupted", "", folder))
     ids = run_ids(uri)
     assert _statuses(uri) == {None: "KILLED", "0": "KILLED"}
-    assert ledger.notes["parent_run"] == ids[None]
 
     tracker = begun(ledger, spec)
     _wait_for(lambda: _statuses(uri) == {None: "RUNNING", "0": "RUNNING"})
@@ -413,8 +412,8 @@ def test_sync_writes_what_is_missing_and_kills_what_is_open(folder, spec, uri):
     assert line.startswith(f"pets-1: 4 trials are in {uri}, http://127.0.0.1:5000/#/experiments/")
     runs = stored(uri)
     assert (runs["0"]["status"], runs["3"]["status"], runs[None]["status"]) == ("FINISHED", "KILLED", "KILLED")
-    ledgers.open_existing(folder, name="pets-1", storage=None).end(3, state="PRUNED", reason="closed")
-    ledger.note("finished", True)
+    ledgers.open_existing(folder, name="pets-1", storage=None, space=spec.space).end(3, state="PRUNED", reason="closed")
+    ledger.note(finished=True)
     sync_ledger(spec, folder=folder)
     runs = stored(uri)
     assert (runs["3"]["status"], runs[None]["status"]) == ("FINISHED", "FINISHED")

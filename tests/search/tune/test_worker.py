@@ -39,7 +39,7 @@ def leg(trial, tmp_path, *, start, fingerprints):
 
 
 def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_path):
-    fingerprints = prepare([trial])["fingerprints"]
+    fingerprints = prepare([trial]).fingerprints
     answers = leg(trial, tmp_path, start=0, fingerprints=fingerprints)
     assert next(answers).number == 1
     new = tmp_path / "images" / "functional" / "new.png"
@@ -54,7 +54,7 @@ def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_p
 
 
 def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
-    fingerprints = prepare([trial])["fingerprints"]
+    fingerprints = prepare([trial]).fingerprints
     assert run_task(transferability, trial, threads=1, fingerprints=fingerprints).keys() == {"logme", "h_score"}
     next((tmp_path / "images" / "functional").iterdir()).unlink()
     with pytest.raises(ImagesChangedError):
@@ -65,7 +65,7 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
     shutil.copytree(tmp_path / "images", tmp_path / "others")
     next((tmp_path / "others" / "functional").iterdir()).unlink()
     other = trial | {"data": trial["data"] | {"path": str(tmp_path / "others"), "rehearsal": str(tmp_path / "images")}}
-    fingerprints = prepare([trial, other])["fingerprints"]
+    fingerprints = prepare([trial, other]).fingerprints
     assert len(fingerprints["path"]) == 2
     assert set(fingerprints["rehearsal"]) < set(fingerprints["path"])
     for one in (trial, other):

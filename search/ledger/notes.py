@@ -1,0 +1,190 @@
+"""What a search notes beside its trials: every note of a ledger with its type and who writes it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+Document = Mapping[str, Any]
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The search's own ``id``, whatever it is called, and when it ``began``, milliseconds since 1970."""
+
+    id: str
+    began: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """The images of a search: fingerprint, class names, number of images by split and class, images that were left out.
+
+    ``fingerprints`` are those of all its data sets by the field of ``data`` that names them. ``target`` has the number of
+    images by split of a target domain, and ``oracle`` whether its labels are read.
+    """
+
+    fingerprint: str = ""
+    classes: Sequence[str] = field(default_factory=list)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    bad_images: Sequence[Any] = field(default_factory=list)
+    fingerprints: Mapping[str, list[str]] = field(default_factory=dict)
+    target: Mapping[str, int] | None = None
+    oracle: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good a model is: metrics by short name, scores by class, confusion K×K (rows are true)."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confusion: Sequence[Sequence[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineScore(Scores):
+    """A baseline on validation images; ``measured`` by full name, and of which ``epoch`` of how many, where it trained."""
+
+    measured: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None
+    epochs: int | None = None
+
+    def value(self, metric: str) -> float | None:
+        """Give its value of a metric; None for one that it does not have, as a probe has no target."""
+        of_split = self.metrics if metric.startswith("val/") else {}
+        return self.measured.get(metric, of_split.get(metric.partition("/")[2]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneChoice:
+    """The scores of the backbones of a space by name, and the names of those that are searched."""
+
+    scores: Mapping[str, Mapping[str, float]]
+    kept: list[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupResult(Scores):
+    """A soup made ``of`` these trials: who is in it, who was tried, its value, whether it is ``kept`` as the candidate."""
+
+    of: Sequence[int]
+    members: Sequence[int] = field(default_factory=list)
+    tried: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    value: float | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestScore(Scores):
+    """The final candidate on the test split: trial and epoch, the trials of a soup, how often the split was read.
+
+    ``oracle`` are the scores on the target's test split, by its labels.
+    """
+
+    trial: int
+    epoch: int | None = None
+    soup: Sequence[int] | None = None
+    reads: int = 1
+    oracle: Scores | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainPicture:
+    """Of which trial and epoch both domains are laid out in the plane."""
+
+    trial: int
+    epoch: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshMark:
+    """The refresh that began the search: number and key."""
+
+    number: int
+    key: str
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Recipes for ``try_first``, whose they were, and what could not be carried over, a line each."""
+
+    recipes: tuple[Mapping[str, Any], ...]
+    whose: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchNotes:
+    """Every note of a search's ledger, as it stands; what is not noted has its default. Behind each: who writes it."""
+
+    metric: str = "val/balanced_accuracy"  # run.search
+    spec: Document | None = None  # run.search, when a search begins or goes on: the contents of the space file
+    identity: Identity | None = None  # ledger.ledger
+    data: DataFacts = DataFacts()  # run.search
+    environment: Mapping[str, str] = field(default_factory=dict)  # run.search: versions and hardware
+    steps: Mapping[str, Document] = field(default_factory=dict)  # run.pretraining: last metrics by step
+    backbones: BackboneChoice | None = None  # run.baselines
+    baselines: Mapping[str, BaselineScore] = field(default_factory=dict)  # run.search, by name
+    soup: SoupResult | None = None  # run.finish
+    test: TestScore | None = None  # run.finish
+    domains: DomainPicture | None = None  # run.finish
+    finished: bool = False  # run.finish; run.search takes it back
+    refresh: RefreshMark | None = None  # refresh.refresh
+    warm_start: WarmStart | None = None  # refresh.refresh
+
+
+KEYS = {"identity": "tracking"}  # where the key in the study is another than the name
+
+
+def key_of(name: str) -> str:
+    """Give the key under which a note is stored."""
+    assert name in {one.name for one in fields(SearchNotes)}, f"there is no note {name}"
+    return KEYS.get(name, name)
+
+
+def plain(value: Any) -> Any:
+    """Give a note as JSON values."""
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def read_notes(stored: Document) -> SearchNotes:
+    """Make the notes of what a study holds; older ledgers have fewer of them, with fewer fields."""
+    known = {one.name: stored[key_of(one.name)] for one in fields(SearchNotes) if key_of(one.name) in stored}
+    return SearchNotes(**{name: _READERS[name](one) if name in _READERS else one for name, one in known.items()})
+
+
+def made(kind: type[Made], document: Document) -> Made:
+    """Make a note of the fields that its kind has today."""
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in document.items() if name in known})
+
+
+def _data(document: Document) -> DataFacts:
+    first = {"fingerprints": {"path": [document["fingerprint"]]}} if "fingerprint" in document else {}
+    return made(DataFacts, {**first, **document})  # begun before there were several
+
+
+def _test(document: Document) -> TestScore:
+    oracle = document.get("oracle")
+    return made(TestScore, {**document, "oracle": None if oracle is None else made(Scores, oracle)})
+
+
+_READERS: dict[str, Callable[[Document], Any]] = {
+    "identity": lambda document: made(Identity, document),
+    "data": _data,
+    "backbones": lambda document: made(BackboneChoice, document),
+    "baselines": lambda document: {name: made(BaselineScore, one) for name, one in document.items()},
+    "soup": lambda document: made(SoupResult, document),
+    "test": _test,
+    "domains": lambda document: made(DomainPicture, document),
+    "refresh": lambda document: made(RefreshMark, document),
+    "warm_start": lambda document: made(WarmStart, {key: tuple(one) for key, one in document.items()}),
+}
