@@ -1,0 +1,73 @@
+"""A search that an earlier version began, and was killed in: today's goes on with it and ends as that one would have.
+
+`begun_before/` is the folder of such a search at its kill -9: trial 0 is COMPLETE, 1 to 3 wait at their rungs, 4 is on its way
+to epoch 2 from the checkpoint of its first. `expected.json` is what that version made of the same search left unbroken.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from search.report.overview import open_ledger
+
+pytestmark = pytest.mark.slow
+
+BEGUN = Path(__file__).parent / "begun_before"
+# Logarithms and sums in float32 have other last bits on another processor, which an epoch carries on to about 1e-6; on the
+# processor that the search was begun on all are equal.
+SAME_PARAM = {"rel": 1e-9}
+SAME_METRICS = {"rel": 1e-4, "abs": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return json.loads((BEGUN / "expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def resumed(make_place):
+    place = make_place()
+    shutil.copytree(BEGUN, place.folder / "searches/cells", ignore=shutil.ignore_patterns("expected.json"))
+    begun = [(trial.state, trial.last_epoch, trial.target) for trial in place.ledger().trials()]
+    assert begun == [("COMPLETE", 4, 4), ("RUNNING", 1, 1), ("RUNNING", 2, 2), ("RUNNING", 1, 1), ("RUNNING", 1, 2)]
+    place.told("resume", "cells")
+    return place
+
+
+def close_to(params):
+    return {path: pytest.approx(v, **SAME_PARAM) if isinstance(v, float) else v for path, v in params.items()}
+
+
+def test_every_trial_has_the_values_and_the_end_it_would_have_had(resumed, expected):
+    spec, ledger = open_ledger(resumed.folder / "searches/cells")
+    trials = ledger.trials()
+    ends = [(trial.state, trial.origin, trial.reason, len(trial.epochs)) for trial in trials]
+    assert ends == [(one["state"], one["origin"], one["reason"], len(one["epochs"])) for one in expected["trials"]]
+    params = [spec.space.decoded(trial.params) for trial in trials]
+    assert params == [close_to(one["params"]) for one in expected["trials"]]
+
+
+def test_every_epoch_measures_what_it_would_have_measured(resumed, expected):
+    for trial, one in zip(resumed.ledger().trials(), expected["trials"], strict=True):
+        assert [epoch.number for epoch in trial.epochs] == list(range(1, len(one["epochs"]) + 1))
+        for epoch, metrics in zip(trial.epochs, one["epochs"], strict=True):
+            found = {name: value for name, value in epoch.metrics.items() if not name.startswith("usage/")}
+            assert found == pytest.approx(metrics, **SAME_METRICS)
+
+
+def test_it_is_finished_with_the_test_score_it_would_have_had(resumed, expected):
+    status = resumed.read("status", "cells")
+    assert (status["state"], status["test_reads"]) == ("finished", 1)
+    test = resumed.ledger().notes.test
+    assert (test.trial, test.epoch) == (expected["test"]["trial"], expected["test"]["epoch"])
+    assert test.metrics == pytest.approx(expected["test"]["metrics"], **SAME_METRICS)
+
+
+def test_its_report_leads_with_the_same_trial(resumed, expected):
+    report = resumed.read("report", "cells")
+    assert report["best_trial"] == expected["test"]["trial"]
+    assert report["best_config"]["optimizer.lr"] == pytest.approx(
+        expected["trials"][report["best_trial"]]["params"]["optimizer.lr"], **SAME_PARAM
+    )
