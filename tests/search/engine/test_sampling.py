@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from search.engine.sampling import SAMPLERS, Sampling, model_rung, propose, rung_study
+from search.engine.sampling import Sampling, model_rung, propose, rung_study
 from search.ledger.trials import EpochRecord, Trial
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
@@ -42,25 +42,6 @@ def history(count, value_of, length=1):
         params = propose(trials, space=SPACE, rule=rule("random")).encoded
         trials.append(trial(number, params, [value_of(params)] * length))
     return trials
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_same_history_gives_the_same_proposal_and_another_seed_another(sampler):
-    trials = history(12, lambda p: -abs(p["optimizer.lr"] - 0.01))
-    first = propose(trials, space=SPACE, rule=rule(sampler))
-    assert propose(trials, space=SPACE, rule=rule(sampler)) == first
-    assert propose(trials, space=SPACE, rule=rule(sampler, seed=2)) != first
-    assert first.origin == sampler
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_proposal_is_a_point_of_the_space(sampler):
-    trials = []
-    for number in range(15):
-        proposal = propose(trials, space=SPACE, rule=rule(sampler))
-        assert SPACE.contains(proposal.params)
-        assert SPACE.decoded(proposal.encoded) == dict(proposal.params)
-        trials.append(trial(number, proposal.encoded, [number / 15]))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
