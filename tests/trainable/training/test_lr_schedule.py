@@ -5,29 +5,6 @@ import pytest
 from trainable.config.trial import ScheduleConfig
 from trainable.training.lr_schedule import plateau_factor, rate_factor
 
-SHAPES = [(1, 0), (7, 0), (7, 3), (30, 1), (100, 99)]
-
-
-def factors(config, *, steps, warmup):
-    return [rate_factor(step, num_steps=steps, warmup_steps=warmup, config=config) for step in range(steps + 1)]
-
-
-@pytest.mark.parametrize(("steps", "warmup"), SHAPES)
-@pytest.mark.parametrize("name", ["cosine", "one_cycle", "wsd"])
-def test_it_ends_exactly_where_it_says(name, steps, warmup):
-    found = factors(ScheduleConfig(name=name, final=0.05), steps=steps, warmup=warmup)
-    assert found[-1] == pytest.approx(0.05)
-    assert max(found) <= 1
-
-
-@pytest.mark.parametrize(("steps", "warmup"), SHAPES)
-@pytest.mark.parametrize("name", ["cosine", "wsd", "step", "plateau", "constant"])
-def test_it_never_rises_after_the_warm_up_which_ends_at_the_peak(name, steps, warmup):
-    found = factors(ScheduleConfig(name=name, final=0.05, warmup_start=0.0), steps=steps, warmup=warmup)
-    assert found[warmup] == pytest.approx(1.0)
-    assert found[warmup:] == sorted(found[warmup:], reverse=True)
-    assert found[:warmup] == sorted(found[:warmup])
-
 
 def test_the_courses_have_their_known_values():
     def at(name, step, **values):
