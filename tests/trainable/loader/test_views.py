@@ -4,10 +4,9 @@ import torch
 
 from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
-from trainable.loader.views import evaluation_view, view, views
+from trainable.loader.views import evaluation_view, view
 
 STRENGTHS = ("none", "light", "medium", "strong")
-VARIED = STRENGTHS[1:]
 
 
 def make_spec(channels=3, size=16):
@@ -34,51 +33,10 @@ def test_the_evaluation_view_is_the_exact_centre(height, width, top, left):
     assert torch.equal(look(image, config=AugmentConfig(strength="none", flip="both", rotate="quarter")), shown)
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_every_strength_shows_any_number_of_channels_in_the_right_size(strength, channels):
-    image = noise(20, 26, channels)
-    config = AugmentConfig(strength=strength, flip="both", rotate="quarter")
-    for epoch in range(20):
-        shown = look(image, config=config, epoch=epoch)
-        assert shown.shape == (channels, 16, 16)
-        assert shown.dtype == torch.uint8
-
-
-@pytest.mark.parametrize("strength", VARIED)
-def test_a_view_follows_from_seed_sample_epoch_and_strength_alone(strength):
-    image, config = noise(20, 26, 3), AugmentConfig(strength=strength)
-    first = look(image, config=config)
-    torch.rand(3)
-    look(noise(30, 30, 3, seed=1), config=config, sample_id=3)
-    assert torch.equal(look(image, config=config), first)
-    for change in ({"seed": 1}, {"sample_id": 8}, {"epoch": 2}):
-        assert not torch.equal(look(image, config=config, **change), first)
-
-
 def test_strengths_draw_different_views():
     image = noise(20, 26, 3)
     shown = {look(image, config=AugmentConfig(strength=strength)).numpy().tobytes() for strength in STRENGTHS}
     assert len(shown) == 4
-
-
-@pytest.mark.parametrize("strength", STRENGTHS)
-def test_views_do_not_depend_on_their_batch(strength):
-    images = [noise(20, 20 + number, 3, seed=number) for number in range(7)]
-    config, spec = AugmentConfig(strength=strength, rotate="quarter"), make_spec()
-    together = views(images, config=config, spec=spec, seed=3, sample_ids=range(7), epoch=2)
-    for number in reversed(range(7)):
-        alone = view(images[number], config=config, spec=spec, seed=3, sample_id=number, epoch=2)
-        assert torch.equal(together[number], alone)
-
-
-@pytest.mark.parametrize("strength", STRENGTHS)
-def test_the_global_generator_is_as_it_was(strength):
-    torch.manual_seed(5)
-    expected = torch.rand(4)
-    torch.manual_seed(5)
-    look(noise(20, 26, 3), config=AugmentConfig(strength=strength, flip="both", rotate="quarter"))
-    assert torch.equal(torch.rand(4), expected)
 
 
 def corner_positions(config):
@@ -128,26 +86,6 @@ def test_strong_erases_with_the_mean():
     image = np.full((20, 26, 5), 60, np.uint8)
     values = torch.stack([look(image, config=AugmentConfig(strength="strong"), epoch=epoch) for epoch in range(40)])
     assert set(values.unique().tolist()) == {60, 127}
-
-
-def test_views_of_an_unwritable_image_do_not_touch_it():
-    image = noise(20, 26, 3)
-    before = image.copy()
-    for epoch in range(10):
-        look(image, config=AugmentConfig(strength="strong"), epoch=epoch)
-    assert np.array_equal(image, before)
-
-
-@pytest.mark.parametrize("auto", ["randaugment", "trivial", "augmix"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_policy_changes_an_image_by_seed_alone(auto, channels):
-    config = AugmentConfig(strength="none", auto=auto, auto_magnitude=30)
-    image = noise(20, 26, channels)
-    plain = look(image, config=AugmentConfig(strength="none"))
-    shown = [look(image, config=config, sample_id=number) for number in range(8)]
-    assert any(not torch.equal(one, plain) for one in shown)
-    assert torch.equal(look(image, config=config, sample_id=3), shown[3])
-    assert {(one.dtype, tuple(one.shape)) for one in shown} == {(torch.uint8, (channels, 16, 16))}
 
 
 def test_a_policy_and_erasing_named_take_the_place_of_the_strengths_own():

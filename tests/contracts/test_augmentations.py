@@ -1,0 +1,92 @@
+"""What every augmentation keeps: a view is an image of the right shape that follows from seed, sample and epoch alone."""
+
+import itertools
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from trainable.config.trial import AugmentConfig
+from trainable.data.input_spec import InputSpec
+from trainable.loader.views import evaluation_view, varies, view, views
+
+STRENGTHS = get_args(AugmentConfig.model_fields["strength"].annotation)
+POLICIES = (None, *get_args(get_args(AugmentConfig.model_fields["auto"].annotation)[0]))
+CHANNELS = (1, 3, 4)
+COLOUR_CHANNELS = (1, 3)  # what the operations of which policies are made know
+nothing_left = pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="a policy that is left out leaves no operation, which torchvision refuses"
+)
+
+
+def cases():
+    for strength, policy, channels in itertools.product(STRENGTHS, POLICIES, CHANNELS):
+        config = AugmentConfig(strength=strength, auto=policy, flip="both", rotate="quarter")
+        is_empty = strength == "none" and varies(config) and channels not in COLOUR_CHANNELS
+        name = f"{strength}, {policy or 'its own policy'}, {channels} channels"
+        yield pytest.param(config, channels, id=name, marks=[nothing_left] if is_empty else [])
+
+
+each = pytest.mark.parametrize(("config", "channels"), list(cases()))
+
+
+def spec_of(channels):
+    return InputSpec(16, (0.5,) * channels, (0.25,) * channels, "bilinear", 0.875)
+
+
+def noise(channels, *, seed=0, width=26):
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, width, channels), dtype=np.uint8)
+    pixels.flags.writeable = False  # as a pack's are
+    return pixels
+
+
+def look(config, channels, *, seed=0, sample_id=7, epoch=1):
+    return view(noise(channels), config=config, spec=spec_of(channels), seed=seed, sample_id=sample_id, epoch=epoch)
+
+
+@each
+def test_it_is_an_image_of_the_networks_size_and_its_own_channels(config, channels):
+    for epoch in range(8):
+        shown = look(config, channels, epoch=epoch)
+        assert (shown.shape, shown.dtype) == ((channels, 16, 16), torch.uint8)
+
+
+@each
+def test_it_follows_from_seed_sample_and_epoch_alone(config, channels):
+    first = look(config, channels)
+    torch.rand(3)
+    look(config, channels, sample_id=3)
+    assert torch.equal(look(config, channels), first)
+
+
+@each
+def test_other_seeds_samples_and_epochs_have_other_views_where_anything_varies(config, channels):
+    plain = evaluation_view(noise(channels), spec_of(channels))
+    for name in ("seed", "sample_id", "epoch"):
+        shown = {look(config, channels, **{name: value}).numpy().tobytes() for value in range(8)}
+        if varies(config):
+            assert len(shown) >= 4  # a draw may leave an image as it is
+        else:
+            assert shown == {plain.numpy().tobytes()}
+
+
+@each
+def test_a_batch_is_its_images(config, channels):
+    images = [noise(channels, seed=number, width=20 + number) for number in range(4)]
+    common = {"config": config, "spec": spec_of(channels), "seed": 3, "epoch": 2}
+    together = views(images, sample_ids=range(4), **common)
+    for number in reversed(range(4)):
+        assert torch.equal(together[number], view(images[number], sample_id=number, **common))
+
+
+@each
+def test_image_and_global_generator_are_as_they_were(config, channels):
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    look(config, channels)
+    assert torch.equal(torch.rand(4), expected)
+    image = noise(channels)
+    view(image, config=config, spec=spec_of(channels), seed=0, sample_id=0, epoch=1)
+    assert np.array_equal(image, noise(channels))
