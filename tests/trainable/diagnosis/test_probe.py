@@ -8,8 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trainable import TrialConfig, UserError
 from trainable.diagnosis.features import frozen_features
-from trainable.diagnosis.probe import linear_probe, stage_probe, stage_probes
-from trainable.statistics.probe import CLASSIFIERS, fit_probe, solved_head
+from trainable.diagnosis.probe import fit_probe, linear_probe, solved_head, stage_probe, stage_probes
 
 torch.set_num_threads(1)
 
@@ -46,35 +45,6 @@ def test_every_stage_is_scored_and_the_pooled_one_as_the_linear_probe_does(confi
     known.fit(scaler.transform(features.of("stage2", split="train")), features.labels["train"])
     right = known.score(scaler.transform(features.of("stage2", split="val")), features.labels["val"])
     assert scores["stage2"].metrics["accuracy"] == pytest.approx(right)
-
-
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_every_kind_tells_clouds_apart_and_gives_probabilities(kind, num_classes):
-    features, labels = clouds(num_classes=num_classes, apart=5.0)
-    probabilities = fit_probe(features, labels, kind=kind).probabilities(features, num_classes=num_classes)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-6)
-    assert (probabilities >= 0).all()
-    assert (probabilities.argmax(axis=1) == labels).all()
-
-
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_the_likeliest_class_is_the_one_the_classifier_names(kind, num_classes):
-    features, labels = clouds(num_classes=num_classes, apart=0.4)
-    probe = fit_probe(features, labels, kind=kind)
-    named = probe.pipeline.predict(features)
-    assert (probe.probabilities(features, num_classes=num_classes).argmax(axis=1) == named).all()
-    assert (named != labels).any()
-
-
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_a_class_that_was_never_seen_has_no_probability(kind):
-    features, labels = clouds(num_classes=2, apart=5.0)
-    probabilities = fit_probe(features, labels * 2, kind=kind).probabilities(features, num_classes=4)
-    assert probabilities.shape == (60, 4)
-    assert (probabilities[:, [1, 3]] == 0).all()
-    assert (probabilities.argmax(axis=1) == labels * 2).all()
 
 
 @pytest.mark.parametrize("kind", ["logreg", "linear_svm", "ridge"])
