@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from search.engine.sampling import Sampling, model_rung, propose, rung_study
+from search.engine.sampling import SAMPLERS, Sampling, model_rung, propose, rung_study
 from search.ledger.trials import EpochRecord, Trial
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
