@@ -73,15 +73,16 @@ def transfer_gain(
     """Train the trial's backbone on its data with its weights, all layers, the backbone's rate a tenth of the head's, and
     from scratch.
 
-    The batch size is lowered where ``num_images`` training images would have fewer than ``MIN_UPDATES`` batches. Raises
-    UserError where the trial has no pretrained weights or a training diverges.
+    The batch size is lowered where ``num_images`` training images would have fewer than ``MIN_UPDATES`` batches; what is for a
+    longer training, early stopping, small images first and a running average, is left out. Raises UserError where the trial has
+    no pretrained weights or a training diverges.
     """
     check_comparable(config)
     batch = used_batch_size(config.train.model_copy(update={"min_updates": MIN_UPDATES}), num_images=num_images)
-    train = {"epochs": epochs, "patience": None, "batch_size": batch}
+    train = {"epochs": epochs, "patience": None, "ema": 0.0, "ema_start": 0, "batch_size": batch}
     short = TrialConfig.model_validate(
         {
-            "data": config.data.model_dump(),
+            "data": config.data.model_dump() | {"early_size": None, "early_epochs": 0},
             "model": config.model.model_dump(),
             "train": config.train.model_dump() | train,
             "finetune": {"strategy": "full"},

@@ -55,8 +55,13 @@ def bit_hyperrule(config: TrialConfig, *, num_images: int) -> TrialConfig:
 
 
 def _changed(config: TrialConfig, **sections: dict[str, object]) -> TrialConfig:
-    """The configuration with these sections anew; of data, model and train all else stays."""
+    """The configuration with these sections anew; of data, model and train all else stays.
+
+    What is counted in epochs goes with another number of them: small images first, the running average, patience.
+    """
     kept = {name: getattr(config, name).model_dump() for name in ("data", "model", "train")}
-    kept["train"] |= {"patience": None, "ema": 0.0, "ema_start": 0} if "train" in sections else {}
+    if "train" in sections:
+        kept["data"] |= {"early_size": None, "early_epochs": 0}
+        kept["train"] |= {"patience": None, "ema": 0.0, "ema_start": 0}
     merged = {name: kept.get(name, {}) | values for name, values in sections.items()}
     return TrialConfig.model_validate({"seed": config.seed} | kept | merged)

@@ -260,9 +260,15 @@ def test_weights_that_block_all_signals_are_a_negative_transfer(tmp_path, cache)
             pixels = np.random.default_rng(number).integers(level - 50, level + 50, (20, 20, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
     sections = {
-        "data": {"path": str(tmp_path / "images"), "image_size": 32, "cache": cache},
+        "data": {
+            "path": str(tmp_path / "images"),
+            "image_size": 32,
+            "early_size": 24,
+            "early_epochs": 4,  # as many as the comparison has
+            "cache": cache,
+        },
         "model": {"name": "test_resnet", "weights": "random"},
-        "train": {"batch_size": 4},
+        "train": {"batch_size": 4, "ema": 0.5, "ema_start": 4},
     }
     config = TrialConfig.model_validate(sections)
     spec = input_spec(config.model, image_size=32, channels=3)

@@ -45,6 +45,17 @@ def test_bit_hyperrule_has_the_published_steps_scaled_to_the_batch(num_images, s
     assert config.data == TRIAL.data
 
 
+@pytest.mark.parametrize("num_images", [10, 2_000, 19_990, 20_000, 400_000, 1_000_000])
+@pytest.mark.parametrize("batch_size", [2, 64, 4096])
+def test_bit_hyperrule_fits_however_its_epochs_compare_with_what_the_trial_counts_in_epochs(num_images, batch_size):
+    longest = {"epochs": 1000, "ema": 0.5, "ema_start": 999, "patience": 999, "batch_size": batch_size}
+    document = TRIAL.model_dump() | {"train": longest, "schedule": {"warmup_epochs": 999}}
+    document["data"] |= {"early_size": 64, "early_epochs": 999}
+    config = bit_hyperrule(TrialConfig.model_validate(document), num_images=num_images)
+    assert config.train.epochs < 1000 or num_images == 10
+    assert (config.data.early_size, config.data.early_epochs) == (None, 0)
+
+
 def test_from_scratch_keeps_data_backbone_and_length_and_has_the_defaults_elsewhere():
     config = from_scratch(TRIAL)
     assert (config.optimizer, config.loss, config.augment) == tuple(
