@@ -98,7 +98,7 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     training = _seconds_each(run.losses(), count=updates)
     evaluation = _seconds_each(run.logits("val"), count=updates)
     size = run.batch_size
-    seconds = training * math.ceil(len(run.pack.indices("train")) / (size * config.train.accumulate))
+    seconds = training * run.updates_per_epoch
     seconds += evaluation * math.ceil(run.num_measured / size)
     moved = run.moved(config.train.epochs)
     size = checkpoint_bytes(run.network, moved=moved, average=run.average, optimizer=run.optimizer)

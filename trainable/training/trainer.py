@@ -318,10 +318,15 @@ class Run:
         """One pass over the training images, an update at a time; gives each update's mean loss."""
         return (found["loss"] for found in self._updates())
 
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates of an epoch's training, on old images too where it rehearses them."""
+        return math.ceil(self.inputs.batches_per_epoch / self.config.train.accumulate)
+
     def _updates(self) -> Iterator[dict[str, Tensor]]:
         """One pass over the training images, an update at a time; gives each update's mean loss and its parts."""
         config = self.config
-        updates = math.ceil(self.inputs.batches_per_epoch / config.train.accumulate)
+        updates = self.updates_per_epoch
         averages = self.average is not None and self.epoch > config.train.ema_start
         loss_function = self.balanced_loss if self._phase().balanced else self.loss
         self.network.train()

@@ -1,15 +1,19 @@
 """One trial on real photographs of solar cells, small enough for seconds."""
 
 import itertools
+import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from trainable import UserError, fit
 from trainable.diagnosis.probe import linear_probe
+from trainable.training import fit
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
 from trainable.training.fit import DivergedError, measure_epoch, score_checkpoint
+from trainable.training.trainer import start_run
 
 torch.set_num_threads(1)
 
@@ -230,6 +234,19 @@ def test_a_gpu_trains_in_every_precision(amp, make_config):
     epochs = list(fit(config))
     assert epochs[-1].metrics["usage/peak_memory_bytes"] > 0
     assert all(torch.isfinite(torch.tensor(epoch.metrics["train/loss"])) for epoch in epochs)
+
+
+@pytest.mark.parametrize(("share", "accumulate"), [(None, 1), (1.0, 1), (0.5, 1), (1.0, 2)])
+def test_an_epoch_is_measured_with_all_its_updates(make_config, cell_folder, monkeypatch, share, accumulate):
+    """A clock of which each look takes a second: every update and every batch of evaluation does, too."""
+    old = {} if share is None else {"rehearsal": str(cell_folder), "rehearsal_share": share}
+    config = make_config(data=old, train={"batch_size": 4, "accumulate": accumulate})
+    run = start_run(config)
+    run.epoch = 1
+    run.enter_phase()
+    num_updates = sum(1 for _ in run.losses())
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    assert measure_epoch(config).seconds == num_updates + math.ceil(run.num_measured / 4)
 
 
 def test_an_epoch_of_a_single_update_is_measured_as_one(make_config):
