@@ -33,11 +33,13 @@ from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, make_place
 from search.tune.tuner import run_legs
 from trainable.atomic import write_beside
+from trainable.config.trial import NO_SAY_IN_IMAGES
 from trainable.data.image_guard import ImagesChangedError, check_unchanged
 from trainable.errors import UserError
 
-# What decides whether data can be packed and a backbone built.
+# What decides whether data can be packed and a backbone built, but of data those that have no say in it.
 PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
+UNPREPARED = tuple(f"data.{name}" for name in NO_SAY_IN_IMAGES)
 
 
 def search_folder(spec: SearchSpec) -> Path:
@@ -108,7 +110,8 @@ def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], Da
 
 def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
     """Configurations that between them have every data set, image size, backbone and weights of the space."""
-    dimensions = {path: one for path, one in spec.space.dimensions.items() if path.startswith(PREPARED)}
+    searched = spec.space.dimensions.items()
+    dimensions = {path: one for path, one in searched if path.startswith(PREPARED) and path not in UNPREPARED}
     values = [one.members if isinstance(one, Choice) else one.extremes for one in dimensions.values()]
     found: dict[str, dict[str, Any]] = {}
     for combination in product(*values):

@@ -32,6 +32,9 @@ ALIGNING_METHODS = ("dann", "cdan", "mmd", "coral")  # draw the domains' feature
 DISCRIMINATING_METHODS = ("dann", "cdan", "adversarial")  # with a classifier of domains
 NORM_METHODS = ("adabn", "dsbn")  # of batch norms alone
 
+# Fields of `data` that neither choose images nor say how they are stored.
+NO_SAY_IN_IMAGES = ("sampler", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
+
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 

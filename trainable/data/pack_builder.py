@@ -15,7 +15,7 @@ from blake3 import blake3
 from filelock import BaseFileLock, FileLock
 
 from trainable.atomic import write_beside
-from trainable.config.trial import DataConfig
+from trainable.config.trial import NO_SAY_IN_IMAGES, DataConfig
 from trainable.data.decode import BadImageError, Pixels, decode
 from trainable.data.fingerprint import content_fingerprint, id_of, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
@@ -54,7 +54,7 @@ class Row:
 def pack_recipe(config: DataConfig, *, spec: InputSpec) -> dict[str, object]:
     """Every setting that has a say in the bytes of the pack."""
     return {
-        **config.model_dump(exclude={"cache", "workers", "image_size", "keep_splits"}),
+        **config.model_dump(exclude={*NO_SAY_IN_IMAGES, "rehearsal", "early_size", "image_size", "keep_splits"}),
         "keep_splits": kept_digest(config.keep_splits),
         "stored_side": spec.stored_side,
         "interpolation": spec.interpolation,

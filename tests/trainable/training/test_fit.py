@@ -10,7 +10,7 @@ import torch
 
 from trainable import UserError, fit
 from trainable.diagnosis.probe import linear_probe
-from trainable.training import fit
+from trainable.training import fit as fitting
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
 from trainable.training.fit import DivergedError, measure_epoch, score_checkpoint
 from trainable.training.trainer import start_run
