@@ -66,7 +66,7 @@ def _is(wanted: Value, value: Value) -> bool:
     return value == wanted
 
 
-def _is_one_of(wanted: tuple[str, ...], value: Value) -> bool:
+def _is_one_of(wanted: tuple[Value, ...], value: Value) -> bool:
     return value in wanted
 
 
@@ -161,6 +161,10 @@ NEEDS = (
     Need("augment.mix_until", "augment.mix_probability", _is_positive, "augment.mix_probability is 0"),
     Need("augment.flip", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
     Need("augment.rotate", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
+    *(
+        Need(f"augment.{name}", "data.channels", partial(_is_one_of, (1, 3)), "data.channels is neither 1 nor 3")
+        for name in ("auto", "auto_ops", "auto_magnitude")
+    ),
     Need("model.head_hidden", "model.head", lambda value: value == "mlp", "model.head is linear", True),
     Need("schedule.warmup_start", "schedule.warmup_epochs", _is_positive, "schedule.warmup_epochs is 0"),
     Need("data.elpv_rule", "data.format", lambda value: value == "elpv", "data.format is not elpv"),

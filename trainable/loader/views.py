@@ -48,7 +48,7 @@ def views(
     epoch: int,
 ) -> Tensor:
     """The :func:`view` of every image, N×C×S×S uint8."""
-    if not varies(config):
+    if not varies(config, channels=len(spec.mean)):
         return torch.stack([evaluation_view(image, spec) for image in images])
     found = []
     said = config.model_dump_json()
@@ -111,9 +111,9 @@ def imported(path: str) -> Any:
     return function
 
 
-def varies(config: AugmentConfig) -> bool:
-    """Whether training sees anything but the evaluation view."""
-    policy = config.auto or "none"
+def varies(config: AugmentConfig, *, channels: int) -> bool:
+    """Whether training sees anything but the evaluation view of images with so many channels."""
+    policy = config.auto or "none" if channels in COLOUR_CHANNELS else "none"
     return config.strength != "none" or policy != "none" or bool(config.erase) or bool(config.custom)
 
 

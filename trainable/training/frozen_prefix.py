@@ -73,7 +73,11 @@ class Prefixes:
     def trained(self, splits: Sequence[str], *, network: Network, cut: Cut, epoch: int) -> dict[str, Stored]:
         """What it makes of the images of an epoch's training, by split."""
         augment = self.config.augment
-        view = TrainingView(augment, self.config.seed, epoch) if varies(augment) else None
+        view = (
+            TrainingView(augment, self.config.seed, epoch)
+            if varies(augment, channels=self.config.data.channels)
+            else None
+        )
         return {split: self._stored(split, network=network, cut=cut, epoch=epoch, view=view) for split in splits}
 
     def _tried(self, network: Network, *, phase: Phase, images: Images) -> Cut | None:

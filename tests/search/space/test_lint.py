@@ -52,6 +52,11 @@ UNMIXED = "has no effect, augment.mixup and augment.cutmix are 0"
         ),
         ({}, BN, "vary.freeze.bn: has no effect, nothing is frozen"),
         ({"augment.strength": "none"}, FLIP, "vary.augment.flip: has no effect, augment.strength is none"),
+        (
+            {"data.channels": 4, "augment.auto": "trivial"},
+            {},
+            "base.augment.auto: has no effect, data.channels is neither 1 nor 3",
+        ),
         ({"augment.strength": "none"}, ROTATE, "vary.augment.rotate: has no effect, augment.strength is none"),
         (
             {},
