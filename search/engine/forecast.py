@@ -1,23 +1,36 @@
 """How far the trials of a search go: the scheduler's rule played out with invented values."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start
 from search.ledger.trials import EpochRecord, State, Trial
 
-TRIALS_PLAYED = 1000  # in all plays together: a tenth of a second
+# A play takes time for the square of its trials: these limits keep all together to some tenths of a second.
+TRIALS_PLAYED = 1000  # in all plays together
+LARGEST_PLAY = 300  # trials
+PAIRS_PLAYED = LARGEST_PLAY**2  # the squares of all plays together
 
 
 @lru_cache(maxsize=8)
 def expected_trials(rule: Rule, *, num_trials: int) -> dict[int, int]:
     """How many of ``num_trials`` reach each rung when none fails or ends early: the rounded mean of some plays.
 
-    More than one in ``reduction``: a trial is judged among those that came before it, and later ones can be better.
+    More than one in ``reduction``: a trial is judged among those that came before it, and later ones can be better. Those beyond
+    ``LARGEST_PLAY`` are not played: one in ``reduction`` of them goes on.
     """
-    plays = [_play(rule, num_trials=num_trials, seed=seed) for seed in range(max(1, TRIALS_PLAYED // num_trials))]
-    return {rung: round(sum(last >= rung for play in plays for last in play) / len(plays)) for rung in rule.rungs}
+    played = min(num_trials, LARGEST_PLAY)
+    finalists = rule.finalists if played == num_trials else 1
+    num_plays = max(1, min(TRIALS_PLAYED // played, PAIRS_PLAYED // played**2))
+    plays = [_play(replace(rule, finalists=finalists), num_trials=played, seed=seed) for seed in range(num_plays)]
+    reached = {}
+    for level, rung in enumerate(rule.rungs):
+        mean = sum(last >= rung for play in plays for last in play) / num_plays
+        count = round(mean + (num_trials - played) / rule.reduction**level)
+        reached[rung] = max(count, min(rule.finalists, num_trials))
+    return reached
 
 
 def expected_epochs(rule: Rule, *, num_trials: int) -> int:

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from search.engine.forecast import expected_epochs, expected_trials
@@ -23,6 +25,28 @@ def test_two_trials_are_enough_for_one_finalist():
 def test_epochs_are_counted_from_rung_to_rung():
     assert expected_epochs(rule(), num_trials=2) == 2 + 2 + 6
     assert expected_epochs(rule(low=9), num_trials=7) == 63
+
+
+@pytest.mark.parametrize("mode", ["promote", "stop"])
+@pytest.mark.parametrize("trials", [301, 1000, 5000])
+def test_a_large_search_is_foreseen_within_seconds(mode, trials):
+    before = time.process_time()
+    found = expected_trials(rule(mode), num_trials=trials)
+    assert time.process_time() - before < 3  # some tenths; played whole, 1,000 take 3 and more, 5,000 a minute
+    assert found[1] == trials
+    assert found[3] == pytest.approx(trials / 3, rel=0.15)
+    assert found[9] == pytest.approx(trials / 9, rel=0.25)
+
+
+def test_a_large_search_goes_as_far_as_it_does_when_it_is_played_whole():
+    """Counted once in one play of 900 trials with rungs 1 to 81, of which three are finalists."""
+    whole = {1: 900, 3: 302, 9: 103, 27: 36, 81: 13}
+    assert expected_trials(rule(high=81, finalists=3), num_trials=900) == pytest.approx(whole, rel=0.1)
+
+
+def test_a_large_search_has_all_its_finalists():
+    assert expected_trials(rule(high=81, finalists=100), num_trials=5000)[81] == 100
+    assert expected_trials(rule(high=81, finalists=400), num_trials=400) == {1: 400, 3: 400, 9: 400, 27: 400, 81: 400}
 
 
 @pytest.mark.parametrize("trials", [1, 5, 64, 300])
