@@ -1,6 +1,5 @@
 """What is done without a cluster, one trial above all: ``python -m trainable trial.yaml``."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from trainable.config.strict_yaml import parse, read_document
 from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, TrialConfig
 from trainable.config.validation import explain
 from trainable.errors import SettingsError, UserError
+from trainable.json_text import to_json
 
 Settings = TypeVar("Settings", bound=Section)
 COMMANDS = ("weights", "fit", "plan", "lr-range", "pretrain", "meta")
@@ -77,7 +77,7 @@ def lr_range(
 
     result = find(config, lowest=lowest, highest=highest, updates=updates)
     if as_json:
-        typer.echo(json.dumps(asdict(result)))
+        typer.echo(to_json(asdict(result)))
         return
     try:
         with write_beside(out) as file:
@@ -213,7 +213,7 @@ def _diverging() -> Iterator[None]:
 
 def _print_metrics(step: str, number: int, metrics: dict[str, float], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({step: number, **metrics}))
+        typer.echo(to_json({step: number, **metrics}))
     else:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         console.print(f"{step} {number}  {shown}", highlight=False)

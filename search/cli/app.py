@@ -1,7 +1,5 @@
 """The command line: words to calls. A command's heavy modules are imported when it runs."""
 
-import json
-import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from search.space.preflight import check_techniques
 from search.space.spec import SearchSpec, resume_command
 from trainable.data.readers.storage import exists
 from trainable.errors import UserError
+from trainable.json_text import to_json
 
 if TYPE_CHECKING:
     from search.refresh.look import Answer
@@ -266,7 +265,7 @@ def watch(
         command=refresh_command(address),
         jitter_seconds=parse_jitter(jitter, when=when),
         tell=lambda event, record: (
-            typer.echo(json.dumps({"event": event, **record.as_dict()}))
+            typer.echo(to_json({"event": event, **record.as_dict()}))
             if as_json
             else console.print(line(event, record), highlight=False, markup=False)
         ),
@@ -398,7 +397,7 @@ def refresh(
     from search.refresh.look import Answer
 
     def say(answer: Answer) -> None:
-        typer.echo(json.dumps(_finite({"space": str(space), **answer.as_dict()})))
+        typer.echo(to_json({"space": str(space), **answer.as_dict()}))
 
     try:
         with _sigterm_as_ctrl_c():
@@ -539,9 +538,7 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     if outcome.status == "finished":
         write_page(outcome.folder)
     if as_json:
-        console.print_json(
-            json.dumps({"status": outcome.status, "reason": outcome.reason, **report_data(outcome.folder)})
-        )
+        _print_json({"status": outcome.status, "reason": outcome.reason, **report_data(outcome.folder)})
     elif outcome.status == "finished":
         print_report(outcome.folder, console=console)
     for line in tracker.closing_lines():
@@ -606,16 +603,8 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
 
 
 def _print_json(document: Any) -> None:
-    """One JSON document; numbers that are not finite, which JSON does not know, are null."""
-    typer.echo(json.dumps(_finite(document), indent=2))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """One JSON document."""
+    typer.echo(to_json(document, indent=2))
 
 
 def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:

@@ -45,6 +45,7 @@ from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import ImagesChangedError, check_held, check_unchanged, held_to
 from trainable.errors import UserError, nearest
+from trainable.json_text import to_json
 from trainable.serving.encoded import encoded_images, fingerprint_now
 from trainable.serving.package import digest, package
 from trainable.training.checkpoint import OPTIMIZER
@@ -339,7 +340,7 @@ def _registered(
         "gate.verdict": "yes" if verdict.promote else "no",
         "gate.forced": str(forced).lower(),
         "gate.reasons": "; ".join(verdict.reasons),
-        "gate.numbers": json.dumps(_few(evidence.as_dict())),
+        "gate.numbers": to_json(_few(evidence.as_dict())),
     }
     registry.describe(version, tags=tags, said=said)
     registry.note_gate(version, {**verdict.as_dict(), "forced": forced, "numbers": evidence.as_dict()})

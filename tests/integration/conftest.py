@@ -111,8 +111,12 @@ class Place:
         return result.stdout
 
     def read(self, *words):
-        """The document that a command tells, called in this process."""
-        return json.loads(self.told(*words, "--json"))
+        """The document that a command tells, called in this process; NaN and Infinity, which are no JSON, are not taken."""
+
+        def refuse(text):
+            raise AssertionError(f"{text} is no JSON")
+
+        return json.loads(self.told(*words, "--json"), parse_constant=refuse)
 
     def ledger(self, name="cells"):
         return open_ledger(self.folder / "searches" / name)[1]

@@ -1,6 +1,5 @@
 """From a trained network to files that run without this project, and the table of what each gives."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from trainable.deploy.recovery import Recovery, check_recoverable, recover
 from trainable.deploy.table import FORMATS, Table, read_examples
 from trainable.deploy.variant import Variant, one_thread
 from trainable.errors import UserError, nearest
+from trainable.json_text import to_json
 from trainable.model.network import Network, create_network
 from trainable.training.inputs import Images, open_images
 
@@ -92,7 +92,7 @@ def export(network: Network, *, config: TrialConfig, wanted: Wanted, folder: Pat
             if variant.file is not None:
                 (Path(beside) / variant.file).replace(folder / variant.file)
     with write_beside(folder / TABLE) as file:
-        file.write(json.dumps([variant.as_dict() for variant in variants], indent=1).encode())
+        file.write(to_json([variant.as_dict() for variant in variants], indent=1).encode())
     return variants
 
 

@@ -3,10 +3,8 @@ import pytest
 import torch
 
 from trainable.config.trial import AugmentConfig
-from trainable.augment.views import evaluation_view, varies, view, views
-from trainable.config import AugmentConfig
 from trainable.data.input_spec import InputSpec
-from trainable.loader.views import evaluation_view, view
+from trainable.loader.views import evaluation_view, varies, view
 
 STRENGTHS = ("none", "light", "medium", "strong")
 
@@ -35,19 +33,6 @@ def test_the_evaluation_view_is_the_exact_centre(height, width, top, left):
     assert torch.equal(look(image, config=AugmentConfig(strength="none", flip="both", rotate="quarter")), shown)
 
 
-<<<<<<< HEAD:tests/trainable/loader/test_views.py
-=======
-@pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_every_strength_shows_any_number_of_channels_in_the_right_size(strength, channels):
-    image = noise(20, 26, channels)
-    config = AugmentConfig(strength=strength, flip="both", rotate="quarter")
-    for epoch in range(20):
-        shown = look(image, config=config, epoch=epoch)
-        assert shown.shape == (channels, 16, 16)
-        assert shown.dtype == torch.uint8
-
-
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("auto", [None, "none", "randaugment", "trivial", "augmix"])
 @pytest.mark.parametrize("erase", [None, 0.0, 1.0])
@@ -66,18 +51,6 @@ def test_a_policy_of_colours_leaves_other_channels_as_they_are():
     assert [varies(config, channels=channels) for channels in (1, 2, 3, 4)] == [True, False, True, False]
 
 
-@pytest.mark.parametrize("strength", VARIED)
-def test_a_view_follows_from_seed_sample_epoch_and_strength_alone(strength):
-    image, config = noise(20, 26, 3), AugmentConfig(strength=strength)
-    first = look(image, config=config)
-    torch.rand(3)
-    look(noise(30, 30, 3, seed=1), config=config, sample_id=3)
-    assert torch.equal(look(image, config=config), first)
-    for change in ({"seed": 1}, {"sample_id": 8}, {"epoch": 2}):
-        assert not torch.equal(look(image, config=config, **change), first)
-
-
->>>>>>> 16228c4 (Show images of other channels where only a policy of colours would vary them):tests/trainable/augment/test_views.py
 def test_strengths_draw_different_views():
     image = noise(20, 26, 3)
     shown = {look(image, config=AugmentConfig(strength=strength)).numpy().tobytes() for strength in STRENGTHS}
