@@ -15,7 +15,7 @@ from rich.table import Table
 from trainable.config.strict_yaml import parse, read_document
 from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, TrialConfig
 from trainable.config.validation import explain
-from trainable.errors import SettingsError, UserError
+from trainable.errors import OutageError, SettingsError, UserError
 from trainable.json_text import to_json
 
 Settings = TypeVar("Settings", bound=Section)
@@ -25,15 +25,15 @@ console = Console(soft_wrap=True)
 
 
 def main() -> None:
-    """Run a command; the first word may be a trial's file instead."""
+    """Run a command; the first word may be a trial's file instead. Exit code 2 is a mistake of the user's, 1 a failure."""
     words = sys.argv[1:]
     if words and words[0] not in COMMANDS and not words[0].startswith("-"):
         words = ["fit", *words]
     try:
         app(words)
-    except UserError as error:
+    except (UserError, OutageError) as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 @app.command()

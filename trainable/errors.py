@@ -1,4 +1,4 @@
-"""The one error a user's mistake becomes."""
+"""The errors that are one line for the user: a mistake of his, or something that cannot be done now."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -6,6 +6,13 @@ from difflib import get_close_matches
 
 class UserError(Exception):
     """A mistake of the user's, said in one line: where, what was given, what would be right."""
+
+
+class OutageError(Exception):
+    """What is no mistake but cannot be done now, said in one line: the same call may succeed later.
+
+    It is no UserError, so that nobody who answers a mistake, such as a name that is not there, takes an outage for one.
+    """
 
 
 class SettingsError(UserError):

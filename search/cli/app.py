@@ -16,7 +16,7 @@ from search.space.loading import load, with_promotion
 from search.space.preflight import check_techniques
 from search.space.spec import SearchSpec, resume_command
 from trainable.data.readers.storage import exists
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 from trainable.json_text import to_json
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead 
 
 
 def main() -> None:
-    """Run a command; a mistake of the user's is one line and exit code 2."""
+    """Run a command; a mistake of the user's is one line and exit code 2, what cannot be done now one line and exit code 1."""
     try:
         app()
-    except UserError as error:
+    except (UserError, OutageError) as error:
         errors.print(f"error: {error}", markup=False)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # how Ray ends a process that is told to end while Ray starts or stops
             errors.print(INTERRUPTED)
@@ -242,7 +242,7 @@ def watch(
 ) -> None:
     """Refresh spaces again and again, by the clock or when their data change, one at a time.
 
-    Exit codes: 130 it was stopped by SIGTERM or SIGINT, 2 a mistake in what was given.
+    Exit codes: 130 it was stopped by SIGTERM or SIGINT, 1 it could not begin now, 2 a mistake in what was given.
     """
     from search.watch.loop import WallClock, load_spaces, local_zone, refresh_command
     from search.watch.loop import watch as watch_spaces
@@ -568,6 +568,9 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
     except UserError as error:
         errors.print(f"error: {error}", markup=False)
         return Answer("bad input", (str(error),), code=2)
+    except OutageError as error:
+        errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
+        return Answer("failed", (str(error),), code=1)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # by which Ray ends a process, as in main()
             raise
@@ -579,14 +582,10 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.tracking.tracker import Tracker, set_environment
 
     set_environment()
-    from search.ledger.ledger import LedgerFailsError
-    from search.promotion.refit import StoppedError
     from search.refresh.look import Answer
     from search.refresh.refresh import BrokenOffError, Surroundings
     from search.refresh.refresh import refresh as refresh_once
     from search.report.progress import Progress
-    from search.tracking.uri import StoreFailsError
-    from trainable.data.image_guard import ImagesChangedError
 
     around = Surroundings(
         address=address,
@@ -596,10 +595,11 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
     )
     try:
         return refresh_once(spec, around=around)
-    except (BrokenOffError, StoppedError, ImagesChangedError, StoreFailsError, LedgerFailsError) as error:
+    except BrokenOffError as error:
+        if error.status != "interrupted":
+            raise
         errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
-        is_interrupted = isinstance(error, BrokenOffError) and error.status == "interrupted"
-        return Answer("interrupted" if is_interrupted else "failed", (str(error),), code=130 if is_interrupted else 1)
+        return Answer("interrupted", (str(error),), code=130)
 
 
 def _print_json(document: Any) -> None:

@@ -1,7 +1,6 @@
 """How far the trials of a search go: the scheduler's rule played out with invented values."""
 
 import random
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -18,18 +17,18 @@ PAIRS_PLAYED = LARGEST_PLAY**2  # the squares of all plays together
 def expected_trials(rule: Rule, *, num_trials: int) -> dict[int, int]:
     """How many of ``num_trials`` reach each rung when none fails or ends early: the rounded mean of some plays.
 
-    More than one in ``reduction``: a trial is judged among those that came before it, and later ones can be better. Those beyond
-    ``LARGEST_PLAY`` are not played: one in ``reduction`` of them goes on.
+    Trials beyond ``LARGEST_PLAY`` are not played: of them the rule's shares go on. Of those that are more do in halving: a
+    trial is judged among those that came before it, and later ones can be better.
     """
     played = min(num_trials, LARGEST_PLAY)
-    finalists = rule.finalists if played == num_trials else 1
     num_plays = max(1, min(TRIALS_PLAYED // played, PAIRS_PLAYED // played**2))
-    plays = [_play(replace(rule, finalists=finalists), num_trials=played, seed=seed) for seed in range(num_plays)]
+    plays = [_play(rule, num_trials=played, seed=seed) for seed in range(num_plays)]
+    owed = min(rule.finalists, num_trials)
     reached = {}
-    for level, rung in enumerate(rule.rungs):
+    for rung, share in zip(rule.rungs, rule.shares, strict=True):
         mean = sum(last >= rung for play in plays for last in play) / num_plays
-        count = round(mean + (num_trials - played) / rule.reduction**level)
-        reached[rung] = max(count, min(rule.finalists, num_trials))
+        judged = mean if played == num_trials or mean > rule.finalists else played * share
+        reached[rung] = max(owed, round(judged + (num_trials - played) * share))
     return reached
 
 

@@ -45,6 +45,11 @@ class Halving:
         """Epochs at which a trial is judged, the last being the end of training."""
         return geometric_rungs(self.min_epochs, max_epochs=self.max_epochs, reduction=self.reduction)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """One in ``reduction`` goes on at each rung."""
+        return tuple(self.reduction**-level for level in range(len(self.rungs)))
+
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Decide what a free worker does next; ``running`` are the trials at work now.
 

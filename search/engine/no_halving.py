@@ -19,6 +19,16 @@ class NoHalving:
         """The end of training alone."""
         return (self.max_epochs,)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Every trial reaches the end."""
+        return (1.0,)
+
+    @property
+    def finalists(self) -> int:
+        """None beside those that are trained anyway."""
+        return 0
+
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Continue what was interrupted, then start new trials while the budget is open."""
         unfinished = interrupted(waiting_trials(trials, running=running))

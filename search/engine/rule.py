@@ -58,6 +58,14 @@ class Rule(Protocol):
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a trial can be judged, in ascending order; the last is the end of training."""
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of many trials that reaches each rung."""
+
+    @property
+    def finalists(self) -> int:
+        """How many trials are trained to the end whatever their values."""
+
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Decide what a free worker does next; ``running`` are the trials at work now.
 

@@ -1,5 +1,6 @@
 """One driver a search: the lease on its folder."""
 
+import errno
 import fcntl
 import json
 import os
@@ -10,13 +11,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 LOCK = "driver.lock"
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # what passes without the user's doing anything else
 SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold a lock
 
 
-class HeldError(UserError):
+class HeldError(OutageError):
     """Another process holds the search."""
 
 
@@ -43,7 +45,7 @@ def is_held(folder: Path) -> bool:
 def locked(path: Path, *, refused: Callable[[], str]) -> Iterator[None]:
     """Hold a lock file for this process, made with its folder; raises HeldError with the words of ``refused`` if another does.
 
-    Raises UserError for a file that cannot be written.
+    Raises what :func:`written` does for a file that cannot be written.
     """
     lock = FileLock(path)
     with written(path):
@@ -74,11 +76,17 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Inside, that a file of a search cannot be written is a mistake of the user's."""
+    """Inside, that a file of a search cannot be written is one line.
+
+    It is an OutageError where the disk is full or fails, else a UserError.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"search.folder: cannot write {path} ({error.strerror})") from error
+        of_disk = error.errno in OF_DISK
+        raise (OutageError if of_disk else UserError)(
+            f"search.folder: cannot write {path} ({error.strerror})"
+        ) from error
 
 
 def _described(holder: Path) -> str:

@@ -9,14 +9,16 @@ from uuid import uuid4
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import DBAPIError
 
 from search.ledger.notes import Identity, SearchNotes, key_of, plain, read_notes
 from search.ledger.trials import EpochRecord, State, Trial
 from search.space.space import Space
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 from trainable.metrics import DIRECTIONS
 
 JOURNAL = "ledger.journal"
@@ -29,8 +31,12 @@ _STATES: dict[TrialState, State] = {
 _OPTUNA_STATES = {state: optuna_state for optuna_state, state in _STATES.items()}
 
 
-class LedgerFailsError(UserError):
-    """The database that holds ledgers cannot be opened."""
+class LedgerFailsError(OutageError):
+    """The database that holds ledgers does not answer."""
+
+
+class NoSearchError(UserError):
+    """There is no search of this name."""
 
 
 class Ledger:
@@ -158,14 +164,14 @@ def identify(ledger: Ledger) -> Identity:
 
 
 def open_existing(folder: Path, *, name: str, storage: str | None, space: Space) -> Ledger:
-    """The ledger of a search that exists; raises UserError where there is none."""
+    """The ledger of a search that exists; raises NoSearchError where there is none."""
     if storage is None and not (folder / JOURNAL).is_file():
-        raise UserError(f"{name}: no search of this name ({folder / JOURNAL} does not exist)")
+        raise NoSearchError(f"{name}: no search of this name ({folder / JOURNAL} does not exist)")
     backend = _open_storage(folder, storage=storage)
     try:
         study = optuna.load_study(study_name=name, storage=backend, sampler=_no_sampler())
     except KeyError as error:
-        raise UserError(f"{name}: no search of this name in {storage or folder / JOURNAL}") from error
+        raise NoSearchError(f"{name}: no search of this name in {storage or folder / JOURNAL}") from error
     return Ledger(study, backend, metric=read_notes(study.user_attrs).metric, space=space)
 
 
@@ -192,8 +198,9 @@ def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
     try:
         return RDBStorage(storage)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LedgerFailsError(
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        does_not_answer = isinstance(error, DBAPIError | StorageInternalError)  # else no driver, or of another version
+        raise (LedgerFailsError if does_not_answer else UserError)(
             f"search.storage: cannot open the database ({type(error).__name__}: {reason})"
         ) from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from search.ledger import ledger as ledgers
-from search.ledger.ledger import Ledger
+from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.validation import did_you_mean, explain
@@ -18,12 +18,12 @@ SPEC_FILE = "search.json"
 def stored_spec(folder: Path, *, trials: int | None = None) -> SearchSpec:
     """What a search in ``folder`` was begun as, with another number of trials if given.
 
-    Raises UserError where there is no search, naming the nearest one.
+    Raises NoSearchError where there is none, naming the nearest one.
     """
     path = folder / SPEC_FILE
     if not path.is_file():
         names = [other.parent.name for other in folder.parent.glob(f"*/{SPEC_FILE}")]
-        raise UserError(f"{folder}: no search of this name{did_you_mean(folder.name, names)}")
+        raise NoSearchError(f"{folder}: no search of this name{did_you_mean(folder.name, names)}")
     document = json.loads(path.read_text())
     if trials is not None:
         document["search"]["trials"] = trials

@@ -17,6 +17,7 @@ from search.promotion.gate import Evidence
 from search.space.sections import GateSection
 from search.tracking.model_files import load, probabilities, size_mb
 from trainable.config.trial import TrialConfig
+from trainable.data.image_guard import ImagesChangedError
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.errors import UserError
 from trainable.serving.classifier import DESCRIPTION
@@ -206,6 +207,6 @@ def _images(served: Served, *, wanted: set[int]) -> dict[int, EncodedImage]:
     try:
         splits = (*SPLITS, *TARGET_SPLITS) if served.config.data.oracle else SPLITS
         every = [image for split in splits for image in encoded_images(served.config, split=split)]
-    except UserError:
+    except (UserError, ImagesChangedError):
         return {}
     return {image.sample_id: image for image in every if image.sample_id in wanted}

@@ -44,7 +44,7 @@ from search.tune.place import check_local_resources
 from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import ImagesChangedError, check_held, check_unchanged, held_to
-from trainable.errors import UserError, nearest
+from trainable.errors import OutageError, UserError, nearest
 from trainable.json_text import to_json
 from trainable.serving.encoded import encoded_images, fingerprint_now
 from trainable.serving.package import digest, package
@@ -127,8 +127,8 @@ def promote(
 ) -> Promotion:
     """Confirm, package, measure and judge the best of a finished search, and make it champion where the gate says yes.
 
-    Raises UserError for a search that is not finished and a store that fails, StoppedError where refits ended before their
-    time, and where the images change meanwhile.
+    Raises UserError for a search that is not finished, OutageError for a store that fails and a search that another process
+    holds; of these StoppedError where refits ended before their time, and where the images change meanwhile.
     """
     check_address(address)
     if address is None:
@@ -214,7 +214,7 @@ def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[s
                 registry.switch(version.number)
                 return Promotion("promoted", registry.name, version.number, before, forced, **known)
         tell(f"{registry.name}: another version became champion meanwhile; judging again")
-    raise UserError(f"{registry.name}: others keep promoting; try again later")
+    raise OutageError(f"{registry.name}: others keep promoting; try again later")
 
 
 def _check_ready(spec: SearchSpec, ledger: Ledger) -> None:

@@ -26,7 +26,7 @@ from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, ma
 from search.tune.submit import submit
 from search.tune.tuner import run_legs
 from trainable.config.trial import NORM_METHODS
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 from trainable.metrics import DIRECTIONS
 from trainable.seeds import derive
 from trainable.statistics.ranking import mean_ranks
@@ -34,7 +34,7 @@ from trainable.statistics.ranking import mean_ranks
 SOUPS = "soups"
 
 
-class StoppedError(Exception):
+class StoppedError(OutageError):
     """Refits, or what follows them, ended before their time; run again, they go on. The message says why."""
 
 

@@ -36,11 +36,12 @@ from search.tracking.registry import CANDIDATE, CHAMPION, Registry, Version, sai
 from search.tracking.tracker import sync_ledger
 from trainable.data.inventory import TICK_NS
 from trainable.data.versions import Difference, read_version
+from trainable.errors import OutageError
 
 STUDY = "search.study"
 
 
-class BrokenOffError(Exception):
+class BrokenOffError(OutageError):
     """The refresh ended before its time; called again, it goes on. ``status`` is that of the search that ended, if one did."""
 
     def __init__(self, status: str, reason: str) -> None:
@@ -61,8 +62,8 @@ class Surroundings:
 def refresh(spec: SearchSpec, *, around: Surroundings) -> Answer:
     """Do what the images ask for now, once: the same space, data and code are never refreshed twice.
 
-    Raises UserError for a mistake and StoreFailsError for a store that fails, StoppedError and BrokenOffError where something
-    ended before its time.
+    Raises UserError for a mistake, and OutageError for what may be tried again: StoreFailsError for a store that fails,
+    StoppedError and BrokenOffError where something ended before its time.
     """
     check_model_name(spec)
     records = records_of(spec)

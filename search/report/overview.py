@@ -10,7 +10,7 @@ from search.ledger.lease import is_held
 from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
 from search.ledger.trials import Trial, best_trial
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 
 def overview(folder: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _overview_or_problem(folder: Path) -> dict[str, Any]:
     """One search, or what keeps it from being read: one that is broken must not hide the others."""
     try:
         return overview(folder)
-    except UserError as error:
+    except (UserError, OutageError) as error:
         return {"name": folder.name, "folder": str(folder), "state": "unreadable", "problem": str(error)}
 
 

@@ -31,6 +31,7 @@ ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
 HASH = "sha256."
 ADDED_BY_MLFLOW = "registered_model_meta"  # text that its own loader writes beside a model in a local store; never run
 MODEL_FOLDER = "model"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of a version, and of an alias
 LONGEST_TAG = 5000
 
 
@@ -210,7 +211,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
 
 
 def resolve(uri: str, model_uri: str) -> Version:
-    """The version that an address names. Raises UserError for one that there is not."""
+    """The version that an address names. Raises UserError for one that there is not, StoreFailsError."""
     if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
         raise UserError(f"tracking.uri: {shown(uri)!r} does not exist; --uri says where MLflow is")
     parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model_uri)
@@ -224,10 +225,13 @@ def resolve(uri: str, model_uri: str) -> Version:
             known = [one.name for one in client.search_registered_models()]
             raise UserError(f"{model_uri}: no model {name!r} in {shown(uri)}{nearest(name, known)}")
     try:
-        if alias is not None:
-            return _version(client.get_model_version_by_alias(name, alias))
-        return _version(client.get_model_version(name, number))
-    except MlflowException as error:
+        with said_of_store(uri):
+            if alias is not None:
+                return _version(client.get_model_version_by_alias(name, alias))
+            return _version(client.get_model_version(name, number))
+    except StoreFailsError as error:
+        if getattr(error.__cause__, "error_code", None) not in NOT_THERE:
+            raise
         offered = ", ".join(f"@{one}" for one in sorted(model.aliases)) or "no alias yet"
         raise UserError(f"{model_uri}: there is no such version; {name!r} has {offered}") from error
 

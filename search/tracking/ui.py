@@ -18,7 +18,7 @@ import typer
 
 from search.tracking.uri import artifact_folder, checked, is_server, page_address, shown
 from search.tracking.views import experiment_link, links_of_tags
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # a new database is made first
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 def serve(uri: str, *, port: int, tell: Callable[[str], object] = typer.echo) -> None:
     """Serve the pages until Ctrl-C or SIGTERM, and tell their links; of a server only the link is told.
 
-    Raises UserError for an address that cannot be served, a port in use, a server that does not start.
+    Raises UserError for an address that cannot be served and a port in use, OutageError for a server that does not start.
     """
     uri = checked(uri)
     if is_server(uri):
@@ -47,7 +47,7 @@ def serve(uri: str, *, port: int, tell: Callable[[str], object] = typer.echo) ->
         for line in _link_lines(page):
             tell(f"  {line}")
         if process.wait():
-            raise UserError(f"the MLflow server ended with code {process.returncode}")
+            raise OutageError(f"the MLflow server ended with code {process.returncode}")
 
 
 def _check_port(port: int) -> None:
@@ -107,7 +107,9 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", *, page: str, uri: s
         with suppress(OSError), urlopen(f"{page}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise UserError(f"the MLflow server did not start on {shown(uri)}; `mlflow server --backend-store-uri …` says why")
+    raise OutageError(
+        f"the MLflow server did not start on {shown(uri)}; `mlflow server --backend-store-uri …` says why"
+    )
 
 
 def _link_lines(page: str) -> list[str]:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 DEFAULT_PORT = 5000
 DATABRICKS = "databricks"
@@ -13,7 +13,7 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET = re.compile(r"(?i)(?<=[?&])(password|passwd|token|secret)=[^&\s]*")
 
 
-class StoreFailsError(UserError):
+class StoreFailsError(OutageError):
     """MLflow's store refuses or cannot do what it was asked."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
 # once, results without a metric (a trial's end), no proposal ahead of a free worker, relative paths as the user meant
@@ -32,7 +32,7 @@ WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def check_address(address: str | None) -> None:
-    """Raise UserError for an address at which no search can be run, before anything waits for it."""
+    """Raise UserError for an address at which no search can be run, before anything waits for it; OutageError for no answer."""
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):
@@ -45,12 +45,15 @@ def check_address(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
-        raise UserError(f"--address: nothing answers at {address!r} ({error.strerror or error})") from error
+        raise OutageError(f"--address: nothing answers at {address!r} ({error.strerror or error})") from error
 
 
 @contextmanager
 def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[None]:
-    """A running Ray for the block: the cluster at ``address``, or one of this machine alone."""
+    """A running Ray for the block: the cluster at ``address``, or one of this machine alone.
+
+    Raises OutageError where there is none now, UserError where this machine's cannot be.
+    """
     os.environ.update(ENVIRONMENT)
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -64,7 +67,8 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
         ray.init(address=address or "local", **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{_not_begun(address)} ({reason})") from error
+        is_outage = address is not None or isinstance(error, ConnectionError | RuntimeError)
+        raise (OutageError if is_outage else UserError)(f"{_not_begun(address)} ({reason})") from error
     try:
         yield
     finally:

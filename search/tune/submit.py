@@ -8,13 +8,13 @@ from ray.exceptions import RayTaskError
 
 from search.tune.place import Place
 from search.tune.tasks import run_task
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 
 def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any) -> Callable[[], Any]:
     """Call a function of :mod:`search.tune.tasks` on a worker; gives a call that waits for its result.
 
-    That call raises the UserError that the function raised.
+    That call raises the UserError or OutageError that the function raised.
     """
     remote = ray.remote(num_cpus=place.cpu, num_gpus=place.gpu, max_retries=2)(run_task)
     reference = remote.remote(function, *args, threads=place.threads, fingerprints=place.fingerprints, **kwargs)
@@ -23,7 +23,7 @@ def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any
         try:
             return ray.get(reference)
         except RayTaskError as error:  # whose message is a traceback
-            if isinstance(error.cause, UserError):
+            if isinstance(error.cause, UserError | OutageError):
                 raise error.cause from None
             raise
 

@@ -17,7 +17,7 @@ from search.ledger.files import epoch_folder
 from search.tune.place import Place
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import Fingerprints, held_to
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 from trainable.metrics import best_epoch
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
 from trainable.training.fit import DivergedError, Epoch, fit
@@ -55,7 +55,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             return plain_report(Infeasible(f"diverged: {error}"))
         except torch.OutOfMemoryError as error:
             return plain_report(Infeasible(f"out of GPU memory: {str(error).splitlines()[0]}"))
-        except UserError as error:
+        except (UserError, OutageError) as error:
             return plain_report(StopSearch(str(error)))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -27,7 +27,7 @@ from search.watch.schedule import Every, OnChange, When
 from trainable.config.trial import DataConfig
 from trainable.data.readers.domains import data_sets
 from trainable.data.readers.read import data_format, data_path
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +133,8 @@ def watch(
     """Refresh spaces when it is time, each by a ``command`` that runs beside, until SIGTERM or SIGINT.
 
     A refresh at work is then sent a SIGTERM and waited for. ``tell`` hears of each space that it is `watching`, then
-    `refreshing` and `refreshed` in turn; `watching` again where it is planned anew. Raises UserError where another process
-    watches one of them, and where no record of one can be written when it begins.
+    `refreshing` and `refreshed` in turn; `watching` again where it is planned anew. Raises HeldError where another process
+    watches one of them; UserError or OutageError where no record of one can be written when it begins.
     """
     with ExitStack() as held:
         for spec in specs.values():
@@ -227,7 +227,10 @@ class _Loop:
         space.record = record
         try:
             write_record(record, spec=space.spec)
-        except UserError as error:  # a disk that is full for a while; what matters is in the refreshes' own records
+        except (
+            UserError,
+            OutageError,
+        ) as error:  # a full disk, for a while; what matters is in the refreshes' own records
             logger.warning("%s: %s; watched all the same", record.name, error)
         self._tell(event, record)
 
@@ -247,7 +250,7 @@ def _tells_all(data: DataConfig) -> bool:
     """Whether following the path of a data set is enough: a list of images does not change with them."""
     try:
         return can_follow(data_path(data)) and data_format(data) != "manifest"
-    except UserError:  # it is not there yet, and may be a list
+    except (UserError, OutageError):  # it is not there yet, and may be a list
         return False
 
 

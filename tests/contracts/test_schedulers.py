@@ -134,6 +134,8 @@ def test_rungs_ascend_to_the_end_of_training_and_are_what_the_section_says(name,
     assert rule.rungs[-1] == low * reduction**levels
     section = SchedulerSection(name=name, min_epochs=low, max_epochs=low * reduction**levels, reduction=reduction)
     assert rule.rungs == section.rungs
+    assert len(rule.shares) == len(rule.rungs)
+    assert rule.shares[0] == 1
     assert hash(rule) == hash(make_rule(name, mode, shape))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from trainable.errors import UserError
+from trainable.errors import OutageError
 
 SHOWN = 12  # characters of a fingerprint
 
@@ -14,7 +14,7 @@ Fingerprints = Mapping[str, Collection[str]]
 _EXPECTED: ContextVar[Fingerprints | None] = ContextVar("expected fingerprints", default=None)
 
 
-class ImagesChangedError(UserError):
+class ImagesChangedError(OutageError):
     """The images are not those that the work is about."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from search.ledger import ledger as ledgers
-from search.ledger.lease import is_held, lease
+from search.ledger.lease import HeldError, is_held, lease
 from search.ledger.notes import DataFacts
 from search.ledger.trials import best_trial
 from search.space.dimension import Number
@@ -133,7 +133,7 @@ def test_the_second_driver_is_refused_and_the_lease_of_a_killed_one_is_free(tmp_
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     assert is_held(tmp_path)
-    with pytest.raises(UserError, match=f"being run by process {holder.pid} on"), lease(tmp_path):
+    with pytest.raises(HeldError, match=f"being run by process {holder.pid} on"), lease(tmp_path):
         pass
     holder.kill()
     holder.communicate()

@@ -21,7 +21,7 @@ from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.space.spec import SearchSpec
 from search.tracking.tracker import Tracker, sync_ledger
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
@@ -429,7 +429,7 @@ def test_sync_refuses_a_search_at_work(folder, spec):
         [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout.readline()
-        with pytest.raises(UserError, match="being run by process"):
+        with pytest.raises(OutageError, match="being run by process"):
             sync_ledger(spec, folder=folder)
         holder.communicate(b"\n")
     with lease(folder):
@@ -459,7 +459,7 @@ def test_an_address_mlflow_cannot_use_is_told_without_its_password_and_stops_not
     assert "3 of 3 trials are not written to nosuch://host/db" in line
     assert line.endswith("python -m search sync pets-1")
     assert "hunter2" not in line
-    with pytest.raises(UserError, match=r"cannot write to nosuch://host/db") as error:
+    with pytest.raises(OutageError, match=r"cannot write to nosuch://host/db") as error:
         sync_ledger(spec, folder=folder)
     assert "hunter2" not in str(error.value)
 

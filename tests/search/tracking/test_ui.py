@@ -17,7 +17,7 @@ from search.space.space import make_space
 from search.tracking.runs import MlflowClient
 from search.tracking.ui import serve
 from search.tracking.views import view_tags, views
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 PROGRAM = "import sys; from search.tracking.ui import serve; serve(sys.argv[1], port=int(sys.argv[2]))"
 
@@ -93,7 +93,7 @@ def test_a_folder_of_plain_files_is_refused(port):
 
 @pytest.mark.slow
 def test_a_store_that_cannot_be_opened_is_one_clear_line(port):
-    with pytest.raises(UserError, match=r"did not start on nosuch://host/db"):
+    with pytest.raises(OutageError, match=r"did not start on nosuch://host/db"):
         serve("nosuch://me:hunter2@host/db", port=port)
 
 

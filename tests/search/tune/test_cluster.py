@@ -3,7 +3,7 @@
 import pytest
 
 from search.tune.cluster import cluster
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 
 @pytest.mark.parametrize("is_long", [True, False])
@@ -19,7 +19,7 @@ def test_a_local_ray_that_does_not_start_is_one_line_about_this_machine(tmp_path
 
 def test_a_cluster_that_cannot_be_joined_is_one_line_about_its_address():
     with (
-        pytest.raises(UserError, match=r"^--address: cannot join Ray at 'nowhere:x' \([^\n]+\)$"),
+        pytest.raises(OutageError, match=r"^--address: cannot join Ray at 'nowhere:x' \([^\n]+\)$"),
         cluster(address="nowhere:x"),
     ):
         pass

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from search.cli import app
-from search.ledger.lease import is_held
+from search.ledger.lease import HeldError, is_held
 from search.watch.changes import can_follow, file_system, followed
 from search.watch.loop import WallClock, load_spaces, local_zone, watch
 from search.watch.plan import changed
@@ -423,7 +423,7 @@ def test_a_second_watcher_of_a_space_is_told_who_watches_it(place):
     command = [sys.executable, "-c", HOLD, *map(str, specs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=r"^cells: is watched already, by another process$"):
+        with pytest.raises(HeldError, match=r"^cells: is watched already, by another process$"):
             watch(specs, when=Every(60), clock=FakeClock(hours=1), command=place.command, tell=print)
         assert [one.state for one in standings(specs.values())] == ["watching", "not watched"]
         process.kill()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trainable.config.trial import DataConfig
 from trainable.data.readers.sample import Found, Sample, Source, make_source
-from trainable.errors import UserError, nearest
+from trainable.errors import OutageError, UserError, nearest
 
 Read = Callable[[DataConfig], Found]
 
@@ -44,8 +44,9 @@ def naming(field: str) -> Iterator[None]:
     """A line about a path names the field that the path stands in."""
     try:
         yield
-    except UserError as error:
-        raise UserError(str(error).replace("data.path:", f"data.{field}:", 1)) from error
+    except (UserError, OutageError) as error:
+        kind = UserError if isinstance(error, UserError) else OutageError
+        raise kind(str(error).replace("data.path:", f"data.{field}:", 1)) from error
 
 
 def _is_one_set(config: DataConfig) -> bool:

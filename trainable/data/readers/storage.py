@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 from fsspec.core import url_to_fs
 
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 
 
 class FileState(NamedTuple):
@@ -26,12 +26,12 @@ def is_address(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder. Raises UserError for an address that cannot be reached."""
+    """Whether there is a file or a folder. Raises UserError for an address that is refused, OutageError for no answer."""
     return _look(path) is not None if is_address(path) else Path(path).exists()
 
 
 def is_folder(path: str) -> bool:
-    """Whether there is a folder. Raises UserError for an address that cannot be reached."""
+    """Whether there is a folder. Raises UserError for an address that is refused, OutageError for no answer."""
     if not is_address(path):
         return Path(path).is_dir()
     found = _look(path)
@@ -108,21 +108,30 @@ def _locate(address: str) -> tuple[Any, str]:
     try:
         filesystem, path = url_to_fs(address)
     except (ImportError, ValueError) as error:  # no package for the protocol, no such protocol
-        raise _unreachable(address, error) from error
+        raise _unreachable(address, error, kind=UserError) from error
+    except OSError as error:  # some connect at once
+        raise _unreachable(address, error, kind=OutageError) from error
     return filesystem, path
 
 
 @contextmanager
 def _told(address: str) -> Iterator[None]:
-    """Says in one line what a store fails with; that there is no such file is for the caller."""
+    """Says in one line what a store fails with, a UserError for what it refuses; that there is no such file is for the caller."""
     try:
         yield
     except (FileNotFoundError, UserError):
         raise
     except Exception as error:  # credentials, names of hosts, rights: each store has errors of its own
-        raise _unreachable(address, error) from error
+        raise _unreachable(address, error, kind=UserError if _is_refusal(error) else OutageError) from error
 
 
-def _unreachable(address: str, error: Exception) -> UserError:
+def _is_refusal(error: Exception) -> bool:
+    """Whether a store answers, or would, but not this user."""
+    return isinstance(error, PermissionError) or "Credential" in type(error).__name__
+
+
+def _unreachable(
+    address: str, error: Exception, *, kind: type[UserError] | type[OutageError]
+) -> UserError | OutageError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"data.path: {address!r} cannot be reached ({reason})")
+    return kind(f"data.path: {address!r} cannot be reached ({reason})")

@@ -1,0 +1,171 @@
+"""What a command ends with: 1 for what may be tried again, 2 for a mistake in what was given, each said in its last line."""
+
+import contextlib
+import io
+import os
+import sys
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+import yaml
+
+from search.cli import app
+from search.ledger import ledger as ledgers
+from search.ledger.lease import lease
+from search.report.overview import SPEC_FILE
+from search.space.spec import SearchSpec
+from search.watch.record import watched
+from trainable import __main__ as trial_commands
+from trainable.errors import OutageError, UserError
+
+NOTHING_ANSWERS = "127.0.0.1:1"
+NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def space(**search):
+    return {
+        "search": {"name": "cells", "trials": 1} | search,
+        "scheduler": {"min_epochs": 1, "max_epochs": 1},
+        "tracking": {"uri": f"http://{NOTHING_ANSWERS}"},
+        "refresh": {"settle_seconds": 0},
+        "base": {"data": {"path": "images"}, "model": {"name": "test_resnet", "weights": "random"}},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-2]}},
+    }
+
+
+@pytest.fixture
+def place(tmp_path, draw_folder):
+    """A folder with images, a space file, and a search of it that has not begun a trial."""
+    draw_folder({"a": 8, "b": 8})
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space()))
+    spec = SearchSpec.model_validate(space())
+    folder = tmp_path / "searches/cells"
+    facts = {"fingerprint": "f" * 32, "classes": ["a", "b"], "counts": {"train": {"a": 4, "b": 4}}}
+    notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
+    ledgers.create(folder, name="cells", storage=None, space=spec.space, metric=spec.search.metric, notes=notes)
+    (folder / SPEC_FILE).write_text(spec.model_dump_json())
+    return tmp_path
+
+
+def call(*words, folder, main=app.main):
+    """The code with which a command ends, and its lines."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(folder),
+        patch.dict(os.environ, NO_RETRIES),
+        patch.object(sys, "argv", ["search", *map(str, words)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    lines = [line for line in err.getvalue().splitlines() if not line.startswith("note: ")]
+    return SimpleNamespace(code=code, lines=lines, out=out.getvalue())
+
+
+def assert_ends(result, *, code, said):
+    assert "Traceback" not in "\n".join(result.lines)
+    assert said in result.lines[-1]  # a refresh says before it what it does
+    assert result.code == code
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "models:/cells@champion", "images", "--uri", f"http://{NOTHING_ANSWERS}"),
+        ("rollback", "cells", "--uri", f"http://{NOTHING_ANSWERS}"),
+        ("export", "models:/cells/1", "--uri", f"http://{NOTHING_ANSWERS}"),
+        ("sync", "cells"),
+        ("refresh", "space.yaml"),
+    ],
+)
+def test_a_store_that_does_not_answer_may_be_asked_again(place, words):
+    assert_ends(call(*words, folder=place), code=1, said="tracking.uri: ")
+
+
+@pytest.mark.parametrize("words", [("run", "space.yaml"), ("resume", "cells"), ("sync", "cells"), ("promote", "cells")])
+def test_a_search_that_another_process_holds_may_be_asked_for_again(place, words):
+    with lease(place / "searches/cells"):
+        assert_ends(call(*words, folder=place), code=1, said="this search is being run by process")
+
+
+def test_a_space_that_another_process_watches_may_be_watched_later(place):
+    spec = SearchSpec.model_validate(space(folder=str(place / "searches")))
+    with watched(spec):
+        assert_ends(call("watch", "space.yaml", "--every", "1h", folder=place), code=1, said="is watched already")
+
+
+def test_a_cluster_that_does_not_answer_may_be_asked_again(place):
+    result = call("run", "space.yaml", "--address", NOTHING_ANSWERS, folder=place)
+    assert_ends(result, code=1, said=f"--address: nothing answers at {NOTHING_ANSWERS!r}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((name, "cells") for name in ("status", "report", "resume", "sync", "promote", "export")),
+        ("compare", "cells", "others"),
+        ("run", "space.yaml"),
+        ("refresh", "space.yaml"),
+    ],
+)
+def test_a_database_that_does_not_answer_may_be_asked_again(place, empty_database, words):
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install '.[postgresql]'")
+    (place / "mlflow.db").write_bytes(empty_database.read_bytes())
+    document = space(storage=f"postgresql+psycopg://user@{NOTHING_ANSWERS}/none") | {
+        "tracking": {"uri": "sqlite:///mlflow.db"}
+    }
+    (place / "space.yaml").write_text(yaml.safe_dump(document))
+    for name in ("cells", "others"):
+        (place / "searches" / name).mkdir(exist_ok=True)
+        (place / "searches" / name / SPEC_FILE).write_text(SearchSpec.model_validate(document).model_dump_json())
+    assert_ends(call(*words, folder=place), code=1, said="search.storage: cannot open the database (OperationalError")
+
+
+def test_a_database_without_its_driver_is_a_mistake(place):
+    document = space(storage="postgresql+nosuch://user@host/database")
+    (place / "space.yaml").write_text(yaml.safe_dump(document))
+    assert_ends(call("run", "space.yaml", folder=place), code=2, said="search.storage: cannot open the database")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("status", "cell"), "no search of this name; did you mean 'cells'?"),
+        (("predict", "cells", "images", "--uri", f"http://{NOTHING_ANSWERS}"), "'cells' is no model"),
+        (("run", "space.yaml", "--address", "head"), "--address: got 'head'"),
+        (("run", "space.yaml", "--set", "search.seed=9"), "search.seed: 0 -> 9"),
+    ],
+)
+def test_a_mistake_is_not_to_be_tried_again(place, words, said):
+    assert_ends(call(*words, folder=place), code=2, said=said)
+
+
+def test_a_version_that_is_not_there_is_a_mistake(place, empty_database):
+    (place / "mlflow.db").write_bytes(empty_database.read_bytes())
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    client.create_registered_model("cells")
+    for version in ("@champion", "/1"):
+        result = call("predict", f"models:/cells{version}", "images", folder=place)
+        assert_ends(result, code=2, said="there is no such version; 'cells' has no alias yet")
+
+
+@pytest.mark.parametrize(("scheme", "code"), [("ftp", 1), ("nosuch", 2)])
+def test_images_behind_an_address_that_does_not_answer_may_be_asked_for_again(place, scheme, code):
+    document = space() | {"base": {"data": {"path": f"{scheme}://{NOTHING_ANSWERS}/images"}}}
+    (place / "space.yaml").write_text(yaml.safe_dump(document))
+    for words in (("run", "space.yaml"), ("refresh", "space.yaml"), ("check", "space.yaml")):
+        assert_ends(call(*words, folder=place), code=code, said="data.path: ")
+    (place / "trial.yaml").write_text(yaml.safe_dump(document["base"]))
+    result = call("fit", "trial.yaml", folder=place, main=trial_commands.main)
+    assert_ends(result, code=code, said="data.path: ")
+
+
+def test_an_outage_is_no_mistake_that_somebody_answers():
+    assert not issubclass(OutageError, UserError)
+    assert not issubclass(UserError, OutageError)
