@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from search.ledger import ledger as ledgers
-from search.ledger.ledger import Ledger
+from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.notes import SoupResult, made, plain
 from search.space.dimension import Number
 from search.space.space import Space, make_space
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.errors import UserError
 
 FOLDER = "refits"
 SEED = "seed"
@@ -81,10 +80,10 @@ def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
 
 
 def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
-    """The study of the refits for reading; None where there is none."""
+    """The study of the refits for reading; None where there is none. Raises LedgerFailsError."""
     try:
         return ledgers.open_existing(folder, name=_study(spec), storage=spec.search.storage, space=refit_space(spec))
-    except UserError:
+    except NoSearchError:
         return None
 
 

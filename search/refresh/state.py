@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from search.ledger.ledger import Ledger, LedgerFailsError
+from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.refreshes import Record, Records, data_of, space_identity
 from search.ledger.stored import is_finished, open_ledger
 from search.promotion.evidence import PACKAGE
@@ -137,9 +137,7 @@ class Standing:
         """A search beside this one; None where there is none. Raises LedgerFailsError."""
         try:
             return open_ledger(Path(self.spec.search.folder) / name)
-        except LedgerFailsError:
-            raise
-        except UserError:
+        except NoSearchError:
             return None
 
     def finished(self, name: str) -> tuple[SearchSpec, Ledger] | None:

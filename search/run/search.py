@@ -15,7 +15,7 @@ from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
 from search.ledger.files import tidy
 from search.ledger.lease import lease
-from search.ledger.ledger import Ledger, identify
+from search.ledger.ledger import Ledger, NoSearchError, identify
 from search.ledger.notes import DataFacts
 from search.ledger.stored import SPEC_FILE, open_ledger_of
 from search.ledger.trials import Trial
@@ -50,8 +50,9 @@ def search_folder(spec: SearchSpec) -> Path:
 def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listener]) -> Outcome:
     """Begin the search, or go on with it where it stands.
 
-    Raises UserError, before any worker is asked for, for data, weights or names that cannot be used, for a search of
-    this name over another space or other data, and for one that another process is running.
+    Raises UserError, before any worker is asked for, for data, weights or names that cannot be used and for a search of
+    this name over another space; HeldError for one that another process is running, ImagesChangedError for one of other images,
+    LedgerFailsError where its database does not answer.
     """
     folder = search_folder(spec)
     uri.checked(spec.tracking.uri)
@@ -86,7 +87,7 @@ def _begun_as(spec: SearchSpec, folder: Path) -> SearchSpec | None:
     """What the search of this name was begun as; None where there is none, or one killed while it was being created."""
     try:
         ledger = open_ledger_of(spec, folder=folder)
-    except UserError:
+    except NoSearchError:
         return None
     stored = ledger.notes.spec
     return None if stored is None else SearchSpec.model_validate(stored)

@@ -1,8 +1,13 @@
 import pytest
 
+from search.ledger.ledger import LedgerFailsError, NoSearchError
+from search.ledger.refits import existing_refits
+from search.ledger.stored import SPEC_FILE
 from search.run.search import _variants as variants
+from search.run.search import run_search
 from search.space.spec import SearchSpec
 from trainable.config.trial import TrialConfig
+from trainable.errors import UserError
 
 BACKBONES = ["resnet10t", "resnet18", "resnet26"]
 
@@ -40,3 +45,29 @@ def test_every_image_size_is_prepared_with_every_backbone():
     pairs = {(one["model"]["name"], one["data"]["image_size"]) for one in found}
     assert pairs == {(name, size) for name in BACKBONES for size in (32, 64)}
     assert len(found) == 6
+
+
+def begun(folder, *, seed=0):
+    """A search whose database does not answer, or has no driver here."""
+    storage = "postgresql+psycopg://user@127.0.0.1:1/none"
+    search = {"name": "cells", "trials": 1, "seed": seed, "folder": str(folder), "storage": storage}
+    document = make_spec({}).model_dump()
+    return SearchSpec.model_validate(document | {"search": document["search"] | search})
+
+
+def test_a_search_whose_database_does_not_answer_is_not_begun_anew(tmp_path):
+    spec = begun(tmp_path)
+    file = tmp_path / "cells" / SPEC_FILE
+    file.parent.mkdir()
+    file.write_text(spec.model_dump_json())
+    before = file.read_bytes()
+    with pytest.raises((LedgerFailsError, UserError), match=r"^search\.storage: cannot open the database") as refused:
+        run_search(begun(tmp_path, seed=9), address=None, listeners=[])
+    assert not isinstance(refused.value, NoSearchError)
+    assert file.read_bytes() == before
+
+
+def test_refits_whose_database_does_not_answer_are_not_taken_for_none(tmp_path):
+    with pytest.raises((LedgerFailsError, UserError), match=r"^search\.storage: cannot open the database"):
+        existing_refits(begun(tmp_path), folder=tmp_path / "cells")
+    assert existing_refits(make_spec({}), folder=tmp_path / "cells") is None
