@@ -207,9 +207,11 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, without its file."""
-    from search.ledger.stored import stored_spec
+    from search.ledger.stored import check_called_as_its_folder, stored_spec
 
-    _conduct(stored_spec(folder / name, trials=trials), address=address, as_json=as_json)
+    spec = stored_spec(folder / name, trials=trials)
+    check_called_as_its_folder(spec, folder=folder / name)
+    _conduct(spec, address=address, as_json=as_json)
 
 
 @app.command()
@@ -346,12 +348,13 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Refit a search's best on fresh seeds, judge it against the champion, and register it."""
-    from search.ledger.stored import stored_spec
+    from search.ledger.stored import check_called_as_its_folder, stored_spec
     from search.tracking.tracker import set_environment
 
     if dry_run and force:
         raise UserError("--dry-run and --force exclude each other: a dry run changes nothing")
     spec = with_promotion(stored_spec(folder / name), overrides or ())
+    check_called_as_its_folder(spec, folder=folder / name)
     set_environment()
     from search.promotion.promote import promote as promote_best
     from search.promotion.refit import StoppedError

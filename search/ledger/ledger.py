@@ -172,7 +172,8 @@ def open_existing(folder: Path, *, name: str, storage: str | None, space: Space)
         study = optuna.load_study(study_name=name, storage=backend, sampler=_no_sampler())
     except KeyError as error:
         raise NoSearchError(f"{name}: no search of this name in {storage or folder / JOURNAL}") from error
-    return Ledger(study, backend, metric=read_notes(study.user_attrs).metric, space=space)
+    metric = study.user_attrs.get(key_of("metric"), SearchNotes().metric)
+    return Ledger(study, backend, metric=metric, space=space)
 
 
 def mend_journal(path: Path) -> None:

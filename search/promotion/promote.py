@@ -34,8 +34,8 @@ from search.promotion.card import card
 from search.promotion.evidence import PACKAGE, Measured, Served, gather, measure, open_served
 from search.promotion.gate import Evidence, Verdict, gate
 from search.promotion.refit import Confirmed, Model, StoppedError, best_model, check_judgeable, confirm, weights_of
-from search.space.sections import NAME_PATTERN
-from search.space.spec import ORACLE, SearchSpec
+from search.space.sections import NAME_PATTERN, STEPS
+from search.space.spec import BACKBONE, ORACLE, SearchSpec
 from search.tracking.model_files import save_model
 from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store
 from search.tracking.tracker import runs_of
@@ -271,13 +271,20 @@ def _confirmed(
         raise NoCandidateError(f"{spec.search.name}: no recipe held up on fresh seeds ({best.why_not})")
     model = best_model(best, metric=spec.search.metric)
     config, weights = weights_of(model, spec=spec, refits=refits, folder=folder)
-    called = _content_key(config, weights=weights)
+    called = _content_key(_without_place(config, spec=spec), weights=weights)
     path = (folder / FOLDER / "packages" / called / PACKAGE.name).resolve()
     if not path.is_dir():
         package(TrialConfig.model_validate(config), folder=path, **weights)
     confirmed_now = CandidateNote(package=str(path.relative_to(folder.resolve())), said=model.recipe.said)
     note_candidate(refits, confirmed_now)
     return Candidate(model, path, digest(path), confirmed)
+
+
+def _without_place(config: Mapping[str, Any], *, spec: SearchSpec) -> dict[str, Any]:
+    """A configuration in which the weights of a step before the search bear its name: wherever the search lies it is the same."""
+    weights = {str(spec.step_folder(step) / BACKBONE): step for step in STEPS}
+    model = config.get("model", {})
+    return {**config, "model": {**model, "weights": weights.get(model.get("weights"), model.get("weights"))}}
 
 
 def _content_key(config: Mapping[str, Any], *, weights: Mapping[str, Path]) -> str:

@@ -17,7 +17,7 @@ from search.ledger.files import tidy
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger, NoSearchError, identify
 from search.ledger.notes import DataFacts
-from search.ledger.stored import SPEC_FILE, open_ledger_of
+from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of
 from search.ledger.trials import Trial
 from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
@@ -128,7 +128,8 @@ def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
 def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> Ledger:
     if is_new:  # before its ledger, so that a search killed in between can be resumed
         _keep_spec(spec, folder)
-    notes = {"metric": spec.search.metric, "spec": spec.model_dump(mode="json"), "data": facts}
+    written = as_written(spec, folder=folder).model_dump(mode="json")
+    notes = {"metric": spec.search.metric, "spec": written, "data": facts}
     ledger = ledgers.create(
         folder,
         name=spec.search.name,
@@ -142,14 +143,17 @@ def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> 
         ledger.note(environment=machine.environment())
     known = ledger.notes.data
     check_unchanged(facts.fingerprint, known=[known.fingerprint])
-    ledger.note(spec=notes["spec"], data=replace(known, fingerprints=facts.fingerprints))
+    if "fingerprints" not in ledger.stored_notes()["data"]:  # begun before they were noted
+        ledger.note(data=replace(known, fingerprints=facts.fingerprints))
+    ledger.note(spec=written)
     _keep_spec(spec, folder)
     return ledger
 
 
 def _keep_spec(spec: SearchSpec, folder: Path) -> None:
+    text = as_written(spec, folder=folder).model_dump_json(indent=1)
     with write_beside(folder / SPEC_FILE) as file:
-        file.write(spec.model_dump_json(indent=1).encode())
+        file.write(text.encode())
 
 
 def _with_workers(
