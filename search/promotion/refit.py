@@ -22,7 +22,7 @@ from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune import tasks
 from search.tune.cluster import cluster, total_resources
-from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_place
+from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_places
 from search.tune.submit import submit
 from search.tune.tuner import run_legs
 from trainable.config.trial import NORM_METHODS
@@ -97,8 +97,8 @@ def confirm(
     points = refit_points(spec, ledger, refits, wanted=wanted)
     if _is_left(points, wanted=wanted, spec=spec, ledger=ledger, refits=refits, folder=folder):
         with cluster(address=address):
-            place = make_place(spec, ledger=ledger)
             is_joined = address is not None
+            place = make_places(spec, ledger=ledger, is_joined=is_joined)
             _train(
                 points, spec=spec, refits=refits, folder=folder / FOLDER, place=place, is_joined=is_joined, tell=tell
             )
@@ -106,7 +106,7 @@ def confirm(
                 if not soup.is_known:
                     note_soup(
                         refits,
-                        _cook(soup, spec=spec, refits=refits, folder=folder, place=place),
+                        _cook(soup, spec=spec, refits=refits, folder=folder, place=place()),
                         seed=soup.seed,
                     )
     found = [
@@ -194,7 +194,7 @@ def _train(
     spec: SearchSpec,
     refits: Ledger,
     folder: Path,
-    place: Place,
+    place: Callable[[], Place],
     is_joined: bool,
     tell: Callable[[Trial], None],
 ) -> None:
@@ -218,7 +218,7 @@ def _train(
             conductor,
             trial_config=lambda leg: refit_config(spec, leg.params),
             place=place,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place.gpu, can_grow=is_joined),
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=folder,
             on_step=lambda: None,
         )

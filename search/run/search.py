@@ -30,7 +30,7 @@ from search.space.values import Value
 from search.tracking import uri
 from search.tune import machine
 from search.tune.cluster import check_address, cluster, total_resources
-from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, make_place
+from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, make_places
 from search.tune.tuner import run_legs
 from trainable.atomic import write_beside
 from trainable.config.trial import NO_SAY_IN_IMAGES
@@ -159,26 +159,26 @@ def _keep_spec(spec: SearchSpec, folder: Path) -> None:
 def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
-    place = make_place(spec, ledger=ledger)
+    place = make_places(spec, ledger=ledger, is_joined=is_joined)
     if ledger.notes.finished:  # once more: enlarged perhaps, and not finished before it says so again
         ledger.note(finished=False)
-    run_steps(spec, ledger, place=place)
-    spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place)
+    run_steps(spec, ledger, place=place())
+    spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place())
     conductor = Conductor(
         ledger,
         space=spec.space,
         rule=scheduler_rule(spec),
         sampling=sampling_rule(spec),
-        limits=_limits(spec, gpu=place.gpu),
+        limits=_limits(spec, gpu=place().gpu),
         on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
     )
-    waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place)
+    waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place())
     with interruptible(conductor):
         run_legs(
             conductor,
             trial_config=lambda leg: spec.trial_config(leg.params),
             place=place,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place.gpu, can_grow=is_joined),
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=folder,
             on_step=_pulse(listeners),
         )
@@ -188,7 +188,7 @@ def _with_workers(
     for result in waiting:
         ledger.note(baselines={**ledger.notes.baselines, **result()})
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
-    return finish(spec, ledger, folder=folder, place=place, reason=reason)
+    return finish(spec, ledger, folder=folder, place=place(), reason=reason)
 
 
 def _limits(spec: SearchSpec, *, gpu: float) -> Limits:

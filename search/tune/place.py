@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -72,16 +72,29 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
     return max(1, min(counts) + can_grow)
 
 
-def make_place(spec: SearchSpec, *, ledger: Ledger) -> Place:
-    """Take a worker's place from the ``resources`` of a search and the images that its ledger names."""
-    cpu = spec.resources.cpu
-    return Place(
-        cpu=cpu, gpu=_gpu_share(spec), threads=max(1, math.floor(cpu)), fingerprints=ledger.notes.data.fingerprints
-    )
+def make_places(spec: SearchSpec, *, ledger: Ledger, is_joined: bool) -> Callable[[], Place]:
+    """Make a call that gives the place of work that is handed out now, from the ``resources`` of a search."""
+    cpu, gpu = spec.resources.cpu, gpu_share(spec, is_joined=is_joined)
+    fingerprints = ledger.notes.data.fingerprints
+    return lambda: Place(cpu=cpu, gpu=gpu(), threads=max(1, math.floor(cpu)), fingerprints=fingerprints)
 
 
-def _gpu_share(spec: SearchSpec) -> float:
-    """One trial's share of a GPU; ``auto`` is a whole one where the cluster has any now."""
-    if spec.resources.gpu == "auto":
-        return 1.0 if total_resources()["gpu"] else 0.0
-    return spec.resources.gpu
+def gpu_share(spec: SearchSpec, *, is_joined: bool) -> Callable[[], float]:
+    """Make a call that gives one trial's share of a GPU; ``auto`` is a whole one where the cluster has any now.
+
+    One that has had a GPU is asked for it again, which may bring it back. A cluster that was joined and has room for no trial
+    yet is asked for a GPU too: were it asked for CPUs, it might start machines with GPUs for them, which would idle.
+    """
+    asked = spec.resources.gpu
+    had_one = False
+
+    def share() -> float:
+        nonlocal had_one
+        if asked != "auto":
+            return asked
+        available = total_resources()
+        had_one = had_one or available["gpu"] > 0
+        has_no_room = is_joined and available["cpu"] < spec.resources.cpu
+        return 1.0 if had_one or has_no_room else 0.0
+
+    return share

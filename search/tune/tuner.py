@@ -20,29 +20,34 @@ from search.ledger.files import checkpoint_folder
 from search.tune.place import Place
 from search.tune.worker import TrialActor, leg_settings
 
+RESOURCES = "resources"  # in the settings of a leg: what it occupies, by Ray's names
+
 
 def run_legs(
     conductor: Conductor,
     *,
     trial_config: Callable[[Leg], dict[str, Any]],
-    place: Place,
+    place: Callable[[], Place],
     concurrency: Callable[[], int],
     folder: Path,
     on_step: Callable[[], None],
 ) -> None:
     """Give workers legs until the conductor has none left; returns early when it is stopping.
 
-    ``trial_config`` gives the configuration of a leg's trial; ``concurrency`` says how many may be at work now;
-    ``folder`` is the search's, under which checkpoints lie; ``on_step`` is called at least every second or so.
+    ``trial_config`` gives the configuration of a leg's trial, ``place`` what a leg that is handed out now is given;
+    ``concurrency`` says how many may be at work now; ``folder`` is the search's, under which checkpoints lie; ``on_step`` is
+    called at least every second or so.
     """
 
     def settings(leg: Leg) -> dict[str, Any]:
         checkpoints = checkpoint_folder(folder.resolve(), leg.number)
-        return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=place)
+        own = place()
+        occupied = {RESOURCES: {"CPU": own.cpu, "GPU": own.gpu}}
+        return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=own) | occupied
 
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
     tuner = tune.Tuner(
-        tune.with_resources(TrialActor, {"cpu": place.cpu, "gpu": place.gpu}),
+        tune.with_resources(TrialActor, occupied),
         tune_config=TuneConfig(
             search_alg=searcher,
             scheduler=LegScheduler(conductor, searcher=searcher),
@@ -60,6 +65,11 @@ def run_legs(
         ),
     )
     tuner.fit()
+
+
+def occupied(settings: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """Say what a leg occupies, by its settings: decided when it is handed out, since the cluster may have grown."""
+    return tune.PlacementGroupFactory([{name: share for name, share in settings[RESOURCES].items() if share}])
 
 
 class LegSearcher(Searcher):  # type: ignore[misc]
