@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from search.cli import app
+from search.cli.app import make_app
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "scheduling.md").read_text()
@@ -32,7 +32,7 @@ def calls():
 
 
 def test_every_call_names_a_command_and_options_that_exist():
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(make_app())
     found = list(calls())
     assert {words[0] for words in found} == {"refresh", "watch"}
     assert len(found) >= 10
@@ -46,7 +46,7 @@ def test_every_call_names_a_command_and_options_that_exist():
 
 def test_a_call_with_a_wrong_option_would_be_noticed():
     with pytest.raises(Exception, match="No such option: --often"):
-        typer.main.get_command(app).commands["watch"].make_context("watch", ["a.yaml", "--often"])
+        typer.main.get_command(make_app()).commands["watch"].make_context("watch", ["a.yaml", "--often"])
 
 
 def test_the_options_of_the_page_are_good_ones():

@@ -29,7 +29,7 @@ def wait_until(happened, *, process):
 def test_trials_that_begin_after_a_gpu_has_come_ask_for_it(make_place, cluster):
     place = make_place()
     place.write_space(
-        search={"trials": 5},
+        search={"trials": 12},
         scheduler={"name": "none", "max_epochs": 2},
         resources={"gpu": "auto", "concurrency": 2},
         soup=0,

@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from search.cli import app as search_commands
+from search.cli import app, models, options, refreshes, searches
 from trainable import __main__ as trial_commands
 from trainable.json_text import to_json
 
@@ -25,7 +25,7 @@ def test_an_epoch_with_an_undefined_metric_is_a_line_of_json(capsys):
     assert json.loads(line, parse_constant=refuse) == {"epoch": 1, "target/iwv": None, "val/accuracy": 0.5}
 
 
-@pytest.mark.parametrize("commands", [search_commands, trial_commands])
+@pytest.mark.parametrize("commands", [app, models, options, refreshes, searches, trial_commands])
 def test_no_command_writes_json_by_another_way(commands):
     assert "json.dumps" not in inspect.getsource(commands)
     assert "console.print_json" not in inspect.getsource(commands)

@@ -18,7 +18,7 @@ from zoneinfo import TZPATH
 import pytest
 from typer.testing import CliRunner
 
-from search.cli import app
+from search.cli.app import make_app
 from search.ledger.lease import HeldError, is_held
 from search.watch.changes import can_follow, file_system, followed
 from search.watch.loop import WallClock, load_spaces, local_zone, watch
@@ -390,7 +390,7 @@ def test_what_a_refresh_said_is_shown_however_it_ended(place):
         "broken": [[1, {"decision": "failed", "reasons": ["the store fails"]}]],
     }
     place.watch(*spaces, when=Every(HOUR), clock=FakeClock(hours=0.01))
-    shown = CliRunner().invoke(app, ["watch", *map(str, spaces), "--status"]).stdout
+    shown = CliRunner().invoke(make_app(), ["watch", *map(str, spaces), "--status"]).stdout
     assert "bad input: data.path: is empty" in shown
     assert "failed, exit code 1, 1 in a row: the store fails" in shown
 
@@ -401,7 +401,7 @@ def test_the_last_outcome_is_shown_while_the_next_refresh_is_at_work(place):
 
     def look(event, record):
         if event == "refreshing":
-            shown.append(CliRunner().invoke(app, ["watch", str(space), "--status"]).stdout.splitlines()[1])
+            shown.append(CliRunner().invoke(make_app(), ["watch", str(space), "--status"]).stdout.splitlines()[1])
 
     place.watch(space, when=Every(HOUR), clock=FakeClock(hours=1.5), tell=look)
     first, second = shown
@@ -624,7 +624,7 @@ def test_a_real_search_is_stopped_after_the_epochs_at_work(place, draw_image):
     ],
 )
 def test_a_mistake_in_the_options_is_one_line(place, options, said):
-    found = CliRunner().invoke(app, ["watch", str(place.space("cells")), *options])
+    found = CliRunner().invoke(make_app(), ["watch", str(place.space("cells")), *options])
     assert isinstance(found.exception, UserError)
     assert str(found.exception).startswith(said)
 
@@ -632,7 +632,7 @@ def test_a_mistake_in_the_options_is_one_line(place, options, said):
 def test_a_mistake_in_any_space_is_said_before_anything_is_begun(place):
     good, bad = place.space("good"), place.space("bad")
     bad.write_text(bad.read_text().replace("trials: 2", "trials: many"))
-    found = CliRunner().invoke(app, ["watch", str(good), str(bad), "--every", "6h"])
+    found = CliRunner().invoke(make_app(), ["watch", str(good), str(bad), "--every", "6h"])
     assert isinstance(found.exception, UserError)
     assert str(found.exception).startswith(f"{bad}: search.trials: ")
     assert not (place.folder / "searches").exists()
@@ -644,8 +644,8 @@ def test_the_status_says_where_every_space_stands(place):
     (spec, _) = load_spaces(spaces).values()
     runner = CliRunner()
     with watched(spec):
-        shown = runner.invoke(app, ["watch", *map(str, spaces), "--status"]).stdout
-        found = json.loads(runner.invoke(app, ["watch", *map(str, spaces), "--status", "--json"]).stdout)
+        shown = runner.invoke(make_app(), ["watch", *map(str, spaces), "--status"]).stdout
+        found = json.loads(runner.invoke(make_app(), ["watch", *map(str, spaces), "--status", "--json"]).stdout)
     assert [(one["name"], one["state"]) for one in found] == [("cells", "watching"), ("never", "not watched")]
     assert (found[0]["exit_code"], found[0]["next_due"]) == (3, "2026-01-15T13:00:00+00:00")
     rows = shown.splitlines()

@@ -1,0 +1,37 @@
+"""What every command shares: options, where it prints, how its JSON is written."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trainable.json_text import to_json
+
+INTERRUPTED = "interrupted; the same command goes on"
+# A pipe has no width: wide enough that no row of a table is broken.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Spaces = Annotated[list[Path], typer.Argument(help="Space files.")]
+SpaceFile = Annotated[Path, typer.Argument(help="The space file, such as spaces/resnet.yaml.")]
+Name = Annotated[str, typer.Argument(help="The search's name.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="PATH=VALUE: another value for a path of the file; repeatable.")
+]
+Data = Annotated[str | None, typer.Option("--data", help="The images: a folder, a CSV, a Parquet or Arrow file.")]
+Trials = Annotated[int | None, typer.Option("--trials", help="How many trials.")]
+NewName = Annotated[str | None, typer.Option("--name", help="The search's name.")]
+Folder = Annotated[Path, typer.Option("--folder", help="Where searches are kept.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="A Ray cluster to join: auto on one of its nodes, or its head's host:port."),
+]
+TrackingUri = Annotated[str, typer.Option("--uri", help="MLflow's tracking address.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(to_json(document, indent=2))

@@ -1,0 +1,317 @@
+"""The commands that run searches and show them. What is heavy is imported when its command runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from search.cli.options import (
+    Address,
+    AsJson,
+    Data,
+    Folder,
+    Name,
+    NewName,
+    Set,
+    SpaceFile,
+    Spaces,
+    TrackingUri,
+    Trials,
+    console,
+    errors,
+    print_json,
+)
+from search.space.lint import lint, lowered_batches
+from search.space.loading import load
+from search.space.preflight import check_techniques
+from search.space.spec import SearchSpec, resume_command
+from trainable.data.readers.storage import exists
+from trainable.errors import UserError
+
+
+def check(
+    spaces: Spaces,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check space files: every value, range and condition, and what can have no effect."""
+    found: list[dict[str, Any]] = []
+    for path in spaces:
+        spec = load(path, overrides or (), data=data, trials=trials)
+        check_techniques(spec)
+        notes = lint(spec)
+        found.append(
+            {"file": str(path), "name": spec.search.name, "values": len(spec.space.dimensions), "notes": notes}
+        )
+        if not as_json:
+            console.print(f"{path}: good, {len(spec.space.dimensions)} values varied", highlight=False)
+            for note in notes:
+                console.print(f"  note: {note}", highlight=False, markup=False)
+        if data is not None or _is_there(spec):
+            described = _describe_data(spec)
+            found[-1]["data"] = described
+            lowered = lowered_batches(spec, num_images=described["training"])
+            of_data = [*lowered, *described["notes"]]
+            found[-1]["notes"] = notes + of_data
+            for note in of_data if not as_json else ():
+                console.print(f"  note: {note}", highlight=False, markup=False)
+            if not as_json:
+                console.print(f"  data: {_said(described)}", highlight=False, markup=False)
+    if as_json:
+        print_json(found)
+
+
+def fields(
+    words: Annotated[list[str] | None, typer.Argument(help="Only paths with one of these words.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole of docs/configuration.md.")] = False,
+) -> None:
+    """Say what can be set and varied: range, default and effect of every value."""
+    from search.space.reference import page, rows_like, rows_table
+
+    if markdown:
+        typer.echo(page(), nl=False)
+    else:
+        rows = rows_like(words or [])
+        if not rows:
+            raise UserError(f"fields: no path holds {' or '.join(map(repr, words or []))}; `fields` alone lists all")
+        console.print(rows_table(rows))
+
+
+def diagnose(
+    data: Annotated[str | None, typer.Argument(help="The images: a folder, a CSV, a Parquet or Arrow file.")] = None,
+    data_format: Annotated[str | None, typer.Option("--format", help="How DATA is read; elpv needs no DATA.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A timm architecture; without it the demonstration's if installed, else resnet50."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Its weights: as model.weights of a space file.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input, pixels; else the backbone's own.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="PATH=VALUE of data or train; repeatable.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A folder with images like the pretraining's; some hundred are enough.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also train shortly with the weights and from scratch.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Space file to write with what is advised.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what kind of task your images are and what to search: size, balance, probes of every stage."""
+    from search.diagnosis.diagnose import (
+        base_values,
+        check_files,
+        diagnose_images,
+        next_step,
+        print_result,
+        write_files,
+    )
+
+    asked = {"data.path": data, "data.format": data_format, "data.image_size": image_size}
+    base = base_values({**asked, "model.name": model, "model.weights": weights}, overrides=overrides or ())
+    check_files(out=out, page=page)
+    result = diagnose_images(base, reference=reference, compare=compare)
+    if as_json:
+        print_json(result.as_dict() | {"space": out and str(out), "page": page and str(page)})
+    else:
+        print_result(result, console=console)
+    write_files(result, out=out, page=page)  # after the words, which another file in the way does not cost
+    for line in next_step(out, page=page) if not as_json else ():
+        console.print(line, highlight=False, markup=False)
+
+
+def plan(
+    space: SpaceFile,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
+    from search.run.plan import make_plan, plan_table
+
+    result = make_plan(load(space, overrides or (), data=data, trials=trials))
+    if as_json:
+        print_json(result)
+    else:
+        console.print(plan_table(result))
+
+
+def run(
+    space: SpaceFile,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    name: NewName = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole search; the same command goes on with one that was interrupted."""
+    spec = load(space, overrides or (), data=data, trials=trials, name=name)
+    for note in lint(spec):
+        errors.print(f"note: {note}", markup=False)
+    _conduct(spec, address=address, as_json=as_json)
+
+
+def resume(
+    name: Name,
+    folder: Folder = Path("searches"),
+    trials: Trials = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a search that was interrupted or killed, without its file."""
+    from search.ledger.stored import check_called_as_its_folder, stored_spec
+
+    spec = stored_spec(folder / name, trials=trials)
+    check_called_as_its_folder(spec, folder=folder / name)
+    _conduct(spec, address=address, as_json=as_json)
+
+
+def status(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
+    """Say where a search stands."""
+    from search.report.overview import overview, status_table
+
+    result = overview(folder / name)
+    if as_json:
+        print_json(result)
+    else:
+        console.print(status_table(result))
+
+
+def list_searches(folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
+    """List the searches of a folder."""
+    from search.report.overview import list_table, overviews
+
+    result = overviews(folder)
+    if as_json:
+        print_json(result)
+    else:
+        console.print(list_table(result))
+
+
+def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
+    """Print the leaderboard and write the search's page, report.html."""
+    from search.report.report import print_report, report_data, write_page
+
+    place = folder / name
+    if as_json:
+        print_json(report_data(place))
+    else:
+        print_report(place, console=console)
+        console.print(f"page: {write_page(place)}", highlight=False)
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two searches or more.")],
+    folder: Folder = Path("searches"),
+    as_json: AsJson = False,
+) -> None:
+    """Put searches side by side: results, cost, and in what they differ."""
+    from search.report.compare import compared, comparison_lines, comparison_table
+
+    if len(set(names)) < 2:
+        raise UserError(f"compare: needs two searches, got {', '.join(dict.fromkeys(names))}")
+    result = compared([folder / name for name in names])
+    if as_json:
+        print_json(result)
+        return
+    console.print(comparison_table(result))
+    for line in comparison_lines(result):
+        console.print(line, highlight=False, markup=False)
+
+
+def sync(name: Name, folder: Folder = Path("searches")) -> None:
+    """Write to MLflow whatever of a search it does not hold yet."""
+    from search.ledger.stored import stored_spec
+    from search.tracking.refreshes import show_all
+    from search.tracking.tracker import sync_ledger
+
+    spec = stored_spec(folder / name)
+    console.print(sync_ledger(spec, folder=folder / name), highlight=False)
+    show_all(spec, folder=folder / name)
+
+
+def ui(
+    uri: TrackingUri = "sqlite:///mlflow.db",
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
+) -> None:
+    """Serve MLflow's pages on this machine alone."""
+    from search.tracking.ui import serve
+
+    serve(uri, port=port)
+
+
+def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
+    _describe_data(spec)  # most mistakes in data show in a second here, before anything heavy is loaded
+    from search.report.progress import Progress
+    from search.report.report import print_report, report_data, write_page
+    from search.run.search import run_search
+    from search.tracking.tracker import Tracker
+
+    screen = errors if as_json else console
+    tracker = Tracker()
+    try:
+        outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)])
+    except KeyboardInterrupt:
+        _exit("interrupted", reason="", spec=spec)
+    if outcome.status == "finished":
+        write_page(outcome.folder)
+    if as_json:
+        print_json({"status": outcome.status, "reason": outcome.reason, **report_data(outcome.folder)})
+    elif outcome.status == "finished":
+        print_report(outcome.folder, console=console)
+    for line in tracker.closing_lines():
+        screen.print(line, highlight=False, markup=False)
+    _exit(outcome.status, reason=outcome.reason, spec=spec)
+
+
+def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
+    """Leave with the code of how the search ended, and say how to go on; a finished one just returns."""
+    go_on = resume_command(spec)
+    if status_of_search == "interrupted":
+        errors.print(f"interrupted; every finished epoch is kept. To go on: {go_on}", markup=False)
+        sys.exit(130)
+    if status_of_search == "failed":
+        errors.print(f"error: {reason}\nevery finished epoch is kept. To go on: {go_on}", markup=False)
+        sys.exit(1)
+
+
+def _is_there(spec: SearchSpec) -> bool:
+    base = spec.base
+    paths = [base["data.path"]] if base.get("data.path") else [*base.get("data.source", []), base.get("data.target")]
+    return all(isinstance(path, str) and exists(path) for path in paths)
+
+
+def _describe_data(spec: SearchSpec) -> dict[str, Any]:
+    """Look at the images that ``--data`` names without decoding one: classes, and images of each by split."""
+    from trainable.config.trial import TrialConfig
+    from trainable.data.describe import describe
+
+    data = TrialConfig.model_validate(spec.trial_config({})).data
+    description = describe(data)
+    counts = description.counts
+    share = 1.0 if "train" in counts else 1 - data.val_share - data.test_share
+    training = round(share * sum(counts.get("train", counts.get("all", {})).values()))
+    return {
+        "classes": len(description.classes),
+        "images": description.num_images,
+        "counts": counts,
+        "training": training,
+        "target": description.num_target,
+        "notes": list(description.notes),
+    }
+
+
+def _said(described: dict[str, Any]) -> str:
+    splits = "; ".join(
+        f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+        for split, counts in described["counts"].items()
+    )
+    target = f"; {described['target']} images to adapt to" if described["target"] else ""
+    return f"{described['images']} images, {described['classes']} classes; {splits}{target}"
