@@ -100,7 +100,7 @@ def refresh(
         with _sigterm_as_ctrl_c():
             answer = _answer(space, overrides=overrides or (), data=data, address=address)
     except Exception as error:  # a fault of the program, which comes with its traceback
-        say(Answer("failed", (f"{type(error).__name__}: {error}",)))
+        say(Answer(decision="failed", reasons=(f"{type(error).__name__}: {error}",)))
         raise
     say(answer)
     sys.exit(answer.code)
@@ -127,15 +127,15 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
         return found or _refreshed(spec, address=address)
     except UserError as error:
         errors.print(f"error: {error}", markup=False)
-        return Answer("bad input", (str(error),), code=2)
+        return Answer(decision="bad input", reasons=(str(error),), code=2)
     except OutageError as error:
         errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
-        return Answer("failed", (str(error),), code=1)
+        return Answer(decision="failed", reasons=(str(error),), code=1)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # by which Ray ends a process, as in main()
             raise
         errors.print(INTERRUPTED)
-        return Answer("interrupted", (INTERRUPTED,), code=130)
+        return Answer(decision="interrupted", reasons=(INTERRUPTED,), code=130)
 
 
 def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
@@ -159,4 +159,4 @@ def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
         if error.status != "interrupted":
             raise
         errors.print(f"error: {error}; to be tried again", markup=False, highlight=False)
-        return Answer("interrupted", (str(error),), code=130)
+        return Answer(decision="interrupted", reasons=(str(error),), code=130)

@@ -29,7 +29,7 @@ DEFAULT_MODEL = {"model.name": "resnet50", "model.weights": "pretrained"}
 SETTABLE = ("data", "train")  # the rest of a trial is what the advice is about
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """A diagnosis with what follows from it; ``base`` are the values by dotted path it was asked for."""
 
@@ -88,7 +88,14 @@ def diagnose_images(base: Mapping[str, Any], *, reference: str | None, compare: 
         check_comparable(config)
     diagnosis, features = look(config, reference=reference)
     gain = transfer_gain(config, num_images=diagnosis.num_training) if compare else None
-    return Result(base, diagnosis, features, advice(diagnosis), gain, time.perf_counter() - started)
+    return Result(
+        base=base,
+        diagnosis=diagnosis,
+        features=features,
+        found=advice(diagnosis),
+        gain=gain,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def check_files(*, out: Path | None, page: Path | None) -> None:

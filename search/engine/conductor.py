@@ -17,7 +17,7 @@ LOST = "failed"  # how the reason of a trial begins that lost its worker too oft
 Decision = Literal["go on", "stop"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Leg:
     """A piece of work for one worker: train trial ``number`` from the end of epoch ``start`` to ``until``."""
 
@@ -27,7 +27,7 @@ class Leg:
     until: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """When no more is begun: trials in all, epochs in all, GPU-hours in all.
 
@@ -145,12 +145,12 @@ class Conductor:
         number = self.ledger.start(
             encoded=proposal.encoded, distributions=proposal.distributions, target=until, origin=proposal.origin
         )
-        return Leg(number, proposal.params, 0, until)
+        return Leg(number=number, params=proposal.params, start=0, until=until)
 
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:
             self.ledger.aim(trial.number, target=until)
-        return Leg(trial.number, trial.params, trial.last_epoch, until)
+        return Leg(number=trial.number, params=trial.params, start=trial.last_epoch, until=until)
 
     def _record_epoch(self, number: int, *, report: EpochReport) -> Decision:
         self.ledger.record(number, epoch=report.number, metrics=report.metrics, ended=report.ended)

@@ -54,7 +54,9 @@ def _play(rule: Rule, *, num_trials: int, seed: int) -> list[int]:
                 trials[number] = _reaching(rule, number=number, value=value, until=until)
             case Close(number, _):
                 closed = trials[number]
-                trials[number] = Trial(number, {}, "PRUNED", closed.epochs, closed.target, "")
+                trials[number] = Trial(
+                    number=number, params={}, state="PRUNED", epochs=closed.epochs, target=closed.target, origin=""
+                )
             case Finish() | _:
                 return [trial.last_epoch for trial in trials]
 
@@ -62,9 +64,9 @@ def _play(rule: Rule, *, num_trials: int, seed: int) -> list[int]:
 def _reaching(rule: Rule, *, number: int, value: float, until: int) -> Trial:
     """A trial that has come to an epoch, with a record at each rung on its way."""
     epochs = tuple(
-        EpochRecord(rung, {rule.metric: value}, datetime.min.replace(tzinfo=UTC))
+        EpochRecord(number=rung, metrics={rule.metric: value}, recorded=datetime.min.replace(tzinfo=UTC))
         for rung in rule.rungs
         if rung <= until
     )
     state: State = "COMPLETE" if until == rule.rungs[-1] else "RUNNING"
-    return Trial(number, {}, state, epochs, until, "")
+    return Trial(number=number, params={}, state=state, epochs=epochs, target=until, origin="")

@@ -38,7 +38,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """The rule: sampler, seed, share of random proposals; recipes, then ``fresh`` random ones, before the sampler is asked."""
 
@@ -52,7 +52,7 @@ class Sampling:
     try_first: tuple[Mapping[str, Value], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Proposal:
     """Values for one new trial: decoded, as Optuna stores them, over which distributions, and who proposed them."""
 
@@ -160,7 +160,7 @@ def _draw(study: optuna.Study, space: Space, origin: str) -> Proposal:
     with _quiet():
         trial = study.ask()
         params = space.suggest(trial)
-    return Proposal(params, dict(trial.params), dict(trial.distributions), origin)
+    return Proposal(params=params, encoded=dict(trial.params), distributions=dict(trial.distributions), origin=origin)
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801

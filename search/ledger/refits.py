@@ -89,7 +89,7 @@ def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
 
 def refit_space(spec: SearchSpec) -> Space:
     """The search's space with the seed."""
-    return make_space({**spec.space.dimensions, SEED: Number(0, MOST_SEED, whole=True)})
+    return make_space({**spec.space.dimensions, SEED: Number(low=0, high=MOST_SEED, whole=True)})
 
 
 def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ KEPT = "base.data.keep_splits"  # each data version has its own
 State = Literal["open", "done", "superseded"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One refresh; moments are ISO 8601 in UTC."""
 

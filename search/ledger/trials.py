@@ -13,7 +13,7 @@ from trainable.statistics.ranking import mean_ranks
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """One finished epoch: ``number`` counts from 1, ``metrics`` are named as in docs/design.md §2.10.
 
@@ -26,7 +26,7 @@ class EpochRecord:
     ended: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One configuration with all that has happened to it.
 

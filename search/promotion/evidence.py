@@ -30,7 +30,7 @@ LATENCY_CALLS = 15
 TRAINED_ON = ("train", "val", "target", "target_val")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Served:
     """A model's folder with what its package says of it; ``splits`` has by image id the split it was in.
 
@@ -95,7 +95,7 @@ def open_served(folder: Path, *, root: Path) -> Served:
     table = pq.read_table(package / IMAGES, columns=["sample_id", "split"]).to_pydict()
     description = json.loads((package / DESCRIPTION).read_text())
     splits = dict(zip(table["sample_id"], table["split"], strict=True))
-    return Served(folder, load(folder), description, splits, root)
+    return Served(folder=folder, model=load(folder), description=description, splits=splits, root=root)
 
 
 def measure(candidate: Served, *, images: list[EncodedImage]) -> Measured:
@@ -117,18 +117,24 @@ def gather(candidate: Served, measured: Measured, *, champion: Served | None, ru
         "size_mb": size_mb(candidate.folder),
     }
     if champion is None:
-        return Evidence(own.as_dict(), **alone)
+        return Evidence(test=own.as_dict(), **alone)
     old, no_old = _old(candidate, champion, rule=rule)
     facts: dict[str, Any] = {"has_champion": True, "old": old, "no_old": no_old}
     rows = [row for row, image in enumerate(measured.images) if not champion.knows(image.sample_id)]
     if len(rows) < 2:
-        return Evidence(own.as_dict(), **alone, **facts, unpaired="it was trained on the candidate's test images")
+        return Evidence(test=own.as_dict(), **alone, **facts, unpaired="it was trained on the candidate's test images")
     common = [measured.images[row] for row in rows]
-    both = _Both(candidate, champion, common, rule, first=_chosen(measured.predicted[rows], classes=candidate.classes))
-    return Evidence(own.as_dict(), **alone, **facts, champion=both.second(), paired=both.paired())
+    both = _Both(
+        candidate=candidate,
+        champion=champion,
+        images=common,
+        rule=rule,
+        first=_chosen(measured.predicted[rows], classes=candidate.classes),
+    )
+    return Evidence(test=own.as_dict(), **alone, **facts, champion=both.second(), paired=both.paired())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Both:
     """A candidate, whose answers to the images are ``first``, and a champion, whose answer may be any class of either."""
 
@@ -194,7 +200,7 @@ def _old(candidate: Served, champion: Served, *, rule: GateSection) -> tuple[dic
         return None, f"{len(found)} of {len(wanted)} are still there, {len(images)} of them not trained on since"
     own = probabilities(candidate.model, [one.read_bytes() for one in images], classes=candidate.classes)
     first = _chosen(own, classes=candidate.classes)
-    return _Both(candidate, champion, images, rule, first=first).paired(), ""
+    return _Both(candidate=candidate, champion=champion, images=images, rule=rule, first=first).paired(), ""
 
 
 def _chosen(found: NDArray[np.float64], *, classes: Sequence[str]) -> list[str]:

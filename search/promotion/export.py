@@ -39,7 +39,7 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """What was exported, where the files are, a row for each variant; ``note`` says why MLflow has none of it."""
 
@@ -73,7 +73,7 @@ def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted
         )
         rows = [variant.as_dict() for variant in variants]
         files = [place / TABLE, *(place / row["file"] for row in rows if row["file"] is not None)]
-        return Exported(source.what, place, rows, _log(source, files=files))
+        return Exported(what=source.what, folder=place, rows=rows, note=_log(source, files=files))
 
 
 def variants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -84,7 +84,7 @@ def variants_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Source:
     """A package, what it is, where its files go if nothing is said, and how to find the MLflow run they belong to."""
 
@@ -106,7 +106,14 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
     with TemporaryDirectory() as temporary:
         found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
         out = Path("exports") / f"{version.name}-{version.number}"
-        yield _Source(version.uri, found, out, address, lambda: version.run_id, Path(version.tags.get(ROOT, ".")))
+        yield _Source(
+            what=version.uri,
+            package=found,
+            out=out,
+            uri=address,
+            find_run=lambda: version.run_id,
+            root=Path(version.tags.get(ROOT, ".")),
+        )
 
 
 def _of_search(folder: Path) -> _Source:
@@ -122,7 +129,14 @@ def _of_search(folder: Path) -> _Source:
     def find_run() -> str | None:
         return None if identity is None else find_search_run(spec, uri=address, search_id=identity.id)
 
-    return _Source(f"{folder.name}: {what}", path, folder / FOLDER, address, find_run, Path.cwd())
+    return _Source(
+        what=f"{folder.name}: {what}",
+        package=path,
+        out=folder / FOLDER,
+        uri=address,
+        find_run=find_run,
+        root=Path.cwd(),
+    )
 
 
 def _log(source: _Source, *, files: Sequence[Path]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from search.space.sections import GateSection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured, as plain numbers.
 

@@ -22,7 +22,7 @@ from trainable.errors import UserError
 IMAGES_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a model says of one image: classes with their scores, the likeliest first; or why it says nothing."""
 
@@ -102,9 +102,9 @@ def _predicted(model: Any, images: Sequence[Path], *, top_k: int) -> list[Predic
         answers = classify(model, [image.read_bytes() for image in images], top_k=top_k)
     except (BadInputError, OSError) as error:
         if len(images) == 1:
-            return [Prediction(str(images[0]), error=str(error))]
+            return [Prediction(path=str(images[0]), error=str(error))]
         return [prediction for image in images for prediction in _predicted(model, [image], top_k=top_k)]
     return [
-        Prediction(str(image), tuple(answer["top_k"]), tuple(answer["top_k_scores"]))
+        Prediction(path=str(image), top_k=tuple(answer["top_k"]), top_k_scores=tuple(answer["top_k_scores"]))
         for image, answer in zip(images, answers, strict=True)
     ]

@@ -57,7 +57,7 @@ class NoCandidateError(UserError):
     """A search has nothing that could be promoted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """The model that is judged, where it lies and what it is called by: the digest of its package."""
 
@@ -68,7 +68,7 @@ class Candidate:
     reads: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promotion:
     """What came of it.
 
@@ -152,7 +152,15 @@ def promote(
                     measured, reads = _measured_once(served, digest=candidate.digest, refits=refits, folder=folder)
                 assert ledger.notes.test is not None
                 candidate = replace(candidate, reads=reads + ledger.notes.test.reads)
-                judged = _Judged(spec, registry, runs, candidate, served, measured, Path(temporary))
+                judged = _Judged(
+                    spec=spec,
+                    registry=registry,
+                    runs=runs,
+                    candidate=candidate,
+                    served=served,
+                    measured=measured,
+                    place=Path(temporary),
+                )
                 return _carry_out(judged, dry_run=dry_run, force=force, tell=tell)
 
 
@@ -165,7 +173,7 @@ def _stopped_by_changed_images() -> Iterator[None]:
         raise StoppedError(str(error)) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Judged:
     """A candidate before the gate, with all that judging and registering it takes."""
 
@@ -197,22 +205,47 @@ def _carry_out(judged: _Judged, *, dry_run: bool, force: bool, tell: Callable[[s
         champion = registry.by_alias(CHAMPION)
         own = registry.of_candidate(candidate.digest)
         if champion is not None and own is not None and own.number == champion.number:
-            return Promotion("unchanged", registry.name, own.number, own.number, False, Verdict(()), {}, candidate)
+            return Promotion(
+                outcome="unchanged",
+                name=registry.name,
+                version=own.number,
+                champion=own.number,
+                forced=False,
+                verdict=Verdict(()),
+                numbers={},
+                candidate=candidate,
+            )
         evidence = judged.evidence(champion, own=own)
         verdict = gate(evidence, rule=judged.spec.promote)
         before = None if champion is None else champion.number
         known: dict[str, Any] = {"verdict": verdict, "numbers": evidence.as_dict(), "candidate": candidate}
         if dry_run:
-            return Promotion("dry run", registry.name, None if own is None else own.number, before, False, **known)
+            return Promotion(
+                outcome="dry run",
+                name=registry.name,
+                version=None if own is None else own.number,
+                champion=before,
+                forced=False,
+                **known,
+            )
         forced = force and not verdict.promote
         version = _registered(judged, evidence, verdict, forced=forced, known=own)
         if not verdict.promote and not force:
-            return Promotion("refused", registry.name, version.number, before, False, **known)
+            return Promotion(
+                outcome="refused", name=registry.name, version=version.number, champion=before, forced=False, **known
+            )
         with registry.locked():
             now = registry.by_alias(CHAMPION)
             if (None if now is None else now.number) == before:
                 registry.switch(version.number)
-                return Promotion("promoted", registry.name, version.number, before, forced, **known)
+                return Promotion(
+                    outcome="promoted",
+                    name=registry.name,
+                    version=version.number,
+                    champion=before,
+                    forced=forced,
+                    **known,
+                )
         tell(f"{registry.name}: another version became champion meanwhile; judging again")
     raise OutageError(f"{registry.name}: others keep promoting; try again later")
 
@@ -277,7 +310,7 @@ def _confirmed(
         package(TrialConfig.model_validate(config), folder=path, **weights)
     confirmed_now = CandidateNote(package=str(path.relative_to(folder.resolve())), said=model.recipe.said)
     note_candidate(refits, confirmed_now)
-    return Candidate(model, path, digest(path), confirmed)
+    return Candidate(model=model, package=path, digest=digest(path), confirmed=confirmed)
 
 
 def _without_place(config: Mapping[str, Any], *, spec: SearchSpec) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Recipe:
         return f"trial {numbers}" if len(self.trials) == 1 else f"soup of trials {numbers}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """One trained network of a recipe: its seed, the refits it consists of, its metrics on validation images."""
 
@@ -209,8 +209,15 @@ def _train(
         refits,
         space=refit_space(spec),
         rule=SCHEDULERS["none"](spec),
-        sampling=Sampling("random", spec.search.seed, 1.0, metric, (epochs,), try_first=tuple(points)),
-        limits=Limits(len(points), max_failures=spec.search.max_failures),
+        sampling=Sampling(
+            sampler="random",
+            seed=spec.search.seed,
+            random_share=1.0,
+            metric=metric,
+            rungs=(epochs,),
+            try_first=tuple(points),
+        ),
+        limits=Limits(trials=len(points), max_failures=spec.search.max_failures),
         on_change=changed,
     )
     with interruptible(conductor):
@@ -257,11 +264,11 @@ def _of_trial(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledge
             return Confirmed(recipe, (), f"refit {trial.number} failed: {trial.reason}")
         names = {name for epoch in trial.epochs for name in epoch.metrics if name in DIRECTIONS}
         metrics = {name: trial.at_best(name, metric=spec.search.metric) for name in sorted(names)}
-        models.append(Model(recipe, seed, (trial.number,), metrics))
+        models.append(Model(recipe=recipe, seed=seed, refits=(trial.number,), metrics=metrics))
     return Confirmed(recipe, tuple(models))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Soup:
     """The soup of one seed's refits: those that are alive, the best first, and what is noted of a soup of this seed."""
 
@@ -285,7 +292,7 @@ def _soups(wanted: Sequence[Recipe], *, spec: SearchSpec, ledger: Ledger, refits
             alive = [trial for trial in every if trial.state != "FAILED" and trial.best(metric) is not None]
             numbers = tuple(trial.number for trial in leaders(alive, metric=metric))
             path = soup_weights(folder, seed=seed)
-            found.append(_Soup(seed, numbers, refit_notes(refits).soups.get(seed), path))
+            found.append(_Soup(seed=seed, numbers=numbers, note=refit_notes(refits).soups.get(seed), path=path))
     return found
 
 
@@ -294,7 +301,7 @@ def _of_soup(recipe: Recipe, *, spec: SearchSpec, ledger: Ledger, refits: Ledger
     for soup in _soups([recipe], spec=spec, ledger=ledger, refits=refits, folder=folder):
         if soup.note is None or len(soup.numbers) < 2:
             return Confirmed(recipe, (), f"fewer than two of its refits with seed {soup.seed} can be averaged")
-        models.append(Model(recipe, soup.seed, tuple(soup.note.members), soup.note.measured))
+        models.append(Model(recipe=recipe, seed=soup.seed, refits=tuple(soup.note.members), metrics=soup.note.measured))
     return Confirmed(recipe, tuple(models))
 
 

@@ -14,7 +14,7 @@ from search.space.sections import RefreshSection
 Kind = Literal["drift", "champion", "refit", "skip", "re-evaluate", "warm search", "full search"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loss:
     """What was lost against the champion's own test images, by ``promote.metric`` over the classes that both have.
 
@@ -34,7 +34,7 @@ class Loss:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known when a rung is chosen; None is what has not been measured yet.
 

@@ -14,7 +14,7 @@ DID, NOTHING = 0, 3  # exit codes
 MARKER_SECONDS = 300.0  # until somebody looks for a marker again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a refresh says: its decision in a word, the reasons, and, where it waits, for how long at most."""
 
@@ -35,14 +35,14 @@ def answer_of(record: Record) -> Answer:
     assert record.decision is not None, "it has ended"
     kind = str(record.decision["kind"])
     code = NOTHING if kind == "skip" and not record.promotions else DID
-    return Answer(kind, tuple(record.decision["reasons"]), code, facts=_facts(record))
+    return Answer(decision=kind, reasons=tuple(record.decision["reasons"]), code=code, facts=_facts(record))
 
 
 def nothing_new(record: Record) -> Answer:
     """The answer where this space, data and code were refreshed before."""
     assert record.decision is not None, "it has ended"
     reason = f"refresh {record.number} of these images is {record.state}, it decided: {record.decision['kind']}"
-    return Answer("skip", (reason,), facts=_facts(record))
+    return Answer(decision="skip", reasons=(reason,), facts=_facts(record))
 
 
 def still_waits(record: Record, *, rule: RefreshSection, now: datetime) -> Answer | None:
@@ -51,7 +51,11 @@ def still_waits(record: Record, *, rule: RefreshSection, now: datetime) -> Answe
     if wait is None or wait["limits"] != limits(rule):
         return None
     seconds = (datetime.fromisoformat(wait["until"]) - now).total_seconds()
-    return Answer("wait", (wait["reason"],), retry_after_seconds=seconds, facts=_facts(record)) if seconds > 0 else None
+    return (
+        Answer(decision="wait", reasons=(wait["reason"],), retry_after_seconds=seconds, facts=_facts(record))
+        if seconds > 0
+        else None
+    )
 
 
 def limits(rule: RefreshSection) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def limits(rule: RefreshSection) -> dict[str, Any]:
 
 def busy(reason: str) -> Answer:
     """The answer where another process refreshes."""
-    return Answer("busy", (reason,), retry_after_seconds=MARKER_SECONDS)
+    return Answer(decision="busy", reasons=(reason,), retry_after_seconds=MARKER_SECONDS)
 
 
 def look_first(spec: SearchSpec, *, records: Records, now: datetime) -> Answer | None:
@@ -79,14 +83,17 @@ def look_first(spec: SearchSpec, *, records: Records, now: datetime) -> Answer |
     rule = spec.refresh
     if rule.marker is not None and not has_marker(data_of(spec), rule.marker):
         reason = f"there is no {rule.marker} beside the images (refresh.marker): they count as half-copied"
-        return Answer("wait", (reason,), retry_after_seconds=MARKER_SECONDS)
+        return Answer(decision="wait", reasons=(reason,), retry_after_seconds=MARKER_SECONDS)
     age = now.timestamp() - state.newest
     if 0 <= age < rule.settle_seconds:
         written = datetime.fromtimestamp(state.newest, UTC)
         settled = f"the images have settled {rule.settle_seconds:g} s after the last one (refresh.settle_seconds)"
         reason = f"a file was written {age:.0f} s ago; {settled}"
         return Answer(
-            "wait", (reason,), retry_after_seconds=rule.settle_seconds - age, facts={"written": f"{written:%F %T}"}
+            decision="wait",
+            reasons=(reason,),
+            retry_after_seconds=rule.settle_seconds - age,
+            facts={"written": f"{written:%F %T}"},
         )
     return None
 

@@ -45,7 +45,7 @@ MOST_COMPARED = 1000  # images a side, for drift
 IMAGES_READ_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Champion:
     """The champion of a registered model with the images as they are now.
 
@@ -162,7 +162,7 @@ def open_champion(
     files = registry.download(version, folder=folder)
     known = read_version(before if before.is_file() else files / PACKAGE / IMAGES)
     served = open_served(files, root=Path(version.tags.get(ROOT, ".")))
-    return Champion(version, served, images, known, tried or known, now)
+    return Champion(version=version, served=served, images=images, before=known, reference=tried or known, now=now)
 
 
 def good_images(inventory: Inventory, *, bad: Iterable[int] = ()) -> dict[int, EncodedImage]:
@@ -290,7 +290,7 @@ def _loss(
     found = loss_against(now, before, num_classes=num_classes, metric=rule.metric, confidence=rule.confidence)
     fewest = min(found.num_images, int(np.isin(before[1], now[1]).sum()))
     low = found.lost.low if fewest >= FEWEST_ASKED else None
-    return asdict(Loss(found.value, found.level, low, found.num_images))
+    return asdict(Loss(value=found.value, level=found.level, low=low, num_images=found.num_images))
 
 
 def _labels(images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -49,7 +49,7 @@ class BrokenOffError(OutageError):
         self.status = status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """Where searches run, who follows them, who hears of the refresh's own steps, what time it is."""
 

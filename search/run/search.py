@@ -193,7 +193,13 @@ def _with_workers(
 
 def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
     budget = spec.search.budget
-    return Limits(spec.search.trials, budget.epochs, budget.gpu_hours, gpu or 1.0, spec.search.max_failures)
+    return Limits(
+        trials=spec.search.trials,
+        epochs=budget.epochs,
+        gpu_hours=budget.gpu_hours,
+        gpus=gpu or 1.0,
+        max_failures=spec.search.max_failures,
+    )
 
 
 def _tell(listeners: list[Listener], *, folder: Path, metric: str) -> Callable[[Trial], None]:

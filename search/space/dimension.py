@@ -67,7 +67,7 @@ class Choice:
         return self.members
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Number:
     """A number between two bounds, both included: whole or not, on a linear or a logarithmic scale, perhaps stepped."""
 
@@ -173,7 +173,7 @@ def _parse_number(raw: Mapping[str, Any], *, kind: str, when: Conditions, where:
     step = raw.get("step")
     if step is not None:
         _check_step(step, low=low, high=high, whole=whole, log=log, where=where)
-    return Number(low, high, whole=whole, log=log, step=step, when=when)
+    return Number(low=low, high=high, whole=whole, log=log, step=step, when=when)
 
 
 def _parse_bounds(raw: object, *, whole: bool, where: str) -> tuple[float, float]:

@@ -32,7 +32,7 @@ def lowered_batches(spec: SearchSpec, *, num_images: int) -> list[str]:
     return list(found.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Need:
     """``path`` has an effect only where ``other`` has a value that ``serves``.
 
@@ -110,78 +110,195 @@ METHODS_OF_KEYS = {
 }
 COLUMNS = ("image_column", "label_column", "split_column", "group_column", "domain_column")
 NEEDS = (
-    Need("optimizer.layer_decay", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
-    Need("optimizer.backbone_multiplier", "freeze.depth", _leaves_some_trainable, "the whole backbone is frozen"),
-    Need("optimizer.layer_decay", "finetune.strategy", _trains_backbone, "finetune.strategy is linear_probe"),
-    Need("optimizer.backbone_multiplier", "finetune.strategy", _trains_backbone, "finetune.strategy is linear_probe"),
-    Need("freeze.bn", "freeze.depth", _freezes_some, "nothing is frozen"),
-    Need("freeze.depth", "finetune.strategy", _reads_depth, "finetune.strategy decides what is frozen", True),
+    Need(
+        path="optimizer.layer_decay",
+        other="freeze.depth",
+        serves=_leaves_some_trainable,
+        because="the whole backbone is frozen",
+    ),
+    Need(
+        path="optimizer.backbone_multiplier",
+        other="freeze.depth",
+        serves=_leaves_some_trainable,
+        because="the whole backbone is frozen",
+    ),
+    Need(
+        path="optimizer.layer_decay",
+        other="finetune.strategy",
+        serves=_trains_backbone,
+        because="finetune.strategy is linear_probe",
+    ),
+    Need(
+        path="optimizer.backbone_multiplier",
+        other="finetune.strategy",
+        serves=_trains_backbone,
+        because="finetune.strategy is linear_probe",
+    ),
+    Need(path="freeze.bn", other="freeze.depth", serves=_freezes_some, because="nothing is frozen"),
+    Need(
+        path="freeze.depth",
+        other="finetune.strategy",
+        serves=_reads_depth,
+        because="finetune.strategy decides what is frozen",
+        ask_condition=True,
+    ),
     *(
         Need(
-            f"finetune.{name}",
-            "finetune.strategy",
-            partial(_is, strategy),
-            f"finetune.strategy is not {strategy}",
-            True,
+            path=f"finetune.{name}",
+            other="finetune.strategy",
+            serves=partial(_is, strategy),
+            because=f"finetune.strategy is not {strategy}",
+            ask_condition=True,
         )
         for strategy, names in KEYS_OF_STRATEGIES.items()
         for name in names
     ),
-    Need("finetune.l2_sp", "finetune.strategy", _has_start, "there are no pretrained weights to hold to"),
-    Need("model.weights", "finetune.strategy", _has_start, "finetune.strategy is scratch", True),
+    Need(
+        path="finetune.l2_sp",
+        other="finetune.strategy",
+        serves=_has_start,
+        because="there are no pretrained weights to hold to",
+    ),
+    Need(
+        path="model.weights",
+        other="finetune.strategy",
+        serves=_has_start,
+        because="finetune.strategy is scratch",
+        ask_condition=True,
+    ),
     *(
         Need(
-            f"schedule.{name}",
-            "schedule.name",
-            partial(_is_one_of, courses),
-            f"schedule.name is not {' or '.join(courses)}",
-            True,
+            path=f"schedule.{name}",
+            other="schedule.name",
+            serves=partial(_is_one_of, courses),
+            because=f"schedule.name is not {' or '.join(courses)}",
+            ask_condition=True,
         )
         for name, courses in COURSES_OF_KEYS.items()
     ),
     Need(
-        "optimizer.nesterov",
-        "optimizer.name",
-        partial(_is_one_of, ("sgd", "muon")),
-        "optimizer.name has no such momentum",
+        path="optimizer.nesterov",
+        other="optimizer.name",
+        serves=partial(_is_one_of, ("sgd", "muon")),
+        because="optimizer.name has no such momentum",
     ),
-    Need("data.early_epochs", "data.early_size", lambda value: value is not None, "data.early_size is not set"),
-    Need("data.rehearsal_share", "data.rehearsal", lambda value: value is not None, "data.rehearsal is not set"),
-    Need("train.ema_start", "train.ema", _is_positive, "train.ema is 0"),
-    Need("train.min_delta", "train.patience", lambda value: value is not None, "train.patience is not set"),
-    Need("loss.focal_gamma", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),
-    Need("loss.focal_alpha", "loss.name", partial(_is, "focal"), "loss.name is not focal", True),
     Need(
-        "loss.class_weight_power",
-        "loss.class_weights",
-        lambda value: value != "none",
-        "loss.class_weights is none",
-        True,
+        path="data.early_epochs",
+        other="data.early_size",
+        serves=lambda value: value is not None,
+        because="data.early_size is not set",
     ),
-    Need("augment.mix_until", "augment.mix_probability", _is_positive, "augment.mix_probability is 0"),
-    Need("augment.flip", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
-    Need("augment.rotate", "augment.strength", lambda value: value != "none", "augment.strength is none", True),
-    *(
-        Need(f"augment.{name}", "data.channels", partial(_is_one_of, (1, 3)), "data.channels is neither 1 nor 3")
-        for name in ("auto", "auto_ops", "auto_magnitude")
+    Need(
+        path="data.rehearsal_share",
+        other="data.rehearsal",
+        serves=lambda value: value is not None,
+        because="data.rehearsal is not set",
     ),
-    Need("model.head_hidden", "model.head", lambda value: value == "mlp", "model.head is linear", True),
-    Need("schedule.warmup_start", "schedule.warmup_epochs", _is_positive, "schedule.warmup_epochs is 0"),
-    Need("data.elpv_rule", "data.format", lambda value: value == "elpv", "data.format is not elpv"),
-    Need("data.path", "data.format", lambda value: value != "elpv", "data.format is elpv"),
-    *(Need(f"data.{name}", "data.format", _reads_columns, "data.format has no columns") for name in COLUMNS),
+    Need(path="train.ema_start", other="train.ema", serves=_is_positive, because="train.ema is 0"),
+    Need(
+        path="train.min_delta",
+        other="train.patience",
+        serves=lambda value: value is not None,
+        because="train.patience is not set",
+    ),
+    Need(
+        path="loss.focal_gamma",
+        other="loss.name",
+        serves=partial(_is, "focal"),
+        because="loss.name is not focal",
+        ask_condition=True,
+    ),
+    Need(
+        path="loss.focal_alpha",
+        other="loss.name",
+        serves=partial(_is, "focal"),
+        because="loss.name is not focal",
+        ask_condition=True,
+    ),
+    Need(
+        path="loss.class_weight_power",
+        other="loss.class_weights",
+        serves=lambda value: value != "none",
+        because="loss.class_weights is none",
+        ask_condition=True,
+    ),
+    Need(
+        path="augment.mix_until",
+        other="augment.mix_probability",
+        serves=_is_positive,
+        because="augment.mix_probability is 0",
+    ),
+    Need(
+        path="augment.flip",
+        other="augment.strength",
+        serves=lambda value: value != "none",
+        because="augment.strength is none",
+        ask_condition=True,
+    ),
+    Need(
+        path="augment.rotate",
+        other="augment.strength",
+        serves=lambda value: value != "none",
+        because="augment.strength is none",
+        ask_condition=True,
+    ),
     *(
         Need(
-            f"adapt.{name}",
-            "adapt.method",
-            partial(_is_one_of, methods),
-            f"adapt.method is not {' or '.join(methods)}",
-            True,
+            path=f"augment.{name}",
+            other="data.channels",
+            serves=partial(_is_one_of, (1, 3)),
+            because="data.channels is neither 1 nor 3",
+        )
+        for name in ("auto", "auto_ops", "auto_magnitude")
+    ),
+    Need(
+        path="model.head_hidden",
+        other="model.head",
+        serves=lambda value: value == "mlp",
+        because="model.head is linear",
+        ask_condition=True,
+    ),
+    Need(
+        path="schedule.warmup_start",
+        other="schedule.warmup_epochs",
+        serves=_is_positive,
+        because="schedule.warmup_epochs is 0",
+    ),
+    Need(
+        path="data.elpv_rule",
+        other="data.format",
+        serves=lambda value: value == "elpv",
+        because="data.format is not elpv",
+    ),
+    Need(path="data.path", other="data.format", serves=lambda value: value != "elpv", because="data.format is elpv"),
+    *(
+        Need(path=f"data.{name}", other="data.format", serves=_reads_columns, because="data.format has no columns")
+        for name in COLUMNS
+    ),
+    *(
+        Need(
+            path=f"adapt.{name}",
+            other="adapt.method",
+            serves=partial(_is_one_of, methods),
+            because=f"adapt.method is not {' or '.join(methods)}",
+            ask_condition=True,
         )
         for name, methods in METHODS_OF_KEYS.items()
     ),
-    Need("adapt.ganin_gamma", "adapt.schedule", partial(_is, "ganin"), "adapt.schedule is not ganin", True),
-    Need("adapt.dynamic_scale", "adapt.schedule", partial(_is, "dynamic"), "adapt.schedule is not dynamic", True),
+    Need(
+        path="adapt.ganin_gamma",
+        other="adapt.schedule",
+        serves=partial(_is, "ganin"),
+        because="adapt.schedule is not ganin",
+        ask_condition=True,
+    ),
+    Need(
+        path="adapt.dynamic_scale",
+        other="adapt.schedule",
+        serves=partial(_is, "dynamic"),
+        because="adapt.schedule is not dynamic",
+        ask_condition=True,
+    ),
 )
 
 

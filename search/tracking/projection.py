@@ -25,7 +25,7 @@ LONGEST_REASON = 4000
 LONGEST_TITLE = 120
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """One value of a metric: ``time`` in milliseconds since 1970, finite, six significant digits."""
 
@@ -35,7 +35,7 @@ class Point:
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataUsed:
     """The images of a search as MLflow's dataset."""
 
@@ -45,7 +45,7 @@ class DataUsed:
     profile: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchPlace:
     """Which search: ``search_id`` is the ledger's own, whatever the search is called; ``began`` in milliseconds."""
 
@@ -116,7 +116,9 @@ def trial_points(trial: Trial, *, metric: str, after: int) -> list[Point]:
         if epoch.number > after:
             points += _epoch_points(epoch)
         if epoch.number > after and improved and value is not None:
-            points.append(Point(best_name(metric), _rounded(value), _milliseconds(epoch.recorded), 0))
+            points.append(
+                Point(name=best_name(metric), value=_rounded(value), time=_milliseconds(epoch.recorded), step=0)
+            )
     return points
 
 
@@ -189,7 +191,12 @@ def data_used(spec: SearchSpec, *, facts: DataFacts) -> DataUsed:
         sources = "+".join(str(one).rstrip("/").rpartition("/")[2] for one in config["data.source"])
         folder += f" {sources or 'others'}→{str(config['data.target']).rstrip('/').rpartition('/')[2]}"
     profile = {"classes": list(facts.classes), "counts": facts.counts}
-    return DataUsed(f"{folder}@{fingerprint[:8]}", fingerprint[:36], path or folder, json.dumps(profile)[:60_000])
+    return DataUsed(
+        name=f"{folder}@{fingerprint[:8]}",
+        digest=fingerprint[:36],
+        source=path or folder,
+        profile=json.dumps(profile)[:60_000],
+    )
 
 
 def _tails(path: str) -> list[str]:
@@ -204,7 +211,7 @@ def _is_unambiguous(tail: str, path: str, every: set[str]) -> bool:
 def _epoch_points(epoch: EpochRecord) -> list[Point]:
     time = _milliseconds(epoch.recorded)
     return [
-        Point(name, _rounded(value), time, epoch.number)
+        Point(name=name, value=_rounded(value), time=time, step=epoch.number)
         for name, value in epoch.metrics.items()
         if math.isfinite(value)
     ]
@@ -220,13 +227,13 @@ def _progress_points(trials: Sequence[Trial], *, metric: str) -> list[Point]:
         if value is not None and math.isfinite(value) and is_better(value, best, metric=metric):
             best = value
         if best is not None:
-            points.append(Point(best_name(metric), _rounded(best), trial_ended(trial), step))
+            points.append(Point(name=best_name(metric), value=_rounded(best), time=trial_ended(trial), step=step))
     return points
 
 
 def _score_points(score: Scores, *, prefix: str, time: int) -> list[Point]:
     return [
-        Point(f"{prefix}/{name}", _rounded(value), time, 0)
+        Point(name=f"{prefix}/{name}", value=_rounded(value), time=time, step=0)
         for name, value in score.metrics.items()
         if math.isfinite(value)
     ]

@@ -35,7 +35,7 @@ NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflo
 LONGEST_TAG = 5000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
     """One registered version; ``tags`` hold its verdict and the SHA-256 of its files, its run the files themselves."""
 
@@ -254,7 +254,7 @@ def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> No
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(found.name, int(found.version), dict(found.tags), str(found.run_id))
+    return Version(name=found.name, number=int(found.version), tags=dict(found.tags), run_id=str(found.run_id))
 
 
 def _hash_tags(folder: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ _CURVES_SHOWN = 100
 _CHARTS_QUERY = "&compareRunsMode=CHART"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
     """One saved view: ``state`` is what MLflow's run page restores."""
 
@@ -41,8 +41,13 @@ def views(space: Space, *, metric: str, study: str, search_id: str) -> list[View
     charts = common | {"compareRunSections": [_section()], "compareRunCharts": _charts(space, metric=metric)}
     table = common | {"selectedColumns": _columns(space, metric=metric)}
     return [
-        View(f"{study}-{search_id[:8]}-charts-{FORMAT}", f"{study}: charts", True, charts),
-        View(f"{study}-{search_id[:8]}-leaderboard-{FORMAT}", f"{study}: leaderboard", False, table),
+        View(key=f"{study}-{search_id[:8]}-charts-{FORMAT}", name=f"{study}: charts", is_chart=True, state=charts),
+        View(
+            key=f"{study}-{search_id[:8]}-leaderboard-{FORMAT}",
+            name=f"{study}: leaderboard",
+            is_chart=False,
+            state=table,
+        ),
     ]
 
 

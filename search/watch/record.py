@@ -18,7 +18,7 @@ FOLDER = ".watch"  # in the folder of all searches
 TIMES = ("due", "began", "ended", "retry_at", "next_due", "next_run")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WatchRecord:
     """Where the watch of a space stands.
 
@@ -52,7 +52,7 @@ class WatchRecord:
 
 def open_record(spec: SearchSpec, *, path: Path, when: str) -> WatchRecord:
     """The record of a space that this process watches, with what is known from before."""
-    known = read_record(spec) or WatchRecord(spec.search.name, "", "", 0, "")
+    known = read_record(spec) or WatchRecord(name=spec.search.name, space="", when="", pid=0, host="")
     return replace(known, space=str(path), when=when, pid=os.getpid(), host=socket.gethostname())
 
 

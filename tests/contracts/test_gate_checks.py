@@ -24,7 +24,7 @@ PAIRED = {
 }
 # Everything measured and everything asked for, and passed.
 GOOD = Evidence(
-    TEST, chance=0.5, latency_ms=12.0, size_mb=20.0, has_champion=True, champion=TEST, paired=PAIRED, old=PAIRED
+    test=TEST, chance=0.5, latency_ms=12.0, size_mb=20.0, has_champion=True, champion=TEST, paired=PAIRED, old=PAIRED
 )
 STRICT = GateSection(max_latency_ms=12.5, max_size_mb=21.0, min_recall=0.55)
 # What is wrong with the evidence, and the number that its reason must name.

@@ -36,8 +36,12 @@ def rule(sampler, **changes):
 
 
 def ended(number, params, value, state="PRUNED"):
-    epochs = () if value is None else (EpochRecord(1, {METRIC: value}, datetime(2024, 1, 1, tzinfo=UTC)),)
-    return Trial(number, params, state, epochs, 1, "random")
+    epochs = (
+        ()
+        if value is None
+        else (EpochRecord(number=1, metrics={METRIC: value}, recorded=datetime(2024, 1, 1, tzinfo=UTC)),)
+    )
+    return Trial(number=number, params=params, state=state, epochs=epochs, target=1, origin="random")
 
 
 def value_of(params):

@@ -78,7 +78,9 @@ class Play:
             case Start(until):
                 assert budget == "open"
                 self.running.append(len(self.trials))
-                self.trials.append(Trial(len(self.trials), {}, "RUNNING", (), until, "random"))
+                self.trials.append(
+                    Trial(number=len(self.trials), params={}, state="RUNNING", epochs=(), target=until, origin="random")
+                )
             case Continue(number, until):
                 trial = self.trials[number]
                 assert trial.state == "RUNNING"
@@ -101,7 +103,9 @@ class Play:
     def report(self, number):
         trial = self.trials[number]
         epoch = trial.last_epoch + 1
-        record = EpochRecord(epoch, {METRIC: self.qualities[number]}, datetime.min.replace(tzinfo=UTC))
+        record = EpochRecord(
+            number=epoch, metrics={METRIC: self.qualities[number]}, recorded=datetime.min.replace(tzinfo=UTC)
+        )
         self.trials[number] = trial = replace(trial, epochs=(*trial.epochs, record))
         if epoch < trial.target:
             return

@@ -24,8 +24,8 @@ def conduct(tmp_path):
             ledger,
             space=space,
             rule=Halving(metric=METRIC, mode=mode, min_epochs=1, max_epochs=4, reduction=2),
-            sampling=Sampling("tpe", 0, 0.2, METRIC, (1, 2, 4)),
-            limits=Limits(trials, **limits),
+            sampling=Sampling(sampler="tpe", seed=0, random_share=0.2, metric=METRIC, rungs=(1, 2, 4)),
+            limits=Limits(trials=trials, **limits),
             on_change=lambda trial: None,
         )
 

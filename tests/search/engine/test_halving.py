@@ -17,8 +17,10 @@ def rule(mode="promote", low=1, high=9, reduction=3, finalists=1, metric=METRIC)
 
 def trial(number, values, target=1, state="RUNNING"):
     """A trial whose epochs have these values."""
-    epochs = tuple(EpochRecord(i, {METRIC: v}, datetime.now(UTC)) for i, v in enumerate(values, start=1))
-    return Trial(number, {}, state, epochs, target, "random")
+    epochs = tuple(
+        EpochRecord(number=i, metrics={METRIC: v}, recorded=datetime.now(UTC)) for i, v in enumerate(values, start=1)
+    )
+    return Trial(number=number, params={}, state=state, epochs=epochs, target=target, origin="random")
 
 
 def act(trials, running=(), budget="open", **changes):
@@ -94,8 +96,10 @@ def test_in_stop_mode_the_first_goes_on_and_a_worse_second_is_closed():
 
 
 def test_a_loss_is_ranked_from_below():
-    epochs = [(EpochRecord(1, {"val/loss": v}, datetime.now(UTC)),) for v in (0.3, 0.1, 0.2)]
-    trials = [Trial(n, {}, "RUNNING", e, 1, "random") for n, e in enumerate(epochs)]
+    epochs = [(EpochRecord(number=1, metrics={"val/loss": v}, recorded=datetime.now(UTC)),) for v in (0.3, 0.1, 0.2)]
+    trials = [
+        Trial(number=n, params={}, state="RUNNING", epochs=e, target=1, origin="random") for n, e in enumerate(epochs)
+    ]
     assert rule(metric="val/loss").next_action(trials, running=frozenset(), budget="open") == Continue(1, 3)
 
 
@@ -138,7 +142,9 @@ def test_any_search_ends_with_every_trial_at_a_rung_and_the_best_among_the_promo
         elif isinstance(action, Continue):
             assert trials[action.number].last_epoch < action.until
             old = trials[action.number]
-            trials[action.number] = Trial(old.number, {}, "RUNNING", old.epochs, action.until, "random")
+            trials[action.number] = Trial(
+                number=old.number, params={}, state="RUNNING", epochs=old.epochs, target=action.until, origin="random"
+            )
             queue.append(action.number)
         if len(queue) >= workers or isinstance(action, Wait):
             number = queue.pop(0)
@@ -159,4 +165,6 @@ def test_any_search_ends_with_every_trial_at_a_rung_and_the_best_among_the_promo
 
 
 def closed(record, state):
-    return Trial(record.number, {}, state, record.epochs, record.target, "random")
+    return Trial(
+        number=record.number, params={}, state=state, epochs=record.epochs, target=record.target, origin="random"
+    )

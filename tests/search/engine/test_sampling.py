@@ -31,8 +31,10 @@ def rule(sampler="tpe", **changes):
 
 
 def trial(number, params, values, state="PRUNED"):
-    epochs = tuple(EpochRecord(i, {METRIC: v}, datetime.now(UTC)) for i, v in enumerate(values, start=1))
-    return Trial(number, params, state, epochs, len(values), "random")
+    epochs = tuple(
+        EpochRecord(number=i, metrics={METRIC: v}, recorded=datetime.now(UTC)) for i, v in enumerate(values, start=1)
+    )
+    return Trial(number=number, params=params, state=state, epochs=epochs, target=len(values), origin="random")
 
 
 def history(count, value_of, length=1):
@@ -80,7 +82,7 @@ def test_a_failed_trial_counts_as_the_worst_and_a_running_one_as_unknown():
     trials = [
         trial(0, params, [0.4]),
         trial(1, params, [], "FAILED"),
-        Trial(2, params, "RUNNING", (), 1, "random"),
+        Trial(number=2, params=params, state="RUNNING", epochs=(), target=1, origin="random"),
         trial(3, params, [0.7]),
     ]
     study = rung_study(trials, space=SPACE, rung=1, metric=METRIC)
@@ -94,7 +96,9 @@ def test_a_failed_trial_counts_as_the_worst_and_a_running_one_as_unknown():
 
 def test_a_rung_that_no_trial_has_reached_has_no_values():
     params = propose([], space=SPACE, rule=rule()).encoded
-    at_work = Trial(0, params, "RUNNING", trial(0, params, [0.4]).epochs, 3, "random")
+    at_work = Trial(
+        number=0, params=params, state="RUNNING", epochs=trial(0, params, [0.4]).epochs, target=3, origin="random"
+    )
     study = rung_study([at_work, trial(1, params, [0.2], "FAILED")], space=SPACE, rung=3, metric=METRIC)
     assert [(t.state.name, t.value) for t in study.trials] == [("RUNNING", None)]
 
@@ -102,8 +106,11 @@ def test_a_rung_that_no_trial_has_reached_has_no_values():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trials_that_reached_a_rung_without_a_value_leave_a_proposal_to_make(sampler):
     params = propose([], space=SPACE, rule=rule()).encoded
-    epochs = (EpochRecord(1, {"val/loss": 1.0}, datetime.now(UTC)),)
-    trials = [Trial(number, params, "FAILED", epochs, 1, "random") for number in range(len(SPACE.dimensions) + 3)]
+    epochs = (EpochRecord(number=1, metrics={"val/loss": 1.0}, recorded=datetime.now(UTC)),)
+    trials = [
+        Trial(number=number, params=params, state="FAILED", epochs=epochs, target=1, origin="random")
+        for number in range(len(SPACE.dimensions) + 3)
+    ]
     assert SPACE.contains(propose(trials, space=SPACE, rule=rule(sampler)).params)
 
 
@@ -137,8 +144,12 @@ def test_a_large_finite_space_is_searched_to_its_last_point():
 
 def test_a_trial_that_waits_lower_is_not_taken_for_one_at_work():
     params = propose([], space=SPACE, rule=rule()).encoded
-    waiting = Trial(0, params, "RUNNING", trial(0, params, [0.4]).epochs, 1, "random")
-    at_work = Trial(1, params, "RUNNING", trial(0, params, [0.4]).epochs, 3, "random")
+    waiting = Trial(
+        number=0, params=params, state="RUNNING", epochs=trial(0, params, [0.4]).epochs, target=1, origin="random"
+    )
+    at_work = Trial(
+        number=1, params=params, state="RUNNING", epochs=trial(0, params, [0.4]).epochs, target=3, origin="random"
+    )
     study = rung_study([waiting, at_work, trial(2, params, [0.1] * 3)], space=SPACE, rung=3, metric=METRIC)
     assert [(t.state.name, t.value) for t in study.trials] == [("RUNNING", None), ("COMPLETE", 0.1)]
 

@@ -7,8 +7,11 @@ METRIC = "val/accuracy"
 
 
 def trial(*values):
-    epochs = tuple(EpochRecord(i, {METRIC: value}, datetime.now(UTC)) for i, value in enumerate(values, start=1))
-    return Trial(7, {}, "COMPLETE", epochs, len(values), "random")
+    epochs = tuple(
+        EpochRecord(number=i, metrics={METRIC: value}, recorded=datetime.now(UTC))
+        for i, value in enumerate(values, start=1)
+    )
+    return Trial(number=7, params={}, state="COMPLETE", epochs=epochs, target=len(values), origin="random")
 
 
 def checkpoints_after(folder, ended, *, of_epochs):

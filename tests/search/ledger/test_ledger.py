@@ -17,7 +17,7 @@ from search.space.space import make_space
 from trainable.errors import UserError
 
 METRIC = "val/accuracy"
-SPACE = make_space({"optimizer.lr": Number(1e-4, 1e-1, log=True)})
+SPACE = make_space({"optimizer.lr": Number(low=1e-4, high=1e-1, log=True)})
 LR = {"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}
 
 
@@ -148,7 +148,7 @@ def test_a_process_killed_while_it_writes_leaves_a_ledger_that_opens(tmp_path):
         "from search.ledger import ledger as ledgers\n"
         "from search.space.dimension import Number\n"
         "from search.space.space import make_space\n"
-        "space = make_space({'optimizer.lr': Number(1e-4, 1e-1, log=True)})\n"
+        "space = make_space({'optimizer.lr': Number(low=1e-4, high=1e-1, log=True)})\n"
         "ledger = ledgers.open_existing(pathlib.Path(sys.argv[1]), name='s', storage=None, space=space)\n"
         "for epoch in range(1, 100_000):\n"
         f"    ledger.record(0, epoch=epoch, metrics={{{METRIC!r}: 0.5}})\n"

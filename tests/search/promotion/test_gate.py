@@ -25,7 +25,7 @@ def paired(*, gain=0.05, low=0.01, only_first=12, only_second=3, p=0.035):
     }
 
 
-FIRST = Evidence(TEST, chance=0.5, latency_ms=12.0, size_mb=20.0)
+FIRST = Evidence(test=TEST, chance=0.5, latency_ms=12.0, size_mb=20.0)
 BETTER = replace(FIRST, has_champion=True, champion=TEST, paired=paired())
 
 

@@ -49,7 +49,7 @@ def ledger(tmp_path):
         tmp_path,
         name="cells",
         storage=None,
-        space=make_space({"optimizer.lr": Number(1e-4, 1e-2, log=True)}),
+        space=make_space({"optimizer.lr": Number(low=1e-4, high=1e-2, log=True)}),
         metric=METRIC,
         notes={"metric": METRIC},
     )

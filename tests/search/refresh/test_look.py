@@ -41,7 +41,9 @@ def begun(spec, records, **changes):
     """A record of these images, as if their content had been read."""
     _, quick = look(data_of(spec))
     key = key_of(spec, fingerprint="f" * 32)
-    record = Record(1, key, space_identity(spec), "f" * 32, "1", NOW.isoformat())
+    record = Record(
+        number=1, key=key, identity=space_identity(spec), fingerprint="f" * 32, code="1", began=NOW.isoformat()
+    )
     record = records.save(record, decision={"kind": "skip", "reasons": []}, **changes)
     records.saw(quick, fingerprint="f" * 32)
     return record

@@ -37,10 +37,23 @@ SPLITS = {1: "train", 2: "val", 3: "test"}
 
 def champion(*now, splits=SPLITS, before=BEFORE, tried=None):
     """A champion that knows images 1 to 3, among these images now; ``tried`` are those of a later search, if there was one."""
-    served = Served(Path(), None, {"config": TrialConfig().model_dump(mode="json")}, splits, Path())
+    served = Served(
+        folder=Path(),
+        model=None,
+        description={"config": TrialConfig().model_dump(mode="json")},
+        splits=splits,
+        root=Path(),
+    )
     images = {one.sample_id: EncodedImage(one.sample_id, str(one.label), lambda: b"") for one in now}
-    version = Version("cells", 1, {}, "")
-    return Champion(version, served, images, DataVersion(before), DataVersion(tried or before), DataVersion(now))
+    version = Version(name="cells", number=1, tags={}, run_id="")
+    return Champion(
+        version=version,
+        served=served,
+        images=images,
+        before=DataVersion(before),
+        reference=DataVersion(tried or before),
+        now=DataVersion(now),
+    )
 
 
 def ids(images):

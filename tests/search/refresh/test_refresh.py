@@ -53,7 +53,15 @@ def test_a_record_whose_champion_is_gone_is_begun_anew(spec, at_work):
     assert at_work.standing.now.counts == {"a": 12, "b": 12}
     champion = {"version": 1, "study": "cells", "candidate": "x", "fingerprint": "f" * 32}
     key = key_of(spec, fingerprint=fingerprint)
-    begun = Record(1, key, space_identity(spec), fingerprint, "1", NOW.isoformat(), searches=("cells.refit",))
+    begun = Record(
+        number=1,
+        key=key,
+        identity=space_identity(spec),
+        fingerprint=fingerprint,
+        code="1",
+        began=NOW.isoformat(),
+        searches=("cells.refit",),
+    )
     records_of(spec).save(replace(begun, champion=champion))
     assert (at_work.begun().number, at_work.begun().champion) == (2, None)
     assert [one.state for one in records_of(spec).all()] == ["superseded", "open"]

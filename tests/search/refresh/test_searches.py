@@ -17,7 +17,9 @@ SPEC = SearchSpec.model_validate(
         "try_first": [{"optimizer.lr": 1e-3}],
     }
 )
-RECORD = Record(2, "0123456789abcdef", {}, "f" * 32, "1", "2026-01-01T00:00:00+00:00")
+RECORD = Record(
+    number=2, key="0123456789abcdef", identity={}, fingerprint="f" * 32, code="1", began="2026-01-01T00:00:00+00:00"
+)
 
 
 def test_searches_of_a_refresh_are_named_by_its_key():

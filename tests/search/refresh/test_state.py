@@ -44,7 +44,15 @@ def store(spec, folder, *, finished, fingerprint="f" * 32):
 
 
 def record(spec, number=1, **values):
-    return Record(number, f"{number:016x}", space_identity(spec), "f" * 32, "1", NOW, **values)
+    return Record(
+        number=number,
+        key=f"{number:016x}",
+        identity=space_identity(spec),
+        fingerprint="f" * 32,
+        code="1",
+        began=NOW,
+        **values,
+    )
 
 
 def test_a_database_that_does_not_answer_is_no_missing_search(tmp_path):
@@ -141,4 +149,4 @@ def test_a_class_without_an_image_in_a_split_is_told_before_anything(tmp_path, d
 
 def test_a_version_that_does_not_name_its_data_is_said():
     with pytest.raises(UserError, match="models:/cells/3: does not say what data it was trained on"):
-        fingerprint_of(Version("cells", 3, {}, ""))
+        fingerprint_of(Version(name="cells", number=3, tags={}, run_id=""))

@@ -27,9 +27,9 @@ def spec(name="new", *, vary=VARY, trials=20, **sections):
 
 
 def trial(number, value, **params):
-    epoch = EpochRecord(1, {"val/balanced_accuracy": value}, datetime(2026, 1, 1, tzinfo=UTC))
+    epoch = EpochRecord(number=1, metrics={"val/balanced_accuracy": value}, recorded=datetime(2026, 1, 1, tzinfo=UTC))
     params = {"optimizer.lr": 0.01, "freeze.depth": 0.5, "model.head": "linear"} | params
-    return Trial(number, params, "COMPLETE", (epoch,), 1, "random")
+    return Trial(number=number, params=params, state="COMPLETE", epochs=(epoch,), target=1, origin="random")
 
 
 def test_the_best_of_every_search_come_first_the_newest_before_the_older():
@@ -104,7 +104,14 @@ def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
     for number in range(warm.search.trials):
         proposal = propose(told, space=warm.space, rule=sampling_rule(warm))
         told.append(
-            Trial(number, proposal.encoded, "COMPLETE", trial(0, 0.5 + number / 100).epochs, 1, proposal.origin)
+            Trial(
+                number=number,
+                params=proposal.encoded,
+                state="COMPLETE",
+                epochs=trial(0, 0.5 + number / 100).epochs,
+                target=1,
+                origin=proposal.origin,
+            )
         )
     origins = [one.origin for one in told]
     assert origins[:13] == ["try_first"] * 5 + ["random"] * 8

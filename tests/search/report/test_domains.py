@@ -25,8 +25,8 @@ SELECTORS = {  # one value a trial, at both of its epochs
 def trial(number, state="COMPLETE", *, blind=False, **changes):
     values = {name: of_trial[number] for name, of_trial in SELECTORS.items()} | changes
     values = {name: value for name, value in values.items() if not (blind and name.startswith("oracle/"))}
-    epochs = tuple(EpochRecord(epoch, values, datetime.now(UTC)) for epoch in (1, 2))
-    return Trial(number, {}, state, epochs, target=2, origin="random")
+    epochs = tuple(EpochRecord(number=epoch, metrics=values, recorded=datetime.now(UTC)) for epoch in (1, 2))
+    return Trial(number=number, params={}, state=state, epochs=epochs, target=2, origin="random")
 
 
 def make_spec(*, oracle=False, metric="target/snd", choose_by=()):

@@ -131,7 +131,7 @@ def test_whole_numbers_are_whole():
     [(1, True), (4, True), (5, False), (2, False), (True, False), ("1", False), (1.0, False), (0, False)],
 )
 def test_a_stepped_whole_number_contains_its_grid_only(value, inside):
-    assert Number(1, 4, whole=True, step=3).contains(value) is inside
+    assert Number(low=1, high=4, whole=True, step=3).contains(value) is inside
 
 
 def test_zero_is_not_false():
@@ -161,14 +161,14 @@ def test_a_condition_outside_the_other_range_is_refused():
     with pytest.raises(UserError, match=r"^vary\.b\.when\.a: 3 is outside 1, 2$"):
         make_space({"a": Choice((1, 2)), "b": Choice((1,), {"a": (3,)})})
     with pytest.raises(UserError, match=r"^vary\.b\.when\.a: 9 is outside 1 to 4$"):
-        make_space({"a": Number(1, 4, whole=True), "b": Choice((1,), {"a": (9,)})})
+        make_space({"a": Number(low=1, high=4, whole=True), "b": Choice((1,), {"a": (9,)})})
 
 
 def test_a_condition_on_a_continuous_range_is_refused():
     with pytest.raises(
         UserError, match=r"^vary\.b\.when\.a: a is a continuous range; a condition needs a choice or int$"
     ):
-        make_space({"a": Number(0.0, 1.0), "b": Choice((1,), {"a": (0.5,)})})
+        make_space({"a": Number(low=0.0, high=1.0), "b": Choice((1,), {"a": (0.5,)})})
 
 
 FORMS = "{choice: [...]}, {uniform: [low, high]}, {log: [low, high]} or {int: [low, high]}"

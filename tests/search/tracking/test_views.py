@@ -11,11 +11,11 @@ from search.tracking.views import TAG_PREFIX, decode, encode, links_of_tags, vie
 METRIC = "val/balanced_accuracy"
 SPACE = make_space(
     {
-        "optimizer.lr": Number(1e-5, 1e-1, log=True),
-        "freeze.depth": Number(0.0, 1.0),
-        "train.batch_size": Number(8, 64, whole=True, log=True),
+        "optimizer.lr": Number(low=1e-5, high=1e-1, log=True),
+        "freeze.depth": Number(low=0.0, high=1.0),
+        "train.batch_size": Number(low=8, high=64, whole=True, log=True),
         "optimizer.name": Choice(("adamw", "sgd")),
-        "optimizer.momentum": Number(0.0, 0.9, when={"optimizer.name": ("sgd",)}),
+        "optimizer.momentum": Number(low=0.0, high=0.9, when={"optimizer.name": ("sgd",)}),
     }
 )
 
@@ -37,7 +37,7 @@ def test_a_view_is_read_back_from_its_tag_as_it_was():
 
 
 def test_every_view_fits_an_experiment_tag_however_much_is_searched():
-    many = make_space({f"section_{index}.a_long_name_{index}": Number(0.0, 1.0) for index in range(200)})
+    many = make_space({f"section_{index}.a_long_name_{index}": Number(low=0.0, high=1.0) for index in range(200)})
     for space in (SPACE, many):
         for key, text in view_tags(made(space), time=1_700_000_000_000).items():
             assert len(text) < 20_000
