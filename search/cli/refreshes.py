@@ -124,7 +124,7 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
     try:
         spec = load(space, overrides, data=data)
         found = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
-        return found or _refreshed(spec, address=address)
+        return found or _refresh_once(spec, address=address)
     except UserError as error:
         errors.print(f"error: {error}", markup=False)
         return Answer(decision="bad input", reasons=(str(error),), code=2)
@@ -138,7 +138,7 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
         return Answer(decision="interrupted", reasons=(INTERRUPTED,), code=130)
 
 
-def _refreshed(spec: SearchSpec, *, address: str | None) -> "Answer":
+def _refresh_once(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.tracking.tracker import Tracker, set_environment
 
     set_environment()

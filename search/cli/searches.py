@@ -59,7 +59,7 @@ def check(
             for note in of_data if not as_json else ():
                 console.print(f"  note: {note}", highlight=False, markup=False)
             if not as_json:
-                console.print(f"  data: {_said(described)}", highlight=False, markup=False)
+                console.print(f"  data: {_data_text(described)}", highlight=False, markup=False)
     if as_json:
         print_json(found)
 
@@ -213,11 +213,11 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Put searches side by side: results, cost, and in what they differ."""
-    from search.report.compare import compared, comparison_lines, comparison_table
+    from search.report.compare import compare_searches, comparison_lines, comparison_table
 
     if len(set(names)) < 2:
         raise UserError(f"compare: needs two searches, got {', '.join(dict.fromkeys(names))}")
-    result = compared([folder / name for name in names])
+    result = compare_searches([folder / name for name in names])
     if as_json:
         print_json(result)
         return
@@ -308,7 +308,7 @@ def _describe_data(spec: SearchSpec) -> dict[str, Any]:
     }
 
 
-def _said(described: dict[str, Any]) -> str:
+def _data_text(described: dict[str, Any]) -> str:
     splits = "; ".join(
         f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
         for split, counts in described["counts"].items()

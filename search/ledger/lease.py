@@ -30,8 +30,8 @@ def lease(folder: Path) -> Iterator[None]:
     """
     holder = folder / "driver.json"
     refused = f"{folder}: this search is being run by"
-    with locked(folder / LOCK, refused=lambda: f"{refused} {_described(holder)}"):
-        with written(holder):
+    with hold_lock(folder / LOCK, refused=lambda: f"{refused} {_described(holder)}"):
+        with writing_errors(holder):
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
 
@@ -42,13 +42,13 @@ def is_held(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, *, refused: Callable[[], str]) -> Iterator[None]:
+def hold_lock(path: Path, *, refused: Callable[[], str]) -> Iterator[None]:
     """Hold a lock file for this process, made with its folder; raises HeldError with the words of ``refused`` if another does.
 
-    Raises what :func:`written` does for a file that cannot be written.
+    Raises what :func:`writing_errors` does for a file that cannot be written.
     """
     lock = FileLock(path)
-    with written(path):
+    with writing_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=SECONDS_FOR_A_LOOK)
@@ -75,7 +75,7 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[None]:
+def writing_errors(path: Path) -> Iterator[None]:
     """Inside, that a file of a search cannot be written is one line.
 
     It is an OutageError where the disk is full or fails, else a UserError.

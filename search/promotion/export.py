@@ -18,7 +18,7 @@ from search.promotion.evidence import PACKAGE, rooted
 from search.space.spec import SearchSpec
 from search.tracking.registry import ROOT, download, log_files, resolve, said_of_store
 from search.tracking.runs import find_search_run
-from search.tracking.uri import StoreFailsError, checked
+from search.tracking.uri import StoreFailsError, check_uri
 from trainable.config.trial import TrialConfig
 from trainable.deploy.exporting import TABLE, Wanted, export_weights_file
 from trainable.errors import UserError
@@ -101,7 +101,7 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
     if not name.startswith("models:"):
         yield _of_search(folder / name)
         return
-    address = checked(uri or "sqlite:///mlflow.db")
+    address = check_uri(uri or "sqlite:///mlflow.db")
     version = resolve(address, name)
     with TemporaryDirectory() as temporary:
         found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
@@ -124,7 +124,7 @@ def _of_search(folder: Path) -> _Source:
         what, path = candidate.said, _there(folder / candidate.package)
     else:
         what, path = _packaged(spec, ledger, folder=folder)
-    address, identity = checked(spec.tracking.uri), ledger.notes.identity
+    address, identity = check_uri(spec.tracking.uri), ledger.notes.identity
 
     def find_run() -> str | None:
         return None if identity is None else find_search_run(spec, uri=address, search_id=identity.id)

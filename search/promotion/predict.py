@@ -14,7 +14,7 @@ from rich.table import Table
 
 from search.tracking.model_files import BadInputError, classify, load
 from search.tracking.registry import download
-from search.tracking.uri import checked
+from search.tracking.uri import check_uri
 from trainable.atomic import write_beside
 from trainable.data.readers.folder import IMAGE_SUFFIXES
 from trainable.errors import UserError
@@ -51,7 +51,7 @@ def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> l
     """
     images = [image for path in paths for image in _images(path)]
     with TemporaryDirectory() as temporary:
-        model = load(download(checked(uri), model_uri, folder=Path(temporary)))
+        model = load(download(check_uri(uri), model_uri, folder=Path(temporary)))
         batches = [images[start : start + IMAGES_AT_ONCE] for start in range(0, len(images), IMAGES_AT_ONCE)]
         return [prediction for batch in batches for prediction in _predicted(model, batch, top_k=top_k)]
 

@@ -11,7 +11,7 @@ from search.ledger.trials import Trial, leaders
 from search.space.dimension import Dimension, Number
 from search.space.paths import SET_BY_SEARCH, defaults, flatten
 from search.space.sections import STEPS
-from search.space.space import Space, said
+from search.space.space import Space, dimension_text
 from search.space.spec import BACKBONE, SearchSpec
 from search.space.values import Value
 from trainable.config.validation import shown
@@ -87,10 +87,10 @@ def mapped(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[str, 
         value = _step_name(values.get(path), path=path)
         taken = _nearest(value, dimension)
         if taken is NOTHING:
-            lines.append(f"{path}: {shown(value)} is none of {said(dimension)}, drawn anew")
+            lines.append(f"{path}: {shown(value)} is none of {dimension_text(dimension)}, drawn anew")
             continue
         if taken != value:
-            lines.append(f"{path}: {shown(value)} is outside {said(dimension)}, taken as {shown(taken)}")
+            lines.append(f"{path}: {shown(value)} is outside {dimension_text(dimension)}, taken as {shown(taken)}")
         recipe[path] = taken
     return recipe, lines
 

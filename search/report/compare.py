@@ -13,7 +13,7 @@ from search.report.report import report_data
 from search.space.spec import difference
 
 
-def compared(folders: Sequence[Path]) -> dict[str, Any]:
+def compare_searches(folders: Sequence[Path]) -> dict[str, Any]:
     """Every search's report, the settings and the best values that are not the same in all, and what to beware of."""
     specs = [stored_spec(folder) for folder in folders]
     reports = [report_data(folder) for folder in folders]

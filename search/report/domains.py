@@ -28,7 +28,7 @@ CURVES = (
 )
 
 
-def judged(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> dict[str, Any] | None:
+def judge_domains(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> dict[str, Any] | None:
     """How selectors judge the trials, each at its best epoch, and how the final one compares with source-only; plain data.
 
     None for a search without a target domain. `choices` has by selector the trial it would choose, `agreement` Kendall's τ_b
@@ -52,7 +52,7 @@ def judged(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> 
     }
 
 
-def said(judgement: Mapping[str, Any] | None) -> list[str]:
+def judgement_lines(judgement: Mapping[str, Any] | None) -> list[str]:
     """The same as lines for people."""
     if judgement is None:
         return []

@@ -20,7 +20,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.notes import plain
 from search.ledger.stored import SPEC_FILE, open_ledger
 from search.ledger.trials import Trial, leaders
-from search.report.domains import domain_figures, judged, said
+from search.report.domains import domain_figures, judge_domains, judgement_lines
 from search.report.history import history, history_html, history_table
 from search.report.html import html_row
 from search.report.overview import overview
@@ -56,7 +56,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "soup": _soup(ledger, folder=folder),
         "baselines": {name: dict(score.metrics) for name, score in ledger.notes.baselines.items()},
         "baseline_values": _baseline_values(ledger, metric=metric),
-        "adaptation": judged(trials, spec=spec, notes=ledger.notes),
+        "adaptation": judge_domains(trials, spec=spec, notes=ledger.notes),
     }
 
 
@@ -227,7 +227,7 @@ def _comparisons(data: dict[str, Any]) -> list[str]:
             lines.append(
                 "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
             )
-    return lines + said(data["adaptation"])
+    return lines + judgement_lines(data["adaptation"])
 
 
 def _warm_lines(found: dict[str, Any] | None) -> list[str]:

@@ -55,7 +55,7 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     LedgerFailsError where its database does not answer.
     """
     folder = search_folder(spec)
-    uri.checked(spec.tracking.uri)
+    uri.check_uri(spec.tracking.uri)
     check_techniques(spec)
     check_address(address)
     if address is None:

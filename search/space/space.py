@@ -51,7 +51,7 @@ class Space:
             if dimension is None:
                 lines.append(f"{path}: is not varied{did_you_mean(path, self.dimensions)}")
             elif not dimension.contains(value):
-                lines.append(f"{path}: {shown(value)} is outside {said(dimension)}")
+                lines.append(f"{path}: {shown(value)} is outside {dimension_text(dimension)}")
             elif path not in active:
                 lines.append(f"{path}: is only searched when {_said_conditions(dimension.when)}; give that too")
         return lines
@@ -112,7 +112,7 @@ def _meet_conditions(space: Space, point: dict[str, Value]) -> bool:
     return set(point) <= set(space.active(point))
 
 
-def said(dimension: Dimension) -> str:
+def dimension_text(dimension: Dimension) -> str:
     """The values of a dimension in words."""
     if isinstance(dimension, Choice):
         return ", ".join(shown(member) for member in dimension.members)
@@ -149,7 +149,7 @@ def _check_reachable(space: Space, path: str) -> None:
             raise UserError(f"{where}: {owner} is a continuous range; a condition needs a choice or int")
         for value in values:
             if not dimension.contains(value):
-                raise UserError(f"{where}: {shown(value)} is outside {said(dimension)}")
+                raise UserError(f"{where}: {shown(value)} is outside {dimension_text(dimension)}")
     conditions = _all_conditions(space, path)
     for owner in {owner for owner, _ in conditions}:
         together = [values for other, values in conditions if other == owner]

@@ -12,7 +12,7 @@ from search.ledger.refreshes import Record, Records
 from search.space.spec import SearchSpec
 from search.tracking.registry import said_of_store
 from search.tracking.runs import open_experiment, source_tags
-from search.tracking.uri import checked
+from search.tracking.uri import check_uri
 
 KEY = "refresh.key"
 LONGEST_TAG = 5000
@@ -20,7 +20,7 @@ LONGEST_TAG = 5000
 
 def show_all(spec: SearchSpec, *, folder: Path) -> None:
     """Bring the runs of all refreshes of the search in ``folder`` up to date. Raises StoreFailsError."""
-    uri = checked(spec.tracking.uri)
+    uri = check_uri(spec.tracking.uri)
     records = Records(folder)
     with said_of_store(uri):
         for record in records.all():

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.tracking.model_files import hashes
-from search.tracking.uri import StoreFailsError, artifact_folder, checked, first_line, shown
+from search.tracking.uri import StoreFailsError, artifact_folder, check_uri, first_line, redact
 from trainable.errors import UserError, nearest
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -55,7 +55,7 @@ class Registry:
 
     def __init__(self, uri: str, *, name: str, lock_folder: Path) -> None:
         self.name = name
-        self.uri = checked(uri)
+        self.uri = check_uri(uri)
         self._lock = _lock_path(self.uri, name=name, folder=lock_folder)
         self._client = MlflowClient(self.uri, registry_uri=self.uri)
 
@@ -184,7 +184,7 @@ def said_of_store(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise StoreFailsError(f"tracking.uri: {shown(uri)} fails ({first_line(error)})") from error
+        raise StoreFailsError(f"tracking.uri: {redact(uri)} fails ({first_line(error)})") from error
 
 
 def download(uri: str, model_uri: str, *, folder: Path) -> Path:
@@ -213,7 +213,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
 def resolve(uri: str, model_uri: str) -> Version:
     """The version that an address names. Raises UserError for one that there is not, StoreFailsError."""
     if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
-        raise UserError(f"tracking.uri: {shown(uri)!r} does not exist; --uri says where MLflow is")
+        raise UserError(f"tracking.uri: {redact(uri)!r} does not exist; --uri says where MLflow is")
     parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model_uri)
     if parts is None:
         raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
@@ -223,7 +223,7 @@ def resolve(uri: str, model_uri: str) -> Version:
         model = registered(client, name)
         if model is None:
             known = [one.name for one in client.search_registered_models()]
-            raise UserError(f"{model_uri}: no model {name!r} in {shown(uri)}{nearest(name, known)}")
+            raise UserError(f"{model_uri}: no model {name!r} in {redact(uri)}{nearest(name, known)}")
     try:
         with said_of_store(uri):
             if alias is not None:

@@ -17,7 +17,7 @@ from search.ledger.stored import is_finished, open_ledger_of
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking.projection import SearchPlace, SearchState, data_used
-from search.tracking.uri import StoreFailsError, checked, first_line, is_server, shown
+from search.tracking.uri import StoreFailsError, check_uri, first_line, is_server, redact
 
 if TYPE_CHECKING:
     from search.tracking.runs import Runs
@@ -60,7 +60,7 @@ class Tracker(Listener):
     def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Rule) -> None:
         """Start writing. Raises UserError for an address that MLflow cannot write to by its form alone."""
         self._spec, self._ledger = spec, ledger
-        self._uri = checked(spec.tracking.uri)
+        self._uri = check_uri(spec.tracking.uri)
         self._place = _place(spec, folder=Path(spec.search.folder, spec.search.name), ledger=ledger)
         set_environment()
         self._latest = {trial.number: trial for trial in ledger.trials()}
@@ -88,7 +88,7 @@ class Tracker(Listener):
         """Where to look at the search, or what is missing and how to write it."""
         if self._thread is None:
             return []
-        where = shown(self._uri)
+        where = redact(self._uri)
         if not self._complete:
             missing = f"{len(self._dirty)} of {len(self._latest)} trials are" if self._dirty else "the summary is"
             reason = self._problem or f"not done within {self._deadline_seconds:g} s"
@@ -167,7 +167,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
 
     Raises UserError while the search is at work, StoreFailsError where MLflow cannot be written to.
     """
-    uri = checked(spec.tracking.uri)
+    uri = check_uri(spec.tracking.uri)
     set_environment()
     from search.tracking.runs import STORE_ERRORS
 
@@ -177,8 +177,8 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
         try:
             runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
-            raise StoreFailsError(f"tracking.uri: cannot write to {shown(uri)} ({first_line(error)})") from error
-    return f"{spec.search.name}: {len(ledger.trials())} trials are in {shown(uri)}, {next(iter(runs.links.values()))}"
+            raise StoreFailsError(f"tracking.uri: cannot write to {redact(uri)} ({first_line(error)})") from error
+    return f"{spec.search.name}: {len(ledger.trials())} trials are in {redact(uri)}, {next(iter(runs.links.values()))}"
 
 
 def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":
@@ -187,7 +187,7 @@ def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":
     from search.tracking.runs import Runs
 
     trials = ledger.trials()
-    runs = Runs(_place(spec, folder=folder, ledger=ledger), ledger=ledger, uri=checked(spec.tracking.uri))
+    runs = Runs(_place(spec, folder=folder, ledger=ledger), ledger=ledger, uri=check_uri(spec.tracking.uri))
     runs.find()
     for trial in trials:
         runs.write_trial(trial, is_open=False)

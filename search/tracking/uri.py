@@ -17,7 +17,7 @@ class StoreFailsError(OutageError):
     """MLflow's store refuses or cannot do what it was asked."""
 
 
-def checked(uri: str) -> str:
+def check_uri(uri: str) -> str:
     """The address with an absolute path; a relative one counts from the current directory.
 
     Raises UserError for a folder of plain files, which MLflow no longer writes, and for an SQLite file in a folder
@@ -26,7 +26,7 @@ def checked(uri: str) -> str:
     scheme = _scheme(uri)
     if scheme in ("", "file"):
         raise UserError(
-            f"tracking.uri: {shown(uri)!r} is a folder of plain files, which MLflow no longer writes; "
+            f"tracking.uri: {redact(uri)!r} is a folder of plain files, which MLflow no longer writes; "
             "must be a database such as 'sqlite:///mlflow.db' or a server such as 'http://127.0.0.1:5000'"
         )
     if scheme != "sqlite":
@@ -40,14 +40,14 @@ def checked(uri: str) -> str:
     return f"sqlite:///{path}" + (f"?{query}" if query else "")
 
 
-def shown(text: str) -> str:
+def redact(text: str) -> str:
     """The text with users, passwords and tokens taken out of every address in it."""
     return _SECRET.sub(r"\1=***", _USERINFO.sub("", text))
 
 
 def first_line(error: Exception) -> str:
     """The beginning of what a store's error says, without secrets."""
-    text = shown(str(error).strip()) or type(error).__name__
+    text = redact(str(error).strip()) or type(error).__name__
     return text.splitlines()[0][:LONGEST_REASON]
 
 
@@ -58,7 +58,7 @@ def is_server(uri: str) -> bool:
 
 def page_address(uri: str, *, port: int = DEFAULT_PORT) -> str:
     """Where a browser finds the pages: the server itself, or the one that ``python -m search ui`` starts."""
-    return shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    return redact(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
 
 
 def _scheme(uri: str) -> str:

@@ -33,7 +33,7 @@ def file_system(path: Path, *, mounts: str) -> str:
 
 
 @contextmanager
-def followed(
+def follow_changes(
     paths: Iterable[Path], *, ignored: Sequence[Path], poll_seconds: float, changed: Callable[[], object]
 ) -> Iterator[None]:
     """Inside, ``changed`` is called from other threads soon after a file, or something in a folder, has changed.

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from search.ledger.refreshes import data_of
 from search.space.loading import load
 from search.space.spec import SearchSpec
-from search.watch.changes import can_follow, followed
+from search.watch.changes import can_follow, follow_changes
 from search.watch.plan import BAD_INPUT, Plan, begun, changed, ended, opened, set_back
 from search.watch.record import WatchRecord, open_record, watched, write_record
 from search.watch.schedule import Every, OnChange, When
@@ -90,7 +90,7 @@ def local_zone() -> tzinfo:
 
 
 @dataclass(eq=False)
-class Space:
+class WatchedSpace:
     """A watched space: its file, when it is due, which paths are followed, where it stands."""
 
     path: Path
@@ -143,19 +143,19 @@ def watch(
         loop = _Loop(spaces, clock=clock, command=command, tell=tell)
         held.enter_context(_signals_to(loop.stop))
         for space in spaces:
-            held.enter_context(_followed(space, when=when, changed=loop.changed))
+            held.enter_context(_follow_changes(space, when=when, changed=loop.changed))
         loop.run()
 
 
 class _Loop:
     """What refreshes the spaces; at most one refresh is at work at any time."""
 
-    def __init__(self, spaces: Sequence[Space], *, clock: Clock, command: Command, tell: Tell) -> None:
+    def __init__(self, spaces: Sequence[WatchedSpace], *, clock: Clock, command: Command, tell: Tell) -> None:
         self._spaces = spaces
         self._clock = clock
         self._command = command
         self._tell = tell
-        self._changes: SimpleQueue[Space] = SimpleQueue()
+        self._changes: SimpleQueue[WatchedSpace] = SimpleQueue()
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
@@ -185,7 +185,7 @@ class _Loop:
             self._child.send_signal(signal.SIGINT if is_second else signal.SIGTERM)
         self._clock.wake()
 
-    def changed(self, space: Space) -> None:
+    def changed(self, space: WatchedSpace) -> None:
         """Take note that data of a space have changed; called from other threads."""
         self._changes.put(space)
         self._clock.wake()
@@ -200,7 +200,7 @@ class _Loop:
         for space in self._spaces:
             self._put("watching", space, set_back(space.record, plan=space.plan, now=now))
 
-    def _refresh(self, space: Space) -> None:
+    def _refresh(self, space: WatchedSpace) -> None:
         self._put("refreshing", space, begun(space.record, now=self._clock.now()))
         moved = _moved(space)
         if moved is None:
@@ -223,7 +223,7 @@ class _Loop:
             output.seek(0)
             return code, _decision(output.read().decode(errors="replace"))
 
-    def _put(self, event: str, space: Space, record: WatchRecord) -> None:
+    def _put(self, event: str, space: WatchedSpace, record: WatchRecord) -> None:
         space.record = record
         try:
             write_record(record, spec=space.spec)
@@ -235,15 +235,15 @@ class _Loop:
         self._tell(event, record)
 
 
-def _space(path: Path, spec: SearchSpec, *, when: When | OnChange, jitter_seconds: float | None) -> Space:
+def _space(path: Path, spec: SearchSpec, *, when: When | OnChange, jitter_seconds: float | None) -> WatchedSpace:
     if not isinstance(when, OnChange):
         record = open_record(spec, path=path, when=str(when))
-        return Space(path, spec, Plan(when, jitter_seconds), (), record)
+        return WatchedSpace(path, spec, Plan(when, jitter_seconds), (), record)
     own_sets = [one for _, one in data_sets(data_of(spec)) if one.path]
-    followed = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
+    follow_changes = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
     poll = None if all(map(_tells_all, own_sets)) and can_follow(str(path)) else Every(when.poll_seconds)
     said = "on change" if poll is None else f"on change, and {poll}"
-    return Space(path, spec, Plan(poll, jitter_seconds), followed, open_record(spec, path=path, when=said))
+    return WatchedSpace(path, spec, Plan(poll, jitter_seconds), follow_changes, open_record(spec, path=path, when=said))
 
 
 def _tells_all(data: DataConfig) -> bool:
@@ -254,7 +254,7 @@ def _tells_all(data: DataConfig) -> bool:
         return False
 
 
-def _moved(space: Space) -> str | None:
+def _moved(space: WatchedSpace) -> str | None:
     """In which place a space's file is about another search or other data than those that are watched; None for the same."""
     try:
         now = load(space.path)
@@ -271,12 +271,14 @@ def _places(spec: SearchSpec) -> dict[str, Any]:
 
 
 @contextmanager
-def _followed(space: Space, *, when: When | OnChange, changed: Callable[[Space], None]) -> Iterator[None]:
+def _follow_changes(
+    space: WatchedSpace, *, when: When | OnChange, changed: Callable[[WatchedSpace], None]
+) -> Iterator[None]:
     if not isinstance(when, OnChange):
         yield
         return
     own = [Path(one) for one in (space.spec.search.folder, data_of(space.spec).cache) if one is not None]
-    with followed(space.followed, ignored=own, poll_seconds=when.poll_seconds, changed=lambda: changed(space)):
+    with follow_changes(space.followed, ignored=own, poll_seconds=when.poll_seconds, changed=lambda: changed(space)):
         yield
 
 

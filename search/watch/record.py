@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from search.ledger.lease import is_locked, locked, written
+from search.ledger.lease import hold_lock, is_locked, writing_errors
 from search.space.spec import SearchSpec
 from trainable.atomic import write_beside
 
@@ -68,7 +68,7 @@ def read_record(spec: SearchSpec) -> WatchRecord | None:
 def write_record(record: WatchRecord, *, spec: SearchSpec) -> None:
     """Put the record of a space in the place of the one before; raises UserError where it cannot be written."""
     place = _place(spec, "json")
-    with written(place):
+    with writing_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         with write_beside(place) as file:
             file.write(json.dumps(record.as_dict(), indent=1).encode())
@@ -80,7 +80,9 @@ def watched(spec: SearchSpec) -> Iterator[None]:
 
     The kernel gives it back when the process ends, however it ends.
     """
-    with locked(_place(spec, "lock"), refused=lambda: f"{spec.search.name}: is watched already, by {_watcher(spec)}"):
+    with hold_lock(
+        _place(spec, "lock"), refused=lambda: f"{spec.search.name}: is watched already, by {_watcher(spec)}"
+    ):
         yield
 
 

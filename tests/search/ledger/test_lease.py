@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search.ledger.lease import HeldError, is_held, is_locked, lease, locked
+from search.ledger.lease import HeldError, hold_lock, is_held, is_locked, lease
 from search.ledger.refreshes import records_of
 from search.space.spec import SearchSpec
 from trainable.errors import UserError
@@ -82,7 +82,11 @@ def test_a_lease_whose_holder_cannot_be_noted_is_given_back(tmp_path):
 
 def test_a_second_holder_is_told_what_the_first_one_says(tmp_path):
     path = tmp_path / "deep" / "some.lock"
-    with locked(path, refused=str), pytest.raises(HeldError, match="^taken$"), locked(path, refused=lambda: "taken"):
+    with (
+        hold_lock(path, refused=str),
+        pytest.raises(HeldError, match="^taken$"),
+        hold_lock(path, refused=lambda: "taken"),
+    ):
         pass
 
 

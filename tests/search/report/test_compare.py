@@ -6,7 +6,7 @@ from rich.console import Console
 
 from search.ledger import ledger as ledgers
 from search.ledger.stored import SPEC_FILE
-from search.report.compare import compared, comparison_lines, comparison_table
+from search.report.compare import compare_searches, comparison_lines, comparison_table
 from search.space.loading import load
 from trainable.errors import UserError
 
@@ -38,23 +38,23 @@ def two(tmp_path, monkeypatch):
 
 def test_every_figure_stands_beside_the_others(two):
     console = Console(width=120, record=True)
-    console.print(comparison_table(compared(two)))
+    console.print(comparison_table(compare_searches(two)))
     text = console.export_text()
     assert [line.split()[-2:] for line in text.splitlines() if line.startswith("best value")] == [["0.8", "0.9"]]
     assert [line.split()[-2:] for line in text.splitlines() if line.startswith("test/accuracy")] == [["0.7", "0.8"]]
 
 
 def test_only_values_that_differ_are_named(two):
-    found = compared(two)
+    found = compare_searches(two)
     assert found["best_values"] == {"optimizer.lr": [1e-3, 3e-3], "seed": [0, 1]}
     assert found["settings"] == {"one -> two": ["search.seed: 0 -> 1"]}
 
 
 def test_other_images_are_a_warning(two):
-    warnings = [line for line in comparison_lines(compared(two)) if line.startswith("warning")]
+    warnings = [line for line in comparison_lines(compare_searches(two)) if line.startswith("warning")]
     assert warnings == ["warning: the images are not the same, so neither validation nor test values can be compared"]
 
 
 def test_an_unknown_search_is_one_line(two, tmp_path):
     with pytest.raises(UserError, match="did you mean 'two'"):
-        compared([two[0], tmp_path / "searches" / "twoo"])
+        compare_searches([two[0], tmp_path / "searches" / "twoo"])

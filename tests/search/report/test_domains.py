@@ -6,7 +6,7 @@ import pytest
 
 from search.ledger.notes import BaselineScore, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial, leaders
-from search.report.domains import judged, said
+from search.report.domains import judge_domains, judgement_lines
 from search.space.spec import SearchSpec
 
 SELECTORS = {  # one value a trial, at both of its epochs
@@ -73,7 +73,7 @@ def test_without_a_finished_trial_the_metric_chooses():
 
 
 def test_each_selector_says_which_trial_it_would_choose():
-    judgement = judged(TRIALS, spec=make_spec(), notes=SearchNotes())
+    judgement = judge_domains(TRIALS, spec=make_spec(), notes=SearchNotes())
     choices = {name: choice["trial"] for name, choice in judgement["choices"].items()}
     assert choices == {
         "target/snd": 1,
@@ -91,9 +91,9 @@ def test_each_selector_says_which_trial_it_would_choose():
 
 def test_only_an_oracles_report_holds_the_truth():
     trials = [trial(number, blind=True) for number in range(3)]
-    blind = said(judged(trials, spec=make_spec(), notes=source_only()))
+    blind = judgement_lines(judge_domains(trials, spec=make_spec(), notes=source_only()))
     assert not any("oracle" in line.lower() for line in blind)
-    lines = said(judged(TRIALS, spec=make_spec(oracle=True), notes=source_only()))
+    lines = judgement_lines(judge_domains(TRIALS, spec=make_spec(oracle=True), notes=source_only()))
     assert lines[0].startswith("ORACLE: ")
     assert "selector target/entropy: would choose trial 2, oracle/balanced_accuracy 0.7000" in lines
     assert "agreement target/snd ~ oracle/balanced_accuracy: τ +0.33" in lines
@@ -101,22 +101,24 @@ def test_only_an_oracles_report_holds_the_truth():
 
 
 def test_source_only_better_by_what_decided_is_a_warning():
-    worse = said(judged(TRIALS, spec=make_spec(), notes=source_only(**{"target/snd": 6.0})))
+    worse = judgement_lines(judge_domains(TRIALS, spec=make_spec(), notes=source_only(**{"target/snd": 6.0})))
     assert any(line.startswith("warning: negative transfer, source-only is better by target/snd;") for line in worse)
-    fine = said(judged(TRIALS, spec=make_spec(), notes=source_only(**{"target/dev": 0.1})))
+    fine = judgement_lines(judge_domains(TRIALS, spec=make_spec(), notes=source_only(**{"target/dev": 0.1})))
     assert "beside source-only: better by 6 of 7 selectors" in fine
     assert not any("warning" in line for line in fine)
 
 
 def test_where_the_source_decided_most_selectors_must_be_worse_for_a_warning():
     spec = make_spec(metric="val/balanced_accuracy")  # chooses trial 0
-    lines = said(judged(TRIALS, spec=spec, notes=source_only()))
+    lines = judgement_lines(judge_domains(TRIALS, spec=spec, notes=source_only()))
     assert any("warning: negative transfer" in line for line in lines)
     better = {"target/entropy": 0.4, "target/infomax": 0.0, "target/bnm": 0.1, "target/mcc": 0.9}
-    assert not any("warning" in line for line in said(judged(TRIALS, spec=spec, notes=source_only(**better))))
+    assert not any(
+        "warning" in line for line in judgement_lines(judge_domains(TRIALS, spec=spec, notes=source_only(**better)))
+    )
 
 
 def test_a_search_of_one_domain_says_nothing():
     spec = SearchSpec.model_validate({"search": {"name": "one", "trials": 1}, "scheduler": {"max_epochs": 3}})
-    assert judged([], spec=spec, notes=SearchNotes()) is None
-    assert said(None) == []
+    assert judge_domains([], spec=spec, notes=SearchNotes()) is None
+    assert judgement_lines(None) == []

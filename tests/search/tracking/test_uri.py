@@ -1,12 +1,12 @@
 import pytest
 
-from search.tracking.uri import checked, is_server
+from search.tracking.uri import check_uri, is_server
 from trainable.errors import UserError
 
 
 @pytest.mark.parametrize("uri", ["databricks", "databricks://profile"])
 def test_a_databricks_workspace_is_taken_as_it_is_and_has_its_own_pages(uri):
-    assert checked(uri) == uri
+    assert check_uri(uri) == uri
     assert is_server(uri)
 
 
@@ -14,10 +14,10 @@ def test_a_databricks_workspace_is_taken_as_it_is_and_has_its_own_pages(uri):
     "uri", ["http://127.0.0.1:5000", "https://host/path", "postgresql://user@host/db", "mysql+pymysql://host/db"]
 )
 def test_a_server_or_a_database_is_taken_as_it_is(uri):
-    assert checked(uri) == uri
+    assert check_uri(uri) == uri
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "./databricks", "databricks/runs", "/tmp/mlruns", "file:///tmp/mlruns"])
 def test_a_folder_of_plain_files_is_refused(uri):
     with pytest.raises(UserError, match=r"^tracking\.uri: '.*' is a folder of plain files"):
-        checked(uri)
+        check_uri(uri)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from search.cli.app import make_app
 from search.ledger.lease import HeldError, is_held
-from search.watch.changes import can_follow, file_system, followed
+from search.watch.changes import can_follow, file_system, follow_changes
 from search.watch.loop import WallClock, load_spaces, local_zone, watch
 from search.watch.plan import changed
 from search.watch.record import is_watched, open_record, read_record, watched
@@ -744,7 +744,7 @@ def test_what_is_followed_tells_of_changes_below_it_and_of_nothing_else(tmp_path
         (tmp_path / "new" / "deep").mkdir(parents=True)
         (tmp_path / "new").rename(data)
 
-    with followed([data, space], ignored=[own], poll_seconds=300, changed=told.set):
+    with follow_changes([data, space], ignored=[own], poll_seconds=300, changed=told.set):
         assert happens(lambda: (data / "1.png").write_bytes(b"1"))
         assert happens(lambda: (data / "1.png").unlink())
         assert happens(replace_space)
@@ -775,7 +775,7 @@ def test_a_link_and_the_file_that_it_leads_to_are_followed(tmp_path):
         (tmp_path / "new").symlink_to(other)
         (tmp_path / "new").replace(link)
 
-    with followed([link], ignored=[], poll_seconds=300, changed=told.set):
+    with follow_changes([link], ignored=[], poll_seconds=300, changed=told.set):
         assert happens(lambda: file.write_text("b"))
         assert happens(lead_elsewhere)
         time.sleep(1.5)
