@@ -240,10 +240,10 @@ def _space(path: Path, spec: SearchSpec, *, when: When | OnChange, jitter_second
         record = open_record(spec, path=path, when=str(when))
         return WatchedSpace(path, spec, Plan(when, jitter_seconds), (), record)
     own_sets = [one for _, one in data_sets(data_of(spec)) if one.path]
-    follow_changes = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
+    followed = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
     poll = None if all(map(_tells_all, own_sets)) and can_follow(str(path)) else Every(when.poll_seconds)
     said = "on change" if poll is None else f"on change, and {poll}"
-    return WatchedSpace(path, spec, Plan(poll, jitter_seconds), follow_changes, open_record(spec, path=path, when=said))
+    return WatchedSpace(path, spec, Plan(poll, jitter_seconds), followed, open_record(spec, path=path, when=said))
 
 
 def _tells_all(data: DataConfig) -> bool:
