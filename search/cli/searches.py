@@ -197,7 +197,8 @@ def list_searches(folder: Folder = Path("searches"), as_json: AsJson = False) ->
 
 def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
     """Print the leaderboard and write the search's page, report.html."""
-    from search.report.report import print_report, report_data, write_page
+    from search.report.page import write_page
+    from search.report.report import print_report, report_data
 
     place = folder / name
     if as_json:
@@ -249,8 +250,9 @@ def ui(
 
 def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     _describe_data(spec)  # most mistakes in data show in a second here, before anything heavy is loaded
+    from search.report.page import write_page
     from search.report.progress import Progress
-    from search.report.report import print_report, report_data, write_page
+    from search.report.report import print_report, report_data
     from search.run.search import run_search
     from search.tracking.tracker import Tracker
 

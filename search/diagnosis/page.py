@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
+from search.report.html import page_html
 from trainable.atomic import write_beside
 from trainable.diagnosis.advice import Advice
 from trainable.diagnosis.diagnose import Diagnosis, stratified
@@ -29,7 +30,7 @@ def write_page(
         f"Confusion of the best probe, {diagnosis.best_stage}": confusion_figure(diagnosis),
         "Images of each class": counts_figure(diagnosis),
     }
-    sections = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in lines)]
+    sections = [*(f"<p>{html.escape(line)}</p>" for line in lines)]
     sections.append(f"<h2>Advice: {found.size}, {found.similarity}</h2>{_list(found.reasons)}")
     script = True
     for heading, figure in plots.items():
@@ -37,7 +38,7 @@ def write_page(
         script = script and figure is None
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_beside(path) as file:
-        file.write(_PAGE.format(title=html.escape(title), body="\n".join(sections)).encode())
+        file.write(page_html(title, sections=sections).encode())
 
 
 def probe_figure(diagnosis: Diagnosis) -> go.Figure:
@@ -101,10 +102,3 @@ def _plot(figure: go.Figure | None, *, with_script: bool) -> str:
 
 def _list(sentences: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences) + "</ul>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
-</style></head><body>{body}</body></html>
-"""

@@ -27,7 +27,7 @@ from search.refresh.warm_start import (
     mapped,
     warm_start,
 )
-from search.report.report import write_page
+from search.report.page import write_page
 from search.run.search import run_search
 from search.space.spec import SearchSpec
 from search.space.values import Value

@@ -1,7 +1,20 @@
-"""Tables on a page."""
+"""What every page is made of."""
 
 import html
 from collections.abc import Iterable
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
+"""
+
+
+def page_html(title: str, *, sections: Iterable[str]) -> str:
+    """Make a whole page of sections in HTML under a title, which is escaped."""
+    name, body = html.escape(title), "\n".join(sections)
+    head = f'<head><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style></head>'
+    return f'<!doctype html>\n<html lang="en">{head}<body><h1>{name}</h1>\n{body}</body></html>\n'
 
 
 def html_row(cells: Iterable[str], *, tag: str = "td") -> str:

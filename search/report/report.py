@@ -1,36 +1,25 @@
 """What a search found: the leaderboard, the best configuration, the page of a search."""
 
-import html
-import json
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import plotly.graph_objects as go
-from optuna import visualization
-from optuna.importance import get_param_importances
 from rich.console import Console
 from rich.table import Table
 
-from search.engine.sampling import final_study, rung_study
 from search.ledger.files import best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.notes import plain
 from search.ledger.stored import SPEC_FILE, open_ledger
 from search.ledger.trials import Trial, leaders
-from search.report.domains import domain_figures, judge_domains, judgement_lines
-from search.report.history import history, history_html, history_table
-from search.report.html import html_row
+from search.report.domains import judge_domains, judgement_lines
+from search.report.history import history, history_table
 from search.report.overview import overview
 from search.space.paths import flatten
 from search.space.spec import SearchSpec
-from trainable.atomic import write_beside
 from trainable.metrics import best_epoch, epochs_to_converge, gain
 
 LEADERS = 10
-PAGE = "report.html"
 
 
 def report_data(folder: Path) -> dict[str, Any]:
@@ -68,7 +57,7 @@ def print_report(folder: Path, *, console: Console) -> None:
     if "leaderboard" not in data:
         return
     console.print(_leaderboard(data))
-    for line in _comparisons(data):
+    for line in comparison_texts(data):
         console.print(line, highlight=False, markup=False)
     if data["best_config"] is not None:
         console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False)
@@ -81,24 +70,10 @@ def print_report(folder: Path, *, console: Console) -> None:
             "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
         )
         split = "test split" if data["adaptation"] is None else "test split of the source"
-        console.print(f"\n{split}, {seen}, {_candidate(data)}: {scores}", highlight=False)
+        console.print(f"\n{split}, {seen}, {candidate_text(data)}: {scores}", highlight=False)
     if data["test_oracle"] is not None:
         scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
         console.print(f"test split of the target, by its labels: {scores}", highlight=False)
-
-
-def write_page(folder: Path) -> Path:
-    """Write the search's page: one HTML file that needs nothing else."""
-    data = report_data(folder)
-    name = html.escape(data["name"])
-    sections = [f"<h1>{name}</h1>", history_html(data["history"])]
-    if "leaderboard" in data:
-        spec, ledger = open_ledger(folder)
-        sections += [_summary(data), _table_html(data), _per_class(ledger), *_figures(spec, ledger, folder=folder)]
-    path = folder / PAGE
-    with write_beside(path) as file:
-        file.write(_PAGE.format(title=name, body="\n".join(sections)).encode())
-    return path
 
 
 def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, Any] | None:
@@ -139,7 +114,7 @@ def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _candidate(data: dict[str, Any]) -> str:
+def candidate_text(data: dict[str, Any]) -> str:
     """Who the test scores are of."""
     soup = data["soup"]
     if soup is not None and soup["kept"]:
@@ -169,11 +144,12 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
 def _leaderboard(data: dict[str, Any]) -> Table:
     table = Table("trial", data["metric"], "state", "epochs", "seconds", "values", box=None, pad_edge=False)
     for row in data["leaderboard"]:
-        table.add_row(*_cells(row))
+        table.add_row(*row_cells(row))
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def row_cells(row: dict[str, Any]) -> list[str]:
+    """Give a trial of the leaderboard as texts."""
     values = " ".join(
         f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}"
         for path, value in row["params"].items()
@@ -188,24 +164,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _summary(data: dict[str, Any]) -> str:
-    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(data["trials"].items()))
-    lines = [
-        f"{states}; {data['epochs']} epochs in {data['seconds'] / 60:.1f} trial-minutes; data {data['fingerprint'][:12]}"
-    ]
-    if data["best_value"] is not None:
-        lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
-    lines += _comparisons(data)
-    if data["test"] is not None:
-        lines.append(
-            f"test split, {_candidate(data)}: "
-            + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
-        )
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-
-
-def _comparisons(data: dict[str, Any]) -> list[str]:
-    """What is around the trials, a line each: steps before, backbones left out, reference arms, soup, the gain of transfer."""
+def comparison_texts(data: dict[str, Any]) -> list[str]:
+    """What is around the trials, a line each: steps before, backbones left out, baselines, soup, the gain of transfer."""
     metric, lines = data["metric"], _warm_lines(data["warm_start"])
     for step, found in data["steps"].items():
         measures = ", ".join(f"{key} {value:.4g}" for key, value in found["metrics"].items())
@@ -248,68 +208,3 @@ def _soup_line(soup: dict[str, Any], *, metric: str) -> str:
         return f"soup: no trial makes trial {soup['members'][0]} better when averaged with it"
     verdict = "kept: the final candidate" if soup["kept"] else "no better than its best trial"
     return f"soup of trials {', '.join(map(str, soup['members']))}: {metric} {soup['value']:.4f}, {verdict}"
-
-
-def _table_html(data: dict[str, Any]) -> str:
-    rows = "".join(html_row(_cells(row)) for row in data["leaderboard"])
-    best = json.dumps(data["best_config"], indent=1, sort_keys=True)
-    heads = html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
-    return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
-
-
-def _per_class(ledger: Ledger) -> str:
-    """Recall, precision and count of every class on the test split."""
-    test = ledger.notes.test
-    if test is None:
-        return ""
-    heads = html_row(["class", "recall", "precision", "F1", "images"], tag="th")
-    rows = [
-        html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
-        for name, scores in test.per_class.items()
-    ]
-    return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
-
-
-def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
-    """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
-    trials, metric, rungs = ledger.trials(), spec.search.metric, spec.scheduler.rungs
-    scored = [trial for trial in trials if trial.best(metric) is not None]
-    if not scored:
-        return []
-    everything = final_study(scored, space=spec.space, metric=metric)
-    first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
-    plots: dict[str, Callable[[], go.Figure]] = {
-        "History": lambda: visualization.plot_optimization_history(everything, target_name=metric),
-        "Learning curves": lambda: visualization.plot_intermediate_values(ledger.study),
-        "Parallel coordinates": lambda: visualization.plot_parallel_coordinate(everything, target_name=metric),
-        "Importances": lambda: _importances(first, rung=rungs[0]),
-        "Timeline": lambda: visualization.plot_timeline(ledger.study),
-    }
-    plots |= domain_figures(scored, spec=spec, folder=folder)
-    sections: list[str] = []
-    for title, plot in plots.items():
-        try:
-            figure = plot()
-        except (ValueError, RuntimeError) as error:
-            sections.append(f"<h2>{title}</h2><p>too few results: {html.escape(str(error))}</p>")
-            continue
-        script = not any("plotly-graph-div" in section for section in sections)
-        sections.append(f"<h2>{title}</h2>" + figure.to_html(full_html=False, include_plotlyjs=script))
-    return sections
-
-
-def _importances(study: Any, *, rung: int) -> go.Figure:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that few trials say little is what the reader sees anyway
-        importances = get_param_importances(study)
-    figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
-    return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }}
-pre {{ background: #f6f6f6; padding: 1rem; overflow-x: auto; }}
-</style></head><body>{body}</body></html>
-"""

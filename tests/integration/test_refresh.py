@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from search.ledger.refreshes import Records
-from search.report.report import report_data, write_page
+from search.report.page import write_page
+from search.report.report import report_data
 
 pytestmark = pytest.mark.slow
 

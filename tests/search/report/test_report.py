@@ -5,7 +5,8 @@ from optuna.distributions import FloatDistribution
 
 from search.ledger import ledger as ledgers
 from search.report.overview import SPEC_FILE
-from search.report.report import report_data, write_page
+from search.report.page import write_page
+from search.report.report import report_data
 from search.space.spec import SearchSpec
 
 METRIC = "val/balanced_accuracy"

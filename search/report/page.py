@@ -1,0 +1,109 @@
+"""The page of a search: one HTML file that needs nothing else."""
+
+import html
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from optuna import visualization
+from optuna.importance import get_param_importances
+
+from search.engine.sampling import final_study, rung_study
+from search.ledger.ledger import Ledger
+from search.ledger.stored import open_ledger
+from search.report.domains import domain_figures
+from search.report.history import history_html
+from search.report.html import html_row, page_html
+from search.report.report import candidate_text, comparison_texts, report_data, row_cells
+from search.space.spec import SearchSpec
+from trainable.atomic import write_beside
+
+PAGE = "report.html"
+
+
+def write_page(folder: Path) -> Path:
+    """Write the search's page: one HTML file that needs nothing else."""
+    data = report_data(folder)
+    sections = [history_html(data["history"])]
+    if "leaderboard" in data:
+        spec, ledger = open_ledger(folder)
+        sections += [_summary(data), _table_html(data), _per_class(ledger), *_figures(spec, ledger, folder=folder)]
+    path = folder / PAGE
+    with write_beside(path) as file:
+        file.write(page_html(data["name"], sections=sections).encode())
+    return path
+
+
+def _summary(data: dict[str, Any]) -> str:
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(data["trials"].items()))
+    lines = [
+        f"{states}; {data['epochs']} epochs in {data['seconds'] / 60:.1f} trial-minutes; data {data['fingerprint'][:12]}"
+    ]
+    if data["best_value"] is not None:
+        lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
+    lines += comparison_texts(data)
+    if data["test"] is not None:
+        lines.append(
+            f"test split, {candidate_text(data)}: "
+            + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
+        )
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+def _table_html(data: dict[str, Any]) -> str:
+    rows = "".join(html_row(row_cells(row)) for row in data["leaderboard"])
+    best = json.dumps(data["best_config"], indent=1, sort_keys=True)
+    heads = html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
+    return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
+
+
+def _per_class(ledger: Ledger) -> str:
+    """Recall, precision and count of every class on the test split."""
+    test = ledger.notes.test
+    if test is None:
+        return ""
+    heads = html_row(["class", "recall", "precision", "F1", "images"], tag="th")
+    rows = [
+        html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
+        for name, scores in test.per_class.items()
+    ]
+    return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
+
+
+def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
+    """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
+    trials, metric, rungs = ledger.trials(), spec.search.metric, spec.scheduler.rungs
+    scored = [trial for trial in trials if trial.best(metric) is not None]
+    if not scored:
+        return []
+    everything = final_study(scored, space=spec.space, metric=metric)
+    first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
+    plots: dict[str, Callable[[], go.Figure]] = {
+        "History": lambda: visualization.plot_optimization_history(everything, target_name=metric),
+        "Learning curves": lambda: visualization.plot_intermediate_values(ledger.study),
+        "Parallel coordinates": lambda: visualization.plot_parallel_coordinate(everything, target_name=metric),
+        "Importances": lambda: _importances(first, rung=rungs[0]),
+        "Timeline": lambda: visualization.plot_timeline(ledger.study),
+    }
+    plots |= domain_figures(scored, spec=spec, folder=folder)
+    sections: list[str] = []
+    for title, plot in plots.items():
+        try:
+            figure = plot()
+        except (ValueError, RuntimeError) as error:
+            sections.append(f"<h2>{title}</h2><p>too few results: {html.escape(str(error))}</p>")
+            continue
+        script = not any("plotly-graph-div" in section for section in sections)
+        sections.append(f"<h2>{title}</h2>" + figure.to_html(full_html=False, include_plotlyjs=script))
+    return sections
+
+
+def _importances(study: Any, *, rung: int) -> go.Figure:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that few trials say little is what the reader sees anyway
+        importances = get_param_importances(study)
+    figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
+    return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")
