@@ -53,7 +53,7 @@ def judge_domains(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNot
 
 
 def judgement_lines(judgement: Mapping[str, Any] | None) -> list[str]:
-    """The same as lines for people."""
+    """Give a judgement as lines for people."""
     if judgement is None:
         return []
     lines = [ORACLE] if judgement["oracle"] else []

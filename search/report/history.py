@@ -27,7 +27,7 @@ def history_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def history_html(rows: list[dict[str, Any]]) -> str:
-    """The same as a section of a page, with the reasons; empty where there was no refresh."""
+    """Give the history as a section of a page, with the reasons; empty where there was no refresh."""
     if not rows:
         return ""
     table = html_row(_heads(rows), tag="th") + "".join(html_row(cells) for cells in _cells(rows))

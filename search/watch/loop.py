@@ -89,7 +89,7 @@ def local_zone() -> tzinfo:
         raise UserError(f"TZ: no time zone {name!r}; --cron needs one such as Europe/Berlin") from error
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class WatchedSpace:
     """A watched space: its file, when it is due, which paths are followed, where it stands."""
 
@@ -238,12 +238,18 @@ class _Loop:
 def _space(path: Path, spec: SearchSpec, *, when: When | OnChange, jitter_seconds: float | None) -> WatchedSpace:
     if not isinstance(when, OnChange):
         record = open_record(spec, path=path, when=str(when))
-        return WatchedSpace(path, spec, Plan(when, jitter_seconds), (), record)
+        return WatchedSpace(path=path, spec=spec, plan=Plan(when, jitter_seconds), followed=(), record=record)
     own_sets = [one for _, one in data_sets(data_of(spec)) if one.path]
     followed = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
     poll = None if all(map(_tells_all, own_sets)) and can_follow(str(path)) else Every(when.poll_seconds)
     said = "on change" if poll is None else f"on change, and {poll}"
-    return WatchedSpace(path, spec, Plan(poll, jitter_seconds), followed, open_record(spec, path=path, when=said))
+    return WatchedSpace(
+        path=path,
+        spec=spec,
+        plan=Plan(poll, jitter_seconds),
+        followed=followed,
+        record=open_record(spec, path=path, when=said),
+    )
 
 
 def _tells_all(data: DataConfig) -> bool:

@@ -85,7 +85,7 @@ def _found(samples: list[Sample]) -> Found:
 
 
 def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: str | None) -> list[Sample]:
-    """Those of a folder's images, which are named from it; their own names are relative to ``path``."""
+    """Make the samples of a folder's images, which are named from it; their own names are relative to ``path``."""
     above = "" if folder == path else f"{folder.relative_to(path).as_posix()}/"
     place = os.path.join(folder, "")  # noqa: PTH118 - with its slash; a million Path objects take seconds
     files = [place + image for image in images]
