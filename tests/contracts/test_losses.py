@@ -1,22 +1,19 @@
 """What every loss keeps, whatever its settings: it is finite, its gradient is its own, a label is its one-hot row."""
 
 import itertools
-from typing import get_args
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from trainable.config.trial import LossConfig
-from trainable.training.losses import create_loss
+from trainable.training.losses import CLASS_WEIGHTS, LOSSES, create_loss
 
-NAMES = get_args(LossConfig.model_fields["name"].annotation)
-WEIGHTS = get_args(LossConfig.model_fields["class_weights"].annotation)
 TRIVIAL = {"focal": {"focal_gamma": 0.0}}  # what makes it the plain cross-entropy, where its defaults do not
 COUNTS = torch.tensor([90, 25, 5])
 LABELS = torch.tensor([0, 2, 1, 0])
 MIXED = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])
-SETTINGS = list(itertools.product(NAMES, WEIGHTS, [0.0, 0.1]))
+SETTINGS = list(itertools.product(LOSSES, CLASS_WEIGHTS, [0.0, 0.1]))
 
 
 def make(name, weights="none", smoothing=0.0, **values):
@@ -82,7 +79,7 @@ def test_with_trivial_settings_it_is_torchs_cross_entropy(name, weights, smoothi
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(("name", "weights"), list(itertools.product(NAMES, WEIGHTS)))
+@pytest.mark.parametrize(("name", "weights"), list(itertools.product(LOSSES, CLASS_WEIGHTS)))
 def test_the_right_answer_costs_less_than_a_wrong_one(name, weights):
     loss, labels = make(name, weights), torch.tensor([0, 1, 2])
     right, wrong = 5.0 * torch.eye(3), 5.0 * torch.eye(3)[[1, 2, 0]]

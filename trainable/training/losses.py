@@ -1,4 +1,7 @@
-"""One loss for hard and soft targets."""
+"""What is minimised: one loss for hard and soft targets, by the name that a trial gives."""
+
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -8,8 +11,31 @@ from trainable.config.trial import LossConfig
 from trainable.loader.batches import effective_number
 
 
+class Loss(Protocol):
+    """A loss as a sum, so that the caller divides by the weight of a whole update."""
+
+    def sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sum over the batch, a scalar; ``logits`` N×K, ``targets`` labels N or probabilities N×K."""
+        ...
+
+    def weight(self, targets: Tensor) -> Tensor:
+        """What the sum of a batch is to be divided by, a scalar."""
+        ...
+
+
+def create_loss(config: LossConfig, *, counts: Tensor, device: torch.device | None = None) -> Loss:
+    """The loss of a trial whose classes have ``counts`` training images each, K."""
+    return LOSSES[config.name](config, class_weights(counts, config=config).to(device))
+
+
+def create_balanced_loss(config: LossConfig, *, counts: Tensor, device: torch.device | None = None) -> Loss:
+    """The loss for images that are drawn from every class equally often: no class weighs more than another."""
+    unweighted = config.model_copy(update={"class_weights": "none", "focal_alpha": None})
+    return create_loss(unweighted, counts=counts, device=device)
+
+
 class CrossEntropy:
-    """Weighted, smoothed, focal cross-entropy; sums, so that the caller divides by the weight of a whole update.
+    """Weighted, smoothed, focal cross-entropy.
 
     With weights w, targets y (N×K, rows sum to 1), smoothing ε spread over the K classes and exponent γ, the loss of a
     batch is Σ_nk w_k y'_nk (1-p_nk)^γ (-log p_nk) / Σ_nk w_k y_nk with y' = (1-ε)y + ε/K. For hard labels and γ = 0 this
@@ -24,7 +50,7 @@ class CrossEntropy:
         self.gamma = gamma
 
     def sum(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Weighted sum over the batch, nats; ``logits`` N×K, ``targets`` labels N or probabilities N×K."""
+        """Weighted sum over the batch, nats."""
         soft = self._soft(targets)
         smooth = (1 - self.label_smoothing) * soft + self.label_smoothing / soft.shape[1]
         log_p = log_softmax(logits.float(), dim=1)
@@ -34,32 +60,50 @@ class CrossEntropy:
         return -(self.weights * smooth * log_p).sum()
 
     def weight(self, targets: Tensor) -> Tensor:
-        """What the sum of a batch is to be divided by."""
+        """Sum of the weights of the targets' classes."""
         return (self._soft(targets) * self.weights).sum()
 
     def _soft(self, targets: Tensor) -> Tensor:
         return one_hot(targets, len(self.weights)).to(self.weights) if targets.ndim == 1 else targets.to(self.weights)
 
 
-def create_loss(config: LossConfig, *, counts: Tensor, device: torch.device | None = None) -> CrossEntropy:
-    """The loss of a trial whose classes have ``counts`` training images each, K."""
-    gamma = config.focal_gamma if config.name == "focal" else 0.0
-    weights = class_weights(counts, config=config).to(device)
-    return CrossEntropy(weights, label_smoothing=config.label_smoothing, gamma=gamma)
+def _cross_entropy(config: LossConfig, weights: Tensor) -> Loss:
+    return CrossEntropy(weights, label_smoothing=config.label_smoothing)
+
+
+def _focal(config: LossConfig, weights: Tensor) -> Loss:
+    return CrossEntropy(weights, label_smoothing=config.label_smoothing, gamma=config.focal_gamma)
+
+
+# From a configuration and the weights of its K classes.
+LOSSES: dict[str, Callable[[LossConfig, Tensor], Loss]] = {
+    "ce": _cross_entropy,
+    "focal": _focal,
+}
 
 
 def class_weights(counts: Tensor, *, config: LossConfig) -> Tensor:
     """Weights K of classes with ``counts`` training images each, scaled to mean 1; a class without images counts as one."""
     counts = counts.double().clamp(min=1)
     if config.name == "focal" and config.focal_alpha is not None:
-        weights = torch.full_like(counts, 1 - config.focal_alpha)
-        weights[counts.argmin()] = config.focal_alpha
-    elif config.class_weights == "none":
-        weights = torch.ones_like(counts)
+        weights = _favouring_the_rarest(counts, alpha=config.focal_alpha)
     else:
-        amount = counts if config.class_weights == "inverse" else effective_number(counts)
-        weights = amount**-config.class_weight_power
+        weights = CLASS_WEIGHTS[config.class_weights](counts) ** -config.class_weight_power
     return (weights / weights.mean()).to(torch.float32)
+
+
+# The amount of each of the K classes, by whose inverse it is weighted, from its number of images.
+CLASS_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": torch.ones_like,
+    "inverse": torch.clone,
+    "effective": effective_number,
+}
+
+
+def _favouring_the_rarest(counts: Tensor, *, alpha: float) -> Tensor:
+    weights = torch.full_like(counts, 1 - alpha)
+    weights[counts.argmin()] = alpha
+    return weights
 
 
 def prior_shift(counts: Tensor, *, tau: float) -> Tensor:

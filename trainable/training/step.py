@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from trainable.adapt.methods import Terms
 from trainable.training.anchor import Anchor
-from trainable.training.losses import CrossEntropy
+from trainable.training.losses import Loss
 
 Classify = Callable[[Tensor], Tensor]
 
@@ -29,7 +29,7 @@ def update(
     *,
     batches: Sequence[Shown],
     optimizer: Optimizer,
-    loss: CrossEntropy,
+    loss: Loss,
     scaler: torch.amp.GradScaler,
     autocast: AbstractContextManager[object],
     clip_norm: float | None,
@@ -68,5 +68,5 @@ def update(
     return found
 
 
-def _mean_loss(loss: CrossEntropy, targets: Tensor, weight: Tensor, logits: Tensor) -> Tensor:
+def _mean_loss(loss: Loss, targets: Tensor, weight: Tensor, logits: Tensor) -> Tensor:
     return loss.sum(logits, targets) / weight

@@ -33,7 +33,7 @@ from trainable.training.device import autocast, peak_memory_bytes, pick_device
 from trainable.training.evaluate import Predicted, predict
 from trainable.training.frozen_prefix import Prefixes, create_prefixes
 from trainable.training.inputs import Images, Inputs, open_images
-from trainable.training.losses import CrossEntropy, create_loss, prior_shift
+from trainable.training.losses import Loss, create_balanced_loss, create_loss, prior_shift
 from trainable.training.lr_schedule import plateau_factor, rate_factor
 from trainable.training.optimizer import create_optimizer, set_rates
 from trainable.training.step import Shown, update
@@ -82,9 +82,7 @@ def start_run(config: TrialConfig) -> "Run":
         network=network,
         optimizer=create_optimizer(network, config=config.optimizer),
         loss=create_loss(config.loss, counts=counts, device=device),
-        balanced_loss=create_loss(
-            config.loss.model_copy(update={"class_weights": "none", "focal_alpha": None}), counts=counts, device=device
-        ),
+        balanced_loss=create_balanced_loss(config.loss, counts=counts, device=device),
         scaler=torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16"),
         average=AveragedModel(network, use_buffers=True) if config.train.ema else None,
         adaptation=Adaptation(config.adapt, aligned_stage(config, backbone=network.backbone, plan=network.plan), spec),
@@ -120,8 +118,8 @@ class Run:
     device: torch.device
     network: Network
     optimizer: torch.optim.Optimizer
-    loss: CrossEntropy
-    balanced_loss: CrossEntropy
+    loss: Loss
+    balanced_loss: Loss
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     adaptation: Adaptation

@@ -1,0 +1,73 @@
+"""What every choice of techniques keeps: configuration, code, guide and linter know the same names and keys."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from search.space.lint import NEEDS
+from search.space.paths import defaults
+from trainable.config.techniques import CHOICES
+from trainable.config.trial import TrialConfig
+from trainable.config.validation import leaf_fields
+from trainable.training.losses import CLASS_WEIGHTS, LOSSES
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
+CODE = {
+    "loss.name": LOSSES,
+    "loss.class_weights": CLASS_WEIGHTS,
+}
+
+
+def values_of(path):
+    """The values that a key takes, but null."""
+    annotation = leaf_fields(TrialConfig)[path].annotation
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    return [value for option in options for value in get_args(option) or [option]]
+
+
+def named_in_guide(path):
+    """What the guide has in code font in lines that name the key, or that stand under a heading or table that does."""
+    heading, found = "", set()
+    for line in GUIDE.splitlines():
+        if line.startswith(("#", "| technique", "| strategy", "| metric")):
+            heading = line if line.startswith("#") else f"{heading} {line}"
+        if path in heading or path in line:
+            found.update(re.findall(r"`(?:[a-z.]+: )?(\w+)`", line))
+    return found
+
+
+def test_every_choice_has_its_code():
+    assert CODE.keys() == CHOICES.keys()
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_configuration_and_code_know_the_same_names(path):
+    assert values_of(path) == list(CHOICES[path])
+    assert list(CODE[path]) == list(CHOICES[path])
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_the_guide_names_every_value(path):
+    assert set(CHOICES[path]) <= named_in_guide(path)
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_the_keys_of_a_value_are_paths_which_not_every_value_reads(path):
+    read = [set(technique.keys) for technique in CHOICES[path].values()]
+    assert set().union(*read) <= leaf_fields(TrialConfig).keys()
+    assert not set.intersection(*read)
+
+
+@pytest.mark.parametrize("need", [need for need in NEEDS if need.other in CHOICES], ids=lambda need: need.path)
+def test_the_linter_asks_for_the_values_that_read_a_key(need):
+    reading = {value for value, technique in CHOICES[need.other].items() if need.path in technique.keys}
+    assert {value for value in CHOICES[need.other] if need.serves(value)} == reading
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_the_linter_knows_every_key_of_a_value(path):
+    known = {need.path for need in NEEDS if need.other == path}
+    assert known == {key for technique in CHOICES[path].values() for key in technique.keys}
+    assert known <= defaults().keys()
