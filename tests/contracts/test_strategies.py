@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.model.network import create_network
-from trainable.model.phase import phase, phases
+from trainable.model.phase import STRATEGIES, phase, phases
 from trainable.training.optimizer import create_optimizer
 
 BACKBONES = {
@@ -20,13 +20,8 @@ BACKBONES = {
     "mobilenetv3_small_050": 32,
     "swin_tiny_patch4_window7_224": 64,
 }
-STRATEGIES = {
+SETTINGS = {  # what a strategy is tried with
     "partial": {"freeze": {"depth": 0.5}},
-    "full": {},
-    "scratch": {},
-    "linear_probe": {},
-    "norm_only": {},
-    "bias_only": {},
     "surgical": {"finetune": {"trainable": ["stage1", "stage2"]}},
     "gradual": {"finetune": {"every": 2}},
     "lp_ft": {"freeze": {"depth": 0.5}},
@@ -36,7 +31,7 @@ EPOCHS = 6
 
 
 def config_of(name, strategy):
-    sections = {"model": {"name": name, "weights": "random"}, "train": {"epochs": EPOCHS}} | STRATEGIES[strategy]
+    sections = {"model": {"name": name, "weights": "random"}, "train": {"epochs": EPOCHS}} | SETTINGS.get(strategy, {})
     sections["finetune"] = {"strategy": strategy} | sections.get("finetune", {})
     return TrialConfig.model_validate(sections)
 

@@ -8,13 +8,19 @@ import pytest
 
 from search.space.lint import NEEDS
 from search.space.paths import defaults
-from trainable.config.techniques import CHOICES
-from trainable.config.trial import TrialConfig
+from trainable.config.techniques import CHOICES, STAGES
+from trainable.config.trial import Stage, TrialConfig
 from trainable.config.validation import leaf_fields
+from trainable.model.phase import STRATEGIES
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES
+from trainable.training.lr_schedule import SCHEDULES
+from trainable.training.optimizer import UPDATE_RULES
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
+    "finetune.strategy": STRATEGIES,
+    "optimizer.name": UPDATE_RULES,
+    "schedule.name": SCHEDULES,
     "loss.name": LOSSES,
     "loss.class_weights": CLASS_WEIGHTS,
 }
@@ -36,6 +42,10 @@ def named_in_guide(path):
         if path in heading or path in line:
             found.update(re.findall(r"`(?:[a-z.]+: )?(\w+)`", line))
     return found
+
+
+def test_the_stages_of_a_backbone_are_those_that_a_key_takes():
+    assert get_args(Stage) == STAGES
 
 
 def test_every_choice_has_its_code():

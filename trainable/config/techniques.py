@@ -4,8 +4,20 @@ This table is what may be known of a technique without torch. What a technique d
 its code; ``trainable.config.trial`` has the same names as the values of a key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")  # of any backbone, in the order of the input
+
+
+@dataclass(frozen=True)
+class Need:
+    """A setting that a technique asks for: whether the value at ``path`` ``is_met``, and the line ``said`` where it is not."""
+
+    path: str
+    is_met: Callable[[Any], bool]
+    said: Callable[[Any], str]
 
 
 @dataclass(frozen=True)
@@ -13,7 +25,74 @@ class Technique:
     """One value of a choice. ``keys`` are the dotted paths that it reads and that some other value of the choice does not."""
 
     keys: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
 
+
+def unmet(technique: Technique, *, config: object) -> Iterator[str]:
+    """One line for each need of the technique that a configuration, read by attributes, does not meet."""
+    for need in technique.needs:
+        value = config
+        for name in need.path.split("."):
+            value = getattr(value, name)
+        if not need.is_met(value):
+            yield need.said(value)
+
+
+def are_neighbours(stages: list[str]) -> bool:
+    """Whether these stages follow each other, in any order."""
+    positions = sorted(STAGES.index(stage) for stage in stages)
+    return positions == list(range(positions[0], positions[0] + len(positions)))
+
+
+_FROM_WEIGHTS = ("model.weights", "finetune.l2_sp")
+_RATES_OF_BACKBONE = ("optimizer.layer_decay", "optimizer.backbone_multiplier")
+_PRETRAINED = (*_FROM_WEIGHTS, *_RATES_OF_BACKBONE)
+STRATEGIES = {
+    "partial": Technique(keys=(*_PRETRAINED, "freeze.depth")),
+    "full": Technique(keys=_PRETRAINED),
+    "scratch": Technique(keys=_RATES_OF_BACKBONE),
+    "linear_probe": Technique(keys=_FROM_WEIGHTS),
+    "norm_only": Technique(keys=_PRETRAINED),
+    "bias_only": Technique(keys=_PRETRAINED),
+    "surgical": Technique(
+        keys=(*_PRETRAINED, "finetune.trainable"),
+        needs=(
+            Need(
+                "finetune.trainable",
+                are_neighbours,
+                lambda got: f"finetune.trainable: {', '.join(got)} are no neighbours; stages are {', '.join(STAGES)}",
+            ),
+        ),
+    ),
+    "gradual": Technique(
+        keys=(*_PRETRAINED, "freeze.depth", "finetune.order", "finetune.every", "finetune.schedule"),
+        needs=(
+            Need(
+                "freeze.depth",
+                lambda depth: depth not in (1, "stage4", []),
+                lambda _: (
+                    "finetune.strategy: 'gradual' has nothing to thaw, freeze.depth keeps the whole backbone frozen"
+                ),
+            ),
+            Need(
+                "finetune.schedule",
+                lambda schedule: schedule != {},
+                lambda _: "finetune.schedule: names no stage, so 'gradual' has nothing to thaw",
+            ),
+        ),
+    ),
+    "lp_ft": Technique(
+        keys=(*_PRETRAINED, "freeze.depth", "finetune.probe_c"),
+        needs=(
+            Need(
+                "model.head",
+                lambda head: head == "linear",
+                lambda got: f"finetune.strategy: 'lp_ft' needs model.head: linear, got {got!r}",
+            ),
+        ),
+    ),
+    "two_stage": Technique(keys=(*_PRETRAINED, "freeze.depth", "finetune.classifier_share")),
+}
 
 LOSSES = {
     "ce": Technique(),
@@ -26,7 +105,28 @@ CLASS_WEIGHTS = {
     "effective": Technique(keys=("loss.class_weight_power",)),
 }
 
+UPDATE_RULES = {
+    "adamw": Technique(),
+    "adam": Technique(),
+    "sgd": Technique(keys=("optimizer.nesterov",)),
+    "lamb": Technique(),
+    "lion": Technique(),
+    "muon": Technique(keys=("optimizer.nesterov",)),
+}
+
+SCHEDULES = {
+    "cosine": Technique(keys=("schedule.final",)),
+    "one_cycle": Technique(keys=("schedule.final", "schedule.rise_share")),
+    "wsd": Technique(keys=("schedule.final", "schedule.decay_share")),
+    "step": Technique(keys=("schedule.milestones", "schedule.factor")),
+    "plateau": Technique(keys=("schedule.final", "schedule.factor", "schedule.patience")),
+    "constant": Technique(),
+}
+
 CHOICES: dict[str, Mapping[str, Technique]] = {
+    "finetune.strategy": STRATEGIES,
+    "optimizer.name": UPDATE_RULES,
+    "schedule.name": SCHEDULES,
     "loss.name": LOSSES,
     "loss.class_weights": CLASS_WEIGHTS,
 }

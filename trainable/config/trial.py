@@ -6,9 +6,11 @@ in MLflow, in messages.
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trainable.config.techniques import STRATEGIES, unmet
 
 MetricName = Literal[
     "val/accuracy",
@@ -525,14 +527,7 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield f"data.sampler: {config.data.sampler!r} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
     if loss.focal_alpha is not None and loss.class_weights != "none":
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
-    if finetune.strategy == "lp_ft" and config.model.head != "linear":
-        yield f"finetune.strategy: 'lp_ft' needs model.head: linear, got {config.model.head!r}"
-    if finetune.strategy == "surgical" and not _are_neighbours(finetune.trainable):
-        yield f"finetune.trainable: {', '.join(finetune.trainable)} are no neighbours; stages are {', '.join(get_args(Stage))}"
-    if finetune.strategy == "gradual" and config.freeze.depth in (1, "stage4", []):
-        yield "finetune.strategy: 'gradual' has nothing to thaw, freeze.depth keeps the whole backbone frozen"
-    if finetune.strategy == "gradual" and finetune.schedule == {}:
-        yield "finetune.schedule: names no stage, so 'gradual' has nothing to thaw"
+    yield from unmet(STRATEGIES[finetune.strategy], config=config)
 
 
 def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:
@@ -556,8 +551,3 @@ def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:
         yield "adapt.schedule: 'dynamic' goes by features, of which adapt.method: fda knows nothing; fixed or ganin"
     if adapt.method == "fda" and adapt.weight > 1:
         yield f"adapt.weight: {adapt.weight} is the share of images that adapt.method: fda changes, at most 1"
-
-
-def _are_neighbours(stages: list[Stage]) -> bool:
-    positions = sorted(get_args(Stage).index(stage) for stage in stages)
-    return positions == list(range(positions[0], positions[0] + len(positions)))

@@ -8,9 +8,9 @@ from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainable.config.techniques import STAGES
 from trainable.errors import UserError
 
-STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
 logger = logging.getLogger(__name__)
 
 

@@ -15,7 +15,7 @@ from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone
 from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.norms import add_target_statistics, batch_norms
-from trainable.model.phase import Phase, phase, phases
+from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.prefix_cut import Cut, from_prefix
 from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
@@ -129,7 +129,7 @@ class Network(nn.Module):
 def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) -> Network:
     """The network of a trial in its first phase; the head's random start depends on the trial's seed alone."""
     model = config.model
-    if config.finetune.strategy == "scratch":
+    if not STRATEGIES[config.finetune.strategy].from_weights:
         model = model.model_copy(update={"weights": "random"})
     flexible = config.data.early_size is not None
     backbone, plan = create_backbone(

@@ -1,17 +1,18 @@
 """What trains in which epoch: one state machine, a pure function of (configuration, layer plan, epoch)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from trainable.config.techniques import STAGES
 from trainable.config.trial import TrialConfig, classifier_epochs
 from trainable.errors import UserError
-from trainable.model.layer_plan import STAGES, LayerPlan
+from trainable.model.layer_plan import LayerPlan
 
 Within = Literal["nothing", "norms", "biases"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """How an epoch is trained.
 
@@ -31,23 +32,49 @@ class Phase:
     new_head: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """What trains when.
+
+    ``frozen`` gives the units at rest in an epoch, ``within`` what trains in them whatever ``freeze.bn`` says, ``moves_norms``
+    whether their norms' statistics do. ``from_weights`` is False for one that begins from random weights, ``solves_head`` True
+    for one whose head begins as the probe's solution on the features as they are.
+    """
+
+    frozen: Callable[[TrialConfig, LayerPlan, int], frozenset[int]]
+    within: Within | None = None
+    moves_norms: bool = False
+    from_weights: bool = True
+    solves_head: bool = False
+
+
 def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
     """The phase that ``epoch``, from 1, belongs to. Raises UserError for a strategy that this plan leaves nothing to do."""
-    strategy, second = config.finetune.strategy, classifier_epochs(config)
+    strategy, second = STRATEGIES[config.finetune.strategy], classifier_epochs(config)
     everything = frozenset(range(len(plan.units)))
     if second and epoch > config.train.epochs - second:
-        first = config.train.epochs - second + 1
-        return Phase(everything, "nothing", False, False, True, first, config.train.epochs, True)
-    frozen = _frozen(config, plan=plan, epoch=epoch)
-    within: Within = "norms" if config.freeze.bn == "train_all" else "nothing"
-    moving = config.freeze.bn != "eval"
-    if strategy == "norm_only":
-        within, moving = "norms", True
-    if strategy == "bias_only":
-        within = "biases"
-    # A solved head is for the features as they are; a batch's own statistics would give it others.
-    still = strategy == "lp_ft" and not moving
-    return Phase(frozen, within, moving, still, False, 1, config.train.epochs - second, False)
+        return Phase(
+            frozen=everything,
+            within="nothing",
+            moving_norms=False,
+            still_norms=False,
+            balanced=True,
+            first=config.train.epochs - second + 1,
+            last=config.train.epochs,
+            new_head=True,
+        )
+    moving = strategy.moves_norms or config.freeze.bn != "eval"
+    return Phase(
+        frozen=strategy.frozen(config, plan, epoch),
+        within=strategy.within or ("norms" if config.freeze.bn == "train_all" else "nothing"),
+        moving_norms=moving,
+        # A solved head is for the features as they are; a batch's own statistics would give it others.
+        still_norms=strategy.solves_head and not moving,
+        balanced=False,
+        first=1,
+        last=config.train.epochs - second,
+        new_head=False,
+    )
 
 
 def phases(config: TrialConfig, *, plan: LayerPlan, until: int) -> Iterator[Phase]:
@@ -81,16 +108,37 @@ def thaw_epochs(config: TrialConfig, *, plan: LayerPlan) -> dict[str, int]:
     return {stage: schedule[stage] for stage in stages if stage in schedule}
 
 
-def _frozen(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> frozenset[int]:
-    strategy = config.finetune.strategy
-    if strategy in ("full", "scratch"):
-        return frozenset()
-    if strategy in ("linear_probe", "norm_only", "bias_only"):
-        return plan.frozen(1.0)
-    if strategy == "surgical":
-        return plan.frozen(config.finetune.trainable)
+def _none(_config: TrialConfig, _plan: LayerPlan, _epoch: int) -> frozenset[int]:
+    return frozenset()
+
+
+def _whole_backbone(_config: TrialConfig, plan: LayerPlan, _epoch: int) -> frozenset[int]:
+    return plan.frozen(1.0)
+
+
+def _by_depth(config: TrialConfig, plan: LayerPlan, _epoch: int) -> frozenset[int]:
+    return plan.frozen(config.freeze.depth)
+
+
+def _all_but_chosen_stages(config: TrialConfig, plan: LayerPlan, _epoch: int) -> frozenset[int]:
+    return plan.frozen(config.finetune.trainable)
+
+
+def _not_yet_thawed(config: TrialConfig, plan: LayerPlan, epoch: int) -> frozenset[int]:
+    thawed = {stage for stage, first in thaw_epochs(config, plan=plan).items() if epoch >= first}
     kept = plan.frozen(config.freeze.depth)
-    if strategy == "gradual":
-        thawed = {stage for stage, first in thaw_epochs(config, plan=plan).items() if epoch >= first}
-        return kept | {index for index, unit in enumerate(plan.units) if unit.stage not in thawed}
-    return kept
+    return kept | {index for index, unit in enumerate(plan.units) if unit.stage not in thawed}
+
+
+STRATEGIES = {
+    "partial": Strategy(frozen=_by_depth),
+    "full": Strategy(frozen=_none),
+    "scratch": Strategy(frozen=_none, from_weights=False),
+    "linear_probe": Strategy(frozen=_whole_backbone),
+    "norm_only": Strategy(frozen=_whole_backbone, within="norms", moves_norms=True),
+    "bias_only": Strategy(frozen=_whole_backbone, within="biases"),
+    "surgical": Strategy(frozen=_all_but_chosen_stages),
+    "gradual": Strategy(frozen=_not_yet_thawed),
+    "lp_ft": Strategy(frozen=_by_depth, solves_head=True),
+    "two_stage": Strategy(frozen=_by_depth),  # until its classifier_epochs
+}

@@ -1,5 +1,6 @@
 """Parameter groups with absolute learning rates, and the update rule over them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch.optim import Optimizer
 from trainable.config.trial import OptimizerConfig
 from trainable.model.network import Network
 
+Groups = list[dict[str, Any]]
+
 
 def create_optimizer(network: Network, *, config: OptimizerConfig) -> Optimizer:
     """An optimizer over every parameter of the network, frozen ones included.
@@ -18,29 +21,15 @@ def create_optimizer(network: Network, *, config: OptimizerConfig) -> Optimizer:
     ``requires_grad``. A group's ``peak_lr`` is absolute. Biases, norms and what the backbone's ``no_weight_decay()``
     names are not decayed.
     """
-    groups = parameter_groups(network, config=config)
-    betas, nesterov = (config.momentum, 0.999), config.nesterov and config.momentum > 0
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov)
-    if config.name == "adam":
-        return torch.optim.Adam(groups, betas=betas)
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, betas=betas)
-    options: dict[str, dict[str, Any]] = {
-        "lamb": {"betas": betas},
-        "lion": {"betas": (config.momentum, 0.99)},  # Chen et al. 2023
-        "muon": {"momentum": config.momentum, "nesterov": nesterov},
-    }
-    made: Optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, **options[config.name])
-    return made
+    return UPDATE_RULES[config.name](parameter_groups(network, config=config), config)
 
 
-def parameter_groups(network: Network, *, config: OptimizerConfig) -> list[dict[str, object]]:
+def parameter_groups(network: Network, *, config: OptimizerConfig) -> Groups:
     """Groups with ``name``, ``params``, ``lr``, ``peak_lr`` and ``weight_decay``."""
     parameters = dict(network.backbone.named_parameters())
     undecayed = _undecayed(network.backbone)
     rates = unit_rates(len(network.plan.units), config=config)
-    groups: list[dict[str, object]] = []
+    groups: Groups = []
     for unit, rate in zip(network.plan.units, rates, strict=True):
         named = {name: parameters[name] for name in unit.parameters}
         groups += _split(unit.name, named, lr=rate, config=config, undecayed=undecayed)
@@ -63,7 +52,7 @@ def set_rates(optimizer: Optimizer, *, factor: float) -> None:
 
 def _split(
     name: str, named: dict[str, nn.Parameter], *, lr: float, config: OptimizerConfig, undecayed: set[str]
-) -> list[dict[str, object]]:
+) -> Groups:
     plain = [
         key for key, parameter in named.items() if parameter.ndim <= 1 or key.endswith(".bias") or key in undecayed
     ]
@@ -78,3 +67,46 @@ def _split(
 def _undecayed(backbone: nn.Module) -> set[str]:
     """Names of ``no_weight_decay()``: position embeddings, class tokens."""
     return set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()  # type: ignore[operator]
+
+
+def _sgd(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=_uses_nesterov(config))
+
+
+def _adam(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return torch.optim.Adam(groups, betas=(config.momentum, 0.999))
+
+
+def _adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return torch.optim.AdamW(groups, betas=(config.momentum, 0.999))
+
+
+def _lamb(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return _timms("lamb", groups, lr=config.lr, betas=(config.momentum, 0.999))
+
+
+def _lion(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return _timms("lion", groups, lr=config.lr, betas=(config.momentum, 0.99))  # Chen et al. 2023
+
+
+def _muon(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    return _timms("muon", groups, lr=config.lr, momentum=config.momentum, nesterov=_uses_nesterov(config))
+
+
+def _uses_nesterov(config: OptimizerConfig) -> bool:
+    return config.nesterov and config.momentum > 0
+
+
+def _timms(name: str, groups: Groups, **options: Any) -> Optimizer:
+    made: Optimizer = create_optimizer_v2(groups, opt=name, **options)
+    return made
+
+
+UPDATE_RULES: dict[str, Callable[[Groups, OptimizerConfig], Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "sgd": _sgd,
+    "lamb": _lamb,
+    "lion": _lion,
+    "muon": _muon,
+}

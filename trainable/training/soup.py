@@ -15,7 +15,7 @@ from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS, is_better
 from trainable.model.norms import recompute_batch_norm
-from trainable.model.phase import Phase, phases
+from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
 from trainable.training.trainer import Run, start_run
@@ -165,7 +165,7 @@ def soup_group(config: dict[str, Any]) -> str:
     """Equal for configurations whose networks begin alike and so may be averaged: same weights, same head, same images."""
     model = {key: value for key, value in config["model"].items() if key not in ("dropout", "drop_path")}
     data = {key: value for key, value in config["data"].items() if key not in ("sampler", "cache", "workers")}
-    from_scratch = config["finetune"]["strategy"] == "scratch"
+    from_scratch = not STRATEGIES[config["finetune"]["strategy"]].from_weights
     adapter = [config["adapt"][key] for key in ("method", "layer", "hidden")]
     return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
 
@@ -189,4 +189,13 @@ def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
     frozen = frozenset.intersection(*(one.frozen for one in found))
     moving = any(one.moving_norms for one in found)
     still = all(one.still_norms for one in found)
-    return Phase(frozen, "nothing", moving, still, False, 1, run.config.train.epochs, False)
+    return Phase(
+        frozen=frozen,
+        within="nothing",
+        moving_norms=moving,
+        still_norms=still,
+        balanced=False,
+        first=1,
+        last=run.config.train.epochs,
+        new_head=False,
+    )

@@ -21,7 +21,7 @@ from trainable.data.pack import Pack
 from trainable.metrics import epochs_waited
 from trainable.model.network import Network, aligned_stage, create_head, create_network
 from trainable.model.norms import recompute_batch_norm, target_statistics
-from trainable.model.phase import Phase, phase, phases
+from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.prefix_cut import Cut
 from trainable.randomness import seeded
 from trainable.statistics.probe import solved_head
@@ -34,7 +34,7 @@ from trainable.training.evaluate import Predicted, predict
 from trainable.training.frozen_prefix import Prefixes, create_prefixes
 from trainable.training.inputs import Images, Inputs, open_images
 from trainable.training.losses import Loss, create_balanced_loss, create_loss, prior_shift
-from trainable.training.lr_schedule import plateau_factor, rate_factor
+from trainable.training.lr_schedule import rate_factor, reaction_factor
 from trainable.training.optimizer import create_optimizer, set_rates
 from trainable.training.step import Shown, update
 
@@ -142,7 +142,7 @@ class Run:
         """What a trial does before its first epoch."""
         self.prefixes = create_prefixes(self.config, inputs=self.inputs)
         self.anchor = _anchor(self.network, config=self.config, images=self.inputs.full)
-        if self.config.finetune.strategy == "lp_ft":
+        if STRATEGIES[self.config.finetune.strategy].solves_head:
             self._solve_head()
 
     def restore(self, folder: Path) -> None:
@@ -389,10 +389,9 @@ class Run:
             warmup_steps=warmup,
             config=schedule,
         )
-        if schedule.name == "plateau":
-            known = {epoch: value for epoch, value in self.history.items() if now.first <= epoch < self.epoch}
-            train = self.config.train
-            factor *= plateau_factor(known, metric=train.metric, min_delta=train.min_delta, config=schedule)
+        known = {epoch: value for epoch, value in self.history.items() if now.first <= epoch < self.epoch}
+        train = self.config.train
+        factor *= reaction_factor(known, metric=train.metric, min_delta=train.min_delta, config=schedule)
         set_rates(self.optimizer, factor=factor)
 
     def _average(self, updates: int) -> None:
