@@ -27,7 +27,7 @@ from trainable.deploy.recovery import Recovery
 from trainable.deploy.variant import Variant
 from trainable.errors import UserError
 from trainable.model.network import Network
-from trainable.training.trainer import start_run
+from trainable.training.fit import begin
 
 HEADS = (
     "form",
@@ -105,13 +105,12 @@ def measure(config: TrialConfig, *, options: argparse.Namespace) -> list[Variant
 
 def trained(config: TrialConfig) -> Network:
     """The network after its last epoch."""
-    run = start_run(config)
-    run.begin()
-    while run.ended() is None:
-        epoch = run.one_epoch()
+    trainer = begin(config)
+    while trainer.state.ended() is None:
+        epoch = trainer.one_epoch()
         score = epoch.metrics["val/balanced_accuracy"]
         print(f"{config.model.name}, epoch {epoch.number}: {score:.4f}", file=sys.stderr, flush=True)
-    return run.network
+    return trainer.state.network
 
 
 def heading(name: str, weights: str) -> str:

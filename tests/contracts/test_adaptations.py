@@ -11,7 +11,8 @@ from trainable.data.readers.read import read_source
 from trainable.errors import UserError
 from trainable.statistics.ranking import SELECTORS
 from trainable.training.fit import fit
-from trainable.training.trainer import start_run
+from trainable.training.setup import set_up
+from trainable.training.trainer import create_trainer
 
 torch.set_num_threads(1)
 
@@ -81,8 +82,8 @@ def test_an_epoch_is_finite_and_the_same_whatever_labels_the_target_has(method, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_batch_gives_a_finite_loss_and_gradient_to_all_that_it_trains(method, adapting):
-    run = start_run(adapting(method))
-    adaptation, network = run.adaptation, run.network.train()
+    trainer = create_trainer(set_up(adapting(method)))
+    adaptation, network = trainer.adaptation, trainer.state.network.train()
     if not adaptation.sees_target:
         pytest.skip("its updates are those of the source alone")
     images, others = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(4)
@@ -105,19 +106,19 @@ def test_one_batch_gives_a_finite_loss_and_gradient_to_all_that_it_trains(method
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_methods_of_batch_norms_keep_the_targets_statistics_and_need_norms(method, adapting):
-    buffers = {name.rpartition(".")[2] for name, _ in start_run(adapting(method)).network.named_buffers()}
+    buffers = {name.rpartition(".")[2] for name, _ in set_up(adapting(method)).network.named_buffers()}
     assert ("target_mean" in buffers) == (method in NORM_METHODS)
     without = adapting(method, model={"name": "test_convnext"})
     if method in NORM_METHODS:
         with pytest.raises(UserError, match=f"^adapt.method: '{method}' needs batch norms, test_convnext has none$"):
-            start_run(without)
+            set_up(without)
     else:
-        assert start_run(without)
+        assert set_up(without)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_methods_that_tell_domains_have_something_that_learns_beside_the_network(method, adapting):
-    learns = list(start_run(adapting(method)).network.adapter.parameters())
+    learns = list(set_up(adapting(method)).network.adapter.parameters())
     assert bool(learns) == (method in DISCRIMINATING_METHODS)
 
 
@@ -126,7 +127,7 @@ def test_only_methods_that_tell_domains_have_something_that_learns_beside_the_ne
 def test_the_weight_never_exceeds_what_was_asked_for(method, schedule, adapting):
     if (method, schedule) == ("fda", "dynamic"):
         pytest.skip("this pair is refused: fda knows nothing of features")
-    adaptation = start_run(adapting(method, adapt={"schedule": schedule, "weight": 0.7})).adaptation
+    adaptation = create_trainer(set_up(adapting(method, adapt={"schedule": schedule, "weight": 0.7}))).adaptation
     strengths = [adaptation.strength(progress / 10) for progress in range(11)]
     assert all(0 <= strength <= 0.7 for strength in strengths)
     assert strengths == sorted(strengths)

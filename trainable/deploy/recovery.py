@@ -14,8 +14,8 @@ from trainable.config.trial import (
 )
 from trainable.errors import UserError
 from trainable.model.network import Network
-from trainable.training.optimizer import create_optimizer
-from trainable.training.trainer import start_run
+from trainable.training.setup import set_up
+from trainable.training.trainer import create_trainer
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,13 @@ def recover(network: Network, *, config: TrialConfig, recovery: Recovery) -> Net
     The last epoch is what counts: no image of another split is looked at.
     """
     own = recovery_config(config, recovery=recovery)
-    run = start_run(own)
-    network = network.to(run.device)
+    setup = set_up(own)
+    network = network.to(setup.device)
     if own.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    run = replace(run, network=network, optimizer=create_optimizer(network, config=own.optimizer))
+    trainer = create_trainer(replace(setup, network=network))
     for epoch in range(1, own.train.epochs + 1):
-        run.epoch = epoch
-        run.enter_phase()
-        for _ in run.losses():
+        for _ in trainer.updates(epoch):
             pass
     return network.cpu().eval()
 

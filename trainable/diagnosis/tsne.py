@@ -9,7 +9,8 @@ from sklearn.manifold import TSNE
 
 from trainable.config.trial import TrialConfig
 from trainable.training.checkpoint import load_scored, read_state
-from trainable.training.trainer import Run, start_run
+from trainable.training.measure import Measurer
+from trainable.training.setup import Setup, set_up
 
 MOST_IMAGES = 400  # of each domain: enough to see, a few seconds to lay out
 WIDTH = 50  # of the features that t-SNE sees, as van der Maaten & Hinton (2008) have it
@@ -21,21 +22,21 @@ def domain_picture(config: TrialConfig, *, checkpoint: Path) -> dict[str, list[o
     Validation images of the source have the name of their class, those of the target none. None where the features are all
     the same or no numbers, as those of a collapsed network. Raises UserError for data or weights that cannot be used.
     """
-    run = start_run(config)
-    run.epoch = read_state(checkpoint)["epoch"]
-    domains, labels, before = _features(run)
-    load_scored(checkpoint, network=run.network, moved=run.moved)
-    after = _features(run)[2]
+    setup, epoch = set_up(config), read_state(checkpoint)["epoch"]
+    domains, labels, before = _features(setup, epoch=epoch)
+    load_scored(checkpoint, network=setup.network, moved=setup.moved)
+    after = _features(setup, epoch=epoch)[2]
     if not all(np.isfinite(features).all() and np.ptp(features, axis=0).any() for features in (before, after)):
         return None
     points = {"before": _laid_out(before, seed=config.seed), "after": _laid_out(after, seed=config.seed)}
     return {"domains": domains, "labels": labels, **{name: rows.round(3).tolist() for name, rows in points.items()}}
 
 
-def _features(run: Run) -> tuple[list[object], list[object], NDArray[np.float32]]:
-    source = run.predict("val", limit=MOST_IMAGES)
-    target = run.predict("target_val", limit=MOST_IMAGES)
-    names: list[object] = [run.pack.classes[label] for label in source.labels]
+def _features(setup: Setup, *, epoch: int) -> tuple[list[object], list[object], NDArray[np.float32]]:
+    measurer = Measurer(setup.config, setup.inputs)
+    source = measurer.predict(setup.network, "val", epoch=epoch, limit=MOST_IMAGES)
+    target = measurer.predict(setup.network, "target_val", epoch=epoch, limit=MOST_IMAGES)
+    names: list[object] = [setup.pack.classes[label] for label in source.labels]
     domains: list[object] = [*["source"] * len(names), *["target"] * len(target.features)]
     return domains, [*names, *[""] * len(target.features)], np.concatenate([source.features, target.features])
 

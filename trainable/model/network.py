@@ -118,6 +118,10 @@ class Network(nn.Module):
                 names.add(f"backbone.{name}")
         return names
 
+    def moved(self, config: TrialConfig, *, until: int) -> set[str]:
+        """Names of the parameters that train in any of the epochs 1 to ``until``."""
+        return set().union(*(self.trainable(one) for one in phases(config, plan=self.plan, until=until)))
+
     def train(self, mode: bool = True) -> Self:
         """Torch's train mode, the frozen layers excepted."""
         super().train(mode)

@@ -24,7 +24,8 @@ from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.serving.encoded import encoded_images
 from trainable.training.checkpoint import load_scored, read_state
 from trainable.training.fit import network_state
-from trainable.training.trainer import Run, start_run
+from trainable.training.measure import Measurer
+from trainable.training.setup import Setup, set_up
 
 FORMAT = 1
 IMAGES = "images.parquet"
@@ -40,19 +41,18 @@ def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None
     which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what
     was trained, by validation images decoded and classified both ways.
     """
-    run = start_run(_comparable(config))
+    setup, epoch = set_up(_comparable(config)), config.train.epochs
     if checkpoint is not None:
-        run.epoch = read_state(checkpoint)["epoch"]
-        load_scored(checkpoint, network=run.network, moved=run.moved)
+        epoch = read_state(checkpoint)["epoch"]
+        load_scored(checkpoint, network=setup.network, moved=setup.moved)
     else:
         assert soup is not None
-        run.epoch = config.train.epochs
-        run.network.load_state_dict(load_file(soup))
+        setup.network.load_state_dict(load_file(soup))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         written = Path(beside) / "package"
-        _write(run, config=config, folder=written)
-        _check_same(run, folder=written)
+        _write(setup, config=config, folder=written)
+        _check_same(setup, epoch=epoch, folder=written)
         if folder.exists():
             shutil.rmtree(folder)
         written.rename(folder)
@@ -76,17 +76,17 @@ def _comparable(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"train": config.train.model_copy(update={"amp": "off", "device": "cpu"})})
 
 
-def _write(run: Run, *, config: TrialConfig, folder: Path) -> None:
+def _write(setup: Setup, *, config: TrialConfig, folder: Path) -> None:
     folder.mkdir()
-    save_file(network_state(run.network), folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(json.dumps(_description(run, config=config), indent=1, sort_keys=True))
-    pq.write_table(images_table(run.pack), folder / IMAGES)
+    save_file(network_state(setup.network), folder / WEIGHTS)
+    (folder / DESCRIPTION).write_text(json.dumps(_description(setup, config=config), indent=1, sort_keys=True))
+    pq.write_table(images_table(setup.pack), folder / IMAGES)
     for name, module in CODE.items():
         shutil.copyfile(str(module.__file__), folder / name)
 
 
-def _description(run: Run, *, config: TrialConfig) -> dict[str, Any]:
-    spec = run.inputs.full.spec
+def _description(setup: Setup, *, config: TrialConfig) -> dict[str, Any]:
+    spec = setup.inputs.full.spec
     options, input_size = serving_options(config.model, spec=spec, flexible=config.data.early_size is not None)
     return {
         "format": FORMAT,
@@ -101,9 +101,9 @@ def _description(run: Run, *, config: TrialConfig) -> dict[str, Any]:
             "std": spec.std,
             "interpolation": spec.interpolation,
         },
-        "classes": list(run.pack.classes),
-        "fingerprint": run.pack.fingerprint,
-        "counts": run.pack.counts(),
+        "classes": list(setup.pack.classes),
+        "fingerprint": setup.pack.fingerprint,
+        "counts": setup.pack.counts(),
         "config": config.model_dump(mode="json"),
     }
 
@@ -119,11 +119,13 @@ def images_table(pack: Pack) -> pa.Table:
     return pa.table({"sample_id": pa.array(pack.sample_ids), **columns})
 
 
-def _check_same(run: Run, *, folder: Path) -> None:
-    images = encoded_images(run.config, split="val")[:IMAGES_COMPARED]
+def _check_same(setup: Setup, *, epoch: int, folder: Path) -> None:
+    images = encoded_images(setup.config, split="val")[:IMAGES_COMPARED]
     served = load_package(folder, device="cpu").probabilities([one.read_bytes() for one in images])
-    with target_statistics(run.network):
-        trained = run.predict("val", limit=IMAGES_COMPARED).probabilities[: len(images)]
+    measurer = Measurer(setup.config, setup.inputs)
+    with target_statistics(setup.network):
+        predicted = measurer.predict(setup.network, "val", epoch=epoch, limit=IMAGES_COMPARED)
+    trained = predicted.probabilities[: len(images)]
     gap = float(np.abs(served - trained).max())
     if not gap <= TOLERANCE:
         raise RuntimeError(f"the packaged model differs from the trained one by {gap:.2g} in a probability")

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -13,21 +14,29 @@ from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
+from trainable.model.phase import STRATEGIES
+from trainable.statistics.probe import solved_head
 from trainable.statistics.scores import Evaluation
+from trainable.training.anchor import Anchor, fisher_information
 from trainable.training.checkpoint import checkpoint_bytes, load_scored, read_state
-from trainable.training.device import peak_memory_bytes
+from trainable.training.device import autocast, peak_memory_bytes
 from trainable.training.evaluate import Predicted
-from trainable.training.trainer import DivergedError, Epoch, Run, start_run
+from trainable.training.frozen_prefix import create_prefixes
+from trainable.training.measure import Measurer
+from trainable.training.setup import Setup, set_up
+from trainable.training.trainer import DivergedError, Epoch, Trainer, create_trainer
 
 __all__ = [
     "DivergedError",
     "Epoch",
     "Measured",
+    "begin",
     "export_weights",
     "fit",
     "measure_epoch",
     "network_state",
     "predict_checkpoint",
+    "resume",
     "score_checkpoint",
 ]
 
@@ -39,39 +48,86 @@ def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Ep
     run, bit for bit on a CPU. Raises UserError for data or weights that cannot be used, DivergedError when the loss is
     no longer finite.
     """
-    run = start_run(config)
-    if resume_from is None:
-        run.begin()
-    else:
-        run.restore(resume_from)
-    while (ended := run.ended()) is None:
-        yield run.one_epoch()
+    trainer = begin(config) if resume_from is None else resume(config, resume_from)
+    while (ended := trainer.state.ended()) is None:
+        yield trainer.one_epoch()
     return ended
+
+
+def begin(config: TrialConfig) -> Trainer:
+    """A trial that is ready for its first epoch. Raises UserError for data, weights or a device that cannot be used."""
+    setup = set_up(config)
+    trainer = _ready(setup)
+    if STRATEGIES[config.finetune.strategy].solves_head:
+        _solve_head(setup)
+    return trainer
+
+
+def resume(config: TrialConfig, checkpoint: Path) -> Trainer:
+    """A trial ready for the epoch after that of a checkpoint. Raises UserError as :func:`begin`, and BrokenCheckpointError."""
+    trainer = _ready(set_up(config))
+    trainer.state.load(checkpoint)
+    return trainer
+
+
+def _ready(setup: Setup) -> Trainer:
+    prefixes = create_prefixes(setup.config, inputs=setup.inputs)
+    return create_trainer(setup, anchor=_anchor(setup), prefixes=prefixes)
+
+
+def _anchor(setup: Setup) -> Anchor | None:
+    """L2-SP and EWC hold the backbone, as it was loaded; a head has nowhere to be pulled to."""
+    config, images = setup.config, setup.inputs.full
+    backbone = {name: p for name, p in setup.network.named_parameters() if name.startswith("backbone.")}
+    if config.finetune.l2_sp:
+        return Anchor(backbone, strength=config.finetune.l2_sp)
+    if config.finetune.ewc and images.old is not None:
+        importance = fisher_information(setup.network, pack=images.old, spec=images.spec, config=config)
+        return Anchor(backbone, strength=config.finetune.ewc, importance=importance)
+    return None
+
+
+def _solve_head(setup: Setup) -> None:
+    """Give the head the solution of the probe on the features as they are (LP-FT, Kumar et al. 2022)."""
+    network = setup.network.eval()
+    features, labels = [], []
+    for images, targets in setup.inputs.split("train", epoch=0):
+        with torch.inference_mode(), autocast(setup.device, setup.config.train):
+            features.append(network.features(images).float().cpu())
+        labels.append(targets.cpu())
+    weight, bias = solved_head(
+        torch.cat(features).numpy(),
+        torch.cat(labels).numpy(),
+        num_classes=len(setup.pack.classes),
+        c=setup.config.finetune.probe_c,
+    )
+    network.set_head(weight, bias)
 
 
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
-    return _opened(config, checkpoint=checkpoint).evaluate(split)
+    setup, epoch = _opened(config, checkpoint=checkpoint)
+    return Measurer(config, setup.inputs).evaluate(setup.network, split, epoch=epoch)
 
 
 def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Predicted:
     """What that network makes of ``split``."""
-    return _opened(config, checkpoint=checkpoint).predict(split)
+    setup, epoch = _opened(config, checkpoint=checkpoint)
+    return Measurer(config, setup.inputs).predict(setup.network, split, epoch=epoch)
 
 
-def _opened(config: TrialConfig, *, checkpoint: Path) -> Run:
-    run = start_run(config)
-    run.epoch = read_state(checkpoint)["epoch"]
-    load_scored(checkpoint, network=run.network, moved=run.moved)
-    return run
+def _opened(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
+    """The network that a checkpoint's scores are of, with its images; and the checkpoint's epoch."""
+    setup = set_up(config)
+    load_scored(checkpoint, network=setup.network, moved=setup.moved)
+    return setup, read_state(checkpoint)["epoch"]
 
 
 def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None:
     """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
-    run = start_run(config)
-    load_scored(checkpoint, network=run.network, moved=run.moved)
+    setup, _ = _opened(config, checkpoint=checkpoint)
     with write_beside(path) as file:
-        file.write(save(network_state(run.network)))
+        file.write(save(network_state(setup.network)))
 
 
 def network_state(network: Network) -> dict[str, Tensor]:
@@ -92,17 +148,16 @@ class Measured:
 
 def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
-    run = start_run(config)
-    run.epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
-    run.enter_phase()
-    training = _seconds_each(run.losses(), count=updates)
-    evaluation = _seconds_each(run.logits("val"), count=updates)
-    size = run.batch_size
-    seconds = training * run.updates_per_epoch
-    seconds += evaluation * math.ceil(run.num_measured / size)
-    moved = run.moved(config.train.epochs)
-    size = checkpoint_bytes(run.network, moved=moved, average=run.average, optimizer=run.optimizer)
-    return Measured(seconds, size, peak_memory_bytes(run.device))
+    setup = set_up(config)
+    trainer, measurer = create_trainer(setup), Measurer(config, setup.inputs)
+    epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
+    training = _seconds_each((found["loss"] for found in trainer.updates(epoch)), count=updates)
+    evaluation = _seconds_each(measurer.logits(setup.network, "val", epoch=epoch), count=updates)
+    seconds = training * trainer.updates_per_epoch
+    seconds += evaluation * math.ceil(measurer.num_measured / setup.inputs.batch_size)
+    moved, state = setup.moved(config.train.epochs), trainer.state
+    size = checkpoint_bytes(setup.network, moved=moved, average=state.average, optimizer=state.optimizer)
+    return Measured(seconds, size, peak_memory_bytes(setup.device))
 
 
 def _seconds_each(steps: Iterator[Tensor], *, count: int) -> float:

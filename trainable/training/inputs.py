@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,14 @@ from trainable.model.backbone import input_spec
 from trainable.model.layer_plan import LayerPlan
 from trainable.model.phase import phase
 from trainable.training.prefix_store import Stored, StoredViews
-from trainable.training.step import Shown
+
+
+class Shown(NamedTuple):
+    """What a forward pass sees: images N×C×S×S, labels N or mixed targets N×K, and ``others``, images of the target domain."""
+
+    images: Tensor
+    targets: Tensor
+    others: Tensor | None = None
 
 
 @dataclass(frozen=True)

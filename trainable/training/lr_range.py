@@ -1,5 +1,6 @@
 """The learning-rate range test: the loss while the rate grows from far too small to far too large."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 from trainable.config.trial import ScheduleConfig, TrialConfig
 from trainable.errors import UserError
 from trainable.model.phase import phase
-from trainable.training.trainer import DivergedError, Run, start_run
+from trainable.training.fit import begin
+from trainable.training.trainer import DivergedError, Trainer
 
 SMOOTHING = 0.98  # share of the old average that an update leaves, fastai's
 DIVERGED = 4.0  # times the least smoothed loss
@@ -44,11 +46,11 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
         raise UserError(f"updates: got {updates}, must be at least 2")
     constant = config.model_copy(update={"schedule": ScheduleConfig(name="constant")})
     rates = np.geomspace(lowest, highest, updates).tolist()
-    run = start_run(constant)
-    guessing = math.log(len(run.pack.classes))
+    trainer = begin(constant)
+    guessing = math.log(len(trainer.inputs.full.pack.classes))
     losses: list[float] = []
     diverged_at = None
-    for rate, loss in zip(rates, _losses(run, rates=rates), strict=False):
+    for rate, loss in zip(rates, _losses(trainer, rates=rates), strict=False):
         ahead = smooth([*losses, loss])
         if not math.isfinite(loss) or ahead[-1] > max(DIVERGED * min(ahead), guessing):
             diverged_at = rate
@@ -95,13 +97,13 @@ def lr_range_page(result: LrRange) -> str:
     return page
 
 
-def _losses(run: Run, *, rates: Sequence[float]) -> Iterator[float]:
-    """The mean loss of each update of a trial's own run, the update at that rate."""
-    run.begin()
-    ratios = [group["peak_lr"] / run.config.optimizer.lr for group in run.optimizer.param_groups]
-    updates = _updates(run)
+def _losses(trainer: Trainer, *, rates: Sequence[float]) -> Iterator[float]:
+    """The mean loss of each update of a trial's own training, the update at that rate."""
+    groups = trainer.state.optimizer.param_groups
+    ratios = [group["peak_lr"] / trainer.config.optimizer.lr for group in groups]
+    updates = _updates(trainer)
     for rate in rates:
-        for group, ratio in zip(run.optimizer.param_groups, ratios, strict=True):
+        for group, ratio in zip(groups, ratios, strict=True):
             group["peak_lr"] = ratio * rate  # the schedule is constant, so this is the rate of the next update
         try:
             yield next(updates)
@@ -109,12 +111,8 @@ def _losses(run: Run, *, rates: Sequence[float]) -> Iterator[float]:
             yield math.nan
 
 
-def _updates(run: Run) -> Iterator[float]:
+def _updates(trainer: Trainer) -> Iterator[float]:
     """Update after update, epoch after epoch of the trial's first phase, over and over."""
-    epochs = phase(run.config, plan=run.network.plan, epoch=1).last
-    number = 0
-    while True:
-        run.epoch = 1 + number % epochs
-        run.enter_phase()
-        yield from (float(loss) for loss in run.losses())
-        number += 1
+    epochs = phase(trainer.config, plan=trainer.state.network.plan, epoch=1).last
+    for number in itertools.count():
+        yield from (float(found["loss"]) for found in trainer.updates(1 + number % epochs))

@@ -18,7 +18,8 @@ from trainable.model.norms import recompute_batch_norm
 from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
-from trainable.training.trainer import Run, start_run
+from trainable.training.measure import Measurer
+from trainable.training.setup import Setup, set_up
 
 WEIGHTS = "soup.safetensors"
 STATISTICS_IMAGES = 256  # over which batch-norm statistics are taken anew
@@ -131,23 +132,22 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
     that cannot be averaged.
     """
     first = ingredients[0].config
-    run = start_run(first)
-    run.epoch = first.train.epochs
+    setup = set_up(first)
     members = []
     for one in ingredients:
         # Names of what has trained differ between configurations, so each loads through its own.
-        own = start_run(one.config)
+        own = set_up(one.config)
         load_scored(one.checkpoint, network=own.network, moved=own.moved)
         state = {name: tensor.clone() for name, tensor in own.network.state_dict().items()}
         members.append(Member(one.name, one.value, state))
-    run.network.enter(_common_phase(ingredients, run=run))
+    setup.network.enter(_common_phase(ingredients, setup=setup))
 
     def score(state: StateDict) -> float:
-        return _measured(run, state)[1][first.train.metric]
+        return _measured(setup, state)[1][first.train.metric]
 
     soup = greedy_soup(members, score=score, metric=first.train.metric)
-    evaluation, measured = _measured(run, soup.state)
-    final = {name: tensor.cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    evaluation, measured = _measured(setup, soup.state)
+    final = {name: tensor.cpu().contiguous() for name, tensor in setup.network.state_dict().items()}
     with write_beside(path) as file:
         file.write(save(final, metadata={"members": json.dumps(soup.members)}))
     return soup, evaluation, measured
@@ -155,10 +155,9 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
 
 def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the soup at ``path`` of trials like ``config``."""
-    run = start_run(config)
-    run.epoch = config.train.epochs
-    run.network.load_state_dict(load_file(path))
-    return run.evaluate(split)
+    setup = set_up(config)
+    setup.network.load_state_dict(load_file(path))
+    return Measurer(config, setup.inputs).evaluate(setup.network, split, epoch=config.train.epochs)
 
 
 def soup_group(config: dict[str, Any]) -> str:
@@ -170,22 +169,24 @@ def soup_group(config: dict[str, Any]) -> str:
     return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
 
 
-def _measured(run: Run, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
+def _measured(setup: Setup, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
     """Validation scores and all metrics of a state, its batch norms' statistics those of the first training images, unvaried."""
-    run.network.load_state_dict(dict(state))
-    batches = itertools.islice(run.batches("train"), max(1, STATISTICS_IMAGES // run.batch_size))
-    recompute_batch_norm(run.network, (images for images, _ in batches))
-    if run.config.adapt.method == "dsbn":
-        run.take_target_statistics(run.network, every=False)
-    return run.measure()
+    config, network, inputs, last = setup.config, setup.network, setup.inputs, setup.config.train.epochs
+    measurer = Measurer(config, inputs)
+    network.load_state_dict(dict(state))
+    batches = itertools.islice(inputs.split("train", epoch=last), max(1, STATISTICS_IMAGES // inputs.batch_size))
+    recompute_batch_norm(network, (images for images, _ in batches))
+    if config.adapt.method == "dsbn":
+        measurer.take_target_statistics(network, epoch=last, every=False)
+    return measurer.measure(network, epoch=last)
 
 
-def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
+def _common_phase(ingredients: Sequence[Ingredient], *, setup: Setup) -> Phase:
     """What trained in any of the trials, so that norms frozen in all of them keep their statistics."""
     found: list[Phase] = []
     for one in ingredients:
         until = read_state(one.checkpoint)["epoch"]
-        found += phases(one.config, plan=run.network.plan, until=until)
+        found += phases(one.config, plan=setup.network.plan, until=until)
     frozen = frozenset.intersection(*(one.frozen for one in found))
     moving = any(one.moving_norms for one in found)
     still = all(one.still_norms for one in found)
@@ -196,6 +197,6 @@ def _common_phase(ingredients: Sequence[Ingredient], *, run: Run) -> Phase:
         still_norms=still,
         balanced=False,
         first=1,
-        last=run.config.train.epochs,
+        last=setup.config.train.epochs,
         new_head=False,
     )

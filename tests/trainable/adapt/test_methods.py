@@ -15,7 +15,8 @@ from trainable.model.norms import target_statistics
 from trainable.serving.package import load_package, package
 from trainable.training.checkpoint import load_scored
 from trainable.training.fit import export_weights, score_checkpoint
-from trainable.training.trainer import start_run
+from trainable.training.setup import set_up
+from trainable.training.trainer import create_trainer
 
 torch.set_num_threads(1)
 
@@ -135,10 +136,10 @@ def test_a_reversed_gradient_reaches_the_backbone_and_the_weight_scales_it(adapt
     """The domain loss's gradient on the backbone is -λ times, on the domain classifier once, that of learning to tell them."""
     gradients = {}
     for weight in (1.0, 0.25):
-        started = start_run(adapting("dann", adapt={"weight": weight}))
+        started = create_trainer(set_up(adapting("dann", adapt={"weight": weight})))
         images, others = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(2)
         terms = started.adaptation.terms(
-            started.network.train(),
+            started.state.network.train(),
             images=images,
             others=others,
             classify=lambda logits: 0 * logits.sum(),
@@ -147,7 +148,7 @@ def test_a_reversed_gradient_reaches_the_backbone_and_the_weight_scales_it(adapt
         )
         terms.loss.backward()
         gradients[weight] = {
-            name: p.grad.clone() for name, p in started.network.named_parameters() if p.grad is not None
+            name: p.grad.clone() for name, p in started.state.network.named_parameters() if p.grad is not None
         }
     moved = [
         name for name in gradients[1.0] if name.startswith("backbone.") and gradients[1.0][name].abs().max() > 1e-6
@@ -195,10 +196,10 @@ def test_packaged_the_network_has_the_targets_statistics(adapting, tmp_path):
     (*_, last) = fit(config)
     last.save(tmp_path / "checkpoint")
     package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint")
-    trial = start_run(config)
+    trial = set_up(config)
     load_scored(tmp_path / "checkpoint", network=trial.network, moved=trial.moved)
     served = load_package(tmp_path / "package", device="cpu").network
-    images = next(trial.batches("target_val"))[0]
+    images = next(trial.inputs.split("target_val", epoch=0))[0]
     with torch.inference_mode(), target_statistics(trial.network.eval()):
         expected = trial.network(images)
     assert torch.equal(served(images), expected)
@@ -240,7 +241,7 @@ def test_only_an_oracle_can_score_the_target(adapting, tmp_path):
     config = adapting("mmd", oracle=True)
     run(config, tmp_path, breaks=False)
     of_target = score_checkpoint(config, checkpoint=tmp_path / "epoch_2", split="target_test")
-    assert sum(map(sum, of_target.confusion)) == len(start_run(config).pack.indices("target_test"))
+    assert sum(map(sum, of_target.confusion)) == len(set_up(config).pack.indices("target_test"))
 
 
 @pytest.mark.parametrize("method", ["cdan", "adabn", "dsbn"])
@@ -289,12 +290,12 @@ def test_what_cannot_be_stored_is_computed_anew(sections, adapting):
 def test_an_aligned_stage_must_train(adapting):
     line = r"^adapt.layer: 'stage1' of test_resnet is frozen, so nothing can be aligned in it$"
     with pytest.raises(UserError, match=line):
-        start_run(adapting("mmd", adapt={"layer": "stage1"}, freeze={"depth": "stage2"}))
+        set_up(adapting("mmd", adapt={"layer": "stage1"}, freeze={"depth": "stage2"}))
 
 
 def test_a_method_of_batch_norms_needs_some(adapting):
     with pytest.raises(UserError, match=r"^adapt.method: 'adabn' needs batch norms, convnext_atto has none$"):
-        start_run(adapting("adabn", model={"name": "convnext_atto"}))
+        set_up(adapting("adabn", model={"name": "convnext_atto"}))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"])
@@ -307,11 +308,11 @@ def test_stages_of_any_layout_can_be_aligned(name, adapting):
         data={"path": adapting("none").data.path, "image_size": size},
         train={"epochs": 1, "batch_size": 9},
     )
-    started = start_run(config)
+    started = create_trainer(set_up(config))
     images = torch.randn(3, 3, size, size)
-    pooled, aligned = started.network.eval().look(images, end=started.adaptation.end)
+    pooled, aligned = started.state.network.eval().look(images, end=started.adaptation.end)
     assert aligned.shape == (3, started.adaptation.end.channels)
-    assert pooled.shape == (3, started.network.width)
+    assert pooled.shape == (3, started.state.network.width)
     assert next(fit(config)).metrics["train/target_loss"] > 0
 
 

@@ -11,8 +11,8 @@ import torch
 from trainable import TrialConfig
 from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.network import Network, create_network
+from trainable.training.fit import begin
 from trainable.training.inputs import open_images
-from trainable.training.trainer import start_run
 
 IMAGES_OF_CLASS = 100
 
@@ -75,11 +75,10 @@ def with_images(network, config):
 @pytest.fixture(scope="session")
 def trained(configured):
     """A ResNet after some epochs."""
-    run = start_run(configured())
-    run.begin()
-    while run.ended() is None:
-        run.one_epoch()
-    return with_images(run.network, run.config)
+    trainer = begin(configured())
+    while trainer.state.ended() is None:
+        trainer.one_epoch()
+    return with_images(trainer.state.network, trainer.config)
 
 
 @pytest.fixture

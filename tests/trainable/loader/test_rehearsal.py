@@ -11,8 +11,8 @@ from trainable import UserError, fit
 from trainable.data.pack import open_pack
 from trainable.loader.rehearsal import Joined, rehearsed
 from trainable.model.backbone import input_spec
-from trainable.training.fit import export_weights
-from trainable.training.trainer import start_run
+from trainable.training.fit import begin, export_weights
+from trainable.training.setup import set_up
 
 torch.set_num_threads(1)
 
@@ -40,7 +40,7 @@ def old_folder(cell_folder, tmp_path):
 
 def test_a_trial_begins_with_the_backbone_of_an_exported_network(champion, make_config):
     config = make_config(model={"name": "test_resnet", "weights": str(champion)})
-    state, exported = start_run(config).network.state_dict(), load_file(champion)
+    state, exported = set_up(config).network.state_dict(), load_file(champion)
     backbone = [name for name in exported if name.startswith("backbone.")]
     assert backbone
     assert all(torch.equal(state[name], exported[name]) for name in backbone)
@@ -91,10 +91,7 @@ def test_elastic_weights_hold_what_the_old_images_need(champion, make_config, ol
         model={"name": "test_resnet", "weights": str(champion)},
         finetune={"ewc": 1.0},
     )
-    runs = [start_run(config), start_run(config)]
-    for run in runs:
-        run.begin()
-    anchor, again = (run.anchor for run in runs)
+    anchor, again = begin(config).anchor, begin(config).anchor
     importance = torch.cat([values.flatten() for values in anchor._importance.values()])
     assert float(importance.mean()) == pytest.approx(1.0, rel=1e-4)
     assert float(importance.min()) >= 0

@@ -22,7 +22,7 @@ from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest, load_package, package
 from trainable.statistics.scores import score
 from trainable.training.checkpoint import load_scored
-from trainable.training.trainer import start_run
+from trainable.training.setup import set_up
 
 NETWORKS = {
     "a CNN with a hidden layer in its head": {"model": {"head": "mlp", "head_hidden": 8}},
@@ -64,12 +64,12 @@ def test_features_are_what_the_trained_network_gives_its_head(make_config, tmp_p
     trained(config, tmp_path / "checkpoint")
     package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint")
     served = load_package(tmp_path / "package", device="cpu")
-    run = start_run(config)
-    load_scored(tmp_path / "checkpoint", network=run.network.eval(), moved=run.moved)
+    setup = set_up(config)
+    load_scored(tmp_path / "checkpoint", network=setup.network.eval(), moved=setup.moved)
     images = [image.read_bytes() for image in encoded_images(config, split="val")]
     pixels = torch.from_numpy(np.stack([served.pixels(image) for image in images]))
     with torch.inference_mode():
-        expected = run.network.features(normalise(pixels, run.inputs.full.spec)).numpy()
+        expected = setup.network.features(normalise(pixels, setup.inputs.full.spec)).numpy()
     found = served.features(images, batch_size=3)
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, abs=1e-5)  # batches of another size
@@ -103,7 +103,7 @@ def odd_images():
 def test_any_image_is_prepared_as_for_training(packaged, name, data):
     config, root = packaged
     served = load_package(root / "package", device="cpu")
-    spec = start_run(config).inputs.full.spec
+    spec = set_up(config).inputs.full.spec
     stored = decoding.decode(data, channels=3, side=spec.stored_side, interpolation=spec.interpolation)
     view = evaluation_view(stored, spec)
     pixels = served.pixels(data)

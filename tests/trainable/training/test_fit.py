@@ -13,7 +13,8 @@ from trainable.diagnosis.probe import linear_probe
 from trainable.training import fit as fitting
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
 from trainable.training.fit import DivergedError, measure_epoch, score_checkpoint
-from trainable.training.trainer import start_run
+from trainable.training.setup import set_up
+from trainable.training.trainer import create_trainer
 
 torch.set_num_threads(1)
 
@@ -241,12 +242,10 @@ def test_an_epoch_is_measured_with_all_its_updates(make_config, cell_folder, mon
     """A clock of which each look takes a second: every update and every batch of evaluation does, too."""
     old = {} if share is None else {"rehearsal": str(cell_folder), "rehearsal_share": share}
     config = make_config(data=old, train={"batch_size": 4, "accumulate": accumulate})
-    run = start_run(config)
-    run.epoch = 1
-    run.enter_phase()
-    num_updates = sum(1 for _ in run.losses())
+    trainer = create_trainer(set_up(config))
+    num_updates = sum(1 for _ in trainer.updates(1))
     monkeypatch.setattr(fitting, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
-    assert measure_epoch(config).seconds == num_updates + math.ceil(run.num_measured / 4)
+    assert measure_epoch(config).seconds == num_updates + math.ceil(trainer.measurer.num_measured / 4)
 
 
 def test_an_epoch_of_a_single_update_is_measured_as_one(make_config):

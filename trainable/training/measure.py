@@ -1,0 +1,133 @@
+"""How good the networks of a trial are on its images."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainable.config.trial import TrialConfig
+from trainable.model.network import Network
+from trainable.model.norms import recompute_batch_norm, target_statistics
+from trainable.model.phase import phase
+from trainable.model.prefix_cut import Cut
+from trainable.statistics.scores import Evaluation, score
+from trainable.statistics.selectors import Outputs, selectors
+from trainable.training.device import autocast
+from trainable.training.evaluate import Predicted, predict
+from trainable.training.frozen_prefix import Prefixes
+from trainable.training.inputs import Inputs
+
+IMAGES_OF_DENSITY = 256  # training images of each domain by which selectors weigh the validation images
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Measures networks of a trial, as an epoch leaves them; which epoch says what size its images have.
+
+    With ``prefixes`` what frozen layers make of the images is taken from their store.
+    """
+
+    config: TrialConfig
+    inputs: Inputs
+    prefixes: Prefixes | None = None
+
+    def measure(
+        self, network: Network, *, epoch: int, trained: Network | None = None
+    ) -> tuple[Evaluation, dict[str, float]]:
+        """Validation scores, and all that an epoch is judged by under full names: those and the selectors of the target.
+
+        ``trained`` is the network in training where ``network`` is its running average.
+        """
+        if self.config.data.target is None:
+            evaluation = self.evaluate(network, "val", epoch=epoch)
+            return evaluation, evaluation.named("val")
+        if self.config.adapt.method == "adabn":
+            self._adapt_norms(network, epoch=epoch, trained=trained)
+        source = self.predict(network, "val", epoch=epoch)
+        evaluation = self._score(source)
+        return evaluation, evaluation.named("val") | self._target_metrics(network, source=source, epoch=epoch)
+
+    @property
+    def num_measured(self) -> int:
+        """Images that :meth:`measure` looks at."""
+        pack = self.inputs.full.pack
+        splits = {split: len(pack.indices(split)) for split in ("train", "val", "target", "target_val")}
+        if self.config.data.target is None:
+            return splits["val"]
+        density = sum(min(IMAGES_OF_DENSITY, splits[split]) for split in ("train", "target"))
+        adapting = splits["target"] if self.config.adapt.method == "adabn" else 0
+        return splits["val"] + splits["target_val"] + density + adapting
+
+    def evaluate(self, network: Network, split: str, *, epoch: int) -> Evaluation:
+        """Scores on a split that has labels."""
+        return self._score(self.predict(network, split, epoch=epoch))
+
+    def predict(self, network: Network, split: str, *, epoch: int, limit: int | None = None) -> Predicted:
+        """Outputs for a split, or for its first ``limit`` images or few more; each domain by its own norms."""
+        network.eval()
+        cut = self._cut(network, epoch=epoch)
+        domain = target_statistics(network) if split.startswith("target") else nullcontext()
+        with domain, network.beginning_at(cut):
+            batches = self._batches(network, split, cut=cut, epoch=epoch)
+            if limit is not None:
+                batches = itertools.islice(batches, math.ceil(limit / self.inputs.batch_size))
+            return predict(network, batches=batches, autocast=autocast(self.inputs.device, self.config.train))
+
+    def logits(self, network: Network, split: str, *, epoch: int) -> Iterator[Tensor]:
+        """Logits of a split's batches, from the images themselves."""
+        network.eval()
+        for images, _ in self.inputs.split(split, epoch=epoch):
+            with torch.inference_mode(), autocast(self.inputs.device, self.config.train):
+                yield network(images)
+
+    def take_target_statistics(self, network: Network, *, epoch: int, every: bool) -> None:
+        """Give the batch norms, or those that move, the statistics of the target's training images (AdaBN, Li et al. 2018)."""
+        network.eval()
+        cut = None if every else self._cut(network, epoch=epoch)
+        with target_statistics(network), network.beginning_at(cut):
+            batches = self._batches(network, "target", cut=cut, epoch=epoch)
+            recompute_batch_norm(network, (images for images, _ in batches), every=every)
+
+    def _adapt_norms(self, network: Network, *, epoch: int, trained: Network | None) -> None:
+        """Take the target's statistics anew: those of resting norms in the first epoch at an image size, which then stay."""
+        first = epoch in (1, self.config.data.early_epochs + 1)
+        if first and trained is not None and trained is not network:
+            self.take_target_statistics(trained, epoch=epoch, every=True)
+        self.take_target_statistics(network, epoch=epoch, every=first)
+
+    def _target_metrics(self, network: Network, *, source: Predicted, epoch: int) -> dict[str, float]:
+        """Selectors of the target; only an oracle's run looks at its labels."""
+        target = self.predict(network, "target_val", epoch=epoch)
+        found = selectors(
+            Outputs(target.features, target.probabilities),
+            source=Outputs(source.features, source.probabilities),
+            source_labels=source.labels,
+            target_train=self.predict(network, "target", epoch=epoch, limit=IMAGES_OF_DENSITY).features,
+            source_train=self.predict(network, "train", epoch=epoch, limit=IMAGES_OF_DENSITY).features,
+            seed=self.config.seed,
+        )
+        metrics = {f"target/{name}": value for name, value in found.items()}
+        if self.config.data.oracle:
+            metrics |= self._score(target).named("oracle")
+        return metrics
+
+    def _score(self, found: Predicted) -> Evaluation:
+        return score(found.probabilities, labels=found.labels, classes=self.inputs.full.pack.classes)
+
+    def _cut(self, network: Network, *, epoch: int) -> Cut | None:
+        """Behind which frozen layers this epoch's networks begin; None where they look at the images anew."""
+        if self.prefixes is None:
+            return None
+        now = phase(self.config, plan=network.plan, epoch=epoch)
+        return self.prefixes.cut(network, phase=now, epoch=epoch)
+
+    def _batches(self, network: Network, split: str, *, cut: Cut | None, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split as the network takes it behind ``cut``: what its prefix, as it is now, makes of the images; and labels."""
+        if cut is None or self.prefixes is None:
+            return self.inputs.split(split, epoch=epoch)
+        stored = self.prefixes.evaluated(split, network=network, cut=cut, epoch=epoch)
+        return self.inputs.split(split, epoch=epoch, stored=stored)

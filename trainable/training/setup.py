@@ -1,0 +1,69 @@
+"""A trial before anything moves: its device, its images, its network."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainable.config.trial import TrialConfig, used_batch_size
+from trainable.data.pack import Pack
+from trainable.model.network import Network, create_network
+from trainable.training.device import pick_device
+from trainable.training.inputs import Inputs, open_images
+from trainable.training.losses import prior_shift
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The ``network`` of a configuration as it begins, and what it is fed, both on ``device``."""
+
+    config: TrialConfig
+    device: torch.device
+    inputs: Inputs
+    network: Network
+
+    @property
+    def pack(self) -> Pack:
+        """The images at their full size."""
+        return self.inputs.full.pack
+
+    @property
+    def counts(self) -> Tensor:
+        """Training images of each of the K classes."""
+        return class_counts(self.pack)
+
+    def moved(self, epoch: int) -> set[str]:
+        """The parameters that have trained in the epochs up to this one."""
+        return self.network.moved(self.config, until=epoch)
+
+
+def set_up(config: TrialConfig) -> Setup:
+    """Open the images of a trial and create its network. Raises UserError for data, weights or a device that cannot be used."""
+    device = pick_device(config)
+    images = open_images(config, size=config.data.image_size)
+    early = None if config.data.early_size is None else open_images(config, size=config.data.early_size)
+    counts = class_counts(images.pack)
+    network = create_network(config, spec=images.spec, num_classes=len(counts)).to(device)
+    network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
+    if config.train.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    batch_size = _said_batch_size(config, num_images=int(counts.sum()))
+    inputs = Inputs(config, network.plan, images, early, device, batch_size)
+    return Setup(config=config, device=device, inputs=inputs, network=network)
+
+
+def class_counts(pack: Pack) -> Tensor:
+    """Training images of each of the K classes of a pack, in its order."""
+    return torch.tensor([pack.counts()["train"][name] for name in pack.classes])
+
+
+def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
+    train = config.train
+    used = used_batch_size(train, num_images=num_images)
+    if used < train.batch_size:
+        wanted = f"for train.min_updates: {train.min_updates} in {num_images} images"
+        logger.warning("train.batch_size: %d is lowered to %d, %s", train.batch_size, used, wanted)
+    return used
