@@ -13,6 +13,7 @@ from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.model.norms import recompute_batch_norm
+from trainable.statistics import scores
 from trainable.training import evaluate
 from trainable.training.soup import Member, greedy_soup
 
@@ -72,7 +73,7 @@ def scorer(config, *, metric="loss"):
         network.load_state_dict(state)
         recompute_batch_norm(network, (images for images, _ in train))
         found = evaluate.predict(network, batches=val, autocast=nullcontext())
-        evaluation = evaluate.score(found.probabilities, labels=found.labels, classes=("cat", "dog"))
+        evaluation = scores.score(found.probabilities, labels=found.labels, classes=("cat", "dog"))
         return evaluation.metrics[metric]
 
     return score
