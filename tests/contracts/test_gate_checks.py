@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from search.promotion.gate import Evidence, gate
-from search.space.spec import GateSection
+from search.space.sections import GateSection
 
 TEST = {
     "num_images": 100,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.space.spec import SearchSpec
-from trainable.diagnosis.probe import CLASSIFIERS, fit_probe
+from trainable.statistics.probe import CLASSIFIERS, fit_probe
 
 each = pytest.mark.parametrize("kind", CLASSIFIERS)
 

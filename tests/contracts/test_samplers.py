@@ -105,13 +105,13 @@ def test_a_failed_trial_is_worth_as_little_as_the_worst(sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_opened_again_proposes_what_it_would_have_proposed(sampler, tmp_path):
-    ledger = create(tmp_path, name="one", storage=None, metric=METRIC, notes={"metric": METRIC})
+    ledger = create(tmp_path, name="one", storage=None, metric=METRIC, space=SPACE, notes={"metric": METRIC})
     for number in range(ENOUGH + 1):
         proposal = propose(ledger.trials(), space=SPACE, rule=rule(sampler))
         ledger.start(encoded=proposal.encoded, distributions=proposal.distributions, target=1, origin=proposal.origin)
         ledger.record(number, epoch=1, metrics={METRIC: value_of(proposal.params)})
         ledger.end(number, state="PRUNED", reason="not among the best")
     unbroken = propose(ledger.trials(), space=SPACE, rule=rule(sampler))
-    reopened = open_existing(tmp_path, name="one", storage=None).trials()
+    reopened = open_existing(tmp_path, name="one", storage=None, space=SPACE).trials()
     assert propose(reopened, space=SPACE, rule=rule(sampler)) == unbroken
     assert unbroken.origin == sampler

@@ -1,8 +1,4 @@
-import logging
-
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from search.ledger.ledger import LedgerFailsError, NoSearchError
 from search.ledger.refits import existing_refits
@@ -10,7 +6,6 @@ from search.ledger.stored import SPEC_FILE
 from search.run.search import _variants as variants
 from search.run.search import run_search
 from search.space.spec import SearchSpec
-from search.tune.place import gpu_share
 from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 
@@ -76,39 +71,3 @@ def test_refits_whose_database_does_not_answer_are_not_taken_for_none(tmp_path):
     with pytest.raises((LedgerFailsError, UserError), match=r"^search\.storage: cannot open the database"):
         existing_refits(begun(tmp_path), folder=tmp_path / "cells")
     assert existing_refits(make_spec({}), folder=tmp_path / "cells") is None
-
-
-@pytest.fixture
-def grown_cluster():
-    """A Ray cluster whose head has one CPU, joined; nodes can be added to it."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-
-
-def with_gpu(gpu, *, cpu=1):
-    spec = make_spec({})
-    return spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpu": gpu, "cpu": float(cpu)})})
-
-
-def test_auto_asks_for_a_gpu_as_soon_as_the_cluster_has_one_and_from_then_on(grown_cluster):
-    share = gpu_share(with_gpu("auto"), is_joined=True)
-    assert share() == 0.0
-    node = grown_cluster.add_node(num_cpus=1, num_gpus=1)
-    grown_cluster.wait_for_nodes()
-    assert share() == 1.0
-    grown_cluster.remove_node(node)
-    assert share() == 1.0
-    assert gpu_share(with_gpu(0.0), is_joined=True)() == 0.0
-    assert gpu_share(with_gpu(0.25), is_joined=True)() == 0.25
-
-
-def test_auto_asks_a_joined_cluster_without_room_for_a_gpu(grown_cluster):
-    spec = with_gpu("auto", cpu=2)  # of which the head has one
-    assert gpu_share(spec, is_joined=True)() == 1.0
-    assert gpu_share(spec, is_joined=False)() == 0.0
-    grown_cluster.add_node(num_cpus=2)
-    grown_cluster.wait_for_nodes()
-    assert gpu_share(spec, is_joined=True)() == 0.0

@@ -5,7 +5,6 @@ import torch
 
 from trainable.deploy.exporting import Wanted, export
 from trainable.deploy.pruning import count, prune
-from trainable.deploy.recovery import Recovery, recover
 from trainable.errors import UserError
 
 
@@ -36,23 +35,6 @@ def test_a_share_that_leaves_too_little_is_refused(untrained):
     one = untrained("resnet10t")
     with pytest.raises(UserError, match=r"--prune: at most \d+ % of the parameters of resnet10t can be removed"):
         prune(one.network, share=0.9999, spec=one.spec, name="resnet10t")
-
-
-def test_training_after_pruning_moves_every_layer_and_is_the_same_again(untrained):
-    one = untrained("resnet10t", freeze={"depth": 1.0})
-
-    def once():
-        smaller = prune(one.network, share=0.5, spec=one.spec, name="resnet10t")
-        before = {name: tensor.clone() for name, tensor in smaller.state_dict().items()}
-        return before, recover(smaller, config=one.config, recovery=Recovery(epochs=1)).state_dict()
-
-    before, after = once()
-    _, again = once()
-    assert all(torch.equal(after[name], again[name]) for name in after)
-    assert torch.equal(before["shift"], after["shift"])  # the trained network's own
-    trains = [name for name in after if name.endswith(("conv1.weight", "running_mean"))]
-    assert trains
-    assert not any(torch.equal(before[name], after[name]) for name in trains)
 
 
 def test_a_network_adapted_to_a_target_is_not_pruned(untrained, configured, tmp_path):

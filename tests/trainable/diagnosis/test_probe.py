@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from trainable import TrialConfig, UserError
 from trainable.diagnosis.features import frozen_features
-from trainable.diagnosis.probe import fit_probe, linear_probe, solved_head, stage_probe, stage_probes
+from trainable.diagnosis.probe import linear_probe, stage_probe, stage_probes
+from trainable.statistics.probe import fit_probe, solved_head
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainable.config.trial import DataConfig
-from trainable.data.describe import DataDescription, describe
 from trainable.data.readers.read import read_source
 from trainable.errors import UserError
 
@@ -329,18 +328,6 @@ def test_reading_a_source_does_not_load_torch():
     code = "import sys, trainable.data.readers.read, trainable.data.pack; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
-
-
-def test_describe_counts_without_decoding(draw_folder):
-    root = draw_folder({"train/cat": 2, "train/dog": 1, "test/cat": 1, "test/dog": 1})
-    for image in root.rglob("*.png"):
-        image.write_bytes(b"not an image")
-    counts = {"train": {"cat": 2, "dog": 1}, "test": {"cat": 1, "dog": 1}}
-    assert describe(DataConfig(path=str(root))) == DataDescription(5, ("cat", "dog"), counts, ())
-
-
-def test_describe_names_the_domains():
-    assert describe(DataConfig(format="elpv")).domains == ("mono", "poly")
 
 
 def test_labels_are_found_for_a_numpy_image(tmp_path):
