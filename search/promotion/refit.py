@@ -25,7 +25,7 @@ from search.tune.cluster import cluster, total_resources
 from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_places
 from search.tune.submit import submit
 from search.tune.tuner import run_legs
-from trainable.config.trial import NORM_METHODS
+from trainable.config.techniques import NORM_METHODS
 from trainable.errors import OutageError, UserError
 from trainable.metrics import DIRECTIONS
 from trainable.seeds import derive

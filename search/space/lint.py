@@ -9,7 +9,8 @@ from search.space.paths import defaults
 from search.space.space import corners, possible_values
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.config.trial import ALIGNING_METHODS, DISCRIMINATING_METHODS, used_batch_size
+from trainable.config.techniques import ALIGNING_METHODS, DISCRIMINATING_METHODS
+from trainable.config.trial import used_batch_size
 from trainable.config.validation import shown
 
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}

@@ -5,7 +5,8 @@ from typing import Any
 from search.space.space import corners
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.config.trial import ALIGNING_METHODS, NORM_METHODS, TrialConfig
+from trainable.config.techniques import ALIGNING_METHODS, NORM_METHODS
+from trainable.config.trial import TrialConfig
 
 
 def check_techniques(spec: SearchSpec) -> None:

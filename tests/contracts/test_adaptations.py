@@ -1,12 +1,13 @@
 """What every method of adaptation keeps: it trains, and the target's labels are nothing to it."""
 
 import math
-from typing import get_args
 
 import pytest
 import torch
 
-from trainable.config.trial import DISCRIMINATING_METHODS, NORM_METHODS, AdaptConfig, TrialConfig
+from trainable.adapt.methods import METHODS, WEIGHT_SCHEDULES
+from trainable.config.techniques import DISCRIMINATING_METHODS, NORM_METHODS
+from trainable.config.trial import TrialConfig
 from trainable.data.readers.read import read_source
 from trainable.errors import UserError
 from trainable.statistics.ranking import SELECTORS
@@ -16,8 +17,6 @@ from trainable.training.trainer import create_trainer
 
 torch.set_num_threads(1)
 
-METHODS = get_args(AdaptConfig.model_fields["method"].annotation)
-SCHEDULES = get_args(AdaptConfig.model_fields["schedule"].annotation)
 SITES = {"north": 12, "south": 12}  # images of each class
 WITHOUT_A_TERM = ("none", "adabn", "dsbn", "fda")  # what they do is done to norms or pixels
 
@@ -122,7 +121,7 @@ def test_only_methods_that_tell_domains_have_something_that_learns_beside_the_ne
     assert bool(learns) == (method in DISCRIMINATING_METHODS)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", WEIGHT_SCHEDULES)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_weight_never_exceeds_what_was_asked_for(method, schedule, adapting):
     if (method, schedule) == ("fda", "dynamic"):

@@ -6,8 +6,10 @@ from typing import get_args
 
 import pytest
 
-from search.space.lint import NEEDS
+from search.space.lint import NEEDS, lint
 from search.space.paths import defaults
+from search.space.spec import SearchSpec
+from trainable.adapt.methods import METHODS, WEIGHT_SCHEDULES
 from trainable.config.techniques import CHOICES, STAGES
 from trainable.config.trial import Stage, TrialConfig
 from trainable.config.validation import leaf_fields
@@ -23,6 +25,8 @@ CODE = {
     "schedule.name": SCHEDULES,
     "loss.name": LOSSES,
     "loss.class_weights": CLASS_WEIGHTS,
+    "adapt.method": METHODS,
+    "adapt.schedule": WEIGHT_SCHEDULES,
 }
 
 
@@ -81,3 +85,22 @@ def test_the_linter_knows_every_key_of_a_value(path):
     known = {need.path for need in NEEDS if need.other == path}
     assert known == {key for technique in CHOICES[path].values() for key in technique.keys}
     assert known <= defaults().keys()
+
+
+def test_the_linter_names_the_methods_that_a_frozen_backbone_leaves_nothing_to_move():
+    sections = {
+        "search": {"name": "demo", "trials": 2},
+        "scheduler": {"min_epochs": 1, "max_epochs": 2},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-2]}},
+    }
+    named = set()
+    for method in METHODS:
+        base = {"data": {"path": "images", "target": "there"}, "adapt": {"method": method}, "freeze": {"depth": 1.0}}
+        lines = lint(SearchSpec.model_validate(sections | {"base": base}))
+        named |= {method} if any("have nothing to move" in line for line in lines) else set()
+    moving = {
+        name
+        for name, method in CHOICES["adapt.method"].items()
+        if method.aligns or method.target_norms == "in training"
+    }
+    assert named == moving

@@ -6,7 +6,7 @@ its code; ``trainable.config.trial`` has the same names as the values of a key.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")  # of any backbone, in the order of the input
 
@@ -28,7 +28,25 @@ class Technique:
     needs: tuple[Need, ...] = ()
 
 
-def unmet(technique: Technique, *, config: object) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A technique of adaptation, and what other parts of a trial must know of it.
+
+    ``aligns`` says whether it draws the domains' features together, ``domain_classifier`` what one that learns beside the network
+    looks at, if there is one; ``target_norms`` how batch norms come by the target's statistics, if they keep any;
+    ``trains_on_target`` whether updates look at target images, ``changes_images`` whether they change source images.
+    """
+
+    keys: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    aligns: bool = False
+    domain_classifier: Literal["features", "features and predictions"] | None = None
+    target_norms: Literal["when measured", "in training"] | None = None
+    trains_on_target: bool = True
+    changes_images: bool = False
+
+
+def unmet(technique: Technique | Method, *, config: object) -> Iterator[str]:
     """One line for each need of the technique that a configuration, read by attributes, does not meet."""
     for need in technique.needs:
         value = config
@@ -123,10 +141,58 @@ SCHEDULES = {
     "constant": Technique(),
 }
 
-CHOICES: dict[str, Mapping[str, Technique]] = {
+_TERM = ("adapt.weight", "adapt.schedule")
+_CLASSIFIER = ("adapt.hidden", "adapt.dropout")
+METHODS = {
+    "none": Method(trains_on_target=False),
+    "dann": Method(keys=(*_TERM, "adapt.layer", *_CLASSIFIER), aligns=True, domain_classifier="features"),
+    "cdan": Method(
+        keys=(*_TERM, "adapt.layer", *_CLASSIFIER), aligns=True, domain_classifier="features and predictions"
+    ),
+    "mmd": Method(keys=(*_TERM, "adapt.layer", "adapt.bandwidths"), aligns=True),
+    "coral": Method(keys=(*_TERM, "adapt.layer"), aligns=True),
+    "mcc": Method(keys=(*_TERM, "adapt.temperature")),
+    "adabn": Method(target_norms="when measured", trains_on_target=False),
+    "dsbn": Method(target_norms="in training"),
+    "adversarial": Method(
+        keys=(*_TERM, *_CLASSIFIER, "adapt.eps", "adapt.steps"), domain_classifier="features", changes_images=True
+    ),
+    "fda": Method(
+        keys=(*_TERM, "adapt.beta"),
+        changes_images=True,
+        needs=(
+            Need(
+                "adapt.schedule",
+                lambda schedule: schedule != "dynamic",
+                lambda _: (
+                    "adapt.schedule: 'dynamic' goes by features, of which adapt.method: fda knows nothing; fixed or ganin"
+                ),
+            ),
+            Need(
+                "adapt.weight",
+                lambda weight: weight <= 1,
+                lambda got: f"adapt.weight: {got} is the share of images that adapt.method: fda changes, at most 1",
+            ),
+        ),
+    ),
+}
+
+WEIGHT_SCHEDULES = {
+    "fixed": Technique(),
+    "ganin": Technique(keys=("adapt.ganin_gamma",)),
+    "dynamic": Technique(keys=("adapt.dynamic_scale",)),
+}
+
+ALIGNING_METHODS = tuple(name for name, method in METHODS.items() if method.aligns)
+DISCRIMINATING_METHODS = tuple(name for name, method in METHODS.items() if method.domain_classifier is not None)
+NORM_METHODS = tuple(name for name, method in METHODS.items() if method.target_norms is not None)
+
+CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
     "finetune.strategy": STRATEGIES,
     "optimizer.name": UPDATE_RULES,
     "schedule.name": SCHEDULES,
     "loss.name": LOSSES,
     "loss.class_weights": CLASS_WEIGHTS,
+    "adapt.method": METHODS,
+    "adapt.schedule": WEIGHT_SCHEDULES,
 }

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainable.config.techniques import STRATEGIES, unmet
+from trainable.config.techniques import METHODS, STRATEGIES, unmet
 
 MetricName = Literal[
     "val/accuracy",
@@ -29,10 +29,6 @@ MetricName = Literal[
     "oracle/balanced_accuracy",
     "oracle/macro_f1",
 ]
-
-ALIGNING_METHODS = ("dann", "cdan", "mmd", "coral")  # draw the domains' features together
-DISCRIMINATING_METHODS = ("dann", "cdan", "adversarial")  # with a classifier of domains
-NORM_METHODS = ("adabn", "dsbn")  # of batch norms alone
 
 # Fields of `data` that neither choose images nor say how they are stored.
 NO_SAY_IN_IMAGES = ("sampler", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
@@ -547,7 +543,4 @@ def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:
         yield "data.source: name the labelled data sets to learn from, or the one that holds both domains as data.path"
     if metric.startswith("oracle/") and not data.oracle:
         yield f"train.metric: {metric!r} reads the target's labels; data.oracle: true allows that and marks every result"
-    if adapt.method == "fda" and adapt.schedule == "dynamic":
-        yield "adapt.schedule: 'dynamic' goes by features, of which adapt.method: fda knows nothing; fixed or ganin"
-    if adapt.method == "fda" and adapt.weight > 1:
-        yield f"adapt.weight: {adapt.weight} is the share of images that adapt.method: fda changes, at most 1"
+    yield from unmet(METHODS[adapt.method], config=config)

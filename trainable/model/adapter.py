@@ -6,7 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from trainable.config.trial import DISCRIMINATING_METHODS, AdaptConfig
+from trainable.config.techniques import METHODS
+from trainable.config.trial import AdaptConfig
 from trainable.model.precision import full_precision
 from trainable.randomness import derive
 
@@ -25,10 +26,11 @@ class Adapter(nn.Module):
 
 def create_adapter(config: AdaptConfig, *, width: int, num_classes: int, seed: int) -> Adapter:
     """What ``config.method`` has beside the network, for aligned features N×``width``."""
-    if config.method not in DISCRIMINATING_METHODS:
+    sees = METHODS[config.method].domain_classifier
+    if sees is None:
         return Adapter()
     conditional_map = None
-    if config.method == "cdan":
+    if sees == "features and predictions":
         conditional_map = ConditionalMap(width, num_classes, seed=derive(seed, "conditional map"))
         width = conditional_map.out_width
     with torch.random.fork_rng(devices=[]):

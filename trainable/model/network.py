@@ -8,7 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainable.config.trial import ALIGNING_METHODS, NORM_METHODS, ModelConfig, TrialConfig
+from trainable.config.techniques import METHODS
+from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.adapter import Adapter, create_adapter
@@ -148,7 +149,7 @@ def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) ->
         config.adapt, width=width if end is None else end.channels, num_classes=num_classes, seed=config.seed
     )
     network = Network(backbone, head, plan=plan, width=width, num_classes=num_classes, adapter=adapter)
-    if config.adapt.method in NORM_METHODS:
+    if METHODS[config.adapt.method].target_norms is not None:
         add_target_statistics(network.backbone)
     network.enter(phase(config, plan=plan, epoch=1))
     return network
@@ -160,10 +161,10 @@ def aligned_stage(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) 
     Raises UserError where the backbone has no such stage or training leaves it as it is, and for a method of batch norms
     where there are none.
     """
-    adapt = config.adapt
-    if adapt.method in NORM_METHODS and not batch_norms(backbone):
+    adapt, method = config.adapt, METHODS[config.adapt.method]
+    if method.target_norms is not None and not batch_norms(backbone):
         raise UserError(f"adapt.method: {adapt.method!r} needs batch norms, {config.model.name} has none")
-    if adapt.method not in ALIGNING_METHODS or adapt.layer == "pooled":
+    if not method.aligns or adapt.layer == "pooled":
         return None
     ends = stage_ends(backbone, plan=plan)
     if adapt.layer not in ends:

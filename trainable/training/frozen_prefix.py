@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig, store_bytes
 from trainable.data.pack import cache_folder
 from trainable.loader.batches import Rows
@@ -53,16 +54,10 @@ class Prefixes:
         It does where images are mixed, moved by their gradient, joined by old ones or varied by the user's own code, which
         may change, and where a stage is to be aligned whose ``end`` is frozen.
         """
-        augment, method = self.config.augment, self.config.adapt.method
+        augment, method = self.config.augment, METHODS[self.config.adapt.method]
         mixes = (augment.mixup or augment.cutmix) and (augment.mix_until is None or epoch <= augment.mix_until)
         is_hidden = end is not None and set(range(end.unit + 1)) <= phase.frozen
-        if (
-            mixes
-            or is_hidden
-            or augment.custom
-            or method in ("fda", "adversarial")
-            or self.config.data.rehearsal is not None
-        ):
+        if mixes or is_hidden or augment.custom or method.changes_images or self.config.data.rehearsal is not None:
             return None
         return self.cut(network, phase=phase, epoch=epoch)
 

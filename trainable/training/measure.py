@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.model.network import Network
 from trainable.model.norms import recompute_batch_norm, target_statistics
@@ -45,7 +46,7 @@ class Measurer:
         if self.config.data.target is None:
             evaluation = self.evaluate(network, "val", epoch=epoch)
             return evaluation, evaluation.named("val")
-        if self.config.adapt.method == "adabn":
+        if self._adapts_norms:
             self._adapt_norms(network, epoch=epoch, trained=trained)
         source = self.predict(network, "val", epoch=epoch)
         evaluation = self._score(source)
@@ -59,7 +60,7 @@ class Measurer:
         if self.config.data.target is None:
             return splits["val"]
         density = sum(min(IMAGES_OF_DENSITY, splits[split]) for split in ("train", "target"))
-        adapting = splits["target"] if self.config.adapt.method == "adabn" else 0
+        adapting = splits["target"] if self._adapts_norms else 0
         return splits["val"] + splits["target_val"] + density + adapting
 
     def evaluate(self, network: Network, split: str, *, epoch: int) -> Evaluation:
@@ -91,6 +92,10 @@ class Measurer:
         with target_statistics(network), network.beginning_at(cut):
             batches = self._batches(network, "target", cut=cut, epoch=epoch)
             recompute_batch_norm(network, (images for images, _ in batches), every=every)
+
+    @property
+    def _adapts_norms(self) -> bool:
+        return METHODS[self.config.adapt.method].target_norms == "when measured"
 
     def _adapt_norms(self, network: Network, *, epoch: int, trained: Network | None) -> None:
         """Take the target's statistics anew: those of resting norms in the first epoch at an image size, which then stay."""

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from trainable.atomic import write_beside
+from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS, is_better
@@ -176,7 +177,7 @@ def _measured(setup: Setup, state: StateDict) -> tuple[Evaluation, dict[str, flo
     network.load_state_dict(dict(state))
     batches = itertools.islice(inputs.split("train", epoch=last), max(1, STATISTICS_IMAGES // inputs.batch_size))
     recompute_batch_norm(network, (images for images, _ in batches))
-    if config.adapt.method == "dsbn":
+    if METHODS[config.adapt.method].target_norms == "in training":
         measurer.take_target_statistics(network, epoch=last, every=False)
     return measurer.measure(network, epoch=last)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainable.adapt.methods import Adaptation, Terms
+from trainable.adapt.methods import Adaptation
+from trainable.adapt.seen import Terms
 from trainable.config.trial import TrialConfig
 from trainable.model.network import aligned_stage
 from trainable.model.phase import Phase, phase

@@ -1,0 +1,59 @@
+"""Methods that draw the features of both domains together: dann, cdan, mmd, coral."""
+
+from torch import Tensor
+
+from trainable.adapt.losses import coral_loss, domain_loss, entropy_weights, mmd_loss, reverse_gradient
+from trainable.adapt.seen import Seen, Terms, as_scalar, weighted_sum
+
+
+def dann(seen: Seen) -> Terms:
+    """A domain classifier tells the features' domains, its reversed gradient makes the network hide it (Ganin et al. 2016)."""
+    logits, _, source, target = seen.together()
+    strength = seen.weight(source, target)
+    classification = seen.classify(logits)
+    source, target = (reverse_gradient(features, strength=strength) for features in (source, target))
+    told = domain_loss(seen.network.adapter.discriminator, source, target)
+    return _adversarial(classification, told, strength=strength)
+
+
+def cdan(seen: Seen) -> Terms:
+    """DANN of features × predictions, certain ones counting up to twice (CDAN+E, Long et al. 2018)."""
+    logits, target_logits, source, target = seen.together()
+    strength, adapter = seen.weight(source, target), seen.network.adapter
+    classification = seen.classify(logits)
+    source, target = (reverse_gradient(features, strength=strength) for features in (source, target))
+    belief, target_belief = (one.detach().float().softmax(dim=1) for one in (logits, target_logits))
+    told = domain_loss(
+        adapter.discriminator,
+        adapter.map(source, belief),
+        adapter.map(target, target_belief),
+        source_weights=entropy_weights(belief),
+        target_weights=entropy_weights(target_belief),
+    )
+    return _adversarial(classification, told, strength=strength)
+
+
+def mmd(seen: Seen) -> Terms:
+    """The multi-kernel discrepancy of the features is small (Long et al. 2015)."""
+    logits, _, source, target = seen.together()
+    strength = seen.weight(source, target)
+    classification = seen.classify(logits)
+    term = mmd_loss(source, target, widths=seen.config.bandwidths)
+    return weighted_sum(classification, term, weight=strength)
+
+
+def coral(seen: Seen) -> Terms:
+    """The difference of the features' covariances is small (Sun and Saenko 2016)."""
+    logits, _, source, target = seen.together()
+    strength = seen.weight(source, target)
+    classification = seen.classify(logits)
+    return weighted_sum(classification, coral_loss(source, target), weight=strength)
+
+
+def _adversarial(classification: Tensor, told: tuple[Tensor, Tensor], *, strength: float | Tensor) -> Terms:
+    """The strength is in the reversed gradient: the discriminator itself learns at its own rate."""
+    term, accuracy = told
+    terms = weighted_sum(classification, term, weight=1.0)
+    return Terms(
+        terms.loss, terms.parts | {"adapt_weight": as_scalar(strength, like=term), "domain_accuracy": accuracy}
+    )
