@@ -1,7 +1,6 @@
 """What every augmentation keeps: a view is an image of the right shape that follows from seed, sample and epoch alone."""
 
 import itertools
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,18 +8,16 @@ import torch
 
 from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
+from trainable.loader.augmentations import POLICIES, STRENGTHS
 from trainable.loader.views import evaluation_view, varies, view, views
 
-STRENGTHS = get_args(AugmentConfig.model_fields["strength"].annotation)
-POLICIES = (None, *get_args(get_args(AugmentConfig.model_fields["auto"].annotation)[0]))
 CHANNELS = (1, 3, 4)
 
 
 def cases():
-    for strength, policy, channels in itertools.product(STRENGTHS, POLICIES, CHANNELS):
+    for strength, policy, channels in itertools.product(STRENGTHS, (None, *POLICIES), CHANNELS):
         config = AugmentConfig(strength=strength, auto=policy, flip="both", rotate="quarter")
-        name = f"{strength}, {policy or 'its own policy'}, {channels} channels"
-        yield pytest.param(config, channels, id=name)
+        yield pytest.param(config, channels, id=f"{strength}, {policy or 'its own policy'}, {channels} channels")
 
 
 each = pytest.mark.parametrize(("config", "channels"), list(cases()))

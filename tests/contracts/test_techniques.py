@@ -10,9 +10,11 @@ from search.space.lint import NEEDS, lint
 from search.space.paths import defaults
 from search.space.spec import SearchSpec
 from trainable.adapt.methods import METHODS, WEIGHT_SCHEDULES
-from trainable.config.techniques import CHOICES, STAGES
+from trainable.config.techniques import CHOICES, COLOUR_CHANNELS, STAGES
 from trainable.config.trial import Stage, TrialConfig
 from trainable.config.validation import leaf_fields
+from trainable.loader.augmentations import POLICIES, STRENGTHS
+from trainable.loader.batches import SAMPLERS
 from trainable.model.phase import STRATEGIES
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES
 from trainable.training.lr_schedule import SCHEDULES
@@ -20,9 +22,12 @@ from trainable.training.optimizer import UPDATE_RULES
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
+    "data.sampler": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "optimizer.name": UPDATE_RULES,
     "schedule.name": SCHEDULES,
+    "augment.strength": STRENGTHS,
+    "augment.auto": POLICIES,
     "loss.name": LOSSES,
     "loss.class_weights": CLASS_WEIGHTS,
     "adapt.method": METHODS,
@@ -80,7 +85,14 @@ def test_the_linter_asks_for_the_values_that_read_a_key(need):
     assert {value for value in CHOICES[need.other] if need.serves(value)} == reading
 
 
-@pytest.mark.parametrize("path", CHOICES)
+@pytest.mark.parametrize("need", [need for need in NEEDS if need.other == "data.channels"], ids=lambda need: need.path)
+def test_the_linter_asks_policies_for_channels_that_they_know(need):
+    assert tuple(count for count in range(1, 65) if need.serves(count)) == COLOUR_CHANNELS
+
+
+@pytest.mark.parametrize(
+    "path", CHOICES.keys() - {"augment.auto"}
+)  # without it a strength may bring a policy of its own
 def test_the_linter_knows_every_key_of_a_value(path):
     known = {need.path for need in NEEDS if need.other == path}
     assert known == {key for technique in CHOICES[path].values() for key in technique.keys}

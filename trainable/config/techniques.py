@@ -141,6 +141,25 @@ SCHEDULES = {
     "constant": Technique(),
 }
 
+COLOUR_CHANNELS = (1, 3)  # the numbers of channels that operations on colours know
+
+_WHOLE_IMAGE = ("augment.flip", "augment.rotate")
+STRENGTHS = {
+    "none": Technique(),
+    "light": Technique(keys=_WHOLE_IMAGE),
+    "medium": Technique(keys=_WHOLE_IMAGE),
+    "strong": Technique(keys=_WHOLE_IMAGE),
+}
+
+POLICIES = {
+    "none": Technique(),
+    "randaugment": Technique(keys=("augment.auto_ops", "augment.auto_magnitude")),
+    "trivial": Technique(),
+    "augmix": Technique(),
+}
+
+SAMPLERS = {"shuffle": Technique(), "balanced": Technique(), "sqrt": Technique(), "effective": Technique()}
+
 _TERM = ("adapt.weight", "adapt.schedule")
 _CLASSIFIER = ("adapt.hidden", "adapt.dropout")
 METHODS = {
@@ -188,9 +207,12 @@ DISCRIMINATING_METHODS = tuple(name for name, method in METHODS.items() if metho
 NORM_METHODS = tuple(name for name, method in METHODS.items() if method.target_norms is not None)
 
 CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
+    "data.sampler": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "optimizer.name": UPDATE_RULES,
     "schedule.name": SCHEDULES,
+    "augment.strength": STRENGTHS,
+    "augment.auto": POLICIES,
     "loss.name": LOSSES,
     "loss.class_weights": CLASS_WEIGHTS,
     "adapt.method": METHODS,

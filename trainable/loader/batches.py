@@ -239,12 +239,7 @@ def _drawn(labels: NDArray[np.int64], *, sampler: Sampler, seed: int, epoch: int
 def image_weights(labels: NDArray[np.int64], *, sampler: Sampler) -> NDArray[np.float64]:
     """How often, relatively, each image is drawn: its class's wanted share divided among the class's images."""
     counts = torch.from_numpy(np.bincount(labels)).double()
-    wanted = {
-        "shuffle": counts,
-        "balanced": torch.ones_like(counts),
-        "sqrt": counts.sqrt(),
-        "effective": effective_number(counts),
-    }[sampler]
+    wanted = SAMPLERS[sampler](counts)
     each: NDArray[np.float64] = (wanted / counts.clamp(min=1)).numpy()
     return each[labels]
 
@@ -252,3 +247,12 @@ def image_weights(labels: NDArray[np.int64], *, sampler: Sampler) -> NDArray[np.
 def effective_number(counts: Tensor) -> Tensor:
     """Effective number of images of each class (Cui et al. 2019), for ``counts`` float64."""
     return (1 - BETA**counts) / (1 - BETA)
+
+
+# The wanted share of each class from its number of images, float64 K. Without replacement `shuffle` draws each image once.
+SAMPLERS: dict[Sampler, Callable[[Tensor], Tensor]] = {
+    "shuffle": torch.clone,
+    "balanced": torch.ones_like,
+    "sqrt": torch.sqrt,
+    "effective": effective_number,
+}

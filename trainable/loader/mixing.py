@@ -8,6 +8,9 @@ from torchvision.transforms import v2
 from trainable.config.trial import AugmentConfig
 from trainable.randomness import seeded
 
+# What mixes a batch, by the key of `augment` that is the α of its Beta(α, α), 0 for off.
+MIXERS: dict[str, type[v2.Transform]] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+
 
 def mix(
     images: Tensor, labels: Tensor, *, config: AugmentConfig, num_classes: int, seed: int, epoch: int, step: int
@@ -18,21 +21,18 @@ def mix(
     the labels, N, themselves where it is not, or no more after ``mix_until``. An image is mixed with the one before it
     (MixUp: Zhang et al. 2018; CutMix: Yun et al. 2019), the only image of a batch with itself.
     """
-    mixers = _mixers(config, num_classes=num_classes)
-    if not mixers or (config.mix_until is not None and epoch > config.mix_until):
+    if not mixes(config, epoch=epoch):
         return images, labels
     with seeded(seed, "mix", epoch, step):
         if float(torch.rand(())) >= config.mix_probability:
             return images, one_hot(labels, num_classes).float()
+        mixers = [name for name in MIXERS if getattr(config, name)]
         chosen = mixers[int(torch.randint(len(mixers), ()))]
-        mixed, targets = chosen(images, labels)
+        mixed, targets = MIXERS[chosen](alpha=getattr(config, chosen), num_classes=num_classes)(images, labels)
     return mixed, targets
 
 
-def _mixers(config: AugmentConfig, *, num_classes: int) -> list[v2.Transform]:
-    mixers = []
-    if config.mixup:
-        mixers.append(v2.MixUp(alpha=config.mixup, num_classes=num_classes))
-    if config.cutmix:
-        mixers.append(v2.CutMix(alpha=config.cutmix, num_classes=num_classes))
-    return mixers
+def mixes(config: AugmentConfig, *, epoch: int) -> bool:
+    """Whether images of an epoch are mixed."""
+    is_over = config.mix_until is not None and epoch > config.mix_until
+    return not is_over and any(getattr(config, name) for name in MIXERS)

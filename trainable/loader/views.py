@@ -8,23 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from trainable.config.trial import AugmentConfig
 from trainable.data.decode import Pixels
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
+from trainable.loader.augmentations import OPERATIONS, crops
 from trainable.randomness import derive
-
-SMALLEST_CROP = {"light": 0.5, "medium": 0.5, "strong": 0.25}  # share of the image's area
-JITTER = {"medium": 0.2, "strong": 0.4}  # largest relative change of brightness, contrast and saturation
-COLOUR_CHANNELS = (1, 3)  # what torchvision's colour operations accept
-INTERPOLATION = {
-    "nearest": InterpolationMode.NEAREST,
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "lanczos": InterpolationMode.BICUBIC,  # torch has no Lanczos for tensors
-}
 
 
 def view(image: Pixels, *, config: AugmentConfig, spec: InputSpec, seed: int, sample_id: int, epoch: int) -> Tensor:
@@ -56,7 +47,7 @@ def views(
         for image, sample_id in zip(images, sample_ids, strict=True):
             torch.default_generator.manual_seed(derive(seed, "view", int(sample_id), epoch, config.strength))
             vary = _variation(said, spec, image.shape[2])
-            whole = config.strength != "none"
+            whole = crops(config)
             start = torch.from_numpy(image.copy()).permute(2, 0, 1) if whole else evaluation_view(image, spec)
             found.append(vary(start))
     return torch.stack(found)
@@ -73,26 +64,7 @@ def evaluation_view(image: Pixels, spec: InputSpec) -> Tensor:
 def _variation(said: str, spec: InputSpec, channels: int) -> v2.Transform:
     """The operations of a configuration, which is given as JSON because its lists have no hash."""
     config = AugmentConfig.model_validate_json(said)
-    strength, interpolation = config.strength, INTERPOLATION[spec.interpolation]
-    has_colour = channels in COLOUR_CHANNELS
-    steps: list[Any] = []
-    if strength != "none":
-        scale = (SMALLEST_CROP[strength], 1.0)
-        steps.append(v2.RandomResizedCrop(spec.size, scale=scale, interpolation=interpolation))
-    if strength != "none" and config.flip != "none":
-        steps.append(v2.RandomHorizontalFlip())
-    if strength != "none" and config.flip == "both":
-        steps.append(v2.RandomVerticalFlip())
-    if strength != "none" and config.rotate == "quarter":
-        steps.append(_quarter_turn)
-    if strength in JITTER and has_colour:
-        steps.append(v2.ColorJitter(*[JITTER[strength]] * 3))
-    mean = [255 * value for value in spec.mean]
-    if has_colour:
-        steps += _policy(config, fill=mean)
-    erase = _erase_probability(config)
-    if erase:
-        steps.append(v2.RandomErasing(p=erase, value=mean))
+    steps = [one.create(config, spec) for one in OPERATIONS.values() if one.applies(config, channels)]
     return v2.Compose([*steps, *(imported(path) for path in config.custom)])
 
 
@@ -113,24 +85,4 @@ def imported(path: str) -> Any:
 
 def varies(config: AugmentConfig, *, channels: int) -> bool:
     """Whether training sees anything but the evaluation view of images with so many channels."""
-    policy = config.auto or "none" if channels in COLOUR_CHANNELS else "none"
-    return config.strength != "none" or policy != "none" or bool(config.erase) or bool(config.custom)
-
-
-def _policy(config: AugmentConfig, *, fill: list[float]) -> list[v2.Transform]:
-    policy = config.auto or ("randaugment" if config.strength == "strong" else "none")
-    if policy == "randaugment":
-        return [v2.RandAugment(num_ops=config.auto_ops, magnitude=config.auto_magnitude, fill=fill)]
-    if policy == "trivial":
-        return [v2.TrivialAugmentWide(fill=fill)]
-    return [v2.AugMix(fill=fill)] if policy == "augmix" else []
-
-
-def _erase_probability(config: AugmentConfig) -> float:
-    if config.erase is not None:
-        return config.erase
-    return 0.5 if config.strength == "strong" else 0.0
-
-
-def _quarter_turn(image: Tensor) -> Tensor:
-    return torch.rot90(image, int(torch.randint(4, ())), dims=(-2, -1))
+    return bool(config.custom) or any(one.applies(config, channels) for one in OPERATIONS.values())

@@ -10,6 +10,7 @@ from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig, store_bytes
 from trainable.data.pack import cache_folder
 from trainable.loader.batches import Rows
+from trainable.loader.mixing import mixes
 from trainable.loader.views import evaluation_view, varies, views
 from trainable.model.network import Network
 from trainable.model.phase import Phase
@@ -55,9 +56,9 @@ class Prefixes:
         may change, and where a stage is to be aligned whose ``end`` is frozen.
         """
         augment, method = self.config.augment, METHODS[self.config.adapt.method]
-        mixes = (augment.mixup or augment.cutmix) and (augment.mix_until is None or epoch <= augment.mix_until)
         is_hidden = end is not None and set(range(end.unit + 1)) <= phase.frozen
-        if mixes or is_hidden or augment.custom or method.changes_images or self.config.data.rehearsal is not None:
+        rehearses = self.config.data.rehearsal is not None
+        if mixes(augment, epoch=epoch) or is_hidden or augment.custom or method.changes_images or rehearses:
             return None
         return self.cut(network, phase=phase, epoch=epoch)
 
