@@ -9,7 +9,7 @@ from search.space.paths import defaults
 from search.space.space import corners, possible_values
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.config.techniques import ALIGNING_METHODS, DISCRIMINATING_METHODS
+from trainable.config.techniques import ALIGNING_METHODS, CHOICES
 from trainable.config.trial import used_batch_size
 from trainable.config.validation import shown
 
@@ -63,54 +63,45 @@ def _is_positive(value: Value) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _is(wanted: Value, value: Value) -> bool:
-    return value == wanted
-
-
 def _is_one_of(wanted: tuple[Value, ...], value: Value) -> bool:
     return value in wanted
 
 
-def _reads_depth(strategy: Value) -> bool:
-    return strategy in ("partial", "gradual", "lp_ft", "two_stage")
-
-
-def _trains_backbone(strategy: Value) -> bool:
-    return strategy != "linear_probe"
-
-
-def _has_start(strategy: Value) -> bool:
-    return strategy != "scratch"
-
-
-KEYS_OF_STRATEGIES = {
-    "surgical": ("trainable",),
-    "gradual": ("order", "every", "schedule"),
-    "two_stage": ("classifier_share",),
-    "lp_ft": ("probe_c",),
-}
-COURSES_OF_KEYS = {
-    "final": ("cosine", "one_cycle", "wsd", "plateau"),
-    "rise_share": ("one_cycle",),
-    "decay_share": ("wsd",),
-    "milestones": ("step",),
-    "factor": ("step", "plateau"),
-    "patience": ("plateau",),
-}
-METHODS_OF_KEYS = {
-    "weight": (*ALIGNING_METHODS, "mcc", "adversarial", "fda"),
-    "schedule": (*ALIGNING_METHODS, "mcc", "adversarial", "fda"),
-    "layer": ALIGNING_METHODS,
-    "hidden": DISCRIMINATING_METHODS,
-    "dropout": DISCRIMINATING_METHODS,
-    "bandwidths": ("mmd",),
-    "temperature": ("mcc",),
-    "eps": ("adversarial",),
-    "steps": ("adversarial",),
-    "beta": ("fda",),
-}
 COLUMNS = ("image_column", "label_column", "split_column", "group_column", "domain_column")
+BECAUSE = {  # where another reason says more than that the choice is not one that reads the path
+    "freeze.depth": "finetune.strategy decides what is frozen",
+    "finetune.l2_sp": "there are no pretrained weights to hold to",
+    "optimizer.nesterov": "optimizer.name has no such momentum",
+}
+ASK_NO_CONDITION = (
+    "optimizer.layer_decay",
+    "optimizer.backbone_multiplier",
+    "finetune.l2_sp",
+    "optimizer.nesterov",
+)
+
+
+def _needs_of_techniques() -> Iterator[Need]:
+    """One need for each path that only some values of a choice read, from the tables of techniques."""
+    for choice, techniques in CHOICES.items():
+        if choice == "augment.auto":  # without it augment.strength names the policy
+            continue
+        for path in dict.fromkeys(key for technique in techniques.values() for key in technique.keys):
+            readers = tuple(name for name, technique in techniques.items() if path in technique.keys)
+            others = [name for name in techniques if name not in readers]
+            if others:
+                is_not = f"is {others[0]}" if len(others) == 1 < len(readers) else f"is not {' or '.join(readers)}"
+                yield Need(
+                    path=path,
+                    other=choice,
+                    serves=partial(_is_one_of, readers),
+                    because=BECAUSE.get(path, f"{choice} {is_not}"),
+                    ask_condition=path not in ASK_NO_CONDITION,
+                )
+
+
 NEEDS = (
+    *_needs_of_techniques(),
     Need(
         path="optimizer.layer_decay",
         other="freeze.depth",
@@ -122,67 +113,8 @@ NEEDS = (
         other="freeze.depth",
         serves=_leaves_some_trainable,
         because="the whole backbone is frozen",
-    ),
-    Need(
-        path="optimizer.layer_decay",
-        other="finetune.strategy",
-        serves=_trains_backbone,
-        because="finetune.strategy is linear_probe",
-    ),
-    Need(
-        path="optimizer.backbone_multiplier",
-        other="finetune.strategy",
-        serves=_trains_backbone,
-        because="finetune.strategy is linear_probe",
     ),
     Need(path="freeze.bn", other="freeze.depth", serves=_freezes_some, because="nothing is frozen"),
-    Need(
-        path="freeze.depth",
-        other="finetune.strategy",
-        serves=_reads_depth,
-        because="finetune.strategy decides what is frozen",
-        ask_condition=True,
-    ),
-    *(
-        Need(
-            path=f"finetune.{name}",
-            other="finetune.strategy",
-            serves=partial(_is, strategy),
-            because=f"finetune.strategy is not {strategy}",
-            ask_condition=True,
-        )
-        for strategy, names in KEYS_OF_STRATEGIES.items()
-        for name in names
-    ),
-    Need(
-        path="finetune.l2_sp",
-        other="finetune.strategy",
-        serves=_has_start,
-        because="there are no pretrained weights to hold to",
-    ),
-    Need(
-        path="model.weights",
-        other="finetune.strategy",
-        serves=_has_start,
-        because="finetune.strategy is scratch",
-        ask_condition=True,
-    ),
-    *(
-        Need(
-            path=f"schedule.{name}",
-            other="schedule.name",
-            serves=partial(_is_one_of, courses),
-            because=f"schedule.name is not {' or '.join(courses)}",
-            ask_condition=True,
-        )
-        for name, courses in COURSES_OF_KEYS.items()
-    ),
-    Need(
-        path="optimizer.nesterov",
-        other="optimizer.name",
-        serves=partial(_is_one_of, ("sgd", "muon")),
-        because="optimizer.name has no such momentum",
-    ),
     Need(
         path="data.early_epochs",
         other="data.early_size",
@@ -203,45 +135,10 @@ NEEDS = (
         because="train.patience is not set",
     ),
     Need(
-        path="loss.focal_gamma",
-        other="loss.name",
-        serves=partial(_is, "focal"),
-        because="loss.name is not focal",
-        ask_condition=True,
-    ),
-    Need(
-        path="loss.focal_alpha",
-        other="loss.name",
-        serves=partial(_is, "focal"),
-        because="loss.name is not focal",
-        ask_condition=True,
-    ),
-    Need(
-        path="loss.class_weight_power",
-        other="loss.class_weights",
-        serves=lambda value: value != "none",
-        because="loss.class_weights is none",
-        ask_condition=True,
-    ),
-    Need(
         path="augment.mix_until",
         other="augment.mix_probability",
         serves=_is_positive,
         because="augment.mix_probability is 0",
-    ),
-    Need(
-        path="augment.flip",
-        other="augment.strength",
-        serves=lambda value: value != "none",
-        because="augment.strength is none",
-        ask_condition=True,
-    ),
-    Need(
-        path="augment.rotate",
-        other="augment.strength",
-        serves=lambda value: value != "none",
-        because="augment.strength is none",
-        ask_condition=True,
     ),
     *(
         Need(
@@ -275,30 +172,6 @@ NEEDS = (
     *(
         Need(path=f"data.{name}", other="data.format", serves=_reads_columns, because="data.format has no columns")
         for name in COLUMNS
-    ),
-    *(
-        Need(
-            path=f"adapt.{name}",
-            other="adapt.method",
-            serves=partial(_is_one_of, methods),
-            because=f"adapt.method is not {' or '.join(methods)}",
-            ask_condition=True,
-        )
-        for name, methods in METHODS_OF_KEYS.items()
-    ),
-    Need(
-        path="adapt.ganin_gamma",
-        other="adapt.schedule",
-        serves=partial(_is, "ganin"),
-        because="adapt.schedule is not ganin",
-        ask_condition=True,
-    ),
-    Need(
-        path="adapt.dynamic_scale",
-        other="adapt.schedule",
-        serves=partial(_is, "dynamic"),
-        because="adapt.schedule is not dynamic",
-        ask_condition=True,
     ),
 )
 
