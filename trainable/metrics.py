@@ -1,27 +1,94 @@
 """What is measured: the names, directions and meanings of metrics."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 Direction = Literal["maximize", "minimize"]
 
+Split = Literal["val", "target", "oracle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that tells how good a network is.
+
+    ``drives`` are the splits on which it may decide (of the validation images, of the target without its labels, of the target by
+    its labels, where ``data.oracle`` allows them), under the full name ``split/name``. ``compares`` says whether two networks can
+    be compared by it on the same test images.
+    """
+
+    direction: Direction
+    meaning: str
+    drives: tuple[Split, ...] = ()
+    compares: bool = False
+
+
+# By predictions and labels; trainable.statistics.scores computes them.
+SCORES = {
+    "accuracy": Metric(
+        direction="maximize", meaning="share of images classified right", drives=("val", "oracle"), compares=True
+    ),
+    "balanced_accuracy": Metric(
+        direction="maximize", meaning="mean recall over the classes that occur", drives=("val", "oracle"), compares=True
+    ),
+    "macro_f1": Metric(
+        direction="maximize", meaning="mean F1 over all classes", drives=("val", "oracle"), compares=True
+    ),
+    "loss": Metric(
+        direction="minimize", meaning="mean cross-entropy, nats, without smoothing or class weights", drives=("val",)
+    ),
+    "ece": Metric(
+        direction="minimize",
+        meaning="expected calibration error, 15 equal bins (Guo et al. 2017): 0 to 1",
+        drives=("val",),
+    ),
+}
+
+# Of a target domain without its labels; trainable.statistics.selectors computes them.
+UNLABELLED = {
+    "snd": Metric(
+        direction="maximize", meaning="soft neighbourhood density (Saito et al. 2021), nats", drives=("target",)
+    ),
+    "entropy": Metric(
+        direction="minimize", meaning="mean entropy of a prediction: 0 to log K, nats", drives=("target",)
+    ),
+    "infomax": Metric(
+        direction="maximize",
+        meaning="entropy of the mean prediction less the mean entropy: 0 to log K, nats",
+        drives=("target",),
+    ),
+    "bnm": Metric(
+        direction="maximize",
+        meaning="nuclear norm of the predictions (Cui et al. 2020): above 0, at most 1",
+        drives=("target",),
+    ),
+    "mcc": Metric(
+        direction="minimize", meaning="class confusion of the predictions (Jin et al. 2020): 0 to 1", drives=("target",)
+    ),
+    "iwv": Metric(
+        direction="minimize",
+        meaning="importance-weighted cross-entropy on the source (Sugiyama et al. 2007): from 0, nats",
+        drives=("target",),
+    ),
+    "dev": Metric(
+        direction="minimize",
+        meaning="importance-weighted cross-entropy with a control variate (You et al. 2019): nats, not bounded",
+        drives=("target",),
+    ),
+    # Features that say nothing are the same everywhere, so these two tell domains, not networks.
+    "mmd": Metric(direction="minimize", meaning="squared discrepancy of the domains' features: 0 to 2"),
+    "a_distance": Metric(
+        direction="minimize",
+        meaning="how well a linear classifier tells the domains apart (Ben-David et al. 2007): 0 to 2",
+    ),
+}
+
+# The metrics by which a search may be driven, by full name.
 DIRECTIONS: dict[str, Direction] = {
-    "val/accuracy": "maximize",  # share of images classified right
-    "val/balanced_accuracy": "maximize",  # mean recall over the classes that occur
-    "val/macro_f1": "maximize",  # mean F1 over all classes
-    "val/loss": "minimize",  # mean cross-entropy, nats, without smoothing or class weights
-    "val/ece": "minimize",  # expected calibration error, 15 equal bins (Guo et al. 2017)
-    # of the target domain, without its labels: definitions in trainable.statistics.selectors
-    "target/snd": "maximize",  # soft neighbourhood density (Saito et al. 2021)
-    "target/entropy": "minimize",  # mean entropy of the predictions, nats
-    "target/infomax": "maximize",  # entropy of the mean prediction less the mean entropy, nats
-    "target/bnm": "maximize",  # nuclear norm of the predictions, 1 at most (Cui et al. 2020)
-    "target/mcc": "minimize",  # confusion of classes in the predictions (Jin et al. 2020)
-    "target/iwv": "minimize",  # validation loss of the source, weighted to the target (Sugiyama et al. 2007)
-    "target/dev": "minimize",  # the same with a control variate (You et al. 2019)
-    # by the target's labels, where `data.oracle` allows them
-    "oracle/accuracy": "maximize",
-    "oracle/balanced_accuracy": "maximize",
-    "oracle/macro_f1": "maximize",
+    f"{split}/{name}": metric.direction
+    for split in get_args(Split)
+    for name, metric in (SCORES | UNLABELLED).items()
+    if split in metric.drives
 }
 
 

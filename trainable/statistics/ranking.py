@@ -4,20 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import inf, isnan, sqrt
 
-from trainable.metrics import Direction
+from trainable.metrics import UNLABELLED, Direction
 
-# What tells a good network on a target without labels; trainable.statistics.selectors measures them, and says how.
-SELECTORS: dict[str, Direction] = {
-    "snd": "maximize",  # soft neighbourhood density: nats
-    "entropy": "minimize",  # mean entropy of a prediction: 0 to log K, nats
-    "infomax": "maximize",  # entropy of the mean prediction less the mean entropy: 0 to log K, nats
-    "bnm": "maximize",  # nuclear norm of the predictions: above 0, at most 1
-    "mcc": "minimize",  # class confusion of the predictions: 0 to 1
-    "iwv": "minimize",  # importance-weighted cross-entropy on the source: from 0, nats
-    "dev": "minimize",  # the same with a control variate: nats, not bounded
-    "mmd": "minimize",  # squared discrepancy of the domains' features: 0 to 2
-    "a_distance": "minimize",  # how well a linear classifier tells the domains apart: 0 to 2
-}
+# What tells a good network on a target without labels.
+SELECTORS: dict[str, Direction] = {name: metric.direction for name, metric in UNLABELLED.items()}
 
 
 def mean_ranks(values: Mapping[str, Sequence[float]], *, directions: Mapping[str, Direction]) -> list[float]:

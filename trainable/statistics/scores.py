@@ -1,6 +1,6 @@
 """How good predicted probabilities are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,19 +35,64 @@ def score(probabilities: NDArray[np.float64], *, labels: NDArray[np.int64], clas
     safe = probabilities if finite else np.full_like(probabilities, 1 / len(classes))
     predicted = safe.argmax(axis=1)
     precision, recall, f1, count = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0.0)
-    present = np.unique(labels)
-    metrics = {
-        "accuracy": float((predicted == labels).mean()),
-        "balanced_accuracy": float(np.mean([recall[index] for index in present])),
-        "macro_f1": float(f1_score(labels, predicted, labels=indices, average="macro", zero_division=0.0)),
-        "loss": float(log_loss(labels, safe, labels=list(indices))) if finite else float("inf"),
-        "ece": expected_calibration_error(safe, labels=labels),
-    }
+    answers = Answers(
+        labels=labels, probabilities=safe, predicted=predicted, recall=recall, num_classes=len(classes), finite=finite
+    )
     per_class = {
         name: {"recall": float(recall[i]), "precision": float(precision[i]), "f1": float(f1[i]), "count": int(count[i])}
         for i, name in enumerate(classes)
     }
+    metrics = {name: value(answers) for name, value in SCORES.items()}
     return Evaluation(metrics, per_class, confusion_matrix(labels, predicted, labels=indices).tolist())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A classifier's answers to N images of K classes.
+
+    ``probabilities`` N×K are 1/K each where the classifier gave some that are not ``finite``; ``predicted`` N are the classes
+    they make likeliest, ``recall`` K the share of each class's images among them.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    recall: NDArray[np.float64]
+    num_classes: int
+    finite: bool
+
+
+def _accuracy(answers: Answers) -> float:
+    return float((answers.predicted == answers.labels).mean())
+
+
+def _balanced_accuracy(answers: Answers) -> float:
+    return float(np.mean([answers.recall[index] for index in np.unique(answers.labels)]))
+
+
+def _macro_f1(answers: Answers) -> float:
+    indices = range(answers.num_classes)
+    return float(f1_score(answers.labels, answers.predicted, labels=indices, average="macro", zero_division=0.0))
+
+
+def _loss(answers: Answers) -> float:
+    if not answers.finite:
+        return float("inf")
+    return float(log_loss(answers.labels, answers.probabilities, labels=list(range(answers.num_classes))))
+
+
+def _ece(answers: Answers) -> float:
+    return expected_calibration_error(answers.probabilities, labels=answers.labels)
+
+
+# What trainable.metrics says of each is its definition.
+SCORES: dict[str, Callable[[Answers], float]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "macro_f1": _macro_f1,
+    "loss": _loss,
+    "ece": _ece,
+}
 
 
 def expected_calibration_error(

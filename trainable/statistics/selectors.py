@@ -1,5 +1,6 @@
 """What tells a good network on a target domain whose labels nobody has."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,17 +60,35 @@ def selectors(
     with np.errstate(all="ignore"):
         losses = cross_entropies(confidences, labels=labels)
         ratios = density_ratios(on_source, source=to_source, target=to_target, seed=seed)
-        told = bool(ratios.max() < MAX_RATIO)
-        values = (
-            dict(WORST)
-            | _of_predictions(predictions)
-            | {
-                **({"iwv": iwv(losses, weights=ratios), "dev": dev(losses, weights=ratios)} if told else {}),
-                "mmd": mmd(on_source, on_target),
-                "a_distance": a_distance(on_source, on_target, seed=seed),
-            }
+        samples = Samples(
+            predictions=predictions,
+            losses=losses,
+            ratios=ratios,
+            on_source=on_source,
+            on_target=on_target,
+            seed=seed,
         )
+        values = {name: value(samples) for name, value in FUNCTIONS.items()}
     return {name: value if np.isfinite(value) else WORST[name] for name, value in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What selectors are made of, for M held-out images of the target and N of the source, K classes and D features.
+
+    ``predictions`` M×K and features ``on_target`` M×D; ``losses`` N, density ``ratios`` N and features ``on_source`` N×D.
+    """
+
+    predictions: Double
+    losses: Double
+    ratios: Double
+    on_source: Double
+    on_target: Double
+    seed: int
+
+    def weighted(self, risk: Callable[..., float]) -> float:
+        """A risk of the source's losses, weighted to the target; no number where some ratio says everything."""
+        return risk(self.losses, weights=self.ratios) if bool(self.ratios.max() < MAX_RATIO) else np.nan
 
 
 def snd(probabilities: Double) -> float:
@@ -181,16 +200,6 @@ def _rows(count: int, *, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(count, MAX_IMAGES, replace=False))
 
 
-def _of_predictions(probabilities: Double) -> dict[str, float]:
-    return {
-        "snd": snd(probabilities),
-        "entropy": entropy(probabilities),
-        "infomax": infomax(probabilities),
-        "bnm": bnm(probabilities),
-        "mcc": mcc(probabilities),
-    }
-
-
 def _entropies(probabilities: Double) -> Double:
     """Of each row, nats; 0·log 0 is 0."""
     return np.asarray(-(probabilities * np.log(np.where(probabilities > 0, probabilities, 1))).sum(axis=1))
@@ -212,3 +221,16 @@ def _halves(seed: int) -> StratifiedKFold:
 
 def _is_target(source: Double, target: Double) -> Labels:
     return np.repeat([0, 1], [len(source), len(target)])
+
+
+FUNCTIONS: dict[str, Callable[[Samples], float]] = {
+    "snd": lambda samples: snd(samples.predictions),
+    "entropy": lambda samples: entropy(samples.predictions),
+    "infomax": lambda samples: infomax(samples.predictions),
+    "bnm": lambda samples: bnm(samples.predictions),
+    "mcc": lambda samples: mcc(samples.predictions),
+    "iwv": lambda samples: samples.weighted(iwv),
+    "dev": lambda samples: samples.weighted(dev),
+    "mmd": lambda samples: mmd(samples.on_source, samples.on_target),
+    "a_distance": lambda samples: a_distance(samples.on_source, samples.on_target, seed=samples.seed),
+}
