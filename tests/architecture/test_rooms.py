@@ -43,6 +43,11 @@ ELSEWHERE = {
         trainable/deploy/deployed.py trainable/deploy/int8.py trainable/deploy/onnx.py trainable/deploy/pt2.py
         trainable/deploy/table.py trainable/deploy/variant.py trainable/deploy/libraries.py
     """,
+    "tests/contracts/test_adaptations.py": """
+        trainable/adapt/alignment.py trainable/adapt/changed_images.py trainable/adapt/confusion.py trainable/adapt/seen.py
+        trainable/adapt/separate_norms.py
+    """,
+    "tests/contracts/test_augmentations.py": "trainable/loader/augmentations.py",
     "tests/contracts/test_backbones.py": "trainable/model/backbone.py trainable/model/stages.py",
     "tests/contracts/test_probes.py": "trainable/statistics/probe.py",
     "tests/contracts/test_techniques.py": "trainable/config/techniques.py",
