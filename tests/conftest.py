@@ -28,7 +28,7 @@ def cache(tmp_path: Path) -> str:
 @pytest.fixture
 def spec() -> InputSpec:
     """16 pixels cut from the middle of 18."""
-    return InputSpec(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 0.875)
+    return InputSpec(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bilinear", crop_share=0.875)
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def export(
     from trainable.deploy.exporting import Wanted
     from trainable.deploy.recovery import Recovery
 
-    wanted = Wanted(tuple(to or ["onnx"]), int8, prune, Recovery(epochs=recovery_epochs))
+    wanted = Wanted(to=tuple(to or ["onnx"]), int8=int8, prune=prune, recovery=Recovery(epochs=recovery_epochs))
     found = exported(name, folder=folder, uri=uri, out=out, wanted=wanted)
     if as_json:
         print_json(found.as_dict())

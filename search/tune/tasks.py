@@ -39,7 +39,12 @@ def run_task(function: Callable[..., Any], *args: Any, threads: int, fingerprint
 def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:
     """The greedy soup of trials, each ``number``, ``trial``, ``checkpoint`` and ``value``; its members and scores."""
     every = [
-        Ingredient(str(one["number"]), TrialConfig.model_validate(one["trial"]), Path(one["checkpoint"]), one["value"])
+        Ingredient(
+            name=str(one["number"]),
+            config=TrialConfig.model_validate(one["trial"]),
+            checkpoint=Path(one["checkpoint"]),
+            value=one["value"],
+        )
         for one in ingredients
     ]
     soup, evaluation, measured = make_soup(every, path=Path(path))

@@ -24,7 +24,9 @@ each = pytest.mark.parametrize(("config", "channels"), list(cases()))
 
 
 def spec_of(channels):
-    return InputSpec(16, (0.5,) * channels, (0.25,) * channels, "bilinear", 0.875)
+    return InputSpec(
+        size=16, mean=(0.5,) * channels, std=(0.25,) * channels, interpolation="bilinear", crop_share=0.875
+    )
 
 
 def noise(channels, *, seed=0, width=26):

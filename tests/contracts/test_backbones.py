@@ -48,7 +48,7 @@ def config_of(name, depth):
 
 
 def make(name, *, depth=0.0):
-    spec = InputSpec(FAMILIES[name], (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    spec = InputSpec(size=FAMILIES[name], mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0)
     network = create_network(config_of(name, depth), spec=spec, num_classes=3)
     nn.init.normal_(network.head[-1].weight, std=0.1, generator=torch.Generator().manual_seed(2))  # it starts at 0
     return network

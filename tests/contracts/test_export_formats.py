@@ -30,7 +30,13 @@ def available(name):
 
 def make(architecture, *, channels=3):
     """A network whose head, shift and statistics are not at their starts, where much would cancel out, and its input."""
-    spec = InputSpec(32, (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels], "bilinear", 1.0)
+    spec = InputSpec(
+        size=32,
+        mean=(0.485, 0.456, 0.406)[:channels],
+        std=(0.229, 0.224, 0.225)[:channels],
+        interpolation="bilinear",
+        crop_share=1.0,
+    )
     config = TrialConfig.model_validate({"model": {"name": architecture, "weights": "random"}})
     network = create_network(config, spec=spec, num_classes=2)
     randomness = torch.Generator().manual_seed(0)

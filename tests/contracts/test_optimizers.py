@@ -16,7 +16,7 @@ LABELS = torch.arange(8) % 3
 
 def make(rule, *, depth=0.0, **values):
     """A small network away from the zeros of its start, behind which nothing has a gradient, and its optimizer."""
-    spec = InputSpec(32, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    spec = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0)
     config = TrialConfig.model_validate(
         {"model": {"name": "test_resnet", "weights": "random"}, "freeze": {"depth": depth}}
     )

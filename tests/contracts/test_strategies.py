@@ -38,7 +38,7 @@ def config_of(name, strategy):
 
 @cache
 def network_of(name):
-    spec = InputSpec(BACKBONES[name], (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    spec = InputSpec(size=BACKBONES[name], mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0)
     return create_network(config_of(name, "full"), spec=spec, num_classes=3)
 
 

@@ -6,7 +6,7 @@ from trainable.config.trial import DataConfig
 from trainable.data.readers.read import read_source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataDescription:
     """Labelled images a class in every given split, or under ``all`` where the split is still to be cut.
 
@@ -26,10 +26,10 @@ def describe(config: DataConfig) -> DataDescription:
     source = read_source(config)
     domains = {sample.domain for sample in source.every_sample if sample.domain is not None}
     return DataDescription(
-        len(source.samples),
-        source.classes,
-        source.counts(),
-        tuple(sorted(domains)),
-        len(source.target),
-        source.notes,
+        num_images=len(source.samples),
+        classes=source.classes,
+        counts=source.counts(),
+        domains=tuple(sorted(domains)),
+        num_target=len(source.target),
+        notes=source.notes,
     )

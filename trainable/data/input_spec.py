@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InputSpec:
     """The input of one model: ``size`` pixels square, ``mean`` and ``std`` a channel on the 0–1 scale."""
 

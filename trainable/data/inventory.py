@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inventory:
     """What a data set holds: of every sample of ``source.every_sample`` the BLAKE3 digest of its encoded image, 32 bytes.
 
@@ -59,7 +59,9 @@ def take_inventory(source: Source, *, cache: Path) -> Inventory:
     if found != known:
         _save(found, path=cache)
     every = [digest or NO_IMAGE for digest in digests]
-    return Inventory(source, every, content_fingerprint(source, digests=every), len(unknown))
+    return Inventory(
+        source=source, digests=every, fingerprint=content_fingerprint(source, digests=every), num_read=len(unknown)
+    )
 
 
 def _keys(samples: Sequence[Sample], *, before_ns: int) -> list[bytes | None]:

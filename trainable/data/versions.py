@@ -28,7 +28,7 @@ COLUMNS = tuple(SCHEMA.names)
 MOST_NAMED = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One image of a version; its ``label`` is None where it is not known."""
 
@@ -71,7 +71,7 @@ class Version:
             pq.write_table(pa.table(columns, schema=SCHEMA), file)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """What changed from one version to the next; labelled images, counted by class.
 
@@ -146,17 +146,17 @@ def version_of(source: Source, *, digests: Sequence[bytes], config: DataConfig) 
     rows = assigned_rows(source, digests=digests, config=config)
     now = [
         Entry(
-            row.sample_id,
-            row.sample.label,
-            group_key(row.sample.group),
-            row.split,
+            sample_id=row.sample_id,
+            label=row.sample.label,
+            group=group_key(row.sample.group),
+            split=row.split,
         )
         for row in rows
     ]
     there = {entry.sample_id for entry in now}
     before = [] if config.keep_splits is None else read_version(Path(config.keep_splits)).entries
     gone = [
-        Entry(one.sample_id, one.label, one.group, one.split, present=False)
+        Entry(sample_id=one.sample_id, label=one.label, group=one.group, split=one.split, present=False)
         for one in before
         if one.sample_id not in there
     ]
@@ -170,7 +170,8 @@ def read_version(path: Path) -> Version:
     nothing: list[Any] = [None] * num_rows
     columns = {name: table[name].to_pylist() if name in table.column_names else nothing for name in COLUMNS[:-1]}
     present = table["present"].to_pylist() if "present" in table.column_names else [True] * num_rows
-    return Version(tuple(Entry(*row) for row in zip(*columns.values(), present, strict=True)))
+    rows = zip(*columns.values(), present, strict=True)
+    return Version(tuple(Entry(**dict(zip(COLUMNS, row, strict=True))) for row in rows))
 
 
 def difference(before: Version, now: Version, *, bad: Sequence[str] = (), classes: Sequence[str] = ()) -> Difference:

@@ -23,7 +23,7 @@ from trainable.training.inputs import Images, open_images
 TABLE = "variants.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What to export: files of these formats; with ``int8`` one in 8 bits too; with ``prune``, the share of the parameters
     to remove, all of it for a pruned network as well, trained again as ``recovery`` says. Judged on ``split``.
@@ -112,7 +112,9 @@ def _variants(
     network: Network, *, config: TrialConfig, wanted: Wanted, images: Images, folder: Path
 ) -> Iterator[Variant]:
     network = network.cpu().eval()
-    table = Table(folder, images, read_examples(images, split=wanted.split), to=wanted.to, int8=wanted.int8)
+    table = Table(
+        folder=folder, images=images, examples=read_examples(images, split=wanted.split), to=wanted.to, int8=wanted.int8
+    )
     yield from table.rows(network, of=network, note="")
     if wanted.prune is None:
         return

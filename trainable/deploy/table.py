@@ -50,7 +50,7 @@ class Form(NamedTuple):
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """What all rows of one export share: files go to ``folder``; each network in every format of ``to``, then in 8 bits."""
 

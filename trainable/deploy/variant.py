@@ -21,7 +21,7 @@ WARM_UP_CALLS = 3
 FEWEST_CALLS, MOST_CALLS, SECONDS_OF_CALLS = 5, 20, 1.0  # timed, of each batch size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """A row of the table.
 

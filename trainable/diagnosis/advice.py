@@ -22,7 +22,7 @@ SKEWED = 2.0  # largest class over smallest from which class weights are worth a
 VERY_SKEWED = 10.0  # from which drawing classes more evenly is, too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Advice:
     """What to search, by what a diagnosis says.
 
@@ -52,14 +52,14 @@ def advice(diagnosis: Diagnosis) -> Advice:
     quarter = QUARTERS[size, similarity](diagnosis)
     balancing, why_balance = _balancing(diagnosis)
     return Advice(
-        size,
-        similarity,
-        quarter.strategies,
-        quarter.fixed,
-        quarter.ranges | balancing,
-        quarter.recipes,
-        quarter.baselines,
-        (why_size, *why_similar, quarter.because, *why_balance),
+        size=size,
+        similarity=similarity,
+        strategies=quarter.strategies,
+        fixed=quarter.fixed,
+        ranges=quarter.ranges | balancing,
+        recipes=quarter.recipes,
+        baselines=quarter.baselines,
+        reasons=(why_size, *why_similar, quarter.because, *why_balance),
     )
 
 
@@ -111,7 +111,7 @@ def _by_evidence(diagnosis: Diagnosis) -> str:
     return f"LogME prefers {preferred}: {earlier:.3f} for {lead.stage}, {pooled:.3f} for the last features."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quarter:
     """One cell of the matrix."""
 
@@ -126,11 +126,11 @@ class Quarter:
 def _small_similar(_: Diagnosis) -> Quarter:
     moved = {"when": {"finetune.strategy": "lp_ft"}}
     return Quarter(
-        ("linear_probe", "lp_ft"),
-        "Few images and fitting features: a linear head on them, since training everything would overfit; or from the solved "
-        "head on, gently (LP-FT, Kumar et al. 2022).",
-        {},
-        {
+        strategies=("linear_probe", "lp_ft"),
+        because="Few images and fitting features: a linear head on them, since training everything would overfit; or from the "
+        "solved head on, gently (LP-FT, Kumar et al. 2022).",
+        fixed={},
+        ranges={
             "finetune.strategy": {"choice": ["linear_probe", "lp_ft"]},
             "freeze.depth": {"choice": [0, 0.5, 0.75], **moved},
             "optimizer.lr": {"log": [1e-4, 1e-2]},
@@ -139,7 +139,7 @@ def _small_similar(_: Diagnosis) -> Quarter:
             "optimizer.weight_decay": {"log": [1e-4, 1e-1]},
             "augment.strength": {"choice": ["none", "light", "medium"]},
         },
-        (
+        recipes=(
             {"finetune.strategy": "linear_probe", "optimizer.lr": 1e-3},
             {
                 "finetune.strategy": "lp_ft",
@@ -153,10 +153,10 @@ def _small_similar(_: Diagnosis) -> Quarter:
 
 def _large_similar(_: Diagnosis) -> Quarter:
     return Quarter(
-        ("full",),
-        "Many images and fitting features: train everything, early layers at lower rates.",
-        {"finetune.strategy": "full"},
-        {
+        strategies=("full",),
+        because="Many images and fitting features: train everything, early layers at lower rates.",
+        fixed={"finetune.strategy": "full"},
+        ranges={
             "optimizer.lr": {"log": [1e-4, 1e-2]},
             "optimizer.backbone_multiplier": {"log": [0.03, 1.0]},
             "optimizer.layer_decay": {"uniform": [0.6, 1.0]},
@@ -164,7 +164,7 @@ def _large_similar(_: Diagnosis) -> Quarter:
             "augment.strength": {"choice": ["light", "medium", "strong"]},
             "loss.label_smoothing": {"choice": [0.0, 0.1]},
         },
-        ({"optimizer.lr": 1e-3, "optimizer.backbone_multiplier": 0.1, "optimizer.layer_decay": 0.75},),
+        recipes=({"optimizer.lr": 1e-3, "optimizer.backbone_multiplier": 0.1, "optimizer.layer_decay": 0.75},),
     )
 
 
@@ -174,11 +174,11 @@ def _small_different(diagnosis: Diagnosis) -> Quarter:
     probes = ("linear_probe",) if stage is None else ("stage_probes",)
     kept = "the first layers" if stage is None else f"{stage} and what is below it"
     return Quarter(
-        ("partial", "surgical"),
-        f"Few images and features of something else: keep {kept}, train what follows anew; or train only the early stages, "
-        "which helps where the same things look different (surgical, Lee et al. 2023).",
-        {},
-        {
+        strategies=("partial", "surgical"),
+        because=f"Few images and features of something else: keep {kept}, train what follows anew; or train only the early "
+        "stages, which helps where the same things look different (surgical, Lee et al. 2023).",
+        fixed={},
+        ranges={
             "finetune.strategy": {"choice": ["partial", "surgical"]},
             "freeze.depth": {"choice": depths, "when": {"finetune.strategy": "partial"}},
             "finetune.trainable": {
@@ -190,23 +190,23 @@ def _small_different(diagnosis: Diagnosis) -> Quarter:
             "optimizer.weight_decay": {"log": [1e-4, 1e-1]},
             "augment.strength": {"choice": ["light", "medium", "strong"]},
         },
-        (
+        recipes=(
             {"finetune.strategy": "partial", "freeze.depth": depths[-1], "optimizer.lr": 1e-3},
             {"finetune.strategy": "surgical", "finetune.trainable": ["stem", "stage1"], "optimizer.lr": 1e-3},
         ),
-        probes,
+        baselines=probes,
     )
 
 
 def _large_different(diagnosis: Diagnosis) -> Quarter:
     probes = "stage_probes" if diagnosis.lead else "linear_probe"
     return Quarter(
-        ("full", "scratch"),
-        "Many images and features of something else: train everything, the backbone at rates near the head's; pretrained "
+        strategies=("full", "scratch"),
+        because="Many images and features of something else: train everything, the backbone at rates near the head's; pretrained "
         "weights are still the better start as a rule, which the same network from random weights, trained for as long "
         "beside the search, confirms or not.",
-        {"finetune.strategy": "full"},
-        {
+        fixed={"finetune.strategy": "full"},
+        ranges={
             "optimizer.lr": {"log": [1e-4, 1e-2]},
             "optimizer.backbone_multiplier": {"log": [0.1, 1.0]},
             "optimizer.layer_decay": {"uniform": [0.8, 1.0]},
@@ -214,8 +214,8 @@ def _large_different(diagnosis: Diagnosis) -> Quarter:
             "augment.strength": {"choice": ["light", "medium", "strong"]},
             "loss.label_smoothing": {"choice": [0.0, 0.1]},
         },
-        ({"optimizer.lr": 1e-3, "optimizer.backbone_multiplier": 0.3, "optimizer.layer_decay": 0.9},),
-        (probes, "scratch"),
+        recipes=({"optimizer.lr": 1e-3, "optimizer.backbone_multiplier": 0.3, "optimizer.layer_decay": 0.9},),
+        baselines=(probes, "scratch"),
     )
 
 

@@ -30,7 +30,7 @@ PERMUTATIONS = 199
 MIN_REFERENCE = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageScores:
     """How far a stage's features serve: a probe's scores on validation images, the others on training images.
 
@@ -66,7 +66,7 @@ class Discrepancy:
     num_images: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """What is known of a task before any training.
 
@@ -151,7 +151,12 @@ def diagnose(
     if earlier:
         best = max(earlier, key=lambda stage: stages[stage].value)
         lead = Lead(best, *paired_difference(right[best], right[POOLED], labels=labels))
-    return Diagnosis(counts, stages, lead, None if reference is None else _discrepancy(features, reference))
+    return Diagnosis(
+        counts=counts,
+        stages=stages,
+        lead=lead,
+        discrepancy=None if reference is None else _discrepancy(features, reference),
+    )
 
 
 def reference_features(config: TrialConfig, *, path: str) -> Array:
@@ -205,7 +210,12 @@ def _probabilities(features: Features) -> dict[str, NDArray[Any]]:
 
 def _scores(features: Features, *, stage: str, probe: Evaluation, rows: Labels) -> StageScores:
     values, labels = features.of(stage, split="train")[rows], features.labels["train"][rows]
-    return StageScores(probe, logme(values, labels), h_score(values, labels), class_distance_ratio(values, labels))
+    return StageScores(
+        probe=probe,
+        logme=logme(values, labels),
+        h_score=h_score(values, labels),
+        class_distance_ratio=class_distance_ratio(values, labels),
+    )
 
 
 def _discrepancy(features: Features, reference: Array) -> Discrepancy:

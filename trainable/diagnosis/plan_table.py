@@ -7,7 +7,7 @@ from trainable.model.backbone import parameter_sizes, plan_of
 from trainable.training.optimizer import unit_rates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRow:
     """One unit: its stage, how many numbers it holds, whether it is frozen, its peak rate and its decay."""
 

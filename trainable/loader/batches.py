@@ -88,7 +88,7 @@ def train_loader(
         return rehearsed(own, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
 
     return Loader(
-        instead or _TrainingViews(joined or pack, augment, spec, seed),
+        instead or _TrainingViews(pack=joined or pack, augment=augment, spec=spec, seed=seed),
         rows_of=rows_of,
         batch_size=batch_size,
         workers=workers,
@@ -120,7 +120,7 @@ def target_loader(
         chosen: Rows = rows[torch.cat(orders)[:count].numpy()]
         return chosen
 
-    dataset = instead or _TrainingViews(pack, augment, spec, seed)
+    dataset = instead or _TrainingViews(pack=pack, augment=augment, spec=spec, seed=seed)
     return Loader(dataset, rows_of=rows_of, batch_size=batch_size, workers=workers, pin=pin)
 
 
@@ -179,7 +179,7 @@ def normalise(images: Tensor, spec: InputSpec) -> Tensor:
     return images.float().sub_(mean).div_(std)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _TrainingViews(Dataset[Batch]):
     pack: Pack | Joined
     augment: AugmentConfig

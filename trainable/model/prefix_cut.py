@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cut:
     """Where a backbone is cut; it holds names alone and so fits every copy of the backbone, at this image size.
 
@@ -136,7 +136,7 @@ class _Form(NamedTuple):
     dtype: torch.dtype
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Call:
     """One call of a module; ``within`` are the calls around it, ``taken`` and ``given`` its first input and its output."""
 
@@ -157,7 +157,7 @@ def _candidates(backbone: nn.Module, *, plan: LayerPlan, leading: int, images: T
             continue
         entries.add(entry.name)
         yield Cut(
-            entry.name,
+            entry=entry.name,
             skipped=_skipped(calls, before=entry) if entry.name else (),
             tensors=_tensors(backbone, plan=plan, units=units, number=number),
             image_shape=tuple(images.shape[1:]),
@@ -174,7 +174,9 @@ def _calls(backbone: nn.Module, images: Tensor) -> list[_Call]:
 
     def starting(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def start(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            calls.append(_Call(name, tuple(running), _form(args[0] if args else None, num_images=len(images))))
+            calls.append(
+                _Call(name=name, within=tuple(running), taken=_form(args[0] if args else None, num_images=len(images)))
+            )
             running.append(len(calls) - 1)
 
         return start

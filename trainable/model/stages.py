@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainable.model.layer_plan import LayerPlan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageEnd:
     """The last of timm's intermediates in a stage: its ``index`` among them, its module's name, its channels, its unit."""
 
@@ -25,7 +25,9 @@ def stage_ends(backbone: nn.Module, *, plan: LayerPlan) -> dict[str, StageEnd]:
     for index, info in enumerate(getattr(cast(Any, backbone), "feature_info", ())):
         if info["module"] in modules:
             unit = _last_unit(info["module"], modules=modules, unit_of=plan.unit_of())
-            ends[plan.units[unit].stage] = StageEnd(index, info["module"], info["num_chs"], unit)
+            ends[plan.units[unit].stage] = StageEnd(
+                index=index, module=info["module"], channels=info["num_chs"], unit=unit
+            )
     ordered = sorted(ends.items(), key=lambda end: end[1].index)
     return {stage: end for stage, end in ordered if stage != "stem"}
 

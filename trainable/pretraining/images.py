@@ -34,7 +34,7 @@ class PairLoader:
         self._seed = config.seed
         self._used = self.num_batches * config.batch_size
         self._loader = Loader(
-            _Pairs(self.pack, _view_settings(config), spec, config.seed),
+            _Pairs(pack=self.pack, augment=_view_settings(config), spec=spec, seed=config.seed),
             rows_of=self._order,
             batch_size=config.batch_size,
             workers=config.data.workers,
@@ -54,7 +54,7 @@ class PairLoader:
         return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pairs(Dataset[Batch]):
     pack: Pack
     augment: AugmentConfig

@@ -26,7 +26,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """One classifier on N labelled images: intervals by metric, scores of the classes that occur, calibration error.
 
@@ -43,7 +43,7 @@ class Judged:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
     """One classifier against another on the same N images.
 
@@ -63,7 +63,7 @@ class Paired:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fall:
     """A metric on one sample of images, ``value`` on ``num_images`` of them, against its ``level`` on another.
 
@@ -89,7 +89,7 @@ def judge(probabilities: NDArray[np.float64], *, labels: Labels, classes: Sequen
         for name, scores in found.per_class.items()
         if scores["count"]
     }
-    return Judged(len(labels), metrics, per_class, found.metrics["ece"])
+    return Judged(num_images=len(labels), metrics=metrics, per_class=per_class, ece=found.metrics["ece"])
 
 
 def compare(

@@ -18,7 +18,7 @@ FEWEST = 20  # images of a class on each side: of fewer, single ones decide
 Sides = tuple[Array, Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drift:
     """Features of new images against those of old ones.
 

@@ -24,7 +24,7 @@ FOLDER = "prefix"
 NUM_EXAMPLES = 3  # what a cut is tried on
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Prefixes:
     """The cuts of a trial's networks, and the store of what lies before them."""
 
@@ -124,4 +124,9 @@ def create_prefixes(config: TrialConfig, *, inputs: Inputs) -> Prefixes | None:
     limit = store_bytes(config.data)
     if not limit:
         return None
-    return Prefixes(config, inputs, PrefixStore(cache_folder(config.data) / FOLDER, limit_bytes=limit), limit)
+    return Prefixes(
+        config=config,
+        inputs=inputs,
+        store=PrefixStore(cache_folder(config.data) / FOLDER, limit_bytes=limit),
+        limit_bytes=limit,
+    )

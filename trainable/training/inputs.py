@@ -52,7 +52,7 @@ def open_images(config: TrialConfig, *, size: int | None) -> Images:
     return Images(open_pack(config.data, spec), spec, open_old(config.data, spec))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Inputs:
     """Batches of a trial. ``early`` are the images of its first epochs, where those are smaller."""
 

@@ -17,7 +17,7 @@ SMOOTHING = 0.98  # share of the old average that an update leaves, fastai's
 DIVERGED = 4.0  # times the least smoothed loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LrRange:
     """One value an update: the rate, ``optimizer.lr``; its mean loss, nats; the loss smoothed.
 
@@ -57,7 +57,13 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
             break
         losses.append(loss)
     used, smoothed = rates[: len(losses)], smooth(losses)
-    return LrRange(tuple(used), tuple(losses), tuple(smoothed), steepest(used, smoothed), diverged_at)
+    return LrRange(
+        rates=tuple(used),
+        losses=tuple(losses),
+        smoothed=tuple(smoothed),
+        suggested=steepest(used, smoothed),
+        diverged_at=diverged_at,
+    )
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

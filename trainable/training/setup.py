@@ -51,7 +51,7 @@ def set_up(config: TrialConfig) -> Setup:
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     batch_size = _said_batch_size(config, num_images=int(counts.sum()))
-    inputs = Inputs(config, network.plan, images, early, device, batch_size)
+    inputs = Inputs(config=config, plan=network.plan, full=images, early=early, device=device, batch_size=batch_size)
     return Setup(config=config, device=device, inputs=inputs, network=network)
 
 

@@ -46,7 +46,7 @@ class Tasting:
     kept: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Soup:
     """The averaged state dict, its score, the names of what is in it, and every member in the order it was tried."""
 
@@ -80,7 +80,7 @@ def greedy_soup(members: Sequence[Member], *, score: Callable[[StateDict], float
         if stays:
             total, state, reached = mixed, candidate, found
             kept.append(member.name)
-    return Soup(state, reached, tuple(kept), tuple(tastings))
+    return Soup(state=state, score=reached, members=tuple(kept), tastings=tuple(tastings))
 
 
 def _best_first(members: Sequence[Member], *, metric: str) -> list[Member]:
@@ -116,7 +116,7 @@ def _mean(total: StateDict, *, count: int, like: StateDict) -> dict[str, Tensor]
     return {name: (total[name] / count).to(tensor.dtype) if name in total else tensor for name, tensor in like.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ingredient:
     """A trial that may go into a soup: its name, its configuration, the checkpoint and the value of its best epoch."""
 

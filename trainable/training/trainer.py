@@ -35,7 +35,7 @@ class DivergedError(Exception):
     """The loss is no longer a finite number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """One finished epoch.
 
@@ -88,7 +88,13 @@ class Trainer:
         }
         classes = list(self.inputs.full.pack.classes)
         results = {"metrics": metrics, "evaluation": evaluation.as_dict(), "classes": classes}
-        return Epoch(epoch, metrics, evaluation, state.ended(), lambda folder: state.save(folder, results=results))
+        return Epoch(
+            number=epoch,
+            metrics=metrics,
+            evaluation=evaluation,
+            ended=state.ended(),
+            save=lambda folder: state.save(folder, results=results),
+        )
 
     def _mean_losses(self, epoch: int) -> dict[str, float]:
         """Train an epoch; means over its updates of the loss and of its parts."""

@@ -28,8 +28,15 @@ BASE = {"data.path": "images", "model.name": "resnet50", "model.weights": "pretr
 
 
 def made(train, *, lead):
-    scores = StageScores(Evaluation({"balanced_accuracy": 0.7}, {}, [[1, 0], [0, 1]]), -0.4, 0.5, 0.1)
-    return Diagnosis({"train": train}, dict.fromkeys(("stage1", "stage2", "stage3", "pooled"), scores), lead)
+    scores = StageScores(
+        probe=Evaluation({"balanced_accuracy": 0.7}, {}, [[1, 0], [0, 1]]),
+        logme=-0.4,
+        h_score=0.5,
+        class_distance_ratio=0.1,
+    )
+    return Diagnosis(
+        counts={"train": train}, stages=dict.fromkeys(("stage1", "stage2", "stage3", "pooled"), scores), lead=lead
+    )
 
 
 def written(train, *, lead, folder, base=BASE, name="advised.yaml"):

@@ -26,11 +26,11 @@ SPEC = SearchSpec.model_validate(
     }
 )
 BEFORE = (
-    Entry(1, "a", "group x", "train"),
-    Entry(2, "a", None, "val"),
-    Entry(3, "b", None, "test"),
-    Entry(4, "b", None, "train"),  # could not be decoded: no package knows it
-    Entry(5, "b", None, "train", present=False),
+    Entry(sample_id=1, label="a", group="group x", split="train"),
+    Entry(sample_id=2, label="a", group=None, split="val"),
+    Entry(sample_id=3, label="b", group=None, split="test"),
+    Entry(sample_id=4, label="b", group=None, split="train"),  # could not be decoded: no package knows it
+    Entry(sample_id=5, label="b", group=None, split="train", present=False),
 )
 SPLITS = {1: "train", 2: "val", 3: "test"}
 
@@ -63,39 +63,56 @@ def ids(images):
 def test_the_champion_is_asked_about_new_images_outside_the_test_of_groups_it_does_not_know():
     found = champion(
         *BEFORE[:4],
-        Entry(5, "b", None, "train"),  # was away when it was trained
-        Entry(6, "a", "group x", "train"),
-        Entry(7, "a", "group y", "val"),
-        Entry(8, "a", None, "test"),
-        Entry(9, "b", None, "train", present=False),
+        Entry(sample_id=5, label="b", group=None, split="train"),  # was away when it was trained
+        Entry(sample_id=6, label="a", group="group x", split="train"),
+        Entry(sample_id=7, label="a", group="group y", split="val"),
+        Entry(sample_id=8, label="a", group=None, split="test"),
+        Entry(sample_id=9, label="b", group=None, split="train", present=False),
     )
     assert ids(found.new) == [5, 7]
 
 
 def test_groups_are_known_by_todays_data_where_the_package_tells_none():
-    bare = tuple(Entry(one.sample_id, None, None, one.split) for one in BEFORE[:3])
-    now = (*BEFORE[:3], Entry(6, "a", "group x", "train"), Entry(7, "a", None, "val"))
+    bare = tuple(Entry(sample_id=one.sample_id, label=None, group=None, split=one.split) for one in BEFORE[:3])
+    now = (
+        *BEFORE[:3],
+        Entry(sample_id=6, label="a", group="group x", split="train"),
+        Entry(sample_id=7, label="a", group=None, split="val"),
+    )
     assert ids(champion(*now, before=bare).new) == [7]
 
 
 def test_relabelled_images_ask_the_champion_too_but_those_of_tests_that_are_not_its_own():
-    other = Entry(6, "b", None, "test")
-    now = (Entry(1, "b", None, "train"), BEFORE[1], Entry(3, "a", None, "test"), Entry(6, "a", None, "test"))
+    other = Entry(sample_id=6, label="b", group=None, split="test")
+    now = (
+        Entry(sample_id=1, label="b", group=None, split="train"),
+        BEFORE[1],
+        Entry(sample_id=3, label="a", group=None, split="test"),
+        Entry(sample_id=6, label="a", group=None, split="test"),
+    )
     found = champion(*now, before=(*BEFORE, other))
     assert [(one.sample_id, one.label) for one in found.relabelled] == [(1, "b"), (3, "a")]
     assert found.new == []
 
 
 def test_how_good_it_was_counts_by_the_classes_that_its_test_images_had_then():
-    found = champion(BEFORE[1], Entry(3, "a", None, "test"))
+    found = champion(BEFORE[1], Entry(sample_id=3, label="a", group=None, split="test"))
     assert [(one.sample_id, one.label) for one in found.tested] == [(3, "b")]
-    unknown = champion(BEFORE[1], BEFORE[2], before=tuple(Entry(one, None, None, SPLITS[one]) for one in SPLITS))
+    unknown = champion(
+        BEFORE[1],
+        BEFORE[2],
+        before=tuple(Entry(sample_id=one, label=None, group=None, split=SPLITS[one]) for one in SPLITS),
+    )
     assert [(one.sample_id, one.label) for one in unknown.tested] == [(3, "b")]
 
 
 def test_after_a_later_search_without_a_new_champion_only_later_images_are_new():
-    tried = (*BEFORE[:4], Entry(5, "b", None, "train"), Entry(6, "a", None, "test"))
-    now = (*tried, Entry(7, "a", None, "train"))
+    tried = (
+        *BEFORE[:4],
+        Entry(sample_id=5, label="b", group=None, split="train"),
+        Entry(sample_id=6, label="a", group=None, split="test"),
+    )
+    now = (*tried, Entry(sample_id=7, label="a", group=None, split="train"))
     assert ids(champion(*now).new) == [5, 7]
     found = champion(*now, tried=tried)
     assert ids(found.new) == [7]
@@ -104,8 +121,17 @@ def test_after_a_later_search_without_a_new_champion_only_later_images_are_new()
 
 
 def test_images_to_adapt_to_are_told_apart():
-    before = (*BEFORE, Entry(10, None, None, "target"), Entry(11, None, None, "target_val"))
-    now = (*before[:4], *before[5:], Entry(12, None, None, "target"), Entry(13, None, None, "target_test"))
+    before = (
+        *BEFORE,
+        Entry(sample_id=10, label=None, group=None, split="target"),
+        Entry(sample_id=11, label=None, group=None, split="target_val"),
+    )
+    now = (
+        *before[:4],
+        *before[5:],
+        Entry(sample_id=12, label=None, group=None, split="target"),
+        Entry(sample_id=13, label=None, group=None, split="target_test"),
+    )
     found = champion(*now, before=before, splits=SPLITS | {10: "target", 11: "target_val"})
     assert found.new == []
     assert ids(found.new_target) == [12]
@@ -116,7 +142,13 @@ def test_of_its_own_images_those_are_asked_that_are_there_and_can_be_decoded():
     found = champion(*BEFORE[1:4])
     assert ids(found.own("train")) == []
     assert ids(found.own("test")) == [3]
-    frozen = DataVersion((Entry(3, "b", None, "test"), Entry(2, "a", None, "test"), Entry(4, "b", None, "test")))
+    frozen = DataVersion(
+        (
+            Entry(sample_id=3, label="b", group=None, split="test"),
+            Entry(sample_id=2, label="a", group=None, split="test"),
+            Entry(sample_id=4, label="b", group=None, split="test"),
+        )
+    )
     assert ids(found.frozen_test(sorted(frozen.ids("test")))) == [3]  # 2 chose it, 4 cannot be decoded
 
 

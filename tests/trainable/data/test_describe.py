@@ -7,7 +7,9 @@ def test_describe_counts_without_decoding(draw_folder):
     for image in root.rglob("*.png"):
         image.write_bytes(b"not an image")
     counts = {"train": {"cat": 2, "dog": 1}, "test": {"cat": 1, "dog": 1}}
-    assert describe(DataConfig(path=str(root))) == DataDescription(5, ("cat", "dog"), counts, ())
+    assert describe(DataConfig(path=str(root))) == DataDescription(
+        num_images=5, classes=("cat", "dog"), counts=counts, domains=()
+    )
 
 
 def test_describe_names_the_domains():

@@ -155,16 +155,20 @@ def test_a_file_that_holds_no_splits_is_said(images, tmp_path):
 
 
 def test_where_labels_are_not_known_the_classes_may_be():
-    before = Version(tuple(Entry(number, None, None, "train") for number in range(3)))
-    now = Version(tuple(Entry(number, "rust", None, "train") for number in range(2)))
+    before = Version(tuple(Entry(sample_id=number, label=None, group=None, split="train") for number in range(3)))
+    now = Version(tuple(Entry(sample_id=number, label="rust", group=None, split="train") for number in range(2)))
     found = difference(before, now, classes=["a", "b"])
     assert (found.new_classes, found.vanished_classes) == (("rust",), ("a", "b"))
     assert not found.only_removed  # it may have been relabelled too
 
 
 def test_only_removed_is_when_nothing_else_is_known_to_have_happened():
-    before = Version(tuple(Entry(number, "a", None, "train") for number in range(3)))
+    before = Version(tuple(Entry(sample_id=number, label="a", group=None, split="train") for number in range(3)))
     assert difference(before, Version(before.entries[:2])).only_removed
-    assert not difference(before, Version((*before.entries[:2], Entry(9, "a", None, "train")))).only_removed
-    assert not difference(before, Version((before.entries[0], Entry(1, "b", None, "train")))).only_removed
+    assert not difference(
+        before, Version((*before.entries[:2], Entry(sample_id=9, label="a", group=None, split="train")))
+    ).only_removed
+    assert not difference(
+        before, Version((before.entries[0], Entry(sample_id=1, label="b", group=None, split="train")))
+    ).only_removed
     assert not difference(before, before).only_removed

@@ -29,12 +29,19 @@ LAST_WINS = Lead("stage3", -0.10, 0.03)
 
 
 def scores(value):
-    return StageScores(Evaluation({"balanced_accuracy": value}, {}, [[1, 0], [0, 1]]), value - 1, value, value)
+    return StageScores(
+        probe=Evaluation({"balanced_accuracy": value}, {}, [[1, 0], [0, 1]]),
+        logme=value - 1,
+        h_score=value,
+        class_distance_ratio=value,
+    )
 
 
 def made(train, *, lead=UNSURE, discrepancy=None):
     stages = {"stage1": scores(0.6), "stage2": scores(0.7), "stage3": scores(0.7), "pooled": scores(0.72)}
-    return Diagnosis({"train": train, "val": dict.fromkeys(train, 10)}, stages, lead, discrepancy)
+    return Diagnosis(
+        counts={"train": train, "val": dict.fromkeys(train, 10)}, stages=stages, lead=lead, discrepancy=discrepancy
+    )
 
 
 def even(num_images, num_classes):

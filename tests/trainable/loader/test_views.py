@@ -10,7 +10,9 @@ STRENGTHS = ("none", "light", "medium", "strong")
 
 
 def make_spec(channels=3, size=16):
-    return InputSpec(size, (0.5,) * channels, (0.25,) * channels, "bilinear", 0.875)
+    return InputSpec(
+        size=size, mean=(0.5,) * channels, std=(0.25,) * channels, interpolation="bilinear", crop_share=0.875
+    )
 
 
 def noise(*shape, seed=0):

@@ -36,7 +36,11 @@ def built(name):
     size = BACKBONES.get(name, 32)
     drop_path = 0.3 if name in BACKBONES else 0
     config = TrialConfig.model_validate({"model": {"name": name, "weights": "random", "drop_path": drop_path}})
-    network = create_network(config, spec=InputSpec(size, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0), num_classes=3)
+    network = create_network(
+        config,
+        spec=InputSpec(size=size, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0),
+        num_classes=3,
+    )
     with torch.no_grad():
         for index, parameter in enumerate(network.parameters()):
             parameter.add_(0.05 * noise(*parameter.shape, seed=index))

@@ -13,7 +13,7 @@ from trainable.pretraining.resumable import write_backbone
 )
 def test_every_family_is_written_so_that_its_weights_load(name, tmp_path):
     """At 64 pixels a ViT's position embeddings are not those that the architecture is built with."""
-    spec = InputSpec(64, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    spec = InputSpec(size=64, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0)
     backbone, _ = create_backbone(ModelConfig(name=name, weights="random"), spec=spec, generator_seed=1)
     path = write_backbone(tmp_path, backbone, spec=spec, of={})
     again, _ = create_backbone(ModelConfig(name=name, weights=str(path)), spec=spec, generator_seed=2)

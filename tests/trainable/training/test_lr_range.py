@@ -111,7 +111,11 @@ def test_bounds_that_leave_nothing_to_try_are_refused(bounds, make_config):
 
 
 def test_the_page_is_whole_and_marks_suggestion_and_divergence():
-    page = lr_range_page(LrRange((1e-4, 1e-3, 1e-2), (1.0, 0.5, 0.7), (1.0, 0.7, 0.7), 1e-3, 0.1))
+    page = lr_range_page(
+        LrRange(
+            rates=(1e-4, 1e-3, 1e-2), losses=(1.0, 0.5, 0.7), smoothed=(1.0, 0.7, 0.7), suggested=1e-3, diverged_at=0.1
+        )
+    )
     assert page.rstrip().endswith("</html>")
     assert '"type":"log"' in page
     assert '"name":"suggested 0.001"' in page

@@ -11,7 +11,7 @@ from trainable.data.readers.sample import split_of
 from trainable.errors import UserError, nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """What a table says about its images, row by row."""
 

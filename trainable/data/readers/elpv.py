@@ -16,7 +16,17 @@ def read_elpv(_path: str, config: DataConfig) -> Found:
         name, probability, module_type = line.split()
         label = "defective" if _is_defective(float(probability), rule=config.elpv_rule) else "functional"
         file = str(labels.parent / name)
-        samples.append(Sample(name, label, None, None, module_type, file, file_reader(file)))
+        samples.append(
+            Sample(
+                name=name,
+                label=label,
+                split=None,
+                group=None,
+                domain=module_type,
+                file=file,
+                read_bytes=file_reader(file),
+            )
+        )
     return Found(samples, [str(labels), *(sample.file for sample in samples)])
 
 

@@ -67,7 +67,7 @@ def read_unlabelled(config: DataConfig) -> Source:
     if not images:
         raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
     found = _found(_samples(images, folder=path, path=path, label="", split=None))
-    return Source(tuple(found.samples), classes=("",), files=tuple(found.files))
+    return Source(samples=tuple(found.samples), classes=("",), files=tuple(found.files))
 
 
 def image_names(folder: str) -> Iterator[tuple[str, list[str]]]:
@@ -90,7 +90,15 @@ def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: 
     place = os.path.join(folder, "")  # noqa: PTH118 - with its slash; a million Path objects take seconds
     files = [place + image for image in images]
     return [
-        Sample(above + image, label, split, None, None, file, file_reader(file))
+        Sample(
+            name=above + image,
+            label=label,
+            split=split,
+            group=None,
+            domain=None,
+            file=file,
+            read_bytes=file_reader(file),
+        )
         for image, file in zip(images, files, strict=True)
     ]
 

@@ -25,9 +25,19 @@ def read_manifest(path: str, config: DataConfig) -> Found:
     names = [name or "" for name in text_column(table, config.image_column, field="image_column")]
     files = _image_files(names, path=path)
     _check_readable(names, files)
-    readers = [file_reader(file) for file in files]
-    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, readers, strict=True)
-    samples = [Sample(*row) for row in rows]
+    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, strict=True)
+    samples = [
+        Sample(
+            name=name,
+            label=label,
+            split=split,
+            group=group,
+            domain=domain,
+            file=file,
+            read_bytes=file_reader(file),
+        )
+        for name, label, split, group, domain, file in rows
+    ]
     return Found(samples, [path, *files])
 
 

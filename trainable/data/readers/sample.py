@@ -14,7 +14,7 @@ TARGET_SPLITS = ("target", "target_val", "target_test")  # of the domain to adap
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One image, its ``name`` its path or row for messages; split, group and domain are None where not given.
 
@@ -38,7 +38,7 @@ class Found(NamedTuple):
     files: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """All samples of a data set, and the paths or addresses of the ``files`` whose change means that it changed.
 
@@ -78,7 +78,9 @@ def make_source(samples: Sequence[Sample], *, files: Iterable[str]) -> Source:
     """The source of these labelled samples; a UserError where no classifier could be trained and judged on them."""
     if not samples:
         raise UserError("data.path: there are no images")
-    source = Source(tuple(samples), tuple(sorted({sample.label or "" for sample in samples})), tuple(files))
+    source = Source(
+        samples=tuple(samples), classes=tuple(sorted({sample.label or "" for sample in samples})), files=tuple(files)
+    )
     if len(source.classes) == 1:
         raise UserError(f"data.path: {source.classes[0]!r} is the only class; a classifier needs two")
     _check_splits(source)

@@ -106,7 +106,16 @@ def _samples(file: TableFile, *, split: str | None, config: DataConfig) -> list[
     images = _ImageColumn(file.file, name=config.image_column)
     rows = zip(columns.labels, splits, columns.groups, columns.domains, strict=True)
     return [
-        Sample(f"{file.name}:{row}", *texts, file.file, partial(images.read, row)) for row, texts in enumerate(rows)
+        Sample(
+            name=f"{file.name}:{row}",
+            label=label,
+            split=split,
+            group=group,
+            domain=domain,
+            file=file.file,
+            read_bytes=partial(images.read, row),
+        )
+        for row, (label, split, group, domain) in enumerate(rows)
     ]
 
 
