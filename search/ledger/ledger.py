@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from search.ledger.notes import Identity, SearchNotes, key_of, plain, read_notes
 from search.ledger.trials import EpochRecord, State, Trial
 from search.space.space import Space
+from trainable.config.renamed import new_name
 from trainable.errors import OutageError, UserError
 from trainable.metrics import DIRECTIONS
 
@@ -215,7 +216,7 @@ def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
     attrs = frozen.user_attrs
     return Trial(
         number=frozen.number,
-        params=space.decoded(frozen.params),
+        params=space.decoded({new_name(path): value for path, value in frozen.params.items()}),
         state=_STATES[frozen.state],
         epochs=_epochs(attrs),
         target=attrs.get("target", 0),

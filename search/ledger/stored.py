@@ -9,6 +9,7 @@ from search.ledger import ledger as ledgers
 from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
+from trainable.config.renamed import space_with_new_names
 from trainable.config.validation import did_you_mean, explain
 from trainable.errors import SettingsError, UserError
 
@@ -75,7 +76,7 @@ def check_finished(spec: SearchSpec, ledger: Ledger) -> None:
 
 
 def _written_spec(path: Path, *, trials: int | None = None) -> SearchSpec:
-    document = json.loads(path.read_text())
+    document = space_with_new_names(json.loads(path.read_text()))
     if trials is not None:
         document["search"]["trials"] = trials
     try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from search.promotion.gate import Evidence
 from search.space.sections import GateSection
 from search.tracking.model_files import load, probabilities, size_mb
+from trainable.config.renamed import with_new_names
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import ImagesChangedError
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
@@ -81,6 +82,7 @@ def rooted(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
     def placed(path: Any) -> Any:
         return str(root / path) if isinstance(path, str) and (root / path).exists() else path
 
+    config = with_new_names(config)
     data = dict(config["data"])
     if data["path"]:
         data["path"] = placed(data["path"])

@@ -33,6 +33,7 @@ from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, make_places
 from search.tune.tuner import run_legs
 from trainable.atomic import write_beside
+from trainable.config.renamed import space_with_new_names
 from trainable.config.trial import NO_SAY_IN_IMAGES
 from trainable.data.image_guard import ImagesChangedError, check_unchanged
 from trainable.errors import UserError
@@ -90,7 +91,7 @@ def _begun_as(spec: SearchSpec, folder: Path) -> SearchSpec | None:
     except NoSearchError:
         return None
     stored = ledger.notes.spec
-    return None if stored is None else SearchSpec.model_validate(stored)
+    return None if stored is None else SearchSpec.model_validate(space_with_new_names(stored))
 
 
 def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:

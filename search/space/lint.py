@@ -157,10 +157,10 @@ NEEDS = (
         ask_condition=True,
     ),
     Need(
-        path="schedule.warmup_start",
-        other="schedule.warmup_epochs",
+        path="lr_schedule.warmup_start",
+        other="lr_schedule.warmup_epochs",
         serves=_is_positive,
-        because="schedule.warmup_epochs is 0",
+        because="lr_schedule.warmup_epochs is 0",
     ),
     Need(
         path="data.elpv_rule",
@@ -220,7 +220,7 @@ def _single_choices(spec: SearchSpec) -> Iterator[str]:
 
 
 def _judged_inside_warmup(spec: SearchSpec) -> Iterator[str]:
-    path, first = "schedule.warmup_epochs", spec.scheduler.min_epochs
+    path, first = "lr_schedule.warmup_epochs", spec.scheduler.min_epochs
     longest = max(value for value in _values(spec, path, path) if isinstance(value, int | float))
     if spec.scheduler.name == "asha" and longest > first:
         yield f"{_place(spec, path)}: {shown(longest)} is longer than scheduler.min_epochs: {first}, where trials are judged"

@@ -8,6 +8,7 @@ from typing import Any
 
 from search.space.paths import FIELDS, SECTIONS, SET_BY_SEARCH, flatten, nearest_path
 from search.space.spec import SearchSpec
+from trainable.config.renamed import new_name
 from trainable.config.validation import leaf_fields
 from trainable.errors import UserError
 
@@ -39,6 +40,8 @@ def apply_override(document: Document, override: Override) -> Document:
         return _fixed(document, path, override.value)
     if path in SPEC_PATHS:
         return _replaced(document, path, override.value)
+    if new_name(path) != path:
+        raise UserError(f"--set {override.path}: is called {new_name(path)} now")
     raise UserError(f"--set {override.path}: unknown path{_nearest(path)}")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.space.values import Value
+from trainable.config.renamed import new_name
 from trainable.config.trial import TrialConfig
 from trainable.config.validation import explain, leaf_fields
 
@@ -50,6 +51,8 @@ def problem_of_path(path: str) -> str | None:
         return f"is set by the search; give {SET_BY_SEARCH[path]}"
     if path in FIELDS:
         return None
+    if new_name(path) != path:
+        return f"is called {new_name(path)} now"
     if path in SECTIONS:
         example = next(known for known in FIELDS if known.startswith(f"{path}."))
         return f"is a section; give one of its values, such as {example}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.space.dimension import Choice, Conditions, Dimension, Number
 from search.space.values import Value
+from trainable.config.renamed import first_name
 from trainable.config.validation import did_you_mean, shown
 from trainable.errors import UserError
 
@@ -72,7 +73,8 @@ class Space:
 def make_space(dimensions: Mapping[str, Dimension]) -> Space:
     """The dimensions in order. Raises UserError for conditions that go in a circle or can never hold."""
     ordered: dict[str, Dimension] = {}
-    rest = dict(sorted(dimensions.items()))
+    # By the names that paths had at first: the order decides what a seed draws, and searches begun then are gone on with.
+    rest = dict(sorted(dimensions.items(), key=lambda item: first_name(item[0])))
     while rest:
         path = next((path for path, dimension in rest.items() if not _waits(dimension, rest)), None)
         if path is None:

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "seed_table.py"
 # Arm: its neighbour, the settings in which the two differ.
 STEPS = {
     "full_fixed_lr": ("scratch", {"finetune.strategy"}),
-    "full_cosine": ("full_fixed_lr", {"schedule.name"}),
+    "full_cosine": ("full_fixed_lr", {"lr_schedule.name"}),
     "full": ("full_cosine", {"augment.strength"}),
     "linear_probe": ("full", {"finetune.strategy"}),
     "frozen_same_lr": ("full", {"freeze.depth"}),
@@ -77,7 +77,7 @@ def test_the_arms_of_the_articles_are_what_they_say(table, words):
     scratch, mixup = (table.trial_config(task, arm=arm, seed=0, data={}) for arm in ("scratch", "frozen_mixup"))
     assert (scratch.finetune.strategy, scratch.optimizer.lr, scratch.augment.strength) == ("scratch", 1e-3, "none")
     assert (mixup.freeze.depth, mixup.augment.mixup, mixup.loss.label_smoothing) == (0.5, 0.2, 0.1)
-    assert (mixup.schedule.name, mixup.augment.strength, mixup.finetune.strategy) == ("cosine", "strong", "partial")
+    assert (mixup.lr_schedule.name, mixup.augment.strength, mixup.finetune.strategy) == ("cosine", "strong", "partial")
 
 
 def test_a_limit_thins_every_class_of_the_training_images_alone(table, words, tmp_path):

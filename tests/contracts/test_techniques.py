@@ -22,10 +22,10 @@ from trainable.training.optimizer import UPDATE_RULES
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
-    "data.sampler": SAMPLERS,
+    "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "optimizer.name": UPDATE_RULES,
-    "schedule.name": SCHEDULES,
+    "lr_schedule.name": SCHEDULES,
     "augment.strength": STRENGTHS,
     "augment.auto": POLICIES,
     "loss.name": LOSSES,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.report.overview import open_ledger
+from trainable.config.renamed import new_name
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,8 @@ def resumed(make_place):
 
 
 def close_to(params):
-    return {path: pytest.approx(v, **SAME_PARAM) if isinstance(v, float) else v for path, v in params.items()}
+    """What it drew then, under the names of today."""
+    return {new_name(path): pytest.approx(v, **SAME_PARAM) if isinstance(v, float) else v for path, v in params.items()}
 
 
 def test_every_trial_has_the_values_and_the_end_it_would_have_had(resumed, expected):

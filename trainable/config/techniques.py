@@ -133,11 +133,11 @@ UPDATE_RULES = {
 }
 
 SCHEDULES = {
-    "cosine": Technique(keys=("schedule.final",)),
-    "one_cycle": Technique(keys=("schedule.final", "schedule.rise_share")),
-    "wsd": Technique(keys=("schedule.final", "schedule.decay_share")),
-    "step": Technique(keys=("schedule.milestones", "schedule.factor")),
-    "plateau": Technique(keys=("schedule.final", "schedule.factor", "schedule.patience")),
+    "cosine": Technique(keys=("lr_schedule.final",)),
+    "one_cycle": Technique(keys=("lr_schedule.final", "lr_schedule.rise_share")),
+    "wsd": Technique(keys=("lr_schedule.final", "lr_schedule.decay_share")),
+    "step": Technique(keys=("lr_schedule.milestones", "lr_schedule.factor")),
+    "plateau": Technique(keys=("lr_schedule.final", "lr_schedule.factor", "lr_schedule.patience")),
     "constant": Technique(),
 }
 
@@ -207,10 +207,10 @@ DISCRIMINATING_METHODS = tuple(name for name, method in METHODS.items() if metho
 NORM_METHODS = tuple(name for name, method in METHODS.items() if method.target_norms is not None)
 
 CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
-    "data.sampler": SAMPLERS,
+    "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "optimizer.name": UPDATE_RULES,
-    "schedule.name": SCHEDULES,
+    "lr_schedule.name": SCHEDULES,
     "augment.strength": STRENGTHS,
     "augment.auto": POLICIES,
     "loss.name": LOSSES,

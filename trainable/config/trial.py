@@ -31,7 +31,7 @@ MetricName = Literal[
 ]
 
 # Fields of `data` that neither choose images nor say how they are stored.
-NO_SAY_IN_IMAGES = ("sampler", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
+NO_SAY_IN_IMAGES = ("class_sampling", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
 
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
@@ -100,7 +100,7 @@ class DataConfig(Section):
     elpv_rule: Literal["prob>=0.5", "prob>0"] = Field(
         "prob>=0.5", description="When a solar cell counts as defective (`format: elpv` only)."
     )
-    sampler: Literal["shuffle", "balanced", "sqrt", "effective"] = Field(
+    class_sampling: Literal["shuffle", "balanced", "sqrt", "effective"] = Field(
         "shuffle",
         description="How an epoch draws its images: each once; or as many with replacement, a class with n images being drawn "
         "in proportion to 1, √n, or its effective number (1-β^n)/(1-β) with β = 0.999 (Cui et al. 2019). Instead of "
@@ -382,7 +382,7 @@ class LossConfig(Section):
     class_weights: Literal["none", "inverse", "effective"] = Field(
         "none",
         description="Weight of a class with n training images, scaled to mean 1: 1, 1/n, or (1-β)/(1-β^n) with β = 0.999 "
-        "(Cui et al. 2019). Instead of `data.sampler`.",
+        "(Cui et al. 2019). Instead of `data.class_sampling`.",
     )
     class_weight_power: float = Field(
         1.0, gt=0, le=2, description="Exponent of the class weights before scaling: 0.5 softens them to n^-½."
@@ -460,7 +460,7 @@ class TrialConfig(Section):
     freeze: FreezeConfig = FreezeConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
+    lr_schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
@@ -503,9 +503,9 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
             f"finetune.classifier_share: {finetune.classifier_share} of train.epochs: {train.epochs} leaves none for the "
             "first stage"
         )
-    elif config.schedule.warmup_epochs >= span:
+    elif config.lr_schedule.warmup_epochs >= span:
         of = "train.epochs" if span == train.epochs else "the first stage's epochs"
-        yield f"schedule.warmup_epochs: {config.schedule.warmup_epochs} does not fit into {of}: {span}"
+        yield f"lr_schedule.warmup_epochs: {config.lr_schedule.warmup_epochs} does not fit into {of}: {span}"
     if config.data.early_size is not None and not 0 < config.data.early_epochs < train.epochs:
         yield (
             f"data.early_epochs: got {config.data.early_epochs}, must be at least 1 and below train.epochs: {train.epochs} for "
@@ -519,8 +519,9 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield "finetune.ewc: there are no weights to hold to, finetune.strategy is scratch"
     if train.ema and train.ema_start >= train.epochs:
         yield f"train.ema_start: {train.ema_start} leaves no step to average in train.epochs: {train.epochs}"
-    if config.data.sampler != "shuffle" and loss.class_weights != "none":
-        yield f"data.sampler: {config.data.sampler!r} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
+    if config.data.class_sampling != "shuffle" and loss.class_weights != "none":
+        drawn = f"data.class_sampling: {config.data.class_sampling!r}"
+        yield f"{drawn} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
     if loss.focal_alpha is not None and loss.class_weights != "none":
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
     yield from unmet(STRATEGIES[finetune.strategy], config=config)

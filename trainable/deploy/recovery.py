@@ -62,7 +62,7 @@ def recovery_config(config: TrialConfig, *, recovery: Recovery) -> TrialConfig:
             "freeze": FreezeConfig().model_dump(),
             "finetune": FinetuneConfig(strategy="full").model_dump(),
             "optimizer": OptimizerConfig(lr=recovery.lr, weight_decay=config.optimizer.weight_decay).model_dump(),
-            "schedule": ScheduleConfig().model_dump(),
+            "lr_schedule": ScheduleConfig().model_dump(),
             "train": config.train.model_dump()
             | {"epochs": recovery.epochs, "amp": "off", "ema": 0.0, "ema_start": 0, "patience": None, "device": "auto"},
             "adapt": AdaptConfig().model_dump(),

@@ -237,6 +237,6 @@ def _balancing(diagnosis: Diagnosis) -> tuple[Ranges, tuple[str, ...]]:
     if ratio < VERY_SKEWED:
         return {"loss.class_weights": {"choice": ["none", "inverse"]}}, (f"{said}; class weights are searched.",)
     return {
-        "data.sampler": {"choice": ["shuffle", "sqrt", "balanced"]},
-        "loss.class_weights": {"choice": ["none", "inverse", "effective"], "when": {"data.sampler": "shuffle"}},
+        "data.class_sampling": {"choice": ["shuffle", "sqrt", "balanced"]},
+        "loss.class_weights": {"choice": ["none", "inverse", "effective"], "when": {"data.class_sampling": "shuffle"}},
     }, (f"{said}; class weights and samplers are searched, one at a time.",)

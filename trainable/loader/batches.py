@@ -74,8 +74,8 @@ def train_loader(
 ) -> Loader:
     """The varied training images, or what stands ``instead`` of them, in an order of each epoch's own.
 
-    The last batch may be short. ``sampler`` says how an epoch draws them (``data.sampler``); ``num_old`` training images of
-    ``old`` are among them.
+    The last batch may be short. ``sampler`` says how an epoch draws them (``data.class_sampling``); ``num_old`` training
+    images of ``old`` are among them.
     """
     rows = pack.indices("train")
     labels = pack.labels[rows]

@@ -174,7 +174,7 @@ class Inputs:
 
     def _sampler(self, epoch: int) -> Sampler:
         balanced = phase(self.config, plan=self.plan, epoch=epoch).balanced
-        return "balanced" if balanced else self.config.data.sampler
+        return "balanced" if balanced else self.config.data.class_sampling
 
     def _num_old(self) -> int:
         if self.full.old is None:

@@ -43,7 +43,7 @@ def bit_hyperrule(config: TrialConfig, *, num_images: int) -> TrialConfig:
             "momentum": 0.9,
             "nesterov": False,
         },
-        schedule={
+        lr_schedule={
             "name": "step",
             "warmup_epochs": epochs * warmup / steps,
             "warmup_start": 0.0,

@@ -164,7 +164,7 @@ def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
 def soup_group(config: dict[str, Any]) -> str:
     """Equal for configurations whose networks begin alike and so may be averaged: same weights, same head, same images."""
     model = {key: value for key, value in config["model"].items() if key not in ("dropout", "drop_path")}
-    data = {key: value for key, value in config["data"].items() if key not in ("sampler", "cache", "workers")}
+    data = {key: value for key, value in config["data"].items() if key not in ("class_sampling", "cache", "workers")}
     from_scratch = not STRATEGIES[config["finetune"]["strategy"]].from_weights
     adapter = [config["adapt"][key] for key in ("method", "layer", "hidden")]
     return json.dumps([model, data, from_scratch, adapter], sort_keys=True)

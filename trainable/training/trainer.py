@@ -151,7 +151,7 @@ class Trainer:
 
     def _rate(self, epoch: int, *, index: int) -> float:
         """The share of its peak that the rate has: its course over the epochs of the phase; only the first phase warms up."""
-        now, schedule, train = self._phase(epoch), self.config.schedule, self.config.train
+        now, schedule, train = self._phase(epoch), self.config.lr_schedule, self.config.train
         known = {past: value for past, value in self.state.history.items() if now.first <= past < epoch}
         factor = rate_factor(
             (epoch - now.first) * self.updates_per_epoch + index,

@@ -125,10 +125,10 @@ def test_odd_words_are_read_back_as_they_were(tmp_path):
 def test_what_was_asked_for_is_fixed_and_small_sets_have_small_batches(tmp_path):
     few = load(written({"dog": 30, "cat": 30}, lead=SIMILAR, folder=tmp_path))
     assert few.base["train.batch_size"] == 8
-    asked = BASE | {"train.batch_size": 64, "data.sampler": "balanced"}
+    asked = BASE | {"train.batch_size": 64, "data.class_sampling": "balanced"}
     own = load(written(SKEWED, lead=SIMILAR, folder=tmp_path, base=asked, name="own.yaml"))
     assert own.base["train.batch_size"] == 64
-    assert not {"data.sampler", "loss.class_weights"} & set(own.vary)
+    assert not {"data.class_sampling", "loss.class_weights"} & set(own.vary)
 
 
 def test_another_file_is_never_overwritten(tmp_path):

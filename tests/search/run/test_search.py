@@ -26,7 +26,7 @@ def make_spec(vary, **data):
 @pytest.mark.parametrize(
     ("path", "values"),
     [
-        ("data.sampler", {"choice": ["shuffle", "balanced", "sqrt"]}),
+        ("data.class_sampling", {"choice": ["shuffle", "balanced", "sqrt"]}),
         ("data.rehearsal_share", {"uniform": [0.1, 2.0]}),
         ("data.prefix_gb", {"choice": [0.0, 1.0]}),
         ("data.workers", {"int": [0, 4]}),
@@ -40,7 +40,7 @@ def test_what_has_no_say_in_images_or_networks_is_prepared_once(path, values):
 
 def test_every_image_size_is_prepared_with_every_backbone():
     found = variants(
-        make_spec({"data.image_size": {"choice": [32, 64]}, "data.sampler": {"choice": ["shuffle", "sqrt"]}})
+        make_spec({"data.image_size": {"choice": [32, 64]}, "data.class_sampling": {"choice": ["shuffle", "sqrt"]}})
     )
     pairs = {(one["model"]["name"], one["data"]["image_size"]) for one in found}
     assert pairs == {(name, size) for name in BACKBONES for size in (32, 64)}

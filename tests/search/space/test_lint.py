@@ -78,7 +78,11 @@ UNMIXED = "has no effect, augment.mixup and augment.cutmix are 0"
             {"finetune.strategy": {"choice": ["full", "gradual"]}, "finetune.every": {"int": [1, 3]}},
             "vary.finetune.every: has no effect where finetune.strategy is not gradual; add when: {finetune.strategy: gradual}",
         ),
-        ({"schedule.factor": 0.5}, {}, "base.schedule.factor: has no effect, schedule.name is not step or plateau"),
+        (
+            {"lr_schedule.factor": 0.5},
+            {},
+            "base.lr_schedule.factor: has no effect, lr_schedule.name is not step or plateau",
+        ),
         ({"loss.focal_gamma": 1.0}, {}, "base.loss.focal_gamma: has no effect, loss.name is not focal"),
         ({"train.ema_start": 2}, {}, "base.train.ema_start: has no effect, train.ema is 0"),
         ({}, HIDDEN, "vary.model.head_hidden: has no effect, model.head is linear"),
@@ -101,16 +105,20 @@ UNMIXED = "has no effect, augment.mixup and augment.cutmix are 0"
             {},
             "base.data.group_column: has no effect, data.format has no columns",
         ),
-        ({"schedule.warmup_start": 0.1}, {}, "base.schedule.warmup_start: has no effect, schedule.warmup_epochs is 0"),
         (
-            {"schedule.warmup_epochs": 5},
+            {"lr_schedule.warmup_start": 0.1},
             {},
-            "base.schedule.warmup_epochs: 5 is longer than scheduler.min_epochs: 3, where trials are judged",
+            "base.lr_schedule.warmup_start: has no effect, lr_schedule.warmup_epochs is 0",
+        ),
+        (
+            {"lr_schedule.warmup_epochs": 5},
+            {},
+            "base.lr_schedule.warmup_epochs: 5 is longer than scheduler.min_epochs: 3, where trials are judged",
         ),
         (
             {},
-            {"schedule.warmup_epochs": {"int": [0, 5]}},
-            "vary.schedule.warmup_epochs: 5 is longer than scheduler.min_epochs: 3, where trials are judged",
+            {"lr_schedule.warmup_epochs": {"int": [0, 5]}},
+            "vary.lr_schedule.warmup_epochs: 5 is longer than scheduler.min_epochs: 3, where trials are judged",
         ),
         ({"train.patience": 27}, {}, "base.train.patience: has no effect, 27 is not below scheduler.max_epochs: 27"),
         ({}, {"model.dropout": {"choice": [0.1]}}, "vary.model.dropout: has the single value 0.1; give it in base"),
@@ -133,7 +141,7 @@ def test_what_has_no_effect_is_named(base, vary, line):
         ({}, MIX | {"augment.mixup": {"choice": [0.0, 0.2]}}),
         ({"data.format": "elpv", "data.elpv_rule": "prob>0"}, {}),
         ({"data.group_column": "cell"}, {}),
-        ({"schedule.warmup_epochs": 3}, {}),
+        ({"lr_schedule.warmup_epochs": 3}, {}),
         (
             {},
             {

@@ -214,6 +214,8 @@ def test_trials_and_name_replace_what_the_file_says(file):
             "vary.optimizer.lr.log=[1, 2]",
             "--set vary.optimizer.lr.log: unknown path; did you mean 'vary.optimizer.lr'?",
         ),
+        ("schedule.name=wsd", "--set schedule.name: is called lr_schedule.name now"),
+        ("data.sampler=sqrt", "--set data.sampler: is called data.class_sampling now"),
         ("optimizer=1", "--set optimizer: unknown path; give one of its values, such as optimizer.name"),
         ("train.epochs=3", "--set train.epochs: is set by the search; give scheduler.max_epochs"),
         ("optimizer.lr", "--set optimizer.lr: must be path=value, such as optimizer.lr=1e-3"),

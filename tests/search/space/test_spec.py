@@ -168,8 +168,8 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         ({"base": {"train": {"metric": "val/loss"}}}, ["base.train.metric: is set by the search; give search.metric"]),
         ({"base": {"seed": 1}}, ["base.seed: is set by the search; give search.seed"]),
         (
-            {"base": {"schedule.warmup_epochs": 9}},
-            ["base.schedule.warmup_epochs: 9.0 does not fit into train.epochs: 9"],
+            {"base": {"lr_schedule.warmup_epochs": 9}},
+            ["base.lr_schedule.warmup_epochs: 9.0 does not fit into train.epochs: 9"],
         ),
         ({"base": {"optimizer.lr": 1e-3}}, ["vary.optimizer.lr: is also in base; give it once, or search it `when:`"]),
         (
@@ -203,8 +203,8 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         ({"vary": {"freeze.depth": {"choice": [1.5]}}}, [f"vary.freeze.depth: got 1.5, must be {DEPTH}"]),
         ({"vary": {"freeze.depth": {"choice": [["stage9"]]}}}, [f'vary.freeze.depth: got ["stage9"], must be {DEPTH}']),
         (
-            {"vary": {"schedule.warmup_epochs": {"int": [0, 9]}}},
-            ["vary.schedule.warmup_epochs: 9.0 does not fit into train.epochs: 9"],
+            {"vary": {"lr_schedule.warmup_epochs": {"int": [0, 9]}}},
+            ["vary.lr_schedule.warmup_epochs: 9.0 does not fit into train.epochs: 9"],
         ),
         (
             {"vary": {"augment.flip": {"choice": ["none"], "when": {"augment.strenght": "light"}}}},
@@ -227,13 +227,13 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         (
             {
                 "vary": {
-                    "data.sampler": {"choice": ["shuffle", "balanced"]},
+                    "data.class_sampling": {"choice": ["shuffle", "balanced"]},
                     "loss.class_weights": {"choice": ["none", "inverse"]},
                 }
             },
             [
-                "vary.data.sampler: 'balanced' and loss.class_weights: 'inverse' exclude each other; use one; search one of "
-                "them only where the other allows it (`when:`)"
+                "vary.data.class_sampling: 'balanced' and loss.class_weights: 'inverse' exclude each other; use one; search "
+                "one of them only where the other allows it (`when:`)"
             ],
         ),
         (
@@ -275,8 +275,8 @@ def test_every_field_says_what_it_is():
 def test_values_that_exclude_each_other_may_be_searched_under_a_condition():
     made = spec(
         vary={
-            "data.sampler": {"choice": ["shuffle", "balanced"]},
-            "loss.class_weights": {"choice": ["none", "inverse"], "when": {"data.sampler": "shuffle"}},
+            "data.class_sampling": {"choice": ["shuffle", "balanced"]},
+            "loss.class_weights": {"choice": ["none", "inverse"], "when": {"data.class_sampling": "shuffle"}},
         }
     )
     assert len(made.space.dimensions) == 2

@@ -150,11 +150,11 @@ def test_skew_adds_class_weights_and_strong_skew_samplers():
     assert "loss.class_weights" not in advice(made({"dog": 19, "cat": 10})).ranges
     mild = advice(made({"functional": 1263, "defective": 575}))
     assert mild.ranges["loss.class_weights"] == {"choice": ["none", "inverse"]}
-    assert "data.sampler" not in mild.ranges
+    assert "data.class_sampling" not in mild.ranges
     assert "1,263 training images of 'functional' to 575 of 'defective', 2.2 to 1" in mild.reasons[-1]
     strong = advice(made({"dog": 500, "cat": 20}))
-    assert strong.ranges["data.sampler"] == {"choice": ["shuffle", "sqrt", "balanced"]}
-    assert strong.ranges["loss.class_weights"]["when"] == {"data.sampler": "shuffle"}
+    assert strong.ranges["data.class_sampling"] == {"choice": ["shuffle", "sqrt", "balanced"]}
+    assert strong.ranges["loss.class_weights"]["when"] == {"data.class_sampling": "shuffle"}
 
 
 def test_the_paired_difference_is_worked_by_hand():

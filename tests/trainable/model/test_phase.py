@@ -94,10 +94,10 @@ def test_what_trains_inside_frozen_layers():
         ({"finetune": {"strategy": "gradual", "schedule": {}}}, "finetune.schedule: names no stage"),
         ({"finetune": {"strategy": "two_stage"}, "train": {"epochs": 1}}, "leaves none for the first stage"),
         ({"train": {"epochs": 3, "ema": 0.5, "ema_start": 3}}, "train.ema_start: 3 leaves no step to average"),
-        ({"data": {"sampler": "sqrt"}, "loss": {"class_weights": "inverse"}}, "exclude each other"),
+        ({"data": {"class_sampling": "sqrt"}, "loss": {"class_weights": "inverse"}}, "exclude each other"),
         ({"loss": {"focal_alpha": 0.75, "class_weights": "inverse"}}, "loss.focal_alpha: excludes loss.class_weights"),
         (
-            {"schedule": {"warmup_epochs": 7}, "finetune": {"strategy": "two_stage"}},
+            {"lr_schedule": {"warmup_epochs": 7}, "finetune": {"strategy": "two_stage"}},
             "does not fit into the first stage's",
         ),
     ],

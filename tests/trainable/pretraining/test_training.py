@@ -216,7 +216,7 @@ def test_without_lightly_one_line_says_how_to_get_it(make_config, tmp_path, monk
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"data": {"sampler": "balanced"}}, "data.sampler: 'balanced' draws by label"),
+        ({"data": {"class_sampling": "balanced"}}, "data.class_sampling: 'balanced' draws by label"),
         ({"method": "moco", "norm_groups": 8}, "norm_groups: 8 parts of batch_size: 8"),
     ],
 )

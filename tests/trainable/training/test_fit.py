@@ -60,31 +60,31 @@ VARIANTS = {
     "mixing and accumulating": {
         "augment": {"strength": "strong", "mixup": 0.4, "cutmix": 1.0, "mix_probability": 0.7},
         "train": {"accumulate": 2},
-        "schedule": {"warmup_epochs": 1.5},
+        "lr_schedule": {"warmup_epochs": 1.5},
         "loss": {"label_smoothing": 0.1, "class_weights": "inverse"},
     },
     "gradual, averaged, anchored": {
         "finetune": {"strategy": "gradual", "order": "bottom_up", "schedule": {"stem": 2, "stage1": 3}, "l2_sp": 0.1},
         "train": {"ema": 0.5, "ema_start": 1},
-        "schedule": {"name": "plateau", "patience": 1, "factor": 0.5},
+        "lr_schedule": {"name": "plateau", "patience": 1, "factor": 0.5},
     },
     "two stages of a sampler and a head of random width": {
         "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
         "model": {"head": "mlp", "head_hidden": 8, "dropout": 0.2},
         "train": {"ema": 0.3},
-        "data": {"sampler": "sqrt"},
-        "schedule": {"name": "one_cycle"},
+        "data": {"class_sampling": "sqrt"},
+        "lr_schedule": {"name": "one_cycle"},
     },
     "LP-FT with LAMB": {
         "finetune": {"strategy": "lp_ft"},
         "optimizer": {"name": "lamb"},
         "loss": {"name": "focal", "focal_alpha": 0.75, "logit_adjustment": 1.0},
-        "schedule": {"name": "step"},
+        "lr_schedule": {"name": "step"},
     },
     "from scratch with Muon": {
         "finetune": {"strategy": "scratch"},
         "optimizer": {"name": "muon"},
-        "schedule": {"name": "wsd"},
+        "lr_schedule": {"name": "wsd"},
         "augment": {"strength": "none", "auto": "augmix", "erase": 0.5, "mixup": 0.2, "mix_until": 2},
     },
     "small first": {"data": {"early_size": 24, "early_epochs": 2}, "train": {"ema": 0.5}},
@@ -96,7 +96,7 @@ VARIANTS = {
     "biases alone": {"finetune": {"strategy": "bias_only"}, "optimizer": {"name": "adam"}},
     "surgical": {
         "finetune": {"strategy": "surgical", "trainable": ["stage1", "stage2"]},
-        "data": {"sampler": "balanced"},
+        "data": {"class_sampling": "balanced"},
     },
     "probe": {"finetune": {"strategy": "linear_probe"}, "train": {"min_updates": 7, "min_delta": 0.01, "patience": 9}},
 }

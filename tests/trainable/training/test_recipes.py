@@ -6,7 +6,7 @@ from trainable.training.recipes import bit_hyperrule, from_scratch
 
 TRIAL = TrialConfig.model_validate(
     {
-        "data": {"path": "images", "sampler": "balanced"},
+        "data": {"path": "images", "class_sampling": "balanced"},
         "model": {"name": "resnet18", "head": "mlp"},
         "freeze": {"depth": 0.5},
         "optimizer": {"name": "lion"},
@@ -28,10 +28,10 @@ def test_bit_hyperrule_has_the_published_steps_scaled_to_the_batch(num_images, s
     config = bit_hyperrule(TRIAL, num_images=num_images)
     seen = config.train.epochs * num_images
     assert steps * 512 <= seen < steps * 512 + num_images
-    assert config.schedule.warmup_epochs / config.train.epochs == pytest.approx(warmup / steps)
+    assert config.lr_schedule.warmup_epochs / config.train.epochs == pytest.approx(warmup / steps)
 
     def factor(step):
-        return rate_factor(step, num_steps=steps, warmup_steps=warmup, config=config.schedule)
+        return rate_factor(step, num_steps=steps, warmup_steps=warmup, config=config.lr_schedule)
 
     for order, step in enumerate(falls):
         assert factor(step - 1) == pytest.approx(0.1**order)
@@ -49,7 +49,7 @@ def test_bit_hyperrule_has_the_published_steps_scaled_to_the_batch(num_images, s
 @pytest.mark.parametrize("batch_size", [2, 64, 4096])
 def test_bit_hyperrule_fits_however_its_epochs_compare_with_what_the_trial_counts_in_epochs(num_images, batch_size):
     longest = {"epochs": 1000, "ema": 0.5, "ema_start": 999, "patience": 999, "batch_size": batch_size}
-    document = TRIAL.model_dump() | {"train": longest, "schedule": {"warmup_epochs": 999}}
+    document = TRIAL.model_dump() | {"train": longest, "lr_schedule": {"warmup_epochs": 999}}
     document["data"] |= {"early_size": 64, "early_epochs": 999}
     config = bit_hyperrule(TrialConfig.model_validate(document), num_images=num_images)
     assert config.train.epochs < 1000 or num_images == 10
