@@ -16,7 +16,7 @@ from search.ledger.refits import existing_refits, refit_notes
 from search.ledger.stored import check_finished, open_ledger
 from search.promotion.evidence import PACKAGE, rooted
 from search.space.spec import SearchSpec
-from search.tracking.registry import ROOT, download, log_files, resolve, said_of_store
+from search.tracking.registry import ROOT, download, log_files, resolve, store_errors_as_outages
 from search.tracking.runs import find_search_run
 from search.tracking.uri import StoreFailsError, check_uri
 from trainable.config.trial import TrialConfig
@@ -142,7 +142,7 @@ def _of_search(folder: Path) -> _Source:
 def _log(source: _Source, *, files: Sequence[Path]) -> str | None:
     """Put the files beside the model's run; where that cannot be, say why."""
     try:
-        with said_of_store(source.uri):
+        with store_errors_as_outages(source.uri):
             run_id = source.find_run()
         if run_id is None:
             return "not in MLflow, which has no run of this search yet; `sync` writes it there"

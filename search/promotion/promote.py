@@ -37,7 +37,7 @@ from search.promotion.refit import Confirmed, Model, StoppedError, best_model, c
 from search.space.sections import NAME_PATTERN, STEPS
 from search.space.spec import BACKBONE, ORACLE, SearchSpec
 from search.tracking.model_files import save_model
-from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, Registry, Version, said_of_store
+from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, ModelVersion, Registry, store_errors_as_outages
 from search.tracking.tracker import runs_of
 from search.tune.cluster import check_address
 from search.tune.place import check_local_resources
@@ -143,7 +143,7 @@ def promote(
         with _stopped_by_changed_images():
             with held_to(ledger.notes.data.fingerprints):
                 candidate = _confirmed(spec, ledger, refits, folder=folder, address=address, tell=tell)
-            with said_of_store(registry.uri), TemporaryDirectory() as temporary:
+            with store_errors_as_outages(registry.uri), TemporaryDirectory() as temporary:
                 runs = runs_of(spec, ledger, folder=folder)
                 model = Path(temporary) / "model"
                 save_model(candidate.package, folder=model)
@@ -185,7 +185,7 @@ class _Judged:
     measured: Measured
     place: Path
 
-    def evidence(self, champion: Version | None, *, own: Version | None) -> Evidence:
+    def evidence(self, champion: ModelVersion | None, *, own: ModelVersion | None) -> Evidence:
         """The candidate, which is registered as ``own`` if at all, beside a champion."""
         opened = None
         if champion is not None:
@@ -350,8 +350,8 @@ def _measured_once(served: Served, *, digest: str, refits: Ledger, folder: Path)
 
 
 def _registered(
-    judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced: bool, known: Version | None
-) -> Version:
+    judged: _Judged, evidence: Evidence, verdict: Verdict, *, forced: bool, known: ModelVersion | None
+) -> ModelVersion:
     """The candidate's version with its verdict in tags and one sentence; the challenger from now on."""
     spec, candidate, registry = judged.spec, judged.candidate, judged.registry
     said = _sentence(spec, candidate, evidence=evidence, verdict=verdict, forced=forced)
@@ -375,14 +375,16 @@ def _registered(
         )
         (judged.served.folder / "card.md").write_text(text)
         run_id = judged.runs.gate_run(candidate.digest, title=f"candidate: {candidate.model.recipe.said}")
-        version = registry.register(candidate.digest, model=judged.served.folder, run_id=run_id, tags=facts, said=said)
+        version = registry.register(
+            candidate.digest, model=judged.served.folder, run_id=run_id, tags=facts, sentence=said
+        )
     tags = {
         "gate.verdict": "yes" if verdict.promote else "no",
         "gate.forced": str(forced).lower(),
         "gate.reasons": "; ".join(verdict.reasons),
         "gate.numbers": to_json(_few(evidence.as_dict())),
     }
-    registry.describe(version, tags=tags, said=said)
+    registry.describe(version, tags=tags, sentence=said)
     registry.note_gate(version, {**verdict.as_dict(), "forced": forced, "numbers": evidence.as_dict()})
     registry.challenge(version)
     return version

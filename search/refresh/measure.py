@@ -20,7 +20,7 @@ from search.space.paths import defaults, flatten
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tracking.model_files import probabilities
-from search.tracking.registry import ROOT, Registry, Version
+from search.tracking.registry import ROOT, ModelVersion, Registry
 from trainable.config.trial import TrialConfig
 from trainable.data.decode import BadImageError, decode
 from trainable.data.fingerprint import id_of, read_or_empty
@@ -53,7 +53,7 @@ class Champion:
     that against which images are new: the same, or a later one that was searched without a new champion.
     """
 
-    version: Version
+    version: ModelVersion
     served: Served
     images: Mapping[int, EncodedImage]
     before: DataVersion
@@ -147,7 +147,7 @@ class Champion:
 
 def open_champion(
     registry: Registry,
-    version: Version,
+    version: ModelVersion,
     *,
     folder: Path,
     images: Mapping[int, EncodedImage],

@@ -32,7 +32,7 @@ from search.run.search import run_search
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tracking.refreshes import show
-from search.tracking.registry import CANDIDATE, CHAMPION, Registry, Version, said_of_store
+from search.tracking.registry import CANDIDATE, CHAMPION, ModelVersion, Registry, store_errors_as_outages
 from search.tracking.tracker import sync_ledger
 from trainable.data.inventory import TICK_NS
 from trainable.data.versions import Difference, read_version
@@ -94,7 +94,7 @@ class _Refresh:
         """Take the steps that are left."""
         state, self.quick = look(self.standing.data)
         has_settled = state.newest < self.around.now().timestamp() - TICK_NS / 1e9
-        with said_of_store(self.registry.uri):
+        with store_errors_as_outages(self.registry.uri):
             check_floors(self.spec, classes=list(self.standing.now.counts))
             record = self.begun()
         if has_settled:
@@ -106,7 +106,7 @@ class _Refresh:
             record, wait = step(record)
             if wait is not None:
                 return wait
-        with said_of_store(self.registry.uri):
+        with store_errors_as_outages(self.registry.uri):
             return answer_of(self.closed(record))
 
     def keep_splits(self, record: Record) -> Path:
@@ -156,7 +156,7 @@ class _Refresh:
             way = (*(one for one in record.rungs if one["kind"] != rung.kind), rung.as_dict())
             record = self.records.save(record, rungs=way, decision=rung.as_dict() if rung.is_last else None)
             if rung.is_last:
-                with said_of_store(self.registry.uri):
+                with store_errors_as_outages(self.registry.uri):
                     show(record, spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
                 break
             record, wait = self.measured(record, rung)
@@ -192,7 +192,7 @@ class _Refresh:
         )
 
     def measured(self, record: Record, rung: Rung) -> tuple[Record, Answer | None]:
-        with said_of_store(self.registry.uri):
+        with store_errors_as_outages(self.registry.uri):
             champion = self.standing.champion(record)
         if rung.kind == "drift":
             found = measure.drift_of(champion, spec=self.spec)
@@ -219,7 +219,7 @@ class _Refresh:
         if wait is not None:
             return record, wait
         spec, ledger = open_ledger(self.folder / name)
-        with said_of_store(self.registry.uri):
+        with store_errors_as_outages(self.registry.uri):
             champion = self.standing.champion(record)
         found = measure.refit_loss(champion, spec=self.spec, refit=spec, ledger=ledger, folder=self.folder / name)
         return self.noted(record, "refit", found), None
@@ -259,7 +259,7 @@ class _Refresh:
         if record.champion is not None:
             names.append(record.champion["study"])
             said = f"the champion, version {record.champion['version']}"
-            with said_of_store(self.registry.uri):
+            with store_errors_as_outages(self.registry.uri):
                 first.append(Configuration(self.standing.champion(record).values, said))
         found = [self.standing.search(name) for name in dict.fromkeys(names) if name not in record.searches]
         last = [(spec, ledger.trials()) for spec, ledger in filter(None, found)]
@@ -340,7 +340,7 @@ class _Refresh:
             around.tell(str(error))
             note: dict[str, Any] = {"search": name, "version": None, "outcome": "refused", "reasons": str(error)}
             return self.records.save(record, promotions=(*others, note))
-        with said_of_store(self.registry.uri):
+        with store_errors_as_outages(self.registry.uri):
             version = self.registry.version(found.version or 0)
         is_champion = found.outcome in ("promoted", "unchanged")
         note = {
@@ -367,7 +367,7 @@ class _Refresh:
             write_page(own)  # its history has grown
         return done
 
-    def scores(self, record: Record, version: Version) -> dict[str, Any]:
+    def scores(self, record: Record, version: ModelVersion) -> dict[str, Any]:
         earlier = [one for one in self.records.all() if one.after is not None and one.number < record.number]
         last = next((one.scores for one in reversed(earlier) if one.after == _said(version)), {})
         known = {name: score for name, score in last.items() if score["metric"] == self.spec.promote.metric}
@@ -394,7 +394,7 @@ class _Noting(Listener):
             ledger.note(warm_start=self.record.warm_start)
 
 
-def _said(version: Version) -> dict[str, Any]:
+def _said(version: ModelVersion) -> dict[str, Any]:
     return {
         "version": version.number,
         "study": version.tags.get(STUDY, ""),

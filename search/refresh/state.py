@@ -11,7 +11,7 @@ from search.promotion.evidence import PACKAGE
 from search.refresh.measure import Champion, bad_images, good_images, open_champion
 from search.space.identity import identity_difference
 from search.space.spec import SearchSpec
-from search.tracking.registry import CHAMPION, Registry, Version
+from search.tracking.registry import CHAMPION, ModelVersion, Registry
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.inventory import Inventory, take_inventory
 from trainable.data.pack_builder import bad_images_error
@@ -118,7 +118,7 @@ class Standing:
         assert record.champion is not None
         return self.opened(self.registry.version(record.champion["version"]), record=record)
 
-    def opened(self, version: Version, *, record: Record) -> Champion:
+    def opened(self, version: ModelVersion, *, record: Record) -> Champion:
         """A registered version, its files verified."""
         known = (version.number, record.bad)  # which are not known yet when the first asks
         if known not in self._champions:
@@ -215,7 +215,7 @@ def _check_splits(version: DataVersion) -> None:
             )
 
 
-def fingerprint_of(version: Version) -> str:
+def fingerprint_of(version: ModelVersion) -> str:
     """Of the data that a registered version was trained on. Raises UserError for one that `promote` did not make."""
     if FINGERPRINT not in version.tags:
         raise UserError(f"{version.uri}: does not say what data it was trained on; only versions made by `promote` do")

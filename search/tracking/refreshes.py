@@ -10,7 +10,7 @@ from mlflow.entities import Metric, RunTag
 
 from search.ledger.refreshes import Record, Records
 from search.space.spec import SearchSpec
-from search.tracking.registry import said_of_store
+from search.tracking.registry import store_errors_as_outages
 from search.tracking.runs import open_experiment, source_tags
 from search.tracking.uri import check_uri
 
@@ -22,7 +22,7 @@ def show_all(spec: SearchSpec, *, folder: Path) -> None:
     """Bring the runs of all refreshes of the search in ``folder`` up to date. Raises StoreFailsError."""
     uri = check_uri(spec.tracking.uri)
     records = Records(folder)
-    with said_of_store(uri):
+    with store_errors_as_outages(uri):
         for record in records.all():
             if record.decision is not None:
                 show(record, spec=spec, uri=uri, folder=records.folder)

@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion as StoredVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -36,7 +36,7 @@ LONGEST_TAG = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Version:
+class ModelVersion:
     """One registered version; ``tags`` hold its verdict and the SHA-256 of its files, its run the files themselves."""
 
     name: str
@@ -59,12 +59,12 @@ class Registry:
         self._lock = _lock_path(self.uri, name=name, folder=lock_folder)
         self._client = MlflowClient(self.uri, registry_uri=self.uri)
 
-    def by_alias(self, alias: str) -> Version | None:
+    def by_alias(self, alias: str) -> ModelVersion | None:
         """The version that bears an alias now."""
         number = self._aliases().get(alias)
         return None if number is None else self.version(number)
 
-    def version(self, number: int) -> Version:
+    def version(self, number: int) -> ModelVersion:
         """A version by its number."""
         return _version(self._client.get_model_version(self.name, str(number)))
 
@@ -78,7 +78,7 @@ class Registry:
             raise
         return True
 
-    def of_candidate(self, candidate: str) -> Version | None:
+    def of_candidate(self, candidate: str) -> ModelVersion | None:
         """The version that was made of a candidate."""
         if self._model() is None:
             return None
@@ -86,28 +86,30 @@ class Registry:
         versions = [_version(one) for one in found]
         return next((one for one in versions if one.tags.get(CANDIDATE) == candidate), None)
 
-    def register(self, candidate: str, *, model: Path, run_id: str, tags: Mapping[str, str], said: str) -> Version:
+    def register(
+        self, candidate: str, *, model: Path, run_id: str, tags: Mapping[str, str], sentence: str
+    ) -> ModelVersion:
         """A new version for a candidate that has none, whose files lie in ``model``."""
         if self._model() is None:
             self._client.create_registered_model(self.name)
         self._client.log_artifacts(run_id, str(model), MODEL_FOLDER)
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
         own = {CANDIDATE: candidate, **_hash_tags(model), **tags}
-        made = self._client.create_model_version(self.name, source, run_id=run_id, tags=own, description=said)
+        made = self._client.create_model_version(self.name, source, run_id=run_id, tags=own, description=sentence)
         return _version(made)
 
-    def describe(self, version: Version, *, tags: Mapping[str, str], said: str) -> None:
+    def describe(self, version: ModelVersion, *, tags: Mapping[str, str], sentence: str) -> None:
         """Give a version these tags and this sentence."""
         for key, value in tags.items():
             if version.tags.get(key) != value:
                 self._client.set_model_version_tag(self.name, str(version.number), key, value[:LONGEST_TAG])
-        self._client.update_model_version(self.name, str(version.number), said)
+        self._client.update_model_version(self.name, str(version.number), sentence)
 
-    def note_gate(self, version: Version, document: Mapping[str, Any]) -> None:
+    def note_gate(self, version: ModelVersion, document: Mapping[str, Any]) -> None:
         """Put what the gate said last among the files of the version's run."""
         self._client.log_dict(version.run_id, dict(document), "gate.json")
 
-    def challenge(self, version: Version) -> None:
+    def challenge(self, version: ModelVersion) -> None:
         """Let a version be the challenger, unless it is champion already."""
         aliases = self._aliases()
         if aliases.get(CHAMPION) != version.number and aliases.get(CHALLENGER) != version.number:
@@ -156,7 +158,7 @@ class Registry:
         There is no ``previous`` afterwards, so that a second call cannot undo the first. One that was cut off is finished and
         no other done. Raises UserError where there is none to go back to.
         """
-        with FileLock(self._lock), said_of_store(self.uri):
+        with FileLock(self._lock), store_errors_as_outages(self.uri):
             if self.finish_switch() != ROLLBACK:
                 champion, previous = self.by_alias(CHAMPION), self.by_alias(PREVIOUS)
                 if champion is None or previous is None or champion.number == previous.number:
@@ -166,7 +168,7 @@ class Registry:
             assert now is not None
             return now.number
 
-    def download(self, version: Version, *, folder: Path) -> Path:
+    def download(self, version: ModelVersion, *, folder: Path) -> Path:
         """The files of a version in ``folder``. Raises UserError where they are not those that were registered."""
         return download(self.uri, version.uri, folder=folder)
 
@@ -179,7 +181,7 @@ class Registry:
 
 
 @contextmanager
-def said_of_store(uri: str) -> Iterator[None]:
+def store_errors_as_outages(uri: str) -> Iterator[None]:
     """Inside, what MLflow's store refuses or cannot do is a StoreFailsError that names it."""
     try:
         yield
@@ -193,7 +195,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     Raises UserError for a model that does not exist, and for files that are not those that were registered.
     """
     version = resolve(uri, model_uri)
-    with said_of_store(uri):
+    with store_errors_as_outages(uri):
         # By the run that holds them: what becomes of models:/… MLflow looks up in a store of the whole process.
         files = mlflow.artifacts.download_artifacts(
             run_id=version.run_id, artifact_path=MODEL_FOLDER, dst_path=str(folder), tracking_uri=uri
@@ -210,7 +212,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     return path
 
 
-def resolve(uri: str, model_uri: str) -> Version:
+def resolve(uri: str, model_uri: str) -> ModelVersion:
     """The version that an address names. Raises UserError for one that there is not, StoreFailsError."""
     if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
         raise UserError(f"tracking.uri: {redact(uri)!r} does not exist; --uri says where MLflow is")
@@ -219,13 +221,13 @@ def resolve(uri: str, model_uri: str) -> Version:
         raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
     name, alias, number = parts.groups()
     client = MlflowClient(uri, registry_uri=uri)
-    with said_of_store(uri):
+    with store_errors_as_outages(uri):
         model = registered(client, name)
         if model is None:
             known = [one.name for one in client.search_registered_models()]
             raise UserError(f"{model_uri}: no model {name!r} in {redact(uri)}{nearest(name, known)}")
     try:
-        with said_of_store(uri):
+        with store_errors_as_outages(uri):
             if alias is not None:
                 return _version(client.get_model_version_by_alias(name, alias))
             return _version(client.get_model_version(name, number))
@@ -248,13 +250,13 @@ def registered(client: MlflowClient, name: str) -> Any:
 
 def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> None:
     """Put files among the artifacts of a run."""
-    with said_of_store(uri):
+    with store_errors_as_outages(uri):
         for file in files:
             MlflowClient(uri).log_artifact(run_id, str(file), under)
 
 
-def _version(found: ModelVersion) -> Version:
-    return Version(name=found.name, number=int(found.version), tags=dict(found.tags), run_id=str(found.run_id))
+def _version(found: StoredVersion) -> ModelVersion:
+    return ModelVersion(name=found.name, number=int(found.version), tags=dict(found.tags), run_id=str(found.run_id))
 
 
 def _hash_tags(folder: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from search.refresh.measure import FEWEST_ASKED, Champion, bad_images, good_imag
 from search.refresh.measure import _loss as loss
 from search.space.sections import RefreshSection
 from search.space.spec import SearchSpec
-from search.tracking.registry import Version
+from search.tracking.registry import ModelVersion
 from trainable.config.trial import TrialConfig
 from trainable.data.inventory import take_inventory
 from trainable.data.readers.read import read_source
@@ -45,7 +45,7 @@ def champion(*now, splits=SPLITS, before=BEFORE, tried=None):
         root=Path(),
     )
     images = {one.sample_id: EncodedImage(one.sample_id, str(one.label), lambda: b"") for one in now}
-    version = Version(name="cells", number=1, tags={}, run_id="")
+    version = ModelVersion(name="cells", number=1, tags={}, run_id="")
     return Champion(
         version=version,
         served=served,

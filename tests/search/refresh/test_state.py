@@ -11,7 +11,7 @@ from search.ledger.refreshes import Record, records_of, space_identity
 from search.ledger.stored import SPEC_FILE
 from search.refresh.state import Standing, fingerprint_of
 from search.space.spec import SearchSpec
-from search.tracking.registry import Registry, Version
+from search.tracking.registry import ModelVersion, Registry
 from trainable.data.fingerprint import id_of
 from trainable.errors import UserError
 
@@ -149,4 +149,4 @@ def test_a_class_without_an_image_in_a_split_is_told_before_anything(tmp_path, d
 
 def test_a_version_that_does_not_name_its_data_is_said():
     with pytest.raises(UserError, match="models:/cells/3: does not say what data it was trained on"):
-        fingerprint_of(Version(name="cells", number=3, tags={}, run_id=""))
+        fingerprint_of(ModelVersion(name="cells", number=3, tags={}, run_id=""))

@@ -83,9 +83,9 @@ def promoted(place, candidate):
     if version is None:
         run = client.create_run(client.get_experiment_by_name("cells").experiment_id)
         version = registry.register(
-            candidate, model=place / candidate, run_id=run.info.run_id, tags={"a": "b"}, said="as made"
+            candidate, model=place / candidate, run_id=run.info.run_id, tags={"a": "b"}, sentence="as made"
         )
-    registry.describe(version, tags={"gate.verdict": "yes"}, said=f"judged {candidate}")
+    registry.describe(version, tags={"gate.verdict": "yes"}, sentence=f"judged {candidate}")
     registry.challenge(version)
     with registry.locked():
         registry.switch(version.number, why="promote")
@@ -200,7 +200,7 @@ def test_a_refused_candidate_is_the_challenger_and_moves_no_champion(place):
     registry = open_registry(place)
     client = MlflowClient(registry.uri, registry_uri=registry.uri)
     run = client.create_run(client.get_experiment_by_name("cells").experiment_id)
-    version = registry.register("two", model=place / "two", run_id=run.info.run_id, tags={}, said="made")
+    version = registry.register("two", model=place / "two", run_id=run.info.run_id, tags={}, sentence="made")
     registry.challenge(version)
     assert state(place)[0] == {CHAMPION: 1, CHALLENGER: 2}
 
