@@ -57,9 +57,9 @@ def promote(
         errors.print(f"error: {error}; to go on: {go_on}", markup=False)
         sys.exit(1)
     if as_json:
-        print_json(found.as_dict(metric=spec.search.metric))
+        print_json(found.as_dict())
     else:
-        print_promotion(found, metric=spec.search.metric, console=console)
+        print_promotion(found, console=console)
     if found.outcome == "refused" or (found.outcome == "dry run" and not found.verdict.promote):
         sys.exit(3)
 

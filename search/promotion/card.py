@@ -3,32 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.promotion.candidate import Candidate
 from search.promotion.gate import Evidence
-from search.promotion.refit import Confirmed, Model
-from search.space.spec import ORACLE, SearchSpec
+from search.space.spec import ORACLE
 
 INTENDED_USE = """Tells the classes below apart in images like those it was trained on, and gives each a score. Every image is
 given one of these classes, also one that shows none of them. The figures below hold for images drawn as the test split was,
 not for another camera, place or time; look at them again before it decides about anything alone."""
 
 
-def card(
-    description: Mapping[str, Any],
-    *,
-    spec: SearchSpec,
-    model: Model,
-    confirmed: Sequence[Confirmed],
-    evidence: Evidence,
-    reads: int,
-) -> str:
-    """Markdown; ``description`` is the package's own, ``reads`` how often the test split was read in all."""
+def card(candidate: Candidate, *, evidence: Evidence) -> str:
+    """Describe a candidate in Markdown."""
+    spec, description = candidate.search.spec, candidate.model.description
+    quality = _quality(evidence, confidence=spec.promote.confidence, num_test_reads=candidate.num_test_reads)
     sections = [
         f"# {spec.model_name}",
         *([f"**{ORACLE}**"] if spec.base.get("data.oracle") else []),
         f"## Intended use\n\n{INTENDED_USE}",
         f"## Data\n\n{_data(description)}",
-        f"## Quality\n\n{_quality(evidence, confidence=spec.promote.confidence, reads=reads)}",
-        f"## How it was found\n\n{_found(spec, model=model, confirmed=confirmed)}",
+        f"## Quality\n\n{quality}",
+        f"## How it was found\n\n{_origin(candidate)}",
         f"## Network\n\n{_network(description)}",
     ]
     return "\n\n".join(sections) + "\n"
@@ -45,49 +39,48 @@ def _data(description: Mapping[str, Any]) -> str:
     return f"{words}\n\n{_table(['class', *splits], rows)}"
 
 
-def _quality(evidence: Evidence, *, confidence: float, reads: int) -> str:
+def _quality(evidence: Evidence, *, confidence: float, num_test_reads: int) -> str:
     test = evidence.test
     metrics = [
-        [name, f"{found['value']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}"]
-        for name, found in test["metrics"].items()
+        [name, f"{score.value:.4f}", f"{score.low:.4f} to {score.high:.4f}"] for name, score in test.metrics.items()
     ]
     classes = [
         [
             name,
-            f"{found['recall']:.4f}",
-            f"{found['recall_low']:.4f} to {found['recall_high']:.4f}",
-            f"{found['precision']:.4f}",
-            f"{found['f1']:.4f}",
-            str(found["count"]),
+            f"{score['recall']:.4f}",
+            f"{score['recall_low']:.4f} to {score['recall_high']:.4f}",
+            f"{score['precision']:.4f}",
+            f"{score['f1']:.4f}",
+            str(score["count"]),
         ]
-        for name, found in test["per_class"].items()
+        for name, score in test.per_class.items()
     ]
     return "\n\n".join(
         [
-            f"On {test['num_images']} test images, which neither the search nor any training has seen; this search and its "
-            f"promotions have read them {reads} times, each time for a final model. Intervals at {confidence:.0%} confidence, by "
-            "bootstrap over images taken as independent, for recalls Wilson's; one without width says that no image was wrong, "
-            "or none right.",
+            f"On {test.num_images} test images, which neither the search nor any training has seen; this search and its "
+            f"promotions have read them {num_test_reads} times, each time for a final model. Intervals at {confidence:.0%} "
+            "confidence, by bootstrap over images taken as independent, for recalls Wilson's; one without width says that no "
+            "image was wrong, or none right.",
             _table(["metric", "value", "interval"], metrics),
-            f"Expected calibration error {test['ece']:.4f}.",
+            f"Expected calibration error {test.ece:.4f}.",
             _table(["class", "recall", "interval", "precision", "F1", "images"], classes),
         ]
     )
 
 
-def _found(spec: SearchSpec, *, model: Model, confirmed: Sequence[Confirmed]) -> str:
-    metric = spec.search.metric
+def _origin(candidate: Candidate) -> str:
+    spec, metric = candidate.search.spec, candidate.search.metric
     rows = [
-        [one.recipe.said, f"{one.mean(metric):.4f}", ", ".join(f"{each.metrics[metric]:.4f}" for each in one.models)]
-        for one in confirmed
-        if one.models
+        [recipe.as_text, f"{recipe.mean(metric):.4f}", ", ".join(f"{one.metrics[metric]:.4f}" for one in recipe.models)]
+        for recipe in candidate.recipes
+        if recipe.models
     ]
     chosen = f"the mean of {metric}"
     if spec.search.choose_by:
         chosen = f"the mean rank in {', '.join(spec.search.choose_by)}"
     return (
         f"By search `{spec.search.name}` (`{spec.content_hash()}`): its best recipes were trained again on fresh seeds and "
-        f"chosen by {chosen}, among the seeds by {metric}. This is {model.recipe.said}, seed {model.seed}.\n\n"
+        f"chosen by {chosen}, among the seeds by {metric}. This is {candidate.recipe}, seed {candidate.seed}.\n\n"
         + _table(["recipe", f"mean {metric}", "by seed"], rows)
     )
 

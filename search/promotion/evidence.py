@@ -1,220 +1,128 @@
 """What a candidate and the champion make of test images, as the numbers that the gate judges."""
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from statistics import median
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from search.promotion.gate import Evidence
+from search.promotion.packaged import PackagedModel, latency_ms
 from search.space.sections import GateSection
-from search.tracking.model_files import load, probabilities, size_mb
-from trainable.config.renamed import with_new_names
-from trainable.config.trial import TrialConfig
+from search.tracking.model_files import size_mb
 from trainable.data.image_guard import ImagesChangedError
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.errors import UserError
-from trainable.serving.classifier import DESCRIPTION
 from trainable.serving.encoded import EncodedImage, encoded_images
-from trainable.serving.package import IMAGES
-from trainable.statistics.comparison import METRICS, compare, judge
-
-PACKAGE = Path("artifacts/package")  # in a model's folder
-LATENCY_CALLS = 15
-TRAINED_ON = ("train", "val", "target", "target_val")
+from trainable.statistics.comparison import METRICS, Judged, Paired, compare, judge
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
-    """A model's folder with what its package says of it; ``splits`` has by image id the split it was in.
+class Answers:
+    """What a model makes of N labelled images: probabilities N×K, the columns in the order of ``classes``."""
 
-    ``root`` is the folder from which the paths of its data count.
-    """
-
-    folder: Path
-    model: Any
-    description: Mapping[str, Any]
-    splits: Mapping[int, str]
-    root: Path
-
-    @property
-    def classes(self) -> list[str]:
-        """Their names in order."""
-        return list(self.description["classes"])
-
-    @property
-    def config(self) -> TrialConfig:
-        """What it was trained as, its data where they are."""
-        return rooted(self.description["config"], root=self.root)
-
-    @property
-    def tested_on(self) -> str:
-        """The split that says how good it is: of an oracle's run that of the target, which it is for."""
-        return "target_test" if self.config.data.oracle else "test"
-
-    def knows(self, sample_id: int) -> bool:
-        """Whether an image was trained on or chosen by."""
-        return self.splits.get(sample_id) in TRAINED_ON
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a candidate makes of its test images: probabilities N×K against labels N, in its classes' order."""
-
-    images: list[EncodedImage]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.float64]
-
-
-def rooted(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
-    """A stored configuration whose relative paths of data count from ``root``.
-
-    Source and target are paths only where there is no ``data.path`` of whose domain column they would be values.
-    """
-
-    def placed(path: Any) -> Any:
-        return str(root / path) if isinstance(path, str) and (root / path).exists() else path
-
-    config = with_new_names(config)
-    data = dict(config["data"])
-    if data["path"]:
-        data["path"] = placed(data["path"])
-    elif data["format"] != "elpv":
-        data |= {"target": placed(data["target"]), "source": [placed(one) for one in data["source"]]}
-    return TrialConfig.model_validate({**config, "data": data})
-
-
-def open_served(folder: Path, *, root: Path) -> Served:
-    """A model whose files are in ``folder``."""
-    package = folder / PACKAGE
-    table = pq.read_table(package / IMAGES, columns=["sample_id", "split"]).to_pydict()
-    description = json.loads((package / DESCRIPTION).read_text())
-    splits = dict(zip(table["sample_id"], table["split"], strict=True))
-    return Served(folder=folder, model=load(folder), description=description, splits=splits, root=root)
-
-
-def measure(candidate: Served, *, images: list[EncodedImage]) -> Measured:
-    """Its predictions, through the packaged model itself."""
-    columns = {name: index for index, name in enumerate(candidate.classes)}
-    labels = np.array([columns[image.label] for image in images])
-    found = probabilities(candidate.model, [image.read_bytes() for image in images], classes=candidate.classes)
-    return Measured(images, labels, found)
-
-
-def gather(candidate: Served, measured: Measured, *, champion: Served | None, rule: GateSection) -> Evidence:
-    """All that the gate asks."""
-    own = judge(measured.predicted, labels=measured.labels, classes=candidate.classes, confidence=rule.confidence)
-    constant = np.full(len(measured.labels), np.bincount(measured.labels).argmax())
-    chance = float(METRICS[rule.metric](measured.labels, constant, num_classes=len(candidate.classes)))
-    alone: dict[str, Any] = {
-        "chance": chance,
-        "latency_ms": latency_ms(candidate, measured.images),
-        "size_mb": size_mb(candidate.folder),
-    }
-    if champion is None:
-        return Evidence(test=own.as_dict(), **alone)
-    old, no_old = _old(candidate, champion, rule=rule)
-    facts: dict[str, Any] = {"has_champion": True, "old": old, "no_old": no_old}
-    rows = [row for row, image in enumerate(measured.images) if not champion.knows(image.sample_id)]
-    if len(rows) < 2:
-        return Evidence(test=own.as_dict(), **alone, **facts, unpaired="it was trained on the candidate's test images")
-    common = [measured.images[row] for row in rows]
-    both = _Both(
-        candidate=candidate,
-        champion=champion,
-        images=common,
-        rule=rule,
-        first=_chosen(measured.predicted[rows], classes=candidate.classes),
-    )
-    return Evidence(test=own.as_dict(), **alone, **facts, champion=both.second(), paired=both.paired())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Both:
-    """A candidate, whose answers to the images are ``first``, and a champion, whose answer may be any class of either."""
-
-    candidate: Served
-    champion: Served
+    model: PackagedModel
     images: Sequence[EncodedImage]
-    rule: GateSection
-    first: Sequence[str]
+    classes: Sequence[str]
+    probabilities: NDArray[np.float64]
 
-    @cached_property
-    def classes(self) -> list[str]:
-        return sorted({*self.candidate.classes, *self.champion.classes})
-
-    @cached_property
+    @property
     def labels(self) -> NDArray[np.int64]:
-        return self._indices([image.label for image in self.images])
+        """The index of the right class of each image."""
+        return _indices([image.label for image in self.images], classes=self.classes)
 
-    @cached_property
-    def theirs(self) -> NDArray[np.float64]:
-        return probabilities(self.champion.model, [one.read_bytes() for one in self.images], classes=self.classes)
-
-    def second(self) -> dict[str, Any]:
-        """The champion alone."""
-        judged = judge(self.theirs, labels=self.labels, classes=self.classes, confidence=self.rule.confidence)
-        return judged.as_dict()
-
-    def paired(self) -> dict[str, Any]:
-        """The candidate against the champion."""
-        found = compare(
-            self._indices(self.first),
-            self.theirs.argmax(axis=1),
-            labels=self.labels,
-            num_classes=len(self.classes),
-            metric=self.rule.metric,
-            confidence=self.rule.confidence,
-        )
-        return found.as_dict()
-
-    def _indices(self, names: Sequence[str]) -> NDArray[np.int64]:
-        return np.array([self.classes.index(name) for name in names])
+    @property
+    def chosen(self) -> list[str]:
+        """The likeliest class of each image."""
+        return [self.classes[index] for index in self.probabilities.argmax(axis=1)]
 
 
-def latency_ms(served: Served, images: Sequence[EncodedImage]) -> float:
-    """Median milliseconds for one image from its bytes to its class, of some calls after one to warm up."""
-    one = [images[0].read_bytes()]
-    seconds = []
-    for _ in range(LATENCY_CALLS + 1):
-        started = time.perf_counter()
-        probabilities(served.model, one, classes=served.classes)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * median(seconds[1:])
+def answer(model: PackagedModel, *, images: Sequence[EncodedImage], classes: Sequence[str] | None = None) -> Answers:
+    """Ask a model, through its package, about images; the columns are ``classes``, its own if none are given."""
+    columns = model.classes if classes is None else classes
+    found = model.answer(images, classes=columns)
+    return Answers(model=model, images=images, classes=columns, probabilities=found)
 
 
-def _old(candidate: Served, champion: Served, *, rule: GateSection) -> tuple[dict[str, Any] | None, str]:
-    """Both models on the champion's test images that are still to be had and that the candidate was not trained on."""
-    if candidate.description["fingerprint"] == champion.description["fingerprint"]:
+def gather(candidate: Answers, *, opponent: PackagedModel | None, rule: GateSection) -> Evidence:
+    """Measure all that the gate asks of a candidate's answers to its test images, beside an opponent if there is one."""
+    labels, num_classes = candidate.labels, len(candidate.classes)
+    constant = np.full(len(labels), np.bincount(labels).argmax())
+    alone = Evidence(
+        test=_judge(candidate, rule=rule),
+        chance=float(METRICS[rule.metric](labels, constant, num_classes=num_classes)),
+        latency_ms=latency_ms(candidate.model, candidate.images[0]),
+        size_mb=size_mb(candidate.model.folder),
+    )
+    return alone if opponent is None else _beside(opponent, candidate, alone=alone, rule=rule)
+
+
+def _beside(opponent: PackagedModel, candidate: Answers, *, alone: Evidence, rule: GateSection) -> Evidence:
+    """Add what the opponent makes of the candidate's test images that are fair to ask it, and of its own."""
+    old_test, why_no_old_test = _compare_on_old_test(candidate.model, opponent, rule=rule)
+    evidence = replace(alone, has_champion=True, old_test=old_test, why_no_old_test=why_no_old_test)
+    fair = [row for row, image in enumerate(candidate.images) if not opponent.was_trained_on(image.sample_id)]
+    if len(fair) < 2:
+        return replace(evidence, why_unpaired="it was trained on the candidate's test images")
+    images, chosen = [candidate.images[row] for row in fair], candidate.chosen
+    theirs = answer(opponent, images=images, classes=_all_classes(candidate.model, opponent))
+    paired = _pair([chosen[row] for row in fair], theirs, rule=rule)
+    return replace(evidence, champion_test=_judge(theirs, rule=rule), paired=paired)
+
+
+def _compare_on_old_test(
+    candidate: PackagedModel, opponent: PackagedModel, *, rule: GateSection
+) -> tuple[Paired | None, str]:
+    """Compare both on the opponent's test images that are still to be had and that the candidate was not trained on.
+
+    Nothing where both were made of the same images; else, where there are too few, that is said.
+    """
+    if candidate.fingerprint == opponent.fingerprint:
         return None, ""
-    wanted = {sample_id for sample_id, split in champion.splits.items() if split == champion.tested_on}
-    found = {**_images(champion, wanted=wanted), **_images(candidate, wanted=wanted)}
-    known = {*candidate.classes, *champion.classes}
-    images = [one for one in found.values() if one.label in known and not candidate.knows(one.sample_id)]
+    wanted = {sample_id for sample_id, split in opponent.splits.items() if split == opponent.test_split}
+    there = {**_find_images(opponent, wanted=wanted), **_find_images(candidate, wanted=wanted)}
+    classes = _all_classes(candidate, opponent)
+    images = [
+        image for image in there.values() if image.label in classes and not candidate.was_trained_on(image.sample_id)
+    ]
     if len(images) < 2:
-        return None, f"{len(found)} of {len(wanted)} are still there, {len(images)} of them not trained on since"
-    own = probabilities(candidate.model, [one.read_bytes() for one in images], classes=candidate.classes)
-    first = _chosen(own, classes=candidate.classes)
-    return _Both(candidate=candidate, champion=champion, images=images, rule=rule, first=first).paired(), ""
+        return None, f"{len(there)} of {len(wanted)} are still there, {len(images)} of them not trained on since"
+    return _pair(
+        answer(candidate, images=images).chosen, answer(opponent, images=images, classes=classes), rule=rule
+    ), ""
 
 
-def _chosen(found: NDArray[np.float64], *, classes: Sequence[str]) -> list[str]:
-    """The likeliest class of each image."""
-    return [classes[index] for index in found.argmax(axis=1)]
+def _judge(answers: Answers, *, rule: GateSection) -> Judged:
+    return judge(answers.probabilities, labels=answers.labels, classes=answers.classes, confidence=rule.confidence)
 
 
-def _images(served: Served, *, wanted: set[int]) -> dict[int, EncodedImage]:
-    """Those of its data's images that are wanted; none where the data are gone."""
+def _pair(chosen: Sequence[str], theirs: Answers, *, rule: GateSection) -> Paired:
+    """Compare the classes that the candidate chose with the opponent's answers to the same images."""
+    return compare(
+        _indices(chosen, classes=theirs.classes),
+        theirs.probabilities.argmax(axis=1),
+        labels=theirs.labels,
+        num_classes=len(theirs.classes),
+        metric=rule.metric,
+        confidence=rule.confidence,
+    )
+
+
+def _all_classes(candidate: PackagedModel, opponent: PackagedModel) -> list[str]:
+    return sorted({*candidate.classes, *opponent.classes})
+
+
+def _indices(names: Sequence[str], *, classes: Sequence[str]) -> NDArray[np.int64]:
+    """The place of each name among the classes."""
+    places = {name: index for index, name in enumerate(classes)}
+    return np.array([places[name] for name in names], dtype=np.int64)
+
+
+def _find_images(model: PackagedModel, *, wanted: set[int]) -> dict[int, EncodedImage]:
+    """The images of a model's data that are wanted; none where the data are gone."""
     try:
-        splits = (*SPLITS, *TARGET_SPLITS) if served.config.data.oracle else SPLITS
-        every = [image for split in splits for image in encoded_images(served.config, split=split)]
+        splits = (*SPLITS, *TARGET_SPLITS) if model.config.data.oracle else SPLITS
+        images = [image for split in splits for image in encoded_images(model.config, split=split)]
     except (UserError, ImagesChangedError):
         return {}
-    return {image.sample_id: image for image in every if image.sample_id in wanted}
+    return {image.sample_id: image for image in images if image.sample_id in wanted}

@@ -14,7 +14,7 @@ from search.ledger.files import kept_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.refits import existing_refits, refit_notes
 from search.ledger.stored import check_finished, open_ledger
-from search.promotion.evidence import PACKAGE, rooted
+from search.promotion.packaged import PACKAGE, rooted
 from search.space.spec import SearchSpec
 from search.tracking.registry import ROOT, download, log_files, resolve, store_errors_as_outages
 from search.tracking.runs import find_search_run

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.promotion.promote import Promotion, confirmed_rows
+from search.promotion.promote import Promotion
 
 OUTCOMES = {
     "promoted": "version {version} is champion now",
@@ -14,28 +14,34 @@ OUTCOMES = {
 }
 
 
-def print_promotion(found: Promotion, *, metric: str, console: Console) -> None:
-    """The refits, the gate's checks, what came of it."""
+def print_promotion(promotion: Promotion, *, console: Console) -> None:
+    """Print the refits, the gate's checks, what came of it."""
+    candidate, evidence = promotion.candidate, promotion.evidence
+    metric = candidate.search.metric
     table = Table("refitted", f"mean {metric}", "by seed", box=None, pad_edge=False)
-    for row in confirmed_rows(found, metric=metric):
+    for row in promotion.recipe_rows():
         mean = "out" if row["mean"] is None else f"{row['mean']:.4f}"
         table.add_row(
-            row["recipe"], mean, escape(row["why_not"]) or ", ".join(f"{one:.4f}" for one in row["values"].values())
+            row["recipe"], mean, escape(row["why_not"]) or ", ".join(f"{value:.4f}" for value in row["values"].values())
         )
     console.print(table)
-    candidate = found.candidate
-    lines = [f"candidate: {candidate.model.recipe.said}, seed {candidate.model.seed}; package {candidate.package}"]
-    if found.numbers:
+    lines = [f"candidate: {candidate.recipe}, seed {candidate.seed}; package {candidate.package}"]
+    if evidence is not None:
         lines += [
-            f"test {name} {one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f})"
-            for name, one in found.numbers["test"]["metrics"].items()
+            f"test {name} {score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
+            for name, score in evidence.test.metrics.items()
         ]
-        size = f"{found.numbers['size_mb']:.1f} MB, {found.numbers['latency_ms']:.1f} ms an image"
-        lines.append(f"{size}; this search and its promotions read the test split {candidate.reads} times")
-    lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.said}" for check in found.verdict.checks]
-    forced = ", forced" if found.forced else ""
-    lines.append(f"{found.name}: {OUTCOMES[found.outcome].format(version=found.version)}{forced}")
-    if found.outcome == "promoted" and found.champion is not None:
-        lines.append(f"  version {found.champion} was; `python -m search rollback {found.name}` goes back to it")
+        size, reads = (
+            f"{evidence.size_mb:.1f} MB, {evidence.latency_ms:.1f} ms an image",
+            candidate.num_test_reads,
+        )
+        lines.append(f"{size}; this search and its promotions read the test split {reads} times")
+    lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.reason}" for check in promotion.verdict.checks]
+    forced = ", forced" if promotion.forced else ""
+    lines.append(f"{promotion.name}: {OUTCOMES[promotion.outcome].format(version=promotion.version)}{forced}")
+    if promotion.outcome == "promoted" and promotion.champion is not None:
+        lines.append(
+            f"  version {promotion.champion} was; `python -m search rollback {promotion.name}` goes back to it"
+        )
     for line in lines:
         console.print(line, highlight=False, markup=False)

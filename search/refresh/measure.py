@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from search.ledger.files import kept_checkpoint
 from search.ledger.ledger import Ledger
 from search.ledger.trials import best_trial
-from search.promotion.evidence import PACKAGE, Served, open_served
+from search.promotion.packaged import PACKAGE, PackagedModel, open_packaged
 from search.refresh.decision import Loss
 from search.space.paths import defaults, flatten
 from search.space.spec import SearchSpec
@@ -54,7 +54,7 @@ class Champion:
     """
 
     version: ModelVersion
-    served: Served
+    served: PackagedModel
     images: Mapping[int, EncodedImage]
     before: DataVersion
     reference: DataVersion
@@ -117,7 +117,9 @@ class Champion:
     def _unknown(self, version: DataVersion, *, splits: Sequence[str], but: DataVersion) -> list[EncodedImage]:
         """Images of these splits of a version that are not in another, nor known to the champion, nor others of their groups."""
         seen = but.ids(*SPLITS, *TARGET_SPLITS) | self.old_ids | self.served.splits.keys()
-        known = {one.group for one in self.now.entries if one.group is not None and self.served.knows(one.sample_id)}
+        known = {
+            one.group for one in self.now.entries if one.group is not None and self.served.was_trained_on(one.sample_id)
+        }
         return self._of(
             entry.sample_id
             for entry in version.entries
@@ -126,7 +128,7 @@ class Champion:
 
     def frozen_test(self, ids: Iterable[int]) -> list[EncodedImage]:
         """What is there of the test set of a data version, but for images that it was trained on."""
-        return self._of(one for one in ids if not self.served.knows(one))
+        return self._of(one for one in ids if not self.served.was_trained_on(one))
 
     def _of(self, ids: Iterable[int]) -> list[EncodedImage]:
         """Those that are there and can be decoded: of the old ones its package names only these."""
@@ -161,7 +163,7 @@ def open_champion(
     """
     files = registry.download(version, folder=folder)
     known = read_version(before if before.is_file() else files / PACKAGE / IMAGES)
-    served = open_served(files, root=Path(version.tags.get(ROOT, ".")))
+    served = open_packaged(files, root=Path(version.tags.get(ROOT, ".")))
     return Champion(version=version, served=served, images=images, before=known, reference=tried or known, now=now)
 
 

@@ -14,8 +14,9 @@ from search.ledger.notes import RefreshMark, WarmStart
 from search.ledger.refits import existing_refits
 from search.ledger.refreshes import Record, code_version, key_of, look, records_of, space_identity
 from search.ledger.stored import SPEC_FILE, open_ledger
-from search.promotion.promote import NoCandidateError, check_floors, check_model_name, promote
-from search.promotion.refit import NotJudgeableError
+from search.promotion.candidate import NoCandidateError
+from search.promotion.checks import NotJudgeableError, check_floors, check_model_name
+from search.promotion.promote import promote
 from search.refresh import measure, searches
 from search.refresh.decision import Facts, Rung, next_rung, of_month, postponed
 from search.refresh.look import Answer, answer_of, busy, limits, look_first, nothing_new, still_waits
@@ -376,7 +377,7 @@ class _Refresh:
         if not paths:
             return known
         champion = self.standing.opened(version, record=record)
-        tests = {name: read_version(path).ids(champion.served.tested_on) for name, path in paths.items()}
+        tests = {name: read_version(path).ids(champion.served.test_split) for name, path in paths.items()}
         return known | measure.frozen_scores(champion, tests=tests, spec=self.spec)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.refreshes import Record, Records, data_of, space_identity
 from search.ledger.stored import is_finished, open_ledger
-from search.promotion.evidence import PACKAGE
+from search.promotion.packaged import PACKAGE
 from search.refresh.measure import Champion, bad_images, good_images, open_champion
 from search.space.identity import identity_difference
 from search.space.spec import SearchSpec

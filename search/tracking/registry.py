@@ -64,6 +64,11 @@ class Registry:
         number = self._aliases().get(alias)
         return None if number is None else self.version(number)
 
+    def settled_champion(self) -> ModelVersion | None:
+        """The champion, after a switch that was cut off is finished."""
+        with self.locked():
+            return self.by_alias(CHAMPION)
+
     def version(self, number: int) -> ModelVersion:
         """A version by its number."""
         return _version(self._client.get_model_version(self.name, str(number)))
@@ -121,6 +126,14 @@ class Registry:
         with FileLock(self._lock):
             self.finish_switch()
             yield
+
+    def replace_champion(self, before: int | None, *, by: int) -> bool:
+        """Make a version champion where ``before`` still is, or none is; False where that has changed."""
+        with self.locked():
+            if self._aliases().get(CHAMPION) != before:
+                return False
+            self.switch(by)
+            return True
 
     def switch(self, to: int, *, why: str = "promote") -> None:
         """Make a version champion and the champion before it ``previous``; only inside :meth:`locked`.

@@ -280,7 +280,7 @@ def test_its_files_and_card_are_in_the_registry(better):
     place, _, _, _ = better
     version = client(place).get_model_version("kinds", "2")
     files = {key.removeprefix("sha256.") for key in version.tags if key.startswith("sha256.")}
-    assert {"MLmodel", "card.md", "image_classifier.py", "artifacts/package/weights.safetensors"} <= files
+    assert {"MLmodel", "card.md", "served_model.py", "artifacts/package/weights.safetensors"} <= files
     folder = Path(client(place).download_artifacts(version.run_id, "model"))
     assert not any(path.suffix in (".pkl", ".pt", ".pth") for path in folder.rglob("*"))
     card = (folder / "card.md").read_text()

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.promotion.evidence import Served
+from search.promotion.packaged import PackagedModel
 from search.refresh.measure import FEWEST_ASKED, Champion, bad_images, good_images, loss_from
 from search.refresh.measure import _loss as loss
 from search.space.sections import RefreshSection
@@ -37,7 +37,7 @@ SPLITS = {1: "train", 2: "val", 3: "test"}
 
 def champion(*now, splits=SPLITS, before=BEFORE, tried=None):
     """A champion that knows images 1 to 3, among these images now; ``tried`` are those of a later search, if there was one."""
-    served = Served(
+    served = PackagedModel(
         folder=Path(),
         model=None,
         description={"config": TrialConfig().model_dump(mode="json")},

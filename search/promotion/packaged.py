@@ -1,0 +1,104 @@
+"""A packaged model as it is served: its files, what its package says of it, its answers to images."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from search.tracking.model_files import load, probabilities
+from trainable.config.renamed import with_new_names
+from trainable.config.trial import TrialConfig
+from trainable.serving.classifier import DESCRIPTION
+from trainable.serving.encoded import EncodedImage
+from trainable.serving.package import IMAGES
+
+PACKAGE = Path("artifacts/package")  # in a model's folder
+LATENCY_CALLS = 15
+TRAINED_ON = ("train", "val", "target", "target_val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedModel:
+    """A model's folder with what its package says of it; ``splits`` has by image id the split it was in.
+
+    ``root`` is the folder from which the paths of its data count.
+    """
+
+    folder: Path
+    model: Any
+    description: Mapping[str, Any]
+    splits: Mapping[int, str]
+    root: Path
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of its classes in order."""
+        return list(self.description["classes"])
+
+    @property
+    def config(self) -> TrialConfig:
+        """What it was trained as, its data where they are."""
+        return rooted(self.description["config"], root=self.root)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the images that it was trained on."""
+        return str(self.description["fingerprint"])
+
+    @property
+    def test_split(self) -> str:
+        """The split that says how good it is: of an oracle's run that of the target, which it is for."""
+        return "target_test" if self.config.data.oracle else "test"
+
+    def was_trained_on(self, sample_id: int) -> bool:
+        """Whether an image was trained on or chosen by."""
+        return self.splits.get(sample_id) in TRAINED_ON
+
+    def answer(self, images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.float64]:
+        """Probabilities N×K of the images, the columns in the order of ``classes``; 0 for a class that it does not know."""
+        return probabilities(self.model, [image.read_bytes() for image in images], classes=classes)
+
+
+def open_packaged(folder: Path, *, root: Path) -> PackagedModel:
+    """Load the model whose files are in ``folder``."""
+    package = folder / PACKAGE
+    table = pq.read_table(package / IMAGES, columns=["sample_id", "split"]).to_pydict()
+    description = json.loads((package / DESCRIPTION).read_text())
+    splits = dict(zip(table["sample_id"], table["split"], strict=True))
+    return PackagedModel(folder=folder, model=load(folder), description=description, splits=splits, root=root)
+
+
+def rooted(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
+    """Read a stored configuration whose relative paths of data count from ``root``.
+
+    Source and target are paths only where there is no ``data.path`` of whose domain column they would be values.
+    """
+
+    def placed(path: Any) -> Any:
+        return str(root / path) if isinstance(path, str) and (root / path).exists() else path
+
+    config = with_new_names(config)
+    data = dict(config["data"])
+    if data["path"]:
+        data["path"] = placed(data["path"])
+    elif data["format"] != "elpv":
+        data |= {"target": placed(data["target"]), "source": [placed(path) for path in data["source"]]}
+    return TrialConfig.model_validate({**config, "data": data})
+
+
+def latency_ms(model: PackagedModel, image: EncodedImage) -> float:
+    """Median milliseconds for one image from its bytes to its class, of some calls after one to warm up."""
+    content = [image.read_bytes()]
+    seconds = []
+    for _ in range(LATENCY_CALLS + 1):
+        started = time.perf_counter()
+        probabilities(model.model, content, classes=model.classes)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * median(seconds[1:])
