@@ -230,12 +230,12 @@ def compare(
 def sync(name: Name, folder: Folder = Path("searches")) -> None:
     """Write to MLflow whatever of a search it does not hold yet."""
     from search.ledger.stored import stored_spec
-    from search.tracking.refreshes import show_all
+    from search.tracking.refreshes import write_refresh_runs
     from search.tracking.tracker import sync_ledger
 
     spec = stored_spec(folder / name)
     console.print(sync_ledger(spec, folder=folder / name), highlight=False)
-    show_all(spec, folder=folder / name)
+    write_refresh_runs(spec, folder=folder / name)
 
 
 def ui(

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from search.space.spec import SearchSpec
 from trainable.atomic import write_beside
+from trainable.config.renamed import identity_with_new_names
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.readers.file_state import QuickState, quick_state
 from trainable.errors import UserError
@@ -19,6 +20,16 @@ from trainable.errors import UserError
 FOLDER = "refresh"
 KEPT = "base.data.keep_splits"  # each data version has its own
 State = Literal["open", "done", "superseded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionMark:
+    """A champion as it is told from others: its version's number, the search and the candidate that it came from, its data."""
+
+    version: int
+    study: str
+    candidate: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +44,7 @@ class Record:
     began: str
     state: State = "open"
     ended: str | None = None
-    champion: Mapping[str, Any] | None = None  # before it: version, study, fingerprint
+    champion: ChampionMark | None = None  # before it
     difference: Mapping[str, Any] | None = None
     said: str = ""  # the difference in words
     bad: tuple[int, ...] = ()  # ids of new images that cannot be decoded
@@ -45,8 +56,8 @@ class Record:
     warm_start: Mapping[str, Any] | None = None
     searches: tuple[str, ...] = ()  # begun by it
     promotions: tuple[Mapping[str, Any], ...] = ()  # tried: search, version, outcome, reasons
-    after: Mapping[str, Any] | None = None  # the champion after it
-    scores: Mapping[str, Any] = field(default_factory=dict)  # its, on the frozen test set of each data version
+    after: ChampionMark | None = None  # the champion after it
+    scores: Mapping[str, Any] = field(default_factory=dict)  # of that, on the frozen test set of each data version
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -69,32 +80,33 @@ class Records:
         return self.folder / "versions" / f"{fingerprint[:16]}.parquet"
 
     def all(self) -> list[Record]:
-        """In their order."""
+        """Read them in their order."""
         return [_read(path) for path in sorted(self.folder.glob("[0-9]*.json"))]
 
     def find(self, key: str) -> Record | None:
-        """The newest of a key."""
+        """Read the newest of a key; None where there is none."""
         paths = sorted(self.folder.glob(f"[0-9]*-{key}.json"))
         return _read(paths[-1]) if paths else None
 
     def save(self, record: Record, **changes: Any) -> Record:
         """Write a record with these changes, and give it back."""
         changed = replace(record, **changes)
+        path = self.folder / f"{changed.number:04d}-{changed.key}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with write_beside(self.folder / f"{changed.number:04d}-{changed.key}.json") as file:
+        with write_beside(path) as file:
             file.write(json.dumps(changed.as_dict(), indent=1).encode())
-        return _read(self.folder / f"{changed.number:04d}-{changed.key}.json")
+        return _read(path)
 
-    def seen(self, quick: str) -> str | None:
+    def fingerprint_seen(self, files_text: str) -> str | None:
         """The fingerprint of files that looked like this when their content was read last."""
         path = self.folder / "seen.json"
-        known = json.loads(path.read_text()) if path.is_file() else {}
-        return str(known["fingerprint"]) if known.get("quick") == quick else None
+        seen = json.loads(path.read_text()) if path.is_file() else {}
+        return str(seen["fingerprint"]) if seen.get("quick") == files_text else None
 
-    def saw(self, quick: str, *, fingerprint: str) -> None:
+    def remember_seen(self, files_text: str, *, fingerprint: str) -> None:
         """Remember the content of files that look like this."""
         with write_beside(self.folder / "seen.json") as file:
-            file.write(json.dumps({"quick": quick, "fingerprint": fingerprint}).encode())
+            file.write(json.dumps({"quick": files_text, "fingerprint": fingerprint}).encode())
 
 
 def records_of(spec: SearchSpec) -> Records:
@@ -115,8 +127,8 @@ def data_of(spec: SearchSpec) -> DataConfig:
     return TrialConfig.model_validate(spec.trial_config({})).data
 
 
-def look(data: DataConfig) -> tuple[QuickState, str]:
-    """The state of the files, and a text that changes with them or with how they are read; no image is read."""
+def look_at_files(data: DataConfig) -> tuple[QuickState, str]:
+    """Give the state of the files, and a text that changes with them or with how they are read; no image is read."""
     state = quick_state(data)
     settings = data.model_dump(mode="json", exclude={"cache", "workers", "prefix_gb"})
     return state, str(blake3(json.dumps([state.key, settings], sort_keys=True).encode()).hexdigest(length=16))
@@ -133,7 +145,7 @@ def space_hash(spec: SearchSpec) -> str:
 
 
 def code_version() -> str:
-    """Of the program that decides."""
+    """The version of the program that decides."""
     return version_of("finetune-search")
 
 
@@ -146,8 +158,11 @@ def key_of(spec: SearchSpec, *, fingerprint: str) -> str:
 def _read(path: Path) -> Record:
     try:
         document = json.loads(path.read_text())
+        document["identity"] = identity_with_new_names(document["identity"])
         for name in ("bad", "rungs", "searches", "promotions"):
             document[name] = tuple(document[name])
+        for name in ("champion", "after"):
+            document[name] = None if document[name] is None else ChampionMark(**document[name])
         return Record(**document)
     except OSError as error:
         raise UserError(f"search.folder: cannot read {path} ({error.strerror})") from error

@@ -1,11 +1,11 @@
 """The cheap look before a refresh: whether there is anything new, and whether it has settled."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from search.ledger.refreshes import Record, Records, data_of, key_of, look
+from search.ledger.refreshes import Record, Records, data_of, key_of, look_at_files
 from search.space.sections import RefreshSection
 from search.space.spec import SearchSpec
 from trainable.data.readers.file_state import has_marker
@@ -28,6 +28,14 @@ class Answer:
         """A plain dict for JSON."""
         wait = {} if self.retry_after_seconds is None else {"retry_after_seconds": round(self.retry_after_seconds, 1)}
         return {"decision": self.decision, "reasons": list(self.reasons), **wait, **self.facts}
+
+
+class MustWaitError(Exception):
+    """A refresh must wait before it begins a search: ``answer`` is what it says."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(*answer.reasons)
+        self.answer = answer
 
 
 def answer_of(record: Record) -> Answer:
@@ -73,8 +81,8 @@ def look_first(spec: SearchSpec, *, records: Records, now: datetime) -> Answer |
 
     Raises UserError for data that cannot be used.
     """
-    state, quick = look(data_of(spec))
-    fingerprint = records.seen(quick)
+    state, text = look_at_files(data_of(spec))
+    fingerprint = records.fingerprint_seen(text)
     record = None if fingerprint is None else records.find(key_of(spec, fingerprint=fingerprint))
     if record is not None and record.state == "done":
         return nothing_new(record)
@@ -106,6 +114,6 @@ def _facts(record: Record) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "difference": record.said,
         "searches": list(record.searches),
-        "promotions": [dict(one) for one in record.promotions],
-        "champion": record.after,
+        "promotions": [dict(promotion) for promotion in record.promotions],
+        "champion": None if record.after is None else asdict(record.after),
     }

@@ -44,10 +44,22 @@ def warm_search(spec: SearchSpec, start: WarmStart, *, name: str, keep_splits: P
 
 def refit_search(spec: SearchSpec, recipe: Mapping[str, Value], *, name: str, keep_splits: Path | None) -> SearchSpec:
     """One configuration, trained in full: a search of one trial."""
-    found = derived_search(spec, name=name, keep_splits=keep_splits)
-    document = found.model_dump()
+    document = derived_search(spec, name=name, keep_splits=keep_splits).model_dump()
     document |= {"try_first": [dict(recipe)], "soup": 0, "baselines": [], "select_backbones": None}
     document["search"] |= {"trials": 1, "budget": {}, "choose_by": []}
     document["scheduler"]["name"] = "none"
     document["promote"]["confirm"]["top"] = 1
     return SearchSpec.model_validate(document)
+
+
+def continue_search(begun: SearchSpec, *, now: SearchSpec) -> SearchSpec:
+    """A search as it was begun, where the images and on what machines they are now."""
+    places = {path: now.base[path] for path in ("data.path", "data.cache", "data.workers") if path in now.base}
+    changed = {"resources": now.resources, "tracking": now.tracking, "base": begun.base | places}
+    return SearchSpec.model_validate(begun.model_copy(update=changed).model_dump())
+
+
+def with_promotion_of(spec: SearchSpec, *, begun: SearchSpec) -> SearchSpec:
+    """A search as it was begun, to be promoted as the space file asks now; what is refitted stays as it was begun."""
+    kept = {"model": spec.model_name, "confirm": begun.promote.confirm}
+    return begun.model_copy(update={"promote": spec.promote.model_copy(update=kept)})

@@ -1,19 +1,20 @@
-"""What there is when a refresh looks: the images and their version, the champion, earlier searches."""
+"""What a refresh finds: the images and their version, the champion, what was refreshed and searched before."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from search.ledger.ledger import Ledger, NoSearchError
-from search.ledger.refreshes import Record, Records, data_of, space_identity
-from search.ledger.stored import is_finished, open_ledger
-from search.promotion.packaged import PACKAGE
-from search.refresh.measure import Champion, bad_images, good_images, open_champion
-from search.space.identity import identity_difference
+from search.ledger.refreshes import ChampionMark, Record, Records, data_of, look_at_files
+from search.promotion.packaged import PACKAGE, open_packaged
+from search.refresh.champion import ChampionImages, find_bad_images, good_images
+from search.refresh.decision import Facts
+from search.refresh.earlier import EarlierSearches
+from search.refresh.measure import loss_from
 from search.space.spec import SearchSpec
-from search.tracking.registry import CHAMPION, ModelVersion, Registry
+from search.tracking.registry import CANDIDATE, CHAMPION, ROOT, ModelVersion, Registry
 from trainable.config.trial import DataConfig, TrialConfig
-from trainable.data.inventory import Inventory, take_inventory
+from trainable.data.inventory import TICK_NS, Inventory, take_inventory
 from trainable.data.pack_builder import bad_images_error
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
@@ -22,172 +23,221 @@ from trainable.data.versions import Version as DataVersion
 from trainable.errors import UserError
 from trainable.serving.package import IMAGES
 
-FINGERPRINT = "data.fingerprint"
+FINGERPRINT, STUDY = "data.fingerprint", "search.study"
 TRAINS = ("refit", "warm search", "full search")
 
 
-class Standing:
-    """Each part is looked up when it is first asked for, and then once; ``place`` is a folder for what is downloaded."""
+@dataclass(frozen=True)
+class ImagesRead:
+    """The content of the images; when the newest file was written, and how all looked, just before they were read."""
+
+    newest: float  # seconds since 1970
+    files_text: str
+    inventory: Inventory
+
+
+class Situation:
+    """What there is when a refresh begins; each part is looked up when it is first asked for, and then once.
+
+    ``place`` is a folder for what is downloaded. A question about a ``record`` is one about what was there before it.
+    """
 
     def __init__(self, spec: SearchSpec, *, records: Records, registry: Registry, place: Path) -> None:
         self.spec = spec
         self.records = records
         self.registry = registry
+        self.searches = EarlierSearches(Path(spec.search.folder))
         self._place = place
-        self._champions: dict[tuple[int, tuple[int, ...]], Champion] = {}
+        self._champions: dict[tuple[int, tuple[int, ...]], ChampionImages] = {}
 
-    @property
+    @cached_property
     def data(self) -> DataConfig:
-        """Which images the search is about."""
+        """The images that the search is about."""
         return data_of(self.spec)
 
     @cached_property
-    def inventory(self) -> Inventory:
-        """Their content when this was first asked for. Raises UserError for data that cannot be used."""
-        return self.inventory_now()
+    def images_read(self) -> ImagesRead:
+        """The images when this was first asked. Raises UserError for data that cannot be used."""
+        state, text = look_at_files(self.data)
+        return ImagesRead(newest=state.newest, files_text=text, inventory=self._take_inventory())
 
-    def inventory_now(self) -> Inventory:
-        """Their content as it is now."""
-        return take_inventory(read_source(self.data), cache=self.records.inventory)
+    @property
+    def inventory(self) -> Inventory:
+        """The content of the images."""
+        return self.images_read.inventory
 
     @cached_property
-    def now(self) -> DataVersion:
-        """The version that they are; its file is written when it is first seen.
+    def data_version(self) -> DataVersion:
+        """The version that the images are; its file is written when it is first seen.
 
         Raises UserError where a class would miss in a split.
         """
-        path = self.records.version_file(self.inventory.fingerprint)
+        path = self.version_file
         if not path.is_file():
-            config, known = self.data, self._known()
+            config, known = self.data, self._known_splits()
             if known.entries:
                 keep = self._place / "known.parquet"
                 known.write(keep)
                 config = config.model_copy(update={"keep_splits": str(keep)})
             path.parent.mkdir(parents=True, exist_ok=True)
             version_of(self.inventory.source, digests=self.inventory.digests, config=config).write(path)
-        found = read_version(path)
-        _check_splits(found)
-        return found
+        version = read_version(path)
+        _check_splits(version)
+        return version
 
-    def tried(self, record: Record) -> Record | None:
+    @cached_property
+    def history(self) -> list[Record]:
+        """All refreshes when this was first asked, the oldest first; only their states change meanwhile."""
+        return self.records.all()
+
+    @property
+    def version_file(self) -> Path:
+        """The file of the version that the images are, which keeps their splits."""
+        return self.records.version_file(self.inventory.fingerprint)
+
+    def have_settled(self, *, now: float) -> bool:
+        """Whether the last file was written so long before ``now``, in seconds, that a later write has a later date."""
+        return self.images_read.newest < now - TICK_NS / 1e9
+
+    def have_changed(self) -> bool:
+        """Whether the images are others now, by their content where the files look different."""
+        looks_same = self.images_read.files_text == look_at_files(self.data)[1]
+        return not looks_same and self._take_inventory().fingerprint != self.inventory.fingerprint
+
+    def before(self, record: Record) -> list[Record]:
+        """The refreshes before one."""
+        return [earlier for earlier in self.history if earlier.number < record.number]
+
+    def done_before(self, record: Record) -> list[Record]:
+        """The refreshes before one that have ended."""
+        return [earlier for earlier in self.before(record) if earlier.state == "done"]
+
+    def refresh_in_vain(self, record: Record) -> Record | None:
         """The last refresh that trained something on its images, where no champion has come of it or after it."""
-        done = [one for one in self.done(record) if one.decision is not None and one.decision["kind"] in TRAINS]
-        if not done:
+        trained = [
+            earlier
+            for earlier in self.done_before(record)
+            if earlier.decision is not None and earlier.decision["kind"] in TRAINS
+        ]
+        if not trained:
             return None
-        last, champion = done[-1], record.champion
+        last, champion = trained[-1], record.champion
         if champion is None:
             return last if last.after is None else None
-        is_newer = last.after is None or champion["version"] > last.after["version"]
-        return None if is_newer or champion["fingerprint"] == last.fingerprint else last
+        is_newer = last.after is None or champion.version > last.after.version
+        return None if is_newer or champion.fingerprint == last.fingerprint else last
 
-    def before(self, record: Record) -> DataVersion | None:
-        """The version that was tried last, else that which the champion was trained on, else that of the refresh before.
-
-        None where there is none of them.
-        """
-        tried = self._tried_version(record)
-        if tried is not None:
-            return tried
-        if record.champion is not None:
-            path = self.records.version_file(record.champion["fingerprint"])
-            return read_version(path) if path.is_file() else self.champion(record).before
-        earlier = [one for one in self.records.all() if one.number < record.number]
-        return read_version(self.records.version_file(earlier[-1].fingerprint)) if earlier else None
-
-    def change(self, record: Record) -> tuple[Difference, tuple[int, ...]] | None:
-        """What is new against :meth:`before`, with the ids of new images that cannot be decoded.
+    def find_change(self, record: Record) -> tuple[Difference, tuple[int, ...]] | None:
+        """Find what is new, with the ids of new images that cannot be decoded; None where there is no version before.
 
         Raises UserError for such images where ``data.on_bad_image`` is `error`.
         """
-        before = self.before(record)
+        before = self._version_before(record)
         if before is None:
             return None
-        there, known = (version.ids(*SPLITS, *TARGET_SPLITS) for version in (self.now, before))
+        there, known = (version.ids(*SPLITS, *TARGET_SPLITS) for version in (self.data_version, before))
         config = TrialConfig.model_validate(self.spec.trial_config({}))
-        bad = bad_images(self.inventory, among=there - known, config=config)
-        tried = self.tried(record)
-        bad_before = there & set(tried.bad if tried is not None else ())
+        bad = find_bad_images(self.inventory, among=there - known, config=config)
         if bad and self.data.on_bad_image == "error":
             raise bad_images_error([repr(name) for name in bad.values()])
-        classes = self.champion(record).served.classes if record.champion is not None and tried is None else ()
-        found = difference(before, self.now, bad=sorted(bad.values()), classes=classes)
-        return found, tuple(sorted({*bad, *bad_before}))
+        in_vain = self.refresh_in_vain(record)
+        bad_before = there & set(in_vain.bad if in_vain is not None else ())
+        has_older_classes = record.champion is not None and in_vain is None
+        classes = self.champion_images(record).model.classes if has_older_classes else ()
+        change = difference(before, self.data_version, bad=sorted(bad.values()), classes=classes)
+        return change, tuple(sorted({*bad, *bad_before}))
 
-    def champion(self, record: Record) -> Champion:
-        """The champion that a refresh began with."""
-        assert record.champion is not None
-        return self.opened(self.registry.version(record.champion["version"]), record=record)
-
-    def opened(self, version: ModelVersion, *, record: Record) -> Champion:
-        """A registered version, its files verified."""
-        known = (version.number, record.bad)  # which are not known yet when the first asks
-        if known not in self._champions:
-            self._champions[known] = open_champion(
-                self.registry,
-                version,
-                folder=self._place / f"version_{version.number}.{len(self._champions)}",
-                images=good_images(self.inventory, bad=record.bad),
-                before=self.records.version_file(fingerprint_of(version)),
-                tried=self._tried_version(record),
-                now=self.now,
-            )
-        return self._champions[known]
-
-    def search(self, name: str) -> tuple[SearchSpec, Ledger] | None:
-        """A search beside this one; None where there is none. Raises LedgerFailsError."""
-        try:
-            return open_ledger(Path(self.spec.search.folder) / name)
-        except NoSearchError:
-            return None
-
-    def finished(self, name: str) -> tuple[SearchSpec, Ledger] | None:
-        """The same of a finished one."""
-        found = self.search(name)
-        return found if found is not None and is_finished(found[1], trials=found[1].trials()) else None
-
-    def searched(self, record: Record) -> str | None:
+    def finished_search(self, record: Record) -> str | None:
         """The file's own search, if that has been run on these very images, not by this refresh."""
         name = self.spec.search.name
-        found = None if name in record.searches else self.finished(name)
-        return name if found is not None and _is_of(found, record) else None
-
-    def is_of(self, name: str, record: Record) -> bool:
-        """Whether there is a search of this name that is of the space and the images of a refresh."""
-        found = self.search(name)
-        return found is not None and _is_of(found, record)
+        is_other = name not in record.searches and self.searches.find_finished(name) is not None
+        return name if is_other and self.searches.is_of(name, record) else None
 
     def space_changes(self, record: Record) -> list[str] | None:
         """How the space differs from what was searched last, nothing where it does not; None where nothing was searched.
 
         That is the space of the refresh before, of the file's own search or of the champion's.
         """
-        names = [self.spec.search.name, *([record.champion["study"]] if record.champion is not None else [])]
-        stored = [space_identity(found[0]) for name in names if (found := self.finished(name)) is not None]
-        known = [*(one.identity for one in self.done(record)[-1:]), *stored]
-        if any(not identity_difference(one, record.identity) for one in known):
-            return []
-        return identity_difference(known[0], record.identity) if known else None
+        names = [self.spec.search.name, *([record.champion.study] if record.champion is not None else [])]
+        return self.searches.space_changes(record, names=names, done=self.done_before(record))
 
-    def done(self, record: Record) -> list[Record]:
-        """The refreshes before that have ended."""
-        return [one for one in self.records.all() if one.state == "done" and one.number < record.number]
+    def facts(self, record: Record) -> Facts:
+        """Collect what is known when the next rung is chosen."""
+        champion, change = record.champion, record.difference
+        difference = Difference(**change) if change else None
+        asked, refit, drift = (record.measured.get(name, {}) for name in ("champion", "refit", "drift"))
+        in_vain, space_changes = self.refresh_in_vain(record), self.space_changes(record)
+        return Facts(
+            has_champion=champion is not None,
+            finished_search=self.finished_search(record),
+            refresh_in_vain=None if in_vain is None else in_vain.number,
+            same_data=champion is not None and champion.fingerprint == record.fingerprint,
+            is_new_space=space_changes is None,
+            space_changes=tuple(space_changes or ()),
+            num_changed=difference.num_changed if difference else 0,
+            share_changed=difference.share_changed if difference else 0.0,
+            only_removed=difference is not None and difference.only_removed,
+            new_classes=tuple(difference.new_classes) if difference else (),
+            vanished_classes=tuple(difference.vanished_classes) if difference else (),
+            drift=tuple(drift["reasons"]) if drift else None,
+            why_drift_unknown=drift.get("note", ""),
+            champion_loss=loss_from(asked),
+            why_champion_not_asked=asked.get("unasked", ""),
+            refit_loss=loss_from(refit),
+            why_no_refit=refit.get("unasked", ""),
+        )
 
-    def _tried_version(self, record: Record) -> DataVersion | None:
-        tried = self.tried(record)
-        return None if tried is None else read_version(self.records.version_file(tried.fingerprint))
+    def champion_images(self, record: Record) -> ChampionImages:
+        """The images by what the champion that a refresh began with knows of them."""
+        assert record.champion is not None
+        return self.images_of(self.registry.version(record.champion.version), record=record)
 
-    def _known(self) -> DataVersion:
+    def images_of(self, version: ModelVersion, *, record: Record) -> ChampionImages:
+        """The images by what a registered version knows of them, whose files are verified."""
+        key = (version.number, record.bad)  # bad images are not known yet when the first asks
+        if key not in self._champions:
+            folder = self._place / f"version_{version.number}.{len(self._champions)}"
+            files = self.registry.download(version, folder=folder)
+            kept = self.records.version_file(fingerprint_of(version))
+            trained = read_version(kept if kept.is_file() else files / PACKAGE / IMAGES)
+            self._champions[key] = ChampionImages(
+                model=open_packaged(files, root=Path(version.tags.get(ROOT, "."))),
+                good_images=good_images(self.inventory, bad=record.bad),
+                trained=trained,
+                reference=self._version_in_vain(record) or trained,
+                current=self.data_version,
+            )
+        return self._champions[key]
+
+    def _take_inventory(self) -> Inventory:
+        return take_inventory(read_source(self.data), cache=self.records.inventory)
+
+    def _version_before(self, record: Record) -> DataVersion | None:
+        """The version that was searched in vain last, else the champion's, else that of the refresh before; None without any."""
+        in_vain = self._version_in_vain(record)
+        if in_vain is not None:
+            return in_vain
+        if record.champion is not None:
+            path = self.records.version_file(record.champion.fingerprint)
+            return read_version(path) if path.is_file() else self.champion_images(record).trained
+        earlier = self.before(record)
+        return read_version(self.records.version_file(earlier[-1].fingerprint)) if earlier else None
+
+    def _version_in_vain(self, record: Record) -> DataVersion | None:
+        in_vain = self.refresh_in_vain(record)
+        return None if in_vain is None else read_version(self.records.version_file(in_vain.fingerprint))
+
+    def _known_splits(self) -> DataVersion:
         """Every image whose split is known, of the newest version first; last the champion's own, where no version has them."""
-        found: dict[int, Entry] = {}
-        for path in self._known_files():
+        entries: dict[int, Entry] = {}
+        for path in self._files_of_known_splits():
             for entry in read_version(path).entries:
-                found.setdefault(entry.sample_id, entry)
-        return DataVersion(tuple(found.values()))
+                entries.setdefault(entry.sample_id, entry)
+        return DataVersion(tuple(entries.values()))
 
-    def _known_files(self) -> Iterator[Path]:
-        records = self.records.all()
-        first = {one.fingerprint: one.number for one in reversed(records)}
-        for record in reversed(records):
+    def _files_of_known_splits(self) -> Iterator[Path]:
+        first = {record.fingerprint: record.number for record in reversed(self.history)}
+        for record in reversed(self.history):
             path = self.records.version_file(record.fingerprint)
             if path.is_file():
                 yield path
@@ -198,14 +248,25 @@ class Standing:
             yield self.registry.download(champion, folder=self._place / "before") / PACKAGE / IMAGES
 
 
-def _is_of(search: tuple[SearchSpec, Ledger], record: Record) -> bool:
-    spec, ledger = search
-    is_same = not identity_difference(space_identity(spec), record.identity)
-    return is_same and ledger.notes.data.fingerprint == record.fingerprint
+def mark_of(version: ModelVersion) -> ChampionMark:
+    """What a record keeps of a champion. Raises UserError for one that `promote` did not make."""
+    return ChampionMark(
+        version=version.number,
+        study=version.tags.get(STUDY, ""),
+        candidate=version.tags.get(CANDIDATE, ""),
+        fingerprint=fingerprint_of(version),
+    )
+
+
+def fingerprint_of(version: ModelVersion) -> str:
+    """The fingerprint of the data that a version was trained on. Raises UserError for one that `promote` did not make."""
+    if FINGERPRINT not in version.tags:
+        raise UserError(f"{version.uri}: does not say what data it was trained on; only versions made by `promote` do")
+    return version.tags[FINGERPRINT]
 
 
 def _check_splits(version: DataVersion) -> None:
-    there = {(one.label, one.split) for one in version.present}
+    there = {(entry.label, entry.split) for entry in version.present}
     for name in version.counts:
         missing = [split for split in SPLITS if (name, split) not in there]
         if missing:
@@ -213,10 +274,3 @@ def _check_splits(version: DataVersion) -> None:
                 f"data.path: class {name!r} has no image in {' and '.join(missing)}: images that are known keep their split; "
                 f"new ones of {name!r} fill it up"
             )
-
-
-def fingerprint_of(version: ModelVersion) -> str:
-    """Of the data that a registered version was trained on. Raises UserError for one that `promote` did not make."""
-    if FINGERPRINT not in version.tags:
-        raise UserError(f"{version.uri}: does not say what data it was trained on; only versions made by `promote` do")
-    return version.tags[FINGERPRINT]

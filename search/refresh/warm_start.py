@@ -32,15 +32,16 @@ class Configuration:
 
 
 def configurations(searches: Sequence[tuple[SearchSpec, Sequence[Trial]]]) -> list[Configuration]:
-    """Those of the newest searches, given newest first: every search's best, then every search's second, and so on.
+    """Take the configurations of the newest searches, given newest first: of every search the best, then the second, and so on.
 
     Values of different searches are never compared: they were measured on other images.
     """
-    return [one for rank in zip_longest(*map(_ordered, searches[:MOST_SEARCHES])) for one in rank if one is not None]
+    ranks = zip_longest(*map(_best_first, searches[:MOST_SEARCHES]))
+    return [configuration for rank in ranks for configuration in rank if configuration is not None]
 
 
-def warm_start(found: Sequence[Configuration], *, spec: SearchSpec) -> WarmStart:
-    """The first distinct ones, as many as ``refresh.warm``, in the space of ``spec``.
+def warm_start(candidates: Sequence[Configuration], *, spec: SearchSpec) -> WarmStart:
+    """Take the first distinct configurations, as many as ``refresh.warm``, as recipes of the space of ``spec``.
 
     A number outside its new range becomes the nearest inside, a value that is no choice any more is drawn anew, both are
     said. Old values are not carried over, only configurations.
@@ -48,15 +49,15 @@ def warm_start(found: Sequence[Configuration], *, spec: SearchSpec) -> WarmStart
     recipes: list[dict[str, Value]] = []
     whose: list[str] = []
     notes: list[str] = []
-    for one in found:
+    for candidate in candidates:
         if len(recipes) == spec.refresh.warm:
             break
-        recipe, lines = mapped(one.values, spec=spec)
-        known = [*recipes, *spec.try_first] if recipes else []
-        if recipe and not any(_is_near(recipe, other, space=spec.space) for other in known):
+        recipe, lines = recipe_of(candidate.values, spec=spec)
+        others = [*recipes, *spec.try_first] if recipes else []
+        if recipe and not any(_is_near(recipe, other, space=spec.space) for other in others):
             recipes.append(recipe)
-            whose.append(one.whose)
-            notes += [f"{one.whose}: {line}" for line in lines]
+            whose.append(candidate.whose)
+            notes += [f"{candidate.whose}: {line}" for line in lines]
     return WarmStart(tuple(recipes), tuple(whose), tuple(notes))
 
 
@@ -76,8 +77,8 @@ def warm_spec(spec: SearchSpec, start: WarmStart) -> SearchSpec:
     return SearchSpec.model_validate(document)
 
 
-def mapped(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[str, Value], list[str]]:
-    """A whole configuration as a recipe of the space, and what it could not take over."""
+def recipe_of(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[str, Value], list[str]]:
+    """Express a whole configuration as a recipe of the space; also what it could not take over."""
     recipe: dict[str, Value] = {}
     lines = []
     space = spec.space
@@ -107,7 +108,7 @@ def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[
     ]
 
 
-def _ordered(search: tuple[SearchSpec, Sequence[Trial]]) -> Iterator[Configuration]:
+def _best_first(search: tuple[SearchSpec, Sequence[Trial]]) -> Iterator[Configuration]:
     spec, trials = search
     for trial in leaders(trials, metric=spec.search.metric, choose_by=spec.search.choose_by):
         values = defaults() | flatten(spec.config_of(trial))
@@ -134,17 +135,17 @@ def _nearest(value: Value, dimension: Dimension) -> Any:
     return int(inside) if dimension.whole else inside
 
 
-def _is_near(one: Mapping[str, Value], other: Mapping[str, Value], *, space: Space) -> bool:
+def _is_near(recipe: Mapping[str, Value], other: Mapping[str, Value], *, space: Space) -> bool:
     return all(
-        path in one and path in other and _distance(one[path], other[path], space.dimensions[path]) < APART
-        for path in {*one, *other}
+        path in recipe and path in other and _distance(recipe[path], other[path], space.dimensions[path]) < APART
+        for path in {*recipe, *other}
     )
 
 
-def _distance(one: Value, other: Value, dimension: Dimension) -> float:
+def _distance(value: Value, other: Value, dimension: Dimension) -> float:
     """0 for equal values, 1 for both ends of a range or for different choices."""
     if not isinstance(dimension, Number):
-        return float(one != other)
-    values = [float(str(value)) for value in (one, other, dimension.low, dimension.high)]
+        return float(value != other)
+    values = [float(str(end)) for end in (value, other, dimension.low, dimension.high)]
     first, second, low, high = map(log, values) if dimension.log else values
     return abs(first - second) / (high - low)

@@ -49,7 +49,7 @@ def _row(record: Record) -> dict[str, Any]:
         "way": [rung["kind"] for rung in record.rungs],
         "searches": list(record.searches),
         "promotions": [dict(one) for one in record.promotions],
-        "champion": None if record.after is None else record.after["version"],
+        "champion": None if record.after is None else record.after.version,
         "scores": dict(record.scores),
     }
 

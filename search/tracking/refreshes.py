@@ -18,30 +18,29 @@ KEY = "refresh.key"
 LONGEST_TAG = 5000
 
 
-def show_all(spec: SearchSpec, *, folder: Path) -> None:
+def write_refresh_runs(spec: SearchSpec, *, folder: Path) -> None:
     """Bring the runs of all refreshes of the search in ``folder`` up to date. Raises StoreFailsError."""
     uri = check_uri(spec.tracking.uri)
     records = Records(folder)
     with store_errors_as_outages(uri):
         for record in records.all():
             if record.decision is not None:
-                show(record, spec=spec, uri=uri, folder=records.folder)
+                write_refresh_run(record, spec=spec, uri=uri, folder=records.folder)
 
 
-def show(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:
-    """The id of the run that shows a refresh, made or brought up to date. Raises what the store raises."""
+def write_refresh_run(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:
+    """Make the run that shows a refresh, or bring it up to date, and give its id. Raises what the store raises."""
     client = MlflowClient(uri)
     experiment = open_experiment(client, spec, uri=uri)
     wanted = f"tags.`{KEY}` = '{record.key}' and tags.`search.study` = '{spec.search.name}'"
-    found = client.search_runs([experiment], filter_string=wanted, max_results=1)
-    if found:
-        run_id = found[0].info.run_id
+    known = client.search_runs([experiment], filter_string=wanted, max_results=1)
+    if known:
+        run_id = known[0].info.run_id
     else:
         tags = {**source_tags(folder), "search.kind": "refresh", "search.study": spec.search.name, KEY: record.key}
-        made = client.create_run(experiment, run_name=f"refresh {record.number}", tags=tags)
-        run_id = made.info.run_id
+        run_id = client.create_run(experiment, run_name=f"refresh {record.number}", tags=tags).info.run_id
     decision = record.decision or {"kind": "open", "reasons": ()}
-    said = {
+    texts = {
         "refresh.decision": decision["kind"],
         "refresh.reasons": "; ".join(decision["reasons"]),
         "refresh.difference": record.said,
@@ -50,8 +49,12 @@ def show(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:
         "mlflow.note.content": f"**{decision['kind']}**: {'; '.join(decision['reasons'])}\n\n{record.said}",
     }
     now = time.time_ns() // 1_000_000
-    metrics = [Metric(name, value, now, 0) for name, value in _numbers(record).items() if math.isfinite(value)]
-    client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text[:LONGEST_TAG]) for name, text in said.items()])
+    metrics = [
+        Metric(direction=name, meaning=value, drives=now, compares=0)
+        for name, value in _numbers(record).items()
+        if math.isfinite(value)
+    ]
+    client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text[:LONGEST_TAG]) for name, text in texts.items()])
     client.log_dict(run_id, record.as_dict(), "refresh.json")
     client.set_terminated(run_id, status="FINISHED")
     return str(run_id)
@@ -59,14 +62,14 @@ def show(record: Record, *, spec: SearchSpec, uri: str, folder: Path) -> str:
 
 def _numbers(record: Record) -> dict[str, float]:
     """What was measured, under names whose group is ``refresh``."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name in ("champion", "refit"):
         for key, value in (record.measured.get(name) or {}).items():
-            found[f"refresh/{name}_{key}"] = value
+            numbers[f"refresh/{name}_{key}"] = value
     drift = record.measured.get("drift") or {}
-    for name, one in drift.get("features", {}).items():
-        found |= {f"refresh/drift_{name}_{key}": one[key] for key in ("effect", "p")}
+    for name, drift_of_one in drift.get("features", {}).items():
+        numbers |= {f"refresh/drift_{name}_{key}": drift_of_one[key] for key in ("effect", "p")}
     if record.difference is not None:
-        found["refresh/added"] = sum(record.difference["added"].values())
-        found["refresh/removed"] = sum(record.difference["removed"].values())
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+        numbers["refresh/added"] = sum(record.difference["added"].values())
+        numbers["refresh/removed"] = sum(record.difference["removed"].values())
+    return {name: float(value) for name, value in numbers.items() if isinstance(value, int | float)}

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -250,7 +251,7 @@ def test_scores_of_another_model_are_not_taken_for_the_champions(first, make_pla
     place = copied(first[0], make_place())
     (record,) = records(place)
     scores = {name: score | {"value": 0.1234} for name, score in record.scores.items()}
-    other = {**record.after, "candidate": "another"}  # as where the registry was begun anew
+    other = replace(record.after, candidate="another")  # as where the registry was begun anew
     Records(place.folder / "searches/kinds").save(record, after=other, scores=scores)
     add(place, begin=FIRST, end=LATER)
     refreshed(place, code=0)

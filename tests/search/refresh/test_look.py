@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from search.ledger.refreshes import Record, Records, data_of, key_of, look, space_identity
+from search.ledger.refreshes import Record, Records, data_of, key_of, look_at_files, space_identity
 from search.refresh.look import limits, look_first
 from search.space.spec import SearchSpec
 
@@ -39,13 +39,13 @@ def looked(spec, records, now=NOW):
 
 def begun(spec, records, **changes):
     """A record of these images, as if their content had been read."""
-    _, quick = look(data_of(spec))
+    _, text = look_at_files(data_of(spec))
     key = key_of(spec, fingerprint="f" * 32)
     record = Record(
         number=1, key=key, identity=space_identity(spec), fingerprint="f" * 32, code="1", began=NOW.isoformat()
     )
     record = records.save(record, decision={"kind": "skip", "reasons": []}, **changes)
-    records.saw(quick, fingerprint="f" * 32)
+    records.remember_seen(text, fingerprint="f" * 32)
     return record
 
 
@@ -101,10 +101,3 @@ def test_an_interrupted_refresh_goes_on_and_one_that_waits_waits(images, records
     assert (
         looked(space(images, settle_seconds=1000, cooldown_hours=1), records) is None
     )  # other limits than it waits by
-
-
-def test_a_record_is_read_back_as_it_was_written(images, records):
-    record = begun(space(images), records, bad=(2**64 - 1,), searches=("a", "b"), promotions=({"version": 1},))
-    assert records.find(record.key) == record
-    assert records.all() == [record]
-    assert [path.name for path in records.folder.glob("*.tmp")] == []

@@ -1,16 +1,13 @@
-import os
-from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
-from search.ledger.refreshes import Record, key_of, look, records_of, space_identity
+from search.ledger.refreshes import records_of
 from search.ledger.stored import SPEC_FILE
-from search.refresh.refresh import Surroundings, _Refresh, refresh
-from search.refresh.state import Standing
+from search.refresh.refresh import Surroundings, refresh
+from search.refresh.state import Situation
 from search.space.spec import SearchSpec
 from search.tracking.registry import Registry
 from trainable.errors import UserError
@@ -40,36 +37,15 @@ def space(folder, *, images, **promote):
 
 
 @pytest.fixture
-def at_work(spec, tmp_path):
-    """A refresh whose images have been looked at."""
+def situation(spec, tmp_path):
+    """What there is when the images have been looked at."""
     registry = Registry(spec.tracking.uri, name="cells", lock_folder=tmp_path)
-    found = _Refresh(Standing(spec, records=records_of(spec), registry=registry, place=tmp_path), around=AROUND)
-    found.quick = look(found.standing.data)[1]
-    return found
+    return Situation(spec, records=records_of(spec), registry=registry, place=tmp_path)
 
 
-def test_a_record_whose_champion_is_gone_is_begun_anew(spec, at_work):
-    fingerprint = at_work.standing.inventory.fingerprint
-    assert at_work.standing.now.counts == {"a": 12, "b": 12}
-    champion = {"version": 1, "study": "cells", "candidate": "x", "fingerprint": "f" * 32}
-    key = key_of(spec, fingerprint=fingerprint)
-    begun = Record(
-        number=1,
-        key=key,
-        identity=space_identity(spec),
-        fingerprint=fingerprint,
-        code="1",
-        began=NOW.isoformat(),
-        searches=("cells.refit",),
-    )
-    records_of(spec).save(replace(begun, champion=champion))
-    assert (at_work.begun().number, at_work.begun().champion) == (2, None)
-    assert [one.state for one in records_of(spec).all()] == ["superseded", "open"]
-
-
-def test_a_search_of_the_same_that_is_at_work_is_waited_for(spec, at_work, tmp_path):
+def test_a_search_of_the_same_that_is_situation_is_waited_for(spec, situation, tmp_path):
     place = tmp_path / "searches/cells"
-    notes = {"metric": spec.search.metric, "data": {"fingerprint": at_work.standing.inventory.fingerprint}}
+    notes = {"metric": spec.search.metric, "data": {"fingerprint": situation.inventory.fingerprint}}
     ledgers.create(place, name="cells", storage=None, space=spec.space, metric=spec.search.metric, notes=notes)
     (place / SPEC_FILE).write_text(spec.model_dump_json())
     with lease(place):
@@ -77,14 +53,6 @@ def test_a_search_of_the_same_that_is_at_work_is_waited_for(spec, at_work, tmp_p
     assert (answer.decision, answer.code) == ("busy", 3)
     (record,) = records_of(spec).all()
     assert record.searches == ("cells",)
-
-
-def test_a_touched_image_is_no_other_image(spec, at_work):
-    path = Path(at_work.standing.inventory.source.samples[0].file)
-    os.utime(path, (1, 1))
-    assert not at_work.have_changed()
-    path.unlink()
-    assert at_work.have_changed()
 
 
 def test_what_promotion_would_refuse_is_told_before_anything(spec, tmp_path):

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 from search.engine.sampling import propose, sampling_rule
 from search.ledger.trials import EpochRecord, Trial
-from search.refresh.warm_start import configurations, fixed_differently, mapped, warm_spec, warm_start
+from search.refresh.warm_start import configurations, fixed_differently, recipe_of, warm_spec, warm_start
 from search.space.paths import defaults
 from search.space.spec import SearchSpec
 
@@ -55,7 +55,7 @@ def test_a_space_that_changed_maps_by_name_what_it_can_and_says_so():
     }
     new = spec(vary=narrow)
     values = defaults() | {"optimizer.lr": 0.01, "freeze.depth": 0.5, "model.head": "mlp"}
-    recipe, lines = mapped(values, spec=new)
+    recipe, lines = recipe_of(values, spec=new)
     assert recipe == {"optimizer.lr": 1e-3, "loss.label_smoothing": 0.0}
     assert lines == [
         "freeze.depth: 0.5 is none of 0, 1.0, drawn anew",
@@ -70,15 +70,15 @@ def test_a_space_that_changed_maps_by_name_what_it_can_and_says_so():
 
 def test_numbers_outside_go_to_the_nearest_of_the_grid():
     new = spec(vary={"freeze.depth": {"uniform": [0.0, 0.6], "step": 0.2}, "model.head_hidden": {"int": [16, 64]}})
-    recipe, _ = mapped(defaults() | {"freeze.depth": 0.9, "model.head_hidden": 8}, spec=new)
+    recipe, _ = recipe_of(defaults() | {"freeze.depth": 0.9, "model.head_hidden": 8}, spec=new)
     assert recipe == {"freeze.depth": 0.6, "model.head_hidden": 16}
     assert new.space.problems(recipe) == []
 
 
 def test_what_is_searched_under_a_condition_goes_with_it():
     values = defaults() | {"model.head": "linear", "model.head_hidden": 32, "optimizer.lr": 0.01}
-    assert "model.head_hidden" not in mapped(values, spec=spec())[0]
-    assert mapped(values | {"model.head": "mlp"}, spec=spec())[0]["model.head_hidden"] == 32
+    assert "model.head_hidden" not in recipe_of(values, spec=spec())[0]
+    assert recipe_of(values | {"model.head": "mlp"}, spec=spec())[0]["model.head_hidden"] == 32
 
 
 def test_weights_that_a_step_trained_are_named_by_the_step():
@@ -88,7 +88,7 @@ def test_weights_that_a_step_trained_are_named_by_the_step():
         base={"data.path": "images", "model.name": "test_resnet"},
     )
     values = defaults() | {"model.weights": "searches/old/ssl/backbone.safetensors"}
-    assert mapped(values, spec=new)[0] == {"model.weights": "ssl"}
+    assert recipe_of(values, spec=new)[0] == {"model.weights": "ssl"}
 
 
 def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
