@@ -171,16 +171,7 @@ def plan(
 
     from trainable.diagnosis.plan_table import plan_rows
 
-    table = Table(
-        folder="unit",
-        images="stage",
-        examples="parameters",
-        _="frozen",
-        to="lr",
-        int8="weight decay",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table("unit", "stage", "parameters", "frozen", "lr", "weight decay", box=None, pad_edge=False)
     for row in plan_rows(model, freeze=freeze, optimizer=optimizer):
         rate = "-" if row.is_frozen else f"{row.lr:.3g}"
         frozen = "frozen" if row.is_frozen else ""

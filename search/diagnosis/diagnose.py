@@ -178,9 +178,7 @@ def _counts_table(diagnosis: Diagnosis) -> Table:
 
 
 def _stage_table(diagnosis: Diagnosis) -> Table:
-    table = Table(
-        folder="stage", images="probe", examples="LogME", _="H-score", to="class distances", box=None, pad_edge=False
-    )
+    table = Table("stage", "probe", "LogME", "H-score", "class distances", box=None, pad_edge=False)
     for name, found in diagnosis.stages.items():
         mark = " (best)" if name == diagnosis.best_stage else ""
         numbers = (found.value, found.logme, found.h_score, found.class_distance_ratio)

@@ -58,7 +58,7 @@ def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> l
 
 def predictions_table(found: Sequence[Prediction]) -> Table:
     """For a terminal."""
-    table = Table(folder="image", images="label", examples="score", _="then", box=None, pad_edge=False)
+    table = Table("image", "label", "score", "then", box=None, pad_edge=False)
     for one in found:
         if one.error is not None:
             table.add_row(escape(one.path), "-", "-", escape(one.error))

@@ -18,7 +18,7 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
     """Print the refits, the gate's checks, what came of it."""
     candidate, evidence = promotion.candidate, promotion.evidence
     metric = candidate.search.metric
-    table = Table(folder="refitted", images=f"mean {metric}", examples="by seed", box=None, pad_edge=False)
+    table = Table("refitted", f"mean {metric}", "by seed", box=None, pad_edge=False)
     for row in promotion.recipe_rows():
         mean = "out" if row["mean"] is None else f"{row['mean']:.4f}"
         table.add_row(

@@ -63,7 +63,7 @@ def status_table(result: dict[str, Any]) -> Table:
 
 def list_table(results: list[dict[str, Any]]) -> Table:
     """Searches as rows."""
-    table = Table(folder="name", images="state", examples="trials", _="epochs", to="best", box=None, pad_edge=False)
+    table = Table("name", "state", "trials", "epochs", "best", box=None, pad_edge=False)
     for result in results:
         if "problem" in result:
             table.add_row(result["name"], result["state"], result["problem"])

@@ -114,7 +114,7 @@ class Progress(Listener):
 
     def _table(self) -> Table:
         metric = self._spec.search.metric
-        table = Table(folder="trial", images="state", examples="epoch", _=metric, to="values", box=None, pad_edge=False)
+        table = Table("trial", "state", "epoch", metric, "values", box=None, pad_edge=False)
         for trial in sorted(self._trials.values(), key=_last_touched, reverse=True)[:ROWS]:
             best = trial.best(metric)
             values = " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items())

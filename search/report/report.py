@@ -142,16 +142,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
 
 
 def _leaderboard(data: dict[str, Any]) -> Table:
-    table = Table(
-        folder="trial",
-        images=data["metric"],
-        examples="state",
-        _="epochs",
-        to="seconds",
-        int8="values",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table("trial", data["metric"], "state", "epochs", "seconds", "values", box=None, pad_edge=False)
     for row in data["leaderboard"]:
         table.add_row(*row_cells(row))
     return table

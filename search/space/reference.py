@@ -52,7 +52,7 @@ def rows_like(words: Sequence[str]) -> list[dict[str, str]]:
 
 def rows_table(rows: list[dict[str, str]]) -> Table:
     """Values for a terminal."""
-    table = Table(folder="path", images="takes", examples="default", _="effect", box=None, pad_edge=False)
+    table = Table("path", "takes", "default", "effect", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row.values()))
     return table

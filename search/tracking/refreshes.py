@@ -49,11 +49,7 @@ def write_refresh_run(record: Record, *, spec: SearchSpec, uri: str, folder: Pat
         "mlflow.note.content": f"**{decision['kind']}**: {'; '.join(decision['reasons'])}\n\n{record.said}",
     }
     now = time.time_ns() // 1_000_000
-    metrics = [
-        Metric(direction=name, meaning=value, drives=now, compares=0)
-        for name, value in _numbers(record).items()
-        if math.isfinite(value)
-    ]
+    metrics = [Metric(name, value, now, 0) for name, value in _numbers(record).items() if math.isfinite(value)]
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text[:LONGEST_TAG]) for name, text in texts.items()])
     client.log_dict(run_id, record.as_dict(), "refresh.json")
     client.set_terminated(run_id, status="FINISHED")

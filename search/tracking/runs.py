@@ -217,10 +217,7 @@ class Runs:
         items = [Param(name, text) for name, text in params.items()]
         for start in range(0, len(items), PARAMS_PER_BATCH):
             self._client.log_batch(known.run_id, params=items[start : start + PARAMS_PER_BATCH])
-        metrics = [
-            Metric(direction=point.name, meaning=point.value, drives=point.time, compares=point.step)
-            for point in points
-        ]
+        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
         rest = len(metrics) % METRICS_PER_BATCH
         for start in range(0, len(metrics) - rest, METRICS_PER_BATCH):
             self._client.log_batch(known.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])

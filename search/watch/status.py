@@ -32,16 +32,7 @@ def standings(specs: Iterable[SearchSpec]) -> list[Standing]:
 
 def standings_table(found: Iterable[Standing]) -> Table:
     """Spaces as rows."""
-    table = Table(
-        folder="space",
-        images="state",
-        examples="when",
-        _="last refresh",
-        to="decision",
-        int8="next",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table("space", "state", "when", "last refresh", "decision", "next", box=None, pad_edge=False)
     for one in found:
         if one.record is None:
             table.add_row(one.name, one.state, *["-"] * 4)

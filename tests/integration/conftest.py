@@ -131,7 +131,7 @@ def make_place(tmp_path_factory, cells_for_search, empty_database):
         (folder / "images").symlink_to(cells_for_search)
         if not bare:
             shutil.copy(empty_database, folder / "mlflow.db")
-        return Place(cpu=folder)
+        return Place(folder)
 
     return make
 

@@ -17,7 +17,7 @@ def test_of_several_refits_with_a_seed_the_newest_counts(make_search, record):
     search = make_search({(2, 0): 0.9, (1, 0): 0.7})
     seed = search.fresh_seeds()[0]
     assert search.find_refit(2, seed=seed).number == 0
-    again = record(search.promotion.refit, {"optimizer.lr": 3e-3, "seed": seed}, {"val/balanced_accuracy": 0.8})
+    again = record(search.refits, {"optimizer.lr": 3e-3, "seed": seed}, {"val/balanced_accuracy": 0.8})
     assert search.find_refit(2, seed=seed).number == again == 2
     with pytest.raises(StopIteration):
         search.find_refit(0, seed=seed)
@@ -26,5 +26,5 @@ def test_of_several_refits_with_a_seed_the_newest_counts(make_search, record):
 def test_every_read_of_the_test_split_is_counted(make_search):
     search = make_search()
     assert search.num_test_reads == 1  # the search's own
-    note_tested(search.promotion.refit, ["a", "b"])
+    note_tested(search.refits, ["a", "b"])
     assert search.num_test_reads == 3

@@ -42,7 +42,7 @@ def test_refits_of_a_soup_are_judged_as_a_soup(make_search, ledger):
     search = make_search(values, top=1)
     for place, (of, measured) in enumerate((([0, 2], 0.9), ([3, 1], 0.8))):  # the best refit first
         seed = search.fresh_seeds()[place]
-        note_soup(search.promotion.refit, SoupResult(of=of, members=of, measured={METRIC: measured}), seed=seed)
+        note_soup(search.refits, SoupResult(of=of, members=of, measured={METRIC: measured}), seed=seed)
         search.soup_path(seed=seed).parent.mkdir(parents=True, exist_ok=True)
         search.soup_path(seed=seed).write_bytes(b"weights")
     found = confirmed(search)
@@ -55,7 +55,7 @@ def test_refits_of_a_soup_are_judged_as_a_soup(make_search, ledger):
 
 def test_a_refit_that_only_lost_its_workers_is_begun_anew(make_search, record):
     search = make_search({(2, 0): 0.9}, top=1)
-    recipes, refits = best_recipes(search.space.spec, search.ledger.ledger), search.promotion.refit
+    recipes, refits = best_recipes(search.spec, search.ledger), search.refits
     first, second = ({"optimizer.lr": 3e-3, "seed": seed} for seed in search.fresh_seeds())
     assert refit_points(search, recipes=recipes) == [first, second]
     number = refits.start(

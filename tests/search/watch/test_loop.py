@@ -135,7 +135,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path):
-    return Place(cpu=tmp_path)
+    return Place(tmp_path)
 
 
 def wait_for(what, *, seconds=20):
@@ -160,7 +160,7 @@ def test_a_space_is_refreshed_at_once_and_then_whenever_it_is_due(place):
 def test_cron_times_are_kept_with_a_jitter_that_is_the_same_each_time_it_is_asked(place):
     def begins(folder, *, jitter_seconds):
         folder.mkdir()
-        fresh = Place(cpu=folder)
+        fresh = Place(folder)
         when = parse_cron("0 3 * * *", zone=UTC)
         fresh.watch(fresh.space("cells"), when=when, clock=FakeClock(hours=66), jitter_seconds=jitter_seconds)
         return fresh.begins("cells")
