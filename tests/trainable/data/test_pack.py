@@ -26,7 +26,7 @@ import sys
 from trainable.config.trial import DataConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import open_pack
-spec = InputSpec(64, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
+spec = InputSpec(size=64, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=0.875)
 print(open_pack(DataConfig(format="elpv", cache=sys.argv[1]), spec).path)
 """
 
@@ -303,7 +303,8 @@ def test_a_full_disk_passes_through_and_leaves_no_file(loose, cache):
         "from trainable.data.pack import open_pack\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "try: open_pack(DataConfig(path=sys.argv[1], cache=sys.argv[2]), InputSpec(64, (), (), 'bilinear', 0.875))\n"
+        "spec = InputSpec(size=64, mean=(), std=(), interpolation='bilinear', crop_share=0.875)\n"
+        "try: open_pack(DataConfig(path=sys.argv[1], cache=sys.argv[2]), spec)\n"
         "except OSError as error: print(error.strerror)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(loose), cache], capture_output=True, text=True, cwd=ROOT)
