@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -57,12 +57,11 @@ class Table:
     folder: Path
     images: Images
     examples: Examples
-    _: KW_ONLY
     to: tuple[str, ...]
     int8: bool
 
     def rows(self, network: Network, *, of: Network, note: str) -> Iterator[Variant]:
-        """Those of a network that is ``of`` itself or a pruned copy, the network in torch first.
+        """Variants of a network that is ``of`` itself or a pruned copy, the network in torch first.
 
         Raises UserError where a file in float32 gives other logits than the network.
         """

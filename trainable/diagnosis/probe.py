@@ -15,12 +15,6 @@ def linear_probe(config: TrialConfig) -> Evaluation:
     return stage_probe(frozen_features(config), stage=POOLED)
 
 
-def stage_probes(config: TrialConfig) -> dict[str, Evaluation]:
-    """What :func:`linear_probe` gives, for the features of every stage and the pooled ones, from one pass."""
-    features = frozen_features(config)
-    return {stage: stage_probe(features, stage=stage) for stage in features.stages}
-
-
 def stage_probe(features: Features, *, stage: str, kind: str = "logreg", c: float = 1.0) -> Evaluation:
     """Validation scores of a probe of one stage; raises UserError for a stage that the backbone does not have."""
     probe = fit_probe(features.of(stage, split="train"), features.labels["train"], kind=kind, c=c)

@@ -140,22 +140,6 @@ def evaluation_loader(
     return Loader(dataset, rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin)
 
 
-def train_batches(
-    pack: Pack,
-    *,
-    augment: AugmentConfig,
-    spec: InputSpec,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    workers: int = 0,
-    pin: bool = False,
-) -> Iterator[Batch]:
-    """One epoch of :func:`train_loader`; starts the workers anew each time."""
-    loader = train_loader(pack, augment=augment, spec=spec, batch_size=batch_size, seed=seed, workers=workers, pin=pin)
-    return loader.epoch(epoch)
-
-
 def evaluation_batches(
     pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
 ) -> Iterator[Batch]:

@@ -23,7 +23,6 @@ from trainable.loader.views import evaluation_view
 from trainable.model.backbone import input_spec
 from trainable.model.network import Network, create_network
 from trainable.pretraining.resumable import (
-    BACKBONE,
     Standing,
     identity,
     restore_standing,
@@ -66,21 +65,14 @@ class Part(NamedTuple):
     labels: Tensor
 
 
-def meta_train(config: MetaConfig, *, folder: Path) -> Path:
-    """Meta-train a backbone; gives ``folder/backbone.safetensors``, which ``model.weights`` loads.
-
-    Tasks are drawn from the train split alone. Norms use a task's own statistics; the running ones that are written
-    are those of the last tasks. Goes on from the newest whole state in ``folder``, to the same weights as an unbroken
-    run, bit for bit on a CPU. Raises UserError for data or weights that cannot be used, classes or images too few for
-    a task, or where ``folder`` holds another training; DivergedError.
-    """
-    for _ in meta_reports(config, folder=folder):
-        pass
-    return folder / BACKBONE
-
-
 def meta_reports(config: MetaConfig, *, folder: Path) -> Iterator[MetaReport]:
-    """The same, telling every report that is still to come once its state is in ``folder``."""
+    """Meta-train a backbone into ``folder/backbone.safetensors``, which ``model.weights`` loads.
+
+    Tells every report that is still to come once its state is in ``folder``. Tasks are drawn from the train split alone. Norms
+    use a task's own statistics; the running ones that are written are those of the last tasks. Goes on from the newest whole
+    state in ``folder``, to the same weights as an unbroken run, bit for bit on a CPU. Raises UserError for data or weights that
+    cannot be used, classes or images too few for a task, or where ``folder`` holds another training; DivergedError.
+    """
     device = pick_device(TrialConfig(train=TrainConfig(device=config.device)))
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)

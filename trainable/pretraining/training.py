@@ -19,7 +19,6 @@ from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.pretraining.images import PairLoader
 from trainable.pretraining.resumable import (
-    BACKBONE,
     Standing,
     identity,
     restore_standing,
@@ -45,20 +44,14 @@ class PretrainEpoch:
     metrics: dict[str, float]
 
 
-def pretrain(config: PretrainConfig, *, folder: Path) -> Path:
-    """Pre-train a backbone on images alone; gives ``folder/backbone.safetensors``, which ``model.weights`` loads.
-
-    Labels are never read, and of a labelled data set only the images of the train split are seen. Goes on from the
-    newest whole state in ``folder``, to the same weights as an unbroken run, bit for bit on a CPU. Raises UserError
-    for data or weights that cannot be used, or where ``folder`` holds another training; DivergedError.
-    """
-    for _ in pretrain_epochs(config, folder=folder):
-        pass
-    return folder / BACKBONE
-
-
 def pretrain_epochs(config: PretrainConfig, *, folder: Path) -> Iterator[PretrainEpoch]:
-    """The same, telling every epoch that is still to be trained once its state is in ``folder``."""
+    """Pre-train a backbone on images alone into ``folder/backbone.safetensors``, which ``model.weights`` loads.
+
+    Tells every epoch that is still to be trained once its state is in ``folder``. Labels are never read, and of a labelled data
+    set only the images of the train split are seen. Goes on from the newest whole state in ``folder``, to the same weights as
+    an unbroken run, bit for bit on a CPU. Raises UserError for data or weights that cannot be used, or where ``folder`` holds
+    another training; DivergedError.
+    """
     device = pick_device(TrialConfig(train=TrainConfig(device=config.device)))
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     loader = PairLoader(config, spec=spec, pin=device.type == "cuda")

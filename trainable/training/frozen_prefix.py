@@ -50,7 +50,7 @@ class Prefixes:
         return cut if cut is not None and fits(num_images, shape=cut.shape, limit_bytes=self.limit_bytes) else None
 
     def training_cut(self, network: Network, *, phase: Phase, epoch: int, end: StageEnd | None) -> Cut | None:
-        """The same for an epoch's training, which may ask for whole images.
+        """Behind which frozen layers an epoch's training can begin; None where it should not, or asks for whole images.
 
         It does where images are mixed, moved by their gradient, joined by old ones or varied by the user's own code, which
         may change, and where a stage is to be aligned whose ``end`` is frozen.

@@ -13,7 +13,7 @@ def from_scratch(config: TrialConfig) -> TrialConfig:
 
 
 def source_only(config: TrialConfig) -> TrialConfig:
-    """The same training without a look at the target's images, which are still measured."""
+    """A trial's own training without a look at the target's images, which are still measured."""
     return TrialConfig.model_validate(config.model_dump() | {"adapt": {}})
 
 

@@ -16,8 +16,8 @@ from trainable.diagnosis.diagnose import (
     paired_difference,
     stratified,
 )
-from trainable.diagnosis.features import Features
-from trainable.diagnosis.probe import stage_probes
+from trainable.diagnosis.features import Features, frozen_features
+from trainable.diagnosis.probe import stage_probe
 from trainable.statistics.scores import Evaluation
 from trainable.statistics.transferability import logme, mmd_permutation_test
 
@@ -220,7 +220,9 @@ def test_the_distance_to_a_reference_is_that_of_the_pooled_features():
 def test_the_look_at_real_cells_has_the_scores_of_the_stage_probes(make_config, cell_folder):
     config = make_config()
     found, features = look(config, reference=str(cell_folder))
-    assert {stage: one.probe for stage, one in found.stages.items()} == stage_probes(config)
+    anew = frozen_features(config)
+    expected = {stage: stage_probe(anew, stage=stage) for stage in anew.stages}
+    assert {stage: one.probe for stage, one in found.stages.items()} == expected
     assert found.num_images == 40
     assert features.classes == ("defective", "functional")
     assert found.discrepancy.num_images == 40

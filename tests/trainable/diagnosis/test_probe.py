@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trainable import TrialConfig, UserError
 from trainable.diagnosis.features import frozen_features
-from trainable.diagnosis.probe import linear_probe, stage_probe, stage_probes
+from trainable.diagnosis.probe import linear_probe, stage_probe
 from trainable.statistics.probe import fit_probe, solved_head
 
 torch.set_num_threads(1)
@@ -36,11 +36,12 @@ def clouds(*, num_classes, apart=1.0, count=60, width=7, seed=0):
 
 
 def test_every_stage_is_scored_and_the_pooled_one_as_the_linear_probe_does(config):
-    scores = stage_probes(config)
+    features = frozen_features(config)
+    scores = {stage: stage_probe(features, stage=stage) for stage in features.stages}
     assert list(scores) == ["stage1", "stage2", "stage3", "stage4", "pooled"]
     assert scores["pooled"] == linear_probe(config)
-    assert scores == stage_probes(config)
-    features = frozen_features(config)
+    again = frozen_features(config)
+    assert scores == {stage: stage_probe(again, stage=stage) for stage in again.stages}
     scaler = StandardScaler().fit(features.of("stage2", split="train"))
     known = LogisticRegression(max_iter=2000, class_weight="balanced")
     known.fit(scaler.transform(features.of("stage2", split="train")), features.labels["train"])

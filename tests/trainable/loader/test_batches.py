@@ -9,7 +9,6 @@ from trainable.loader.batches import (
     evaluation_loader,
     normalise,
     num_batches,
-    train_batches,
     train_loader,
 )
 from trainable.loader.views import evaluation_view, view
@@ -21,6 +20,10 @@ AUGMENT = AugmentConfig(strength="medium", flip="both", rotate="quarter")
 def pack(draw_folder, cache, spec):
     """Twenty-eight images to train on, six each to validate and to test with."""
     return open_pack(DataConfig(path=str(draw_folder({"cat": 20, "dog": 20})), cache=cache), spec)
+
+
+def train_batches(pack, *, epoch, **settings):
+    return train_loader(pack, **settings).epoch(epoch)
 
 
 def equal(one, other):

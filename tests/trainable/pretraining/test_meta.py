@@ -16,10 +16,17 @@ from trainable.config.trial import ModelConfig
 from trainable.data.pack import open_pack
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone, input_spec
-from trainable.pretraining.meta import Part, adapt, draw_task, learn, meta_reports, meta_train, task_classes
+from trainable.pretraining.meta import Part, adapt, draw_task, learn, meta_reports, task_classes
+from trainable.pretraining.resumable import BACKBONE
 
 torch.set_num_threads(1)
 METHODS = ("maml", "anil", "reptile")
+
+
+def meta_train(config, *, folder):
+    """The weights at the end of a training."""
+    list(meta_reports(config, folder=folder))
+    return folder / BACKBONE
 
 
 class Pair(nn.Module):

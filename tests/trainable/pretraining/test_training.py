@@ -15,10 +15,17 @@ from trainable.data.pack import open_pack
 from trainable.errors import UserError
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.pretraining.images import PairLoader
-from trainable.pretraining.training import embedding_std, pretrain, pretrain_epochs
+from trainable.pretraining.resumable import BACKBONE
+from trainable.pretraining.training import embedding_std, pretrain_epochs
 
 methods = pytest.importorskip("trainable.pretraining.methods", reason="needs lightly: pip install '.[ssl]'")
 torch.set_num_threads(1)
+
+
+def pretrain(config, *, folder):
+    """The weights at the end of a training."""
+    list(pretrain_epochs(config, folder=folder))
+    return folder / BACKBONE
 
 
 @pytest.fixture(scope="session")
