@@ -25,10 +25,10 @@ ELSEWHERE = {
     """,
     "tests/integration/test_promotion.py": """
         search/cli/models.py search/promotion/card.py search/promotion/export.py search/promotion/predict.py
-        search/promotion/promote.py search/promotion/table.py search/tracking/model_files.py
+        search/promotion/promote.py search/promotion/table.py search/promotion/candidate.py search/tracking/model_files.py
     """,
     "tests/integration/test_refresh.py": """
-        search/ledger/refreshes.py search/report/history.py search/tracking/refreshes.py
+        search/report/history.py
     """,
     "tests/integration/test_adaptation.py": "search/space/preflight.py trainable/diagnosis/tsne.py",
     # The entries of a table, and what every one of them keeps.
@@ -67,7 +67,6 @@ ELSEWHERE = {
     "tests/search/engine/test_conductor.py": "search/engine/reports.py",
     "tests/search/engine/test_sampling.py": "search/ledger/trials.py",
     "tests/search/ledger/test_ledger.py": "search/ledger/notes.py",
-    "tests/search/promotion/test_refit.py": "search/ledger/refits.py",
     "tests/search/report/test_report.py": "search/report/page.py",
     "tests/search/tracking/test_tracker.py": "search/tracking/runs.py",
     "tests/search/tune/test_worker.py": "search/tune/machine.py search/tune/tasks.py",
