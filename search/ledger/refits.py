@@ -1,21 +1,25 @@
-"""The study of a search's refits: opened, read."""
+"""The study of a finished search's refits, in which its best recipes are trained again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from search.ledger import ledger as ledgers
+from search.ledger.files import kept_checkpoint
 from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.notes import SoupResult, made, plain
+from search.ledger.trials import Trial
 from search.space.dimension import Number
 from search.space.space import Space, make_space
 from search.space.spec import SearchSpec
 from search.space.values import Value
+from trainable.seeds import derive
 
 FOLDER = "refits"
 SEED = "seed"
 MOST_SEED = 2**31 - 1
+SOUPS = "soups"
 _CANDIDATE, _TESTED, _SOUP = "candidate", "test", "soup "  # keys in the study; a soup's ends with its seed
 
 
@@ -24,7 +28,7 @@ class CandidateNote:
     """What a promotion confirmed last: its package below the search's folder, its recipe in words."""
 
     package: str
-    said: str
+    recipe: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +40,66 @@ class RefitNotes:
     soups: Mapping[int, SoupResult] = field(default_factory=dict)  # promotion.refit, by seed
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinishedSearch:
+    """A search with its refits: ``ledger`` has its trials, ``refits`` those that are trained again, ``folder`` all its files."""
+
+    spec: SearchSpec
+    ledger: Ledger
+    refits: Ledger
+    folder: Path
+
+    @property
+    def metric(self) -> str:
+        """The metric of validation images that decides."""
+        return self.spec.search.metric
+
+    @property
+    def fingerprints(self) -> Mapping[str, Collection[str]]:
+        """The fingerprints that its data sets may have, by the field of ``data`` that names them."""
+        return self.ledger.notes.data.fingerprints
+
+    @property
+    def num_test_reads(self) -> int:
+        """How often the search and its promotions have read the test split."""
+        test = self.ledger.notes.test
+        assert test is not None, "a finished search has read it once"
+        return test.reads + len(refit_notes(self.refits).tested)
+
+    @property
+    def refit_folder(self) -> Path:
+        """The folder in which the refits lie."""
+        return self.folder / FOLDER
+
+    def fresh_seeds(self) -> list[int]:
+        """Draw seeds that no trial of the search had; more of them begin with the same."""
+        spec = self.spec
+        return [derive(spec.search.seed, "refit", index) % MOST_SEED for index in range(spec.promote.confirm.seeds)]
+
+    def find_refit(self, number: int, *, seed: int) -> Trial:
+        """Find the refit of a trial with a seed, the newest where there are several."""
+        wanted = {**self.ledger.trial(number).params, SEED: seed}
+        return next(trial for trial in reversed(self.refits.trials()) if trial.params == wanted)
+
+    def refit_config(self, number: int) -> dict[str, Any]:
+        """Give the configuration of a refit."""
+        return refit_config(self.spec, self.refits.trial(number).params)
+
+    def refit_checkpoint(self, number: int) -> Path:
+        """Find the best checkpoint of a refit. Raises UserError where it is gone."""
+        return kept_checkpoint(self.refit_folder, self.refits.trial(number), metric=self.metric)
+
+    def soup_path(self, *, seed: int) -> Path:
+        """The file of the soup of one seed's refits, which may not be there yet."""
+        return (self.refit_folder / SOUPS / f"{seed}.safetensors").resolve()
+
+
 def refit_notes(refits: Ledger) -> RefitNotes:
     """Read the notes of the study of refits."""
     stored = refits.stored_notes()
     candidate = stored.get(_CANDIDATE)
     return RefitNotes(
-        candidate=None if candidate is None else made(CandidateNote, candidate),
+        candidate=None if candidate is None else CandidateNote(package=candidate["package"], recipe=candidate["said"]),
         tested=tuple(stored.get(_TESTED, {"candidates": ()})["candidates"]),
         soups={
             int(key.removeprefix(_SOUP)): made(SoupResult, soup)
@@ -53,7 +111,7 @@ def refit_notes(refits: Ledger) -> RefitNotes:
 
 def note_candidate(refits: Ledger, candidate: CandidateNote) -> None:
     """Note what was confirmed last."""
-    refits.store_note(_CANDIDATE, plain(candidate))
+    refits.store_note(_CANDIDATE, {"package": candidate.package, "said": candidate.recipe})
 
 
 def note_tested(refits: Ledger, digests: Sequence[str]) -> None:
@@ -67,7 +125,7 @@ def note_soup(refits: Ledger, soup: SoupResult, *, seed: int) -> None:
 
 
 def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
-    """The study of the refits, in the search's own storage; made where there is none."""
+    """Open the study of the refits, in the search's own storage; it is made where there is none."""
     metric = spec.search.metric
     return ledgers.create(
         folder,
@@ -80,7 +138,7 @@ def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
 
 
 def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
-    """The study of the refits for reading; None where there is none. Raises LedgerFailsError."""
+    """Open the study of the refits for reading; None where there is none. Raises LedgerFailsError."""
     try:
         return ledgers.open_existing(folder, name=_study(spec), storage=spec.search.storage, space=refit_space(spec))
     except NoSearchError:
@@ -88,16 +146,15 @@ def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
 
 
 def refit_space(spec: SearchSpec) -> Space:
-    """The search's space with the seed."""
+    """Make the space of refits: the search's with the seed."""
     return make_space({**spec.space.dimensions, SEED: Number(low=0, high=MOST_SEED, whole=True)})
 
 
 def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any]:
-    """The configuration of a refit with these values."""
-    own = {path: value for path, value in params.items() if path != SEED}
-    return spec.refit_config(own, seed=int(str(params[SEED])))
+    """Make the configuration of a refit with these values."""
+    searched = {path: value for path, value in params.items() if path != SEED}
+    return spec.refit_config(searched, seed=int(str(params[SEED])))
 
 
 def _study(spec: SearchSpec) -> str:
-    """No search's name has a slash."""
-    return f"{spec.search.name}/{FOLDER}"
+    return f"{spec.search.name}/{FOLDER}"  # no search's name has a slash

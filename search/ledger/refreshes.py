@@ -18,6 +18,7 @@ from trainable.data.readers.file_state import QuickState, quick_state
 from trainable.errors import UserError
 
 FOLDER = "refresh"
+JSON_NAMES = {"difference_text": "said"}
 KEPT = "base.data.keep_splits"  # each data version has its own
 State = Literal["open", "done", "superseded"]
 
@@ -46,7 +47,7 @@ class Record:
     ended: str | None = None
     champion: ChampionMark | None = None  # before it
     difference: Mapping[str, Any] | None = None
-    said: str = ""  # the difference in words
+    difference_text: str = ""  # the difference in words
     bad: tuple[int, ...] = ()  # ids of new images that cannot be decoded
     classes: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)  # by rung
@@ -61,7 +62,7 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
-        return asdict(self)
+        return {JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
 
 class Records:
@@ -159,6 +160,7 @@ def _read(path: Path) -> Record:
     try:
         document = json.loads(path.read_text())
         document["identity"] = identity_with_new_names(document["identity"])
+        document |= {name: document.pop(written) for name, written in JSON_NAMES.items()}
         for name in ("bad", "rungs", "searches", "promotions"):
             document[name] = tuple(document[name])
         for name in ("champion", "after"):

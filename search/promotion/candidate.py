@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from search.ledger.refits import CandidateNote, note_candidate, note_tested, refit_notes
+from search.ledger.refits import CandidateNote, FinishedSearch, note_candidate, note_tested, refit_notes
 from search.promotion.evidence import Answers, answer
-from search.promotion.finished import FinishedSearch
 from search.promotion.packaged import PACKAGE, PackagedModel, open_packaged
 from search.promotion.refit import Recipe, RefittedModel
 from search.space.sections import STEPS
@@ -78,7 +77,7 @@ def package_best(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> Path:
         with held_to(search.fingerprints):
             package(TrialConfig.model_validate(config), folder=path, **weights)
     place = str(path.relative_to(search.folder.resolve()))
-    note_candidate(search.refits, CandidateNote(package=place, said=best.as_text))
+    note_candidate(search.refits, CandidateNote(package=place, recipe=best.as_text))
     return path
 
 

@@ -14,7 +14,7 @@ from search.ledger.files import kept_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.refits import existing_refits, refit_notes
 from search.ledger.stored import check_finished, open_ledger
-from search.promotion.packaged import PACKAGE, rooted
+from search.promotion.packaged import PACKAGE, config_with_data_below
 from search.space.spec import SearchSpec
 from search.tracking.registry import ROOT, download, log_files, resolve, store_errors_as_outages
 from search.tracking.runs import find_search_run
@@ -65,7 +65,7 @@ def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted
         if place.exists() and not place.is_dir():
             raise UserError(f"--out: {place} is a file; name a folder")
         variants = export_weights_file(
-            rooted(description["config"], root=source.root),
+            config_with_data_below(description["config"], root=source.root),
             weights=source.package / WEIGHTS,
             classes=description["classes"],
             wanted=wanted,
@@ -104,11 +104,11 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
     address = check_uri(uri or "sqlite:///mlflow.db")
     version = resolve(address, name)
     with TemporaryDirectory() as temporary:
-        found = download(address, version.uri, folder=Path(temporary)) / PACKAGE
+        package_folder = download(address, version.uri, folder=Path(temporary)) / PACKAGE
         out = Path("exports") / f"{version.name}-{version.number}"
         yield _Source(
             what=version.uri,
-            package=found,
+            package=package_folder,
             out=out,
             uri=address,
             find_run=lambda: version.run_id,
@@ -121,9 +121,9 @@ def _of_search(folder: Path) -> _Source:
     refits = existing_refits(spec, folder=folder)
     candidate = None if refits is None else refit_notes(refits).candidate
     if candidate is not None:
-        what, path = candidate.said, _there(folder / candidate.package)
+        what, path = candidate.recipe, _there(folder / candidate.package)
     else:
-        what, path = _packaged(spec, ledger, folder=folder)
+        what, path = _package_final(spec, ledger, folder=folder)
     address, identity = check_uri(spec.tracking.uri), ledger.notes.identity
 
     def find_run() -> str | None:
@@ -159,8 +159,8 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
-    """The final candidate of a search that was not promoted, packaged anew."""
+def _package_final(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
+    """Package the final candidate of a search that was not promoted."""
     check_finished(spec, ledger)
     final = ledger.notes.test
     assert final is not None  # of a finished search

@@ -44,8 +44,8 @@ class PackagedModel:
 
     @property
     def config(self) -> TrialConfig:
-        """What it was trained as, its data where they are."""
-        return rooted(self.description["config"], root=self.root)
+        """The configuration that it was trained with, its data where they are."""
+        return config_with_data_below(self.description["config"], root=self.root)
 
     @property
     def fingerprint(self) -> str:
@@ -75,21 +75,21 @@ def open_packaged(folder: Path, *, root: Path) -> PackagedModel:
     return PackagedModel(folder=folder, model=load(folder), description=description, splits=splits, root=root)
 
 
-def rooted(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
+def config_with_data_below(config: Mapping[str, Any], *, root: Path) -> TrialConfig:
     """Read a stored configuration whose relative paths of data count from ``root``.
 
     Source and target are paths only where there is no ``data.path`` of whose domain column they would be values.
     """
 
-    def placed(path: Any) -> Any:
+    def locate(path: Any) -> Any:
         return str(root / path) if isinstance(path, str) and (root / path).exists() else path
 
     config = with_new_names(config)
     data = dict(config["data"])
     if data["path"]:
-        data["path"] = placed(data["path"])
+        data["path"] = locate(data["path"])
     elif data["format"] != "elpv":
-        data |= {"target": placed(data["target"]), "source": [placed(path) for path in data["source"]]}
+        data |= {"target": locate(data["target"]), "source": [locate(path) for path in data["source"]]}
     return TrialConfig.model_validate({**config, "data": data})
 
 

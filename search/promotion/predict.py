@@ -45,7 +45,7 @@ class Prediction:
 
 
 def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> list[Prediction]:
-    """Every image of the paths in order, a folder's with those of all folders below.
+    """Predict every image of the paths in order, a folder's with those of all folders below.
 
     Raises UserError for a path without images, and for a model that is not there or not as it was registered.
     """
@@ -53,26 +53,26 @@ def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> l
     with TemporaryDirectory() as temporary:
         model = load(download(check_uri(uri), model_uri, folder=Path(temporary)))
         batches = [images[start : start + IMAGES_AT_ONCE] for start in range(0, len(images), IMAGES_AT_ONCE)]
-        return [prediction for batch in batches for prediction in _predicted(model, batch, top_k=top_k)]
+        return [prediction for batch in batches for prediction in _predict(model, batch, top_k=top_k)]
 
 
-def predictions_table(found: Sequence[Prediction]) -> Table:
-    """For a terminal."""
+def predictions_table(predictions: Sequence[Prediction]) -> Table:
+    """Lay predictions out for a terminal."""
     table = Table("image", "label", "score", "then", box=None, pad_edge=False)
-    for one in found:
-        if one.error is not None:
-            table.add_row(escape(one.path), "-", "-", escape(one.error))
+    for image in predictions:
+        if image.error is not None:
+            table.add_row(escape(image.path), "-", "-", escape(image.error))
             continue
-        others = zip(one.top_k[1:], one.top_k_scores[1:], strict=True)
+        others = zip(image.top_k[1:], image.top_k_scores[1:], strict=True)
         then = ", ".join(f"{name} {score:.4f}" for name, score in others)
-        table.add_row(escape(one.path), escape(one.top_k[0]), f"{one.top_k_scores[0]:.4f}", escape(then))
+        table.add_row(escape(image.path), escape(image.top_k[0]), f"{image.top_k_scores[0]:.4f}", escape(then))
     return table
 
 
-def write_csv(found: Sequence[Prediction], *, path: Path) -> None:
-    """One row for each image; of the further classes a JSON list."""
+def write_csv(predictions: Sequence[Prediction], *, path: Path) -> None:
+    """Write one row for each image; of the further classes a JSON list."""
     text = io.StringIO()
-    rows = [one.as_dict() for one in found]
+    rows = [prediction.as_dict() for prediction in predictions]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(
@@ -90,20 +90,20 @@ def _images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: there is no such file or folder")
-    found = sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES and one.is_file())
-    if not found:
+    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not images:
         raise UserError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)})")
-    return found
+    return images
 
 
-def _predicted(model: Any, images: Sequence[Path], *, top_k: int) -> list[Prediction]:
-    """All at once; where one of them is none, one by one, so that it costs no other."""
+def _predict(model: Any, images: Sequence[Path], *, top_k: int) -> list[Prediction]:
+    """Predict all at once; where one of them is none, one by one, so that it costs no other."""
     try:
         answers = classify(model, [image.read_bytes() for image in images], top_k=top_k)
     except (BadInputError, OSError) as error:
         if len(images) == 1:
             return [Prediction(path=str(images[0]), error=str(error))]
-        return [prediction for image in images for prediction in _predicted(model, [image], top_k=top_k)]
+        return [prediction for image in images for prediction in _predict(model, [image], top_k=top_k)]
     return [
         Prediction(path=str(image), top_k=tuple(answer["top_k"]), top_k_scores=tuple(answer["top_k_scores"]))
         for image, answer in zip(images, answers, strict=True)

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
-from search.ledger.refits import SEED, open_refits
+from search.ledger.refits import SEED, FinishedSearch, open_refits
 from search.ledger.stored import open_ledger_of
 from search.ledger.trials import Trial
 from search.promotion.candidate import Candidate, answer_test_once, package_best
 from search.promotion.card import card
 from search.promotion.checks import check_model_name, check_ready
 from search.promotion.evidence import gather
-from search.promotion.finished import FinishedSearch
 from search.promotion.gate import Evidence, Verdict, gate
 from search.promotion.packaged import open_packaged
 from search.promotion.refit import StoppedError, confirm
@@ -115,7 +114,7 @@ def promote(
                 runs = runs_of(spec, search.ledger, folder=folder)
                 model = Path(temporary) / "model"
                 candidate = answer_test_once(search, recipes=recipes, package=package, folder=model)
-                return _settle(candidate, registry=registry, runs=runs, dry_run=dry_run, force=force, tell=tell)
+                return settle(candidate, registry=registry, runs=runs, dry_run=dry_run, force=force, tell=tell)
 
 
 def _open_finished(spec: SearchSpec, *, folder: Path) -> FinishedSearch:
@@ -145,7 +144,7 @@ def _tell_of_refits(tell: Callable[[str], None], *, metric: str) -> Callable[[Tr
     return tell_if_ended
 
 
-def _settle(
+def settle(
     candidate: Candidate, *, registry: Registry, runs: "Runs", dry_run: bool, force: bool, tell: Callable[[str], None]
 ) -> Promotion:
     """Judge and do what follows; once more where the champion changed meanwhile."""

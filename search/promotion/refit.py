@@ -16,9 +16,8 @@ from search.engine.schedulers import SCHEDULERS
 from search.ledger.files import tidy
 from search.ledger.ledger import Ledger
 from search.ledger.notes import SoupResult
-from search.ledger.refits import SEED, note_soup, refit_config, refit_notes, refit_space
+from search.ledger.refits import SEED, FinishedSearch, note_soup, refit_config, refit_notes, refit_space
 from search.ledger.trials import Trial, leaders
-from search.promotion.finished import FinishedSearch
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune import tasks

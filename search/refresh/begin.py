@@ -55,7 +55,7 @@ def _begin_anew(situation: Situation, *, champion: ChampionMark | None, now: Cal
     if change is None:
         return records.save(record)
     difference, bad = change
-    return records.save(record, difference=difference.as_dict(), said=difference.said(), bad=bad)
+    return records.save(record, difference=difference.as_dict(), difference_text=difference.said(), bad=bad)
 
 
 def _key(situation: Situation) -> str:

@@ -112,7 +112,7 @@ def _facts(record: Record) -> dict[str, Any]:
         "refresh": record.number,
         "key": record.key,
         "fingerprint": record.fingerprint,
-        "difference": record.said,
+        "difference": record.difference_text,
         "searches": list(record.searches),
         "promotions": [dict(promotion) for promotion in record.promotions],
         "champion": None if record.after is None else asdict(record.after),

@@ -78,7 +78,7 @@ def _refresh(situation: Situation, *, around: Surroundings) -> Answer:
     record = begin(situation, now=around.now)
     if record.state == "done":
         return nothing_new(record)
-    around.tell(f"refresh {record.number}: {record.said or 'nothing to compare these images with'}")
+    around.tell(f"refresh {record.number}: {record.difference_text or 'nothing to compare these images with'}")
     work = RefreshAtWork(record, situation=situation, around=around)
     work.decide()
     work.carry_out()

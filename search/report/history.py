@@ -43,7 +43,7 @@ def _row(record: Record) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "images": sum(record.classes.values()),
         "classes": dict(record.classes),
-        "difference": record.said,
+        "difference": record.difference_text,
         "decision": None if record.decision is None else record.decision["kind"],
         "reasons": [] if record.decision is None else list(record.decision["reasons"]),
         "way": [rung["kind"] for rung in record.rungs],

@@ -43,10 +43,10 @@ def write_refresh_run(record: Record, *, spec: SearchSpec, uri: str, folder: Pat
     texts = {
         "refresh.decision": decision["kind"],
         "refresh.reasons": "; ".join(decision["reasons"]),
-        "refresh.difference": record.said,
+        "refresh.difference": record.difference_text,
         "refresh.searches": ", ".join(record.searches),
         "data.fingerprint": record.fingerprint,
-        "mlflow.note.content": f"**{decision['kind']}**: {'; '.join(decision['reasons'])}\n\n{record.said}",
+        "mlflow.note.content": f"**{decision['kind']}**: {'; '.join(decision['reasons'])}\n\n{record.difference_text}",
     }
     now = time.time_ns() // 1_000_000
     metrics = [Metric(name, value, now, 0) for name, value in _numbers(record).items() if math.isfinite(value)]

@@ -87,9 +87,8 @@ class Registry:
         """The version that was made of a candidate."""
         if self._model() is None:
             return None
-        found = self._client.search_model_versions(f"name = '{self.name}'")
-        versions = [_version(one) for one in found]
-        return next((one for one in versions if one.tags.get(CANDIDATE) == candidate), None)
+        versions = map(_version, self._client.search_model_versions(f"name = '{self.name}'"))
+        return next((version for version in versions if version.tags.get(CANDIDATE) == candidate), None)
 
     def register(
         self, candidate: str, *, model: Path, run_id: str, tags: Mapping[str, str], sentence: str
@@ -99,9 +98,10 @@ class Registry:
             self._client.create_registered_model(self.name)
         self._client.log_artifacts(run_id, str(model), MODEL_FOLDER)
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
-        own = {CANDIDATE: candidate, **_hash_tags(model), **tags}
-        made = self._client.create_model_version(self.name, source, run_id=run_id, tags=own, description=sentence)
-        return _version(made)
+        all_tags = {CANDIDATE: candidate, **_hash_tags(model), **tags}
+        return _version(
+            self._client.create_model_version(self.name, source, run_id=run_id, tags=all_tags, description=sentence)
+        )
 
     def describe(self, version: ModelVersion, *, tags: Mapping[str, str], sentence: str) -> None:
         """Give a version these tags and this sentence."""
@@ -186,7 +186,7 @@ class Registry:
         return download(self.uri, version.uri, folder=folder)
 
     def _model(self) -> Any:
-        return registered(self._client, self.name)
+        return find_model(self._client, self.name)
 
     def _aliases(self) -> dict[str, int]:
         model = self._model()
@@ -217,9 +217,9 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
     expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
     if not expected:
         raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
-    found = hashes(path)
-    names = (expected.keys() | found.keys()) - {ADDED_BY_MLFLOW}
-    wrong = sorted(name for name in names if expected.get(name) != found.get(name))
+    actual = hashes(path)
+    names = (expected.keys() | actual.keys()) - {ADDED_BY_MLFLOW}
+    wrong = sorted(name for name in names if expected.get(name) != actual.get(name))
     if wrong:
         raise UserError(f"{version.uri}: {wrong[0]!r} is not the file that was registered; it is not loaded")
     return path
@@ -235,10 +235,10 @@ def resolve(uri: str, model_uri: str) -> ModelVersion:
     name, alias, number = parts.groups()
     client = MlflowClient(uri, registry_uri=uri)
     with store_errors_as_outages(uri):
-        model = registered(client, name)
+        model = find_model(client, name)
         if model is None:
-            known = [one.name for one in client.search_registered_models()]
-            raise UserError(f"{model_uri}: no model {name!r} in {redact(uri)}{nearest(name, known)}")
+            names = [other.name for other in client.search_registered_models()]
+            raise UserError(f"{model_uri}: no model {name!r} in {redact(uri)}{nearest(name, names)}")
     try:
         with store_errors_as_outages(uri):
             if alias is not None:
@@ -247,11 +247,11 @@ def resolve(uri: str, model_uri: str) -> ModelVersion:
     except StoreFailsError as error:
         if getattr(error.__cause__, "error_code", None) not in NOT_THERE:
             raise
-        offered = ", ".join(f"@{one}" for one in sorted(model.aliases)) or "no alias yet"
+        offered = ", ".join(f"@{existing}" for existing in sorted(model.aliases)) or "no alias yet"
         raise UserError(f"{model_uri}: there is no such version; {name!r} has {offered}") from error
 
 
-def registered(client: MlflowClient, name: str) -> Any:
+def find_model(client: MlflowClient, name: str) -> Any:
     """The registered model of a name; None where there is none."""
     try:
         return client.get_registered_model(name)
@@ -268,8 +268,8 @@ def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> No
             MlflowClient(uri).log_artifact(run_id, str(file), under)
 
 
-def _version(found: StoredVersion) -> ModelVersion:
-    return ModelVersion(name=found.name, number=int(found.version), tags=dict(found.tags), run_id=str(found.run_id))
+def _version(stored: StoredVersion) -> ModelVersion:
+    return ModelVersion(name=stored.name, number=int(stored.version), tags=dict(stored.tags), run_id=str(stored.run_id))
 
 
 def _hash_tags(folder: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from search.promotion.packaged import latency_ms, rooted
+from search.promotion.packaged import config_with_data_below, latency_ms
 from trainable.serving.encoded import encoded_images
 
 pytestmark = pytest.mark.slow
@@ -13,17 +13,17 @@ def test_relative_paths_of_data_count_from_where_a_version_was_made(served, fold
     candidate = served("old")
     description = candidate.description["config"]
     relative = {**description, "data": {**description["data"], "path": "old"}}
-    assert rooted(relative, root=folders).data.path == str(folders / "old")
-    assert rooted(relative, root=folders / "nowhere").data.path == "old"
+    assert config_with_data_below(relative, root=folders).data.path == str(folders / "old")
+    assert config_with_data_below(relative, root=folders / "nowhere").data.path == "old"
 
 
 def test_a_domain_is_no_path_though_a_folder_bears_its_name(served, folders):
     description = served("old").description["config"]
     domains = {"path": "old", "domain_column": "kind", "source": ["grown"], "target": "wider"}
-    data = rooted({**description, "data": {**description["data"], **domains}}, root=folders).data
+    data = config_with_data_below({**description, "data": {**description["data"], **domains}}, root=folders).data
     assert (data.source, data.target) == (["grown"], "wider")
     folders_apart = {"path": "", "source": ["grown"], "target": "wider"}
-    data = rooted({**description, "data": {**description["data"], **folders_apart}}, root=folders).data
+    data = config_with_data_below({**description, "data": {**description["data"], **folders_apart}}, root=folders).data
     assert (data.source, data.target) == ([str(folders / "grown")], str(folders / "wider"))
 
 

@@ -18,7 +18,7 @@ RECORD = Record(
     fingerprint="f" * 32,
     code="1",
     began="2026-11-21T12:00:00+00:00",
-    said="100 -> 110 images",
+    difference_text="100 -> 110 images",
     difference={"added": {"a": 4, "b": 6}, "removed": {}},
     measured={
         "champion": {"value": 0.9, "level": 0.95, "low": None, "num_images": 10},
