@@ -1,20 +1,27 @@
 """A finished search whose refits are written by hand; served models, trained shortly on real cells."""
 
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from search.ledger import ledger as ledgers
-from search.ledger.refits import MOST_SEED, open_refits
-from search.promotion.finished import FinishedSearch
-from search.promotion.packaged import open_packaged
+from search.ledger.refits import MOST_SEED, FinishedSearch, open_refits
+from search.promotion.candidate import Candidate
+from search.promotion.evidence import Answers
+from search.promotion.gate import Evidence, gate
+from search.promotion.packaged import PackagedModel, open_packaged
+from search.promotion.promote import Promotion
+from search.promotion.refit import Recipe, RefittedModel
 from search.space.dimension import Number
 from search.space.loading import load
 from search.space.space import make_space
 from search.tracking.model_files import save_model
 from trainable import TrialConfig, fit
 from trainable.serving.package import package
+from trainable.statistics.comparison import Interval, Judged
 
 METRIC = "val/balanced_accuracy"
 RATES = (1e-3, 2e-3, 3e-3)
@@ -126,6 +133,7 @@ def make_search(tmp_path, ledger, make_spec, record):
         spec = make_spec(**promote)
         refits = open_refits(spec, folder=tmp_path)
         search = FinishedSearch(spec=spec, ledger=ledger, refits=refits, folder=tmp_path)
+        search.refit_folder.mkdir(exist_ok=True)
         for (trial, place), value in dict(values).items():
             params = {**ledger.trial(trial).params, "seed": search.fresh_seeds()[place]}
             state = "COMPLETE" if value is not None else "FAILED"
@@ -133,3 +141,46 @@ def make_search(tmp_path, ledger, make_spec, record):
         return search
 
     return make
+
+
+@pytest.fixture
+def promotion(make_search):
+    """A promoted candidate with numbers that were made up."""
+    description = {
+        "classes": ["crack", "fine"],
+        "fingerprint": "ffff",
+        "counts": {"train": {"crack": 6, "fine": 7}, "val": {"crack": 2, "fine": 2}, "test": {"crack": 3, "fine": 3}},
+        "config": {"data": {"target": None, "oracle": False}},
+        "architecture": "resnet10t",
+        "input": {"channels": 3, "stored_side": 36, "interpolation": "bilinear", "size": 32},
+    }
+    model = PackagedModel(folder=Path(), model=None, description=description, splits={}, root=Path())
+    candidate = Candidate(
+        search=make_search(),
+        recipes=[
+            Recipe((2,), models=(RefittedModel(7, (0,), {METRIC: 0.7}), RefittedModel(8, (1,), {METRIC: 0.9}))),
+            Recipe((1,), why_not="refit 2 failed: diverged"),
+        ],
+        package=Path("refits/packages/a/package"),
+        digest="d" * 32,
+        test=Answers(model=model, images=(), classes=("crack", "fine"), probabilities=np.zeros((0, 2))),
+        num_test_reads=4,
+    )
+    crack = {"recall": 0.6, "recall_low": 0.3, "recall_high": 0.8, "precision": 0.5, "f1": 0.545, "count": 10}
+    fine = {"recall": 0.95, "recall_low": 0.9, "recall_high": 0.98, "precision": 0.96, "f1": 0.955, "count": 90}
+    test = Judged(
+        num_images=100,
+        metrics={"balanced_accuracy": Interval(0.9, 0.85, 0.95)},
+        per_class={"crack": crack, "fine": fine},
+        ece=0.08,
+    )
+    evidence = Evidence(test=test, chance=0.5, latency_ms=12.0, size_mb=20.0)
+    return Promotion(
+        candidate=candidate,
+        evidence=evidence,
+        verdict=gate(evidence, rule=candidate.search.spec.promote),
+        outcome="promoted",
+        name="cells",
+        version=3,
+        champion=None,
+    )

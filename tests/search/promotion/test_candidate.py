@@ -1,0 +1,62 @@
+"""The candidate of a search: its best confirmed recipe, packaged, asked about its test images once."""
+
+import json
+
+import numpy as np
+import pytest
+
+from search.ledger.refits import refit_notes
+from search.promotion.candidate import NoCandidateError, answer_test_once, package_best
+from search.promotion.packaged import PACKAGE
+from search.promotion.refit import Recipe, RefittedModel
+from trainable.data.image_guard import ImagesChangedError
+from trainable.serving.encoded import encoded_images
+from trainable.serving.package import digest
+
+METRIC = "val/balanced_accuracy"
+RECIPES = [
+    Recipe((2,), models=(RefittedModel(7, (0,), {METRIC: 0.7}), RefittedModel(8, (1,), {METRIC: 0.9}))),
+    Recipe((1,), why_not="refit 2 failed: diverged"),
+]
+
+
+def test_a_recipe_is_its_trials_its_mean_and_its_best_seed():
+    recipe = RECIPES[0]
+    assert (recipe.as_text, recipe.is_soup) == ("trial 2", False)
+    assert recipe.mean(METRIC) == pytest.approx(0.8)
+    assert recipe.best_model(METRIC).seed == 8
+    assert (Recipe((2, 0)).as_text, Recipe((2, 0)).is_soup) == ("soup of trials 2, 0", True)
+
+
+def test_where_no_recipe_held_up_there_is_no_candidate(make_search):
+    with pytest.raises(NoCandidateError, match="cells: no recipe held up on fresh seeds .refit 2 failed: diverged."):
+        package_best(make_search(), recipes=RECIPES[1:])
+
+
+@pytest.mark.slow
+def test_it_is_asked_once_and_its_answers_are_read_back(make_search, served, tmp_path):
+    search, model = make_search(), served("old")
+    search.ledger.note(data={"fingerprint": model.fingerprint, "fingerprints": {"path": [model.fingerprint]}})
+    package = model.folder / PACKAGE
+    first = answer_test_once(search, recipes=RECIPES, package=package, folder=tmp_path / "model")
+    assert (first.recipe, first.seed, first.digest) == ("trial 2", 8, digest(package))
+    assert first.num_test_reads == 2
+    assert refit_notes(search.refits).tested == (first.digest,)
+    images = encoded_images(model.config, split="test")
+    assert np.array_equal(first.test.probabilities, model.answer(images, classes=model.classes))
+    path = search.refit_folder / f"test-{first.digest}.json"
+    document = json.loads(path.read_text())
+    assert document["labels"] == [model.classes.index(image.label) for image in images]
+    path.write_text(json.dumps(document | {"predicted": np.eye(2)[document["labels"]].tolist()}))
+    again = answer_test_once(search, recipes=RECIPES, package=package, folder=tmp_path / "again")
+    assert again.test.chosen == [image.label for image in images]  # as was written, not as it answers
+    assert again.num_test_reads == 2
+
+
+@pytest.mark.slow
+def test_other_images_than_those_of_the_search_are_not_asked(make_search, served, tmp_path):
+    search, model = make_search(), served("old")
+    search.ledger.note(data={"fingerprint": "f" * 32, "fingerprints": {"path": ["f" * 32]}})
+    with pytest.raises(ImagesChangedError, match="data.path: the images have changed since this search began"):
+        answer_test_once(search, recipes=RECIPES, package=model.folder / PACKAGE, folder=tmp_path / "model")
+    assert refit_notes(search.refits).tested == ()

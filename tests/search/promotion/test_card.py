@@ -1,0 +1,30 @@
+"""The card of a candidate."""
+
+import pytest
+
+from search.promotion.card import card
+
+
+def test_it_says_what_it_is_made_of_and_how_good_it_is(promotion):
+    text = card(promotion.candidate, evidence=promotion.evidence)
+    assert text.startswith("# cells\n\n## Intended use")
+    assert "| class | train | val | test |\n| --- | --- | --- | --- |\n| crack | 6 | 2 | 3 |" in text
+    assert "Fingerprint `ffff`." in text
+    assert "On 100 test images" in text
+    assert "have read them 4 times" in text
+    assert "Intervals at 95% confidence" in text
+    assert "| balanced_accuracy | 0.9000 | 0.8500 to 0.9500 |" in text
+    assert "| crack | 0.6000 | 0.3000 to 0.8000 | 0.5000 | 0.5450 | 10 |" in text
+    assert "Expected calibration error 0.0800." in text
+    assert "This is trial 2, seed 8." in text
+    assert "| trial 2 | 0.8000 | 0.7000, 0.9000 |" in text
+    assert "trial 1" not in text  # it is out
+    assert "images of 3 channels, the shorter side brought to 36 pixels (bilinear), of which the 32×32 centre" in text
+
+
+@pytest.mark.parametrize(("oracle", "of"), [(False, "source"), (True, "target")])
+def test_of_an_adapted_network_it_says_whose_test_images_the_figures_are_of(promotion, oracle, of):
+    data = promotion.candidate.model.description["config"]["data"]
+    data |= {"target": "other", "oracle": oracle}
+    text = card(promotion.candidate, evidence=promotion.evidence)
+    assert f"Adapted to 'other'; the figures below are of test images of the {of}." in text

@@ -1,0 +1,56 @@
+"""Images classified by a registered model."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from mlflow import MlflowClient
+
+from search.promotion.predict import predict, predictions_table, write_csv
+from search.tracking.registry import Registry
+from trainable.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def uri(served, empty_database, tmp_path_factory):
+    """A store with one registered model."""
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    experiment = MlflowClient(uri).create_experiment("cells", artifact_location=(folder / "artifacts").as_uri())
+    run = MlflowClient(uri).create_run(experiment)
+    registry = Registry(uri, name="cells", lock_folder=folder)
+    registry.register("one", model=served("old").folder, run_id=run.info.run_id, tags={}, sentence="as made")
+    return uri
+
+
+def test_files_and_folders_are_classified_in_their_order_and_what_is_no_image_costs_no_other(uri, folders, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    found = predict("models:/cells/1", [tmp_path / "broken.png", folders / "old"], uri=uri, top_k=2)
+    assert [prediction.path for prediction in found[1:]] == sorted(map(str, (folders / "old").rglob("*.png")))
+    assert found[0].error is not None
+    assert all(set(prediction.top_k) == {"defective", "functional"} for prediction in found[1:])
+    assert predictions_table(found).row_count == len(found)
+    write_csv(found, path=tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1]["label"] == found[1].top_k[0]
+    assert json.loads(rows[1]["top_k"]) == list(found[1].top_k)
+
+
+def test_a_path_without_images_is_a_mistake(uri, tmp_path):
+    with pytest.raises(UserError, match="nowhere: there is no such file or folder"):
+        predict("models:/cells/1", [tmp_path / "nowhere"], uri=uri, top_k=1)
+    with pytest.raises(UserError, match="has no images"):
+        predict("models:/cells/1", [tmp_path], uri=uri, top_k=1)
+    with pytest.raises(UserError, match="--csv: cannot write"):
+        write_csv(predict_nothing(), path=tmp_path / "none" / "out.csv")
+
+
+def predict_nothing():
+    from search.promotion.predict import Prediction
+
+    return [Prediction(path="a.png", error="no image")]
