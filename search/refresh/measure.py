@@ -29,20 +29,22 @@ MOST_COMPARED = 1000  # images a side, for drift
 Predictions = tuple[NDArray[np.int64], NDArray[np.int64]]  # predicted classes N, labels N
 
 
-def measure_drift(champion: ChampionImages, *, spec: SearchSpec) -> dict[str, Any]:
+def measure_drift(champion_images: ChampionImages, *, spec: SearchSpec) -> dict[str, Any]:
     """Compare features of new images with those of held-out ones, and the shares of classes among all that are new.
 
     Features of images that a network was trained on differ from those of others without any drift. ``note`` says what could
     not be compared.
     """
     rule, seed = spec.refresh, spec.search.seed
-    new, new_target = champion.new_images_outside_test, champion.new_target_images
-    features, note = _feature_drift(champion, champion.held_out_images(), new, seed=seed)
-    prior = prior_drift(champion.reference.counts, Counter(image.label for image in new), seed=seed)
+    new, new_target = champion_images.new_images_outside_test, champion_images.new_target_images
+    features, note = _feature_drift(champion_images, champion_images.held_out_images(), new, seed=seed)
+    prior = prior_drift(champion_images.reference.counts, Counter(image.label for image in new), seed=seed)
     reasons = drifted(features, prior, p=rule.drift_p, effect=rule.drift_effect)
     measured = {"features": {name: drift.as_dict() for name, drift in features.items()}, "classes": prior.as_dict()}
     if new_target:
-        features, of_target = _feature_drift(champion, champion.held_out_images(target=True), new_target, seed=seed)
+        features, of_target = _feature_drift(
+            champion_images, champion_images.held_out_images(target=True), new_target, seed=seed
+        )
         note = of_target or (note if new else "")
         whole = {name: drift for name, drift in features.items() if name == ALL}
         reasons += drifted(whole, SAME, p=rule.drift_p, effect=rule.drift_effect, whole="images to adapt to")
@@ -50,20 +52,20 @@ def measure_drift(champion: ChampionImages, *, spec: SearchSpec) -> dict[str, An
     return {"reasons": reasons, "note": note, **measured}
 
 
-def measure_champion(champion: ChampionImages, *, spec: SearchSpec) -> dict[str, Any]:
+def measure_champion(champion_images: ChampionImages, *, spec: SearchSpec) -> dict[str, Any]:
     """Measure the :class:`Loss` of the champion on new images, or say why it cannot be asked."""
-    new = [*champion.new_images_outside_test, *champion.relabelled_images]
-    own = champion.own_test_images
+    new = [*champion_images.new_images_outside_test, *champion_images.relabelled_images]
+    own = champion_images.own_test_images
     if not {image.label for image in new} & {image.label for image in own}:
         counts = f"{len(new)} new images outside the test, {len(own)} of its own test images"
         return {"unasked": f"{counts}, no class in common"}
-    classes = sorted({image.label for image in (*new, *own)} | set(champion.model.classes))
-    now, before = (_ask(champion, images, classes=classes) for images in (new, own))
+    classes = sorted({image.label for image in (*new, *own)} | set(champion_images.model.classes))
+    now, before = (_ask(champion_images, images, classes=classes) for images in (new, own))
     return measure_loss(now, before, num_classes=len(classes), spec=spec)
 
 
 def measure_refit(
-    champion: ChampionImages, *, spec: SearchSpec, refit: SearchSpec, ledger: Ledger, folder: Path
+    champion_images: ChampionImages, *, spec: SearchSpec, refit: SearchSpec, ledger: Ledger, folder: Path
 ) -> dict[str, Any]:
     """Measure the :class:`Loss` of the champion's configuration trained again, on the validation images of all data."""
     metric = refit.search.metric
@@ -73,19 +75,23 @@ def measure_refit(
     config = TrialConfig.model_validate(refit.config_of(trial))
     with held_to(ledger.notes.data.fingerprints):
         found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
-    names, own = list(ledger.notes.data.classes), champion.own_test_images
-    classes = sorted({*names, *champion.model.classes, *(image.label for image in own)})
+    names, own = list(ledger.notes.data.classes), champion_images.own_test_images
+    classes = sorted({*names, *champion_images.model.classes, *(image.label for image in own)})
     places = np.array([classes.index(name) for name in names])
     now = (places[found.probabilities.argmax(axis=1)], places[found.labels])
-    return measure_loss(now, _ask(champion, own, classes=classes), num_classes=len(classes), spec=spec)
+    return measure_loss(now, _ask(champion_images, own, classes=classes), num_classes=len(classes), spec=spec)
 
 
-def score_frozen_tests(champion: ChampionImages, *, tests: Mapping[str, set[int]], spec: SearchSpec) -> dict[str, Any]:
+def score_frozen_tests(
+    champion_images: ChampionImages, *, tests: Mapping[str, set[int]], spec: SearchSpec
+) -> dict[str, Any]:
     """Score the champion on the test set, by ids, of each data version: what is there of it that it was not trained on."""
-    sets = {name: champion.images_not_trained_on(ids) for name, ids in tests.items()}
+    sets = {name: champion_images.images_not_trained_on(ids) for name, ids in tests.items()}
     asked = list({image.sample_id: image for images in sets.values() for image in images}.values())
-    classes = sorted({image.label for image in asked} | set(champion.model.classes))
-    answers = dict(zip((image.sample_id for image in asked), champion.predict(asked, classes=classes), strict=True))
+    classes = sorted({image.label for image in asked} | set(champion_images.model.classes))
+    answers = dict(
+        zip((image.sample_id for image in asked), champion_images.predict(asked, classes=classes), strict=True)
+    )
     scores = {}
     for name, images in sets.items():
         predicted = np.array([answers[image.sample_id] for image in images])
@@ -120,13 +126,13 @@ def measure_loss(now: Predictions, before: Predictions, *, num_classes: int, spe
 
 
 def _feature_drift(
-    champion: ChampionImages, old: Sequence[EncodedImage], new: Sequence[EncodedImage], *, seed: int
+    champion_images: ChampionImages, old: Sequence[EncodedImage], new: Sequence[EncodedImage], *, seed: int
 ) -> tuple[dict[str, Drift], str]:
     """By what the features of two samples differ; nothing of too few, and how many there are."""
     if min(len(old), len(new)) < FEWEST_DRAWN:
         return {}, f"{len(new)} new images outside the test, {len(old)} to compare them with"
     samples = [_draw(images, seed=seed) for images in (old, new)]
-    features = [champion.classifier.features([image.read_bytes() for image in images]) for images in samples]
+    features = [champion_images.classifier.features([image.read_bytes() for image in images]) for images in samples]
     labels = [[image.label for image in images] for images in samples]
     return feature_drift(*features, old_labels=labels[0], new_labels=labels[1], seed=seed), ""
 
@@ -137,8 +143,8 @@ def _draw(images: Sequence[EncodedImage], *, seed: int) -> list[EncodedImage]:
     return [images[row] for row in np.sort(rows)]
 
 
-def _ask(champion: ChampionImages, images: Sequence[EncodedImage], *, classes: Sequence[str]) -> Predictions:
-    return champion.predict(images, classes=classes), _labels(images, classes=classes)
+def _ask(champion_images: ChampionImages, images: Sequence[EncodedImage], *, classes: Sequence[str]) -> Predictions:
+    return champion_images.predict(images, classes=classes), _labels(images, classes=classes)
 
 
 def _labels(images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.int64]:

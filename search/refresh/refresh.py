@@ -148,13 +148,13 @@ class RefreshAtWork:
 
     def _measure(self, kind: str) -> dict[str, Any]:
         """Measure what a rung asks for."""
-        champion = self.situation.champion_images(self.record)
+        champion_images = self.situation.champion_images(self.record)
         if kind == "drift":
-            return measure_drift(champion, spec=self.spec)
+            return measure_drift(champion_images, spec=self.spec)
         if kind == "champion":
-            return measure_champion(champion, spec=self.spec)
-        recipe, lines = recipe_of(champion.configuration, spec=self.spec)
-        lines += fixed_differently(champion.configuration, spec=self.spec)
+            return measure_champion(champion_images, spec=self.spec)
+        recipe, lines = recipe_of(champion_images.configuration, spec=self.spec)
+        lines += fixed_differently(champion_images.configuration, spec=self.spec)
         return {"unasked": "; ".join(lines)} if lines else self._refit(recipe)
 
     def _refit(self, recipe: Mapping[str, Value]) -> dict[str, Any]:
@@ -167,8 +167,8 @@ class RefreshAtWork:
                 raise
             self.around.tell(f"refit: {error}")
         refit, ledger = self.searches.open_anew(name)
-        champion = self.situation.champion_images(self.record)
-        return measure_refit(champion, spec=self.spec, refit=refit, ledger=ledger, folder=self.folder / name)
+        champion_images = self.situation.champion_images(self.record)
+        return measure_refit(champion_images, spec=self.spec, refit=refit, ledger=ledger, folder=self.folder / name)
 
     def _search_warm(self) -> str:
         """Search from the best of the last searches, and give the search's name."""
@@ -296,9 +296,9 @@ class RefreshAtWork:
         paths = {name: path for name, path in paths.items() if name not in known and path.is_file()}
         if not paths:
             return known
-        champion = self.situation.images_of(version, record=self.record)
-        tests = {name: read_version(path).ids(champion.model.test_split) for name, path in paths.items()}
-        return known | score_frozen_tests(champion, tests=tests, spec=self.spec)
+        champion_images = self.situation.images_of(version, record=self.record)
+        tests = {name: read_version(path).ids(champion_images.model.test_split) for name, path in paths.items()}
+        return known | score_frozen_tests(champion_images, tests=tests, spec=self.spec)
 
 
 class _NoteRefresh(Listener):
