@@ -23,10 +23,7 @@ ELSEWHERE = {
     "tests/integration/test_techniques.py": """
         search/run/baselines.py search/run/pretraining.py
     """,
-    "tests/integration/test_promotion.py": """
-        search/cli/models.py search/promotion/card.py search/promotion/export.py search/promotion/predict.py
-        search/promotion/promote.py search/promotion/table.py search/promotion/candidate.py search/tracking/model_files.py
-    """,
+    "tests/integration/test_promotion.py": "search/cli/models.py search/tracking/model_files.py",
     "tests/integration/test_refresh.py": """
         search/report/history.py
     """,
