@@ -1,7 +1,7 @@
 """What is measured: the names, directions and meanings of metrics."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 Direction = Literal["maximize", "minimize"]
 
@@ -90,6 +90,13 @@ DIRECTIONS: dict[str, Direction] = {
     for name, metric in (SCORES | UNLABELLED).items()
     if split in metric.drives
 }
+
+if TYPE_CHECKING:
+    MetricName = str
+    ComparedMetric = str
+else:
+    MetricName = Literal[tuple(DIRECTIONS)]
+    ComparedMetric = Literal[tuple(name for name, metric in SCORES.items() if metric.compares)]
 
 
 def is_better(value: float, than: float | None, *, metric: str, by: float = 0.0) -> bool:

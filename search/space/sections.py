@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trainable.config.meta import MetaSettings
 from trainable.config.pretrain import PretrainSettings
-from trainable.config.trial import MetricName
+from trainable.metrics import ComparedMetric, MetricName
 
 STEPS = ("ssl", "meta")  # trainings before the search, and what stands for their weights in model.weights
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -179,9 +179,7 @@ class ConfirmSection(Section):
 class GateSection(Section):
     """What a candidate must show, on test images that neither it nor the champion was trained on, to become champion."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = Field(
-        "balanced_accuracy", description="By what candidate and champion are compared."
-    )
+    metric: ComparedMetric = Field("balanced_accuracy", description="By what candidate and champion are compared.")
     better_by: float = Field(
         0.0,
         ge=-1,

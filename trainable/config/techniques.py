@@ -1,12 +1,12 @@
 """What each technique asks of a configuration: the keys it reads, the settings it needs.
 
 This table is what may be known of a technique without torch. What a technique does stands in a table of the same names beside
-its code; ``trainable.config.trial`` has the same names as the values of a key.
+its code; ``trainable.config.trial`` takes the values of a key from here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")  # of any backbone, in the order of the input
 
@@ -218,3 +218,27 @@ CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
     "adapt.method": METHODS,
     "adapt.schedule": WEIGHT_SCHEDULES,
 }
+
+# The values of these choices as types: adding a row to a table is all that a configuration asks for.
+if TYPE_CHECKING:
+    ClassSamplingName = str
+    ClassWeightsName = str
+    LossName = str
+    MethodName = str
+    PolicyName = str
+    ScheduleName = str
+    StrategyName = str
+    StrengthName = str
+    UpdateRuleName = str
+    WeightScheduleName = str
+else:
+    ClassSamplingName = Literal[tuple(SAMPLERS)]
+    ClassWeightsName = Literal[tuple(CLASS_WEIGHTS)]
+    LossName = Literal[tuple(LOSSES)]
+    MethodName = Literal[tuple(METHODS)]
+    PolicyName = Literal[tuple(POLICIES)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
+    StrategyName = Literal[tuple(STRATEGIES)]
+    StrengthName = Literal[tuple(STRENGTHS)]
+    UpdateRuleName = Literal[tuple(UPDATE_RULES)]
+    WeightScheduleName = Literal[tuple(WEIGHT_SCHEDULES)]

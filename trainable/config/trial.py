@@ -10,25 +10,22 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainable.config.techniques import METHODS, STRATEGIES, unmet
-
-MetricName = Literal[
-    "val/accuracy",
-    "val/balanced_accuracy",
-    "val/macro_f1",
-    "val/loss",
-    "val/ece",
-    "target/snd",
-    "target/entropy",
-    "target/infomax",
-    "target/bnm",
-    "target/mcc",
-    "target/iwv",
-    "target/dev",
-    "oracle/accuracy",
-    "oracle/balanced_accuracy",
-    "oracle/macro_f1",
-]
+from trainable.config.techniques import (
+    METHODS,
+    STRATEGIES,
+    ClassSamplingName,
+    ClassWeightsName,
+    LossName,
+    MethodName,
+    PolicyName,
+    ScheduleName,
+    StrategyName,
+    StrengthName,
+    UpdateRuleName,
+    WeightScheduleName,
+    unmet,
+)
+from trainable.metrics import MetricName
 
 # Fields of `data` that neither choose images nor say how they are stored.
 NO_SAY_IN_IMAGES = ("class_sampling", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
@@ -100,7 +97,7 @@ class DataConfig(Section):
     elpv_rule: Literal["prob>=0.5", "prob>0"] = Field(
         "prob>=0.5", description="When a solar cell counts as defective (`format: elpv` only)."
     )
-    class_sampling: Literal["shuffle", "balanced", "sqrt", "effective"] = Field(
+    class_sampling: ClassSamplingName = Field(
         "shuffle",
         description="How an epoch draws its images: each once; or as many with replacement, a class with n images being drawn "
         "in proportion to 1, √n, or its effective number (1-β^n)/(1-β) with β = 0.999 (Cui et al. 2019). Instead of "
@@ -168,18 +165,7 @@ class FreezeConfig(Section):
 class FinetuneConfig(Section):
     """What trains when."""
 
-    strategy: Literal[
-        "partial",
-        "full",
-        "scratch",
-        "linear_probe",
-        "norm_only",
-        "bias_only",
-        "surgical",
-        "gradual",
-        "lp_ft",
-        "two_stage",
-    ] = Field(
+    strategy: StrategyName = Field(
         "partial",
         description="`partial` freezes `freeze.depth`; `full` nothing; `scratch` nothing, from random weights; `linear_probe` "
         "all but the head; `norm_only` and `bias_only` train the norms' or the biases' parameters and the head; `surgical` "
@@ -235,7 +221,7 @@ class FinetuneConfig(Section):
 class OptimizerConfig(Section):
     """How a gradient becomes a step."""
 
-    name: Literal["adamw", "adam", "sgd", "lamb", "lion", "muon"] = Field(
+    name: UpdateRuleName = Field(
         "adamw",
         description="Update rule; LAMB, Lion and Muon are timm's. Lion's rate is best 3 to 10 times below AdamW's "
         "(Chen et al. 2023); Muon turns to AdamW for norms and biases.",
@@ -263,7 +249,7 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """How the learning rate moves: linear warm-up, then by name to the end of training."""
 
-    name: Literal["cosine", "one_cycle", "wsd", "step", "plateau", "constant"] = Field(
+    name: ScheduleName = Field(
         "cosine",
         description="After the warm-up: a half cosine to `final`; up and down again (one_cycle, Smith 2018); constant and at the "
         "end straight down to `final` (wsd); times `factor` at each of `milestones` (step); times `factor` where "
@@ -334,7 +320,7 @@ class TrainConfig(Section):
 class AugmentConfig(Section):
     """How training images are varied."""
 
-    strength: Literal["none", "light", "medium", "strong"] = Field(
+    strength: StrengthName = Field(
         "light", description="Crop and flip (light), + colour jitter (medium), + RandAugment and erasing (strong)."
     )
     flip: Literal["none", "horizontal", "both"] = Field(
@@ -343,7 +329,7 @@ class AugmentConfig(Section):
     rotate: Literal["none", "quarter"] = Field(
         "none", description="Quarter turns, where orientation carries no meaning; needs `strength` other than none."
     )
-    auto: Literal["none", "randaugment", "trivial", "augmix"] | None = Field(
+    auto: PolicyName | None = Field(
         None, description="Policy of random operations; without it `strength` decides (strong: randaugment)."
     )
     auto_ops: int = Field(2, ge=1, le=8, description="Operations of randaugment on an image.")
@@ -368,7 +354,7 @@ class AugmentConfig(Section):
 class LossConfig(Section):
     """What is minimised."""
 
-    name: Literal["ce", "focal"] = Field("ce", description="Cross-entropy, or focal loss (Lin et al. 2017).")
+    name: LossName = Field("ce", description="Cross-entropy, or focal loss (Lin et al. 2017).")
     focal_gamma: float = Field(
         2.0, ge=0, le=10, description="Exponent of focal loss: well classified images count by (1-p)^γ."
     )
@@ -379,7 +365,7 @@ class LossConfig(Section):
         description="Focal loss's weight α of the rarest class, every other having 1-α; instead of `class_weights`.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
-    class_weights: Literal["none", "inverse", "effective"] = Field(
+    class_weights: ClassWeightsName = Field(
         "none",
         description="Weight of a class with n training images, scaled to mean 1: 1, 1/n, or (1-β)/(1-β^n) with β = 0.999 "
         "(Cui et al. 2019). Instead of `data.class_sampling`.",
@@ -399,7 +385,7 @@ class LossConfig(Section):
 class AdaptConfig(Section):
     """How the network learns from images of the target domain, which have no labels."""
 
-    method: Literal["none", "dann", "cdan", "mmd", "coral", "mcc", "adabn", "dsbn", "adversarial", "fda"] = Field(
+    method: MethodName = Field(
         "none",
         description="`dann` fools a domain classifier (Ganin et al. 2016), `cdan` one that sees the predictions too (Long et al. "
         "2018); `mmd` (Long et al. 2015) and `coral` (Sun & Saenko 2016) draw the domains' features together; `mcc` asks for "
@@ -414,7 +400,7 @@ class AdaptConfig(Section):
         description="Weight of the method's term beside the loss; of `fda`, at most 1, the share of source images that it "
         "changes.",
     )
-    schedule: Literal["fixed", "ganin", "dynamic"] = Field(
+    schedule: WeightScheduleName = Field(
         "fixed",
         description="The weight from first to last update: all of it; rising from 0 as 2/(1+exp(-γp))-1 with the share p of the "
         "training; or times sigmoid(`dynamic_scale`·d), d being the distance of the domains' mean features in standard "

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from trainable.config.techniques import ClassSamplingName
 from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
@@ -21,7 +22,6 @@ from trainable.randomness import generator
 BETA = 0.999  # of the effective number of images, (1-β^n)/(1-β) (Cui et al. 2019)
 
 Rows = NDArray[np.int64]
-Sampler = Literal["shuffle", "balanced", "sqrt", "effective"]
 
 
 class Batch(NamedTuple):
@@ -65,7 +65,7 @@ def train_loader(
     spec: InputSpec,
     batch_size: int,
     seed: int,
-    sampler: Callable[[int], Sampler] = lambda _epoch: "shuffle",
+    sampler: Callable[[int], ClassSamplingName] = lambda _epoch: "shuffle",
     old: Pack | None = None,
     num_old: int = 0,
     workers: int = 0,
@@ -209,7 +209,7 @@ class _Requests:
         return num_batches(len(self.rows_of(self.epoch)), batch_size=self.batch_size)
 
 
-def _drawn(labels: NDArray[np.int64], *, sampler: Sampler, seed: int, epoch: int) -> Rows:
+def _drawn(labels: NDArray[np.int64], *, sampler: ClassSamplingName, seed: int, epoch: int) -> Rows:
     """Positions N of an epoch's images among the N labels: each once, or drawn with replacement."""
     randomness = generator(seed, "order", epoch)
     if sampler == "shuffle":
@@ -220,7 +220,7 @@ def _drawn(labels: NDArray[np.int64], *, sampler: Sampler, seed: int, epoch: int
     return drawn
 
 
-def image_weights(labels: NDArray[np.int64], *, sampler: Sampler) -> NDArray[np.float64]:
+def image_weights(labels: NDArray[np.int64], *, sampler: ClassSamplingName) -> NDArray[np.float64]:
     """How often, relatively, each image is drawn: its class's wanted share divided among the class's images."""
     counts = torch.from_numpy(np.bincount(labels)).double()
     wanted = SAMPLERS[sampler](counts)
@@ -234,7 +234,7 @@ def effective_number(counts: Tensor) -> Tensor:
 
 
 # The wanted share of each class from its number of images, float64 K. Without replacement `shuffle` draws each image once.
-SAMPLERS: dict[Sampler, Callable[[Tensor], Tensor]] = {
+SAMPLERS: dict[ClassSamplingName, Callable[[Tensor], Tensor]] = {
     "shuffle": torch.clone,
     "balanced": torch.ones_like,
     "sqrt": torch.sqrt,

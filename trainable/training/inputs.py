@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from trainable.adapt.methods import Adaptation
+from trainable.config.techniques import ClassSamplingName
 from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
 from trainable.loader.batches import (
     Loader,
-    Sampler,
     evaluation_loader,
     normalise,
     num_batches,
@@ -172,7 +172,7 @@ class Inputs:
             return target_loader(images.pack, count=self.num_images, **shared)
         return train_loader(images.pack, sampler=self._sampler, old=images.old, num_old=self._num_old(), **shared)
 
-    def _sampler(self, epoch: int) -> Sampler:
+    def _sampler(self, epoch: int) -> ClassSamplingName:
         balanced = phase(self.config, plan=self.plan, epoch=epoch).balanced
         return "balanced" if balanced else self.config.data.class_sampling
 
