@@ -155,11 +155,11 @@ def next_step(out: Path | None, *, page: Path | None) -> list[str]:
 
 def _gain_lines(gain: TransferGain) -> list[str]:
     known = gain.as_dict()
-    arms = [(name, known[name]) for name in ("pretrained", "scratch")]
+    trainings = [(name, known[name]) for name in ("pretrained", "scratch")]
     lines = [
         f"{name}: balanced accuracy {arm['balanced_accuracy']:.3f}, accuracy {arm['accuracy']:.3f}, {arm['seconds']:.0f} s, "
         f"{arm['seconds_to_target']:.0f} s to what both reach"
-        for name, arm in arms
+        for name, arm in trainings
     ]
     lines.append(
         f"transfer gain after {gain.epochs} epochs, mean of {len(gain.pairs)} seeds: balanced accuracy "
