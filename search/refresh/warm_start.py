@@ -14,7 +14,7 @@ from search.space.sections import STEPS
 from search.space.space import Space, dimension_text
 from search.space.spec import BACKBONE, SearchSpec
 from search.space.values import Value
-from trainable.config.validation import shown
+from trainable.config.validation import as_text
 
 MOST_SEARCHES = 3
 NOTHING = object()  # null may be a choice
@@ -88,10 +88,10 @@ def recipe_of(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[st
         value = _step_name(values.get(path), path=path)
         taken = _nearest(value, dimension)
         if taken is NOTHING:
-            lines.append(f"{path}: {shown(value)} is none of {dimension_text(dimension)}, drawn anew")
+            lines.append(f"{path}: {as_text(value)} is none of {dimension_text(dimension)}, drawn anew")
             continue
         if taken != value:
-            lines.append(f"{path}: {shown(value)} is outside {dimension_text(dimension)}, taken as {shown(taken)}")
+            lines.append(f"{path}: {as_text(value)} is outside {dimension_text(dimension)}, taken as {as_text(taken)}")
         recipe[path] = taken
     return recipe, lines
 
@@ -100,7 +100,7 @@ def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[
     """The values that the space no longer searches and fixes to others, by name."""
     fixed = defaults() | spec.base
     return [
-        f"{path}: {shown(value)} before, fixed to {shown(fixed[path])} now"
+        f"{path}: {as_text(value)} before, fixed to {as_text(fixed[path])} now"
         for path, value in sorted(values.items())
         if path not in {*spec.space.dimensions, *SET_BY_SEARCH}
         and (path in SHOWN_AS or not path.startswith("data."))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from search.space.values import Value
-from trainable.config.validation import did_you_mean, shown
+from trainable.config.validation import as_text, did_you_mean
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ Dimension = Choice | Number
 def parse_dimension(raw: object, *, where: str) -> Dimension:
     """The dimension a mapping from YAML describes; ``where`` is its dotted path. Raises UserError."""
     if not isinstance(raw, Mapping):
-        raise UserError(f"{where}: got {shown(raw)}, must be {FORMS}; a fixed value belongs in base")
+        raise UserError(f"{where}: got {as_text(raw)}, must be {FORMS}; a fixed value belongs in base")
     kinds = [kind for kind in KINDS if kind in raw and not (kind == "log" and "int" in raw)]
     if len(kinds) > 1:
         raise UserError(f"{where}: got both {' and '.join(kinds)}, must be {FORMS}")
@@ -139,7 +139,7 @@ def parse_dimension(raw: object, *, where: str) -> Dimension:
 
 def _parse_when(raw: object, *, where: str) -> Conditions:
     if not isinstance(raw, Mapping):
-        raise UserError(f"{where}: got {shown(raw)}, must be {{path: value}} or {{path: [values]}}")
+        raise UserError(f"{where}: got {as_text(raw)}, must be {{path: value}} or {{path: [values]}}")
     when = {str(path): tuple(values) if isinstance(values, list) else (values,) for path, values in raw.items()}
     for path, values in when.items():
         if not values:
@@ -149,12 +149,12 @@ def _parse_when(raw: object, *, where: str) -> Conditions:
 
 def _parse_members(raw: object, *, where: str) -> tuple[Value, ...]:
     if not isinstance(raw, list):
-        raise UserError(f"{where}.choice: got {shown(raw)}, must be a list of values")
+        raise UserError(f"{where}.choice: got {as_text(raw)}, must be a list of values")
     if not raw:
         raise UserError(f"{where}.choice: is empty, must list at least one value")
     for index, member in enumerate(raw):
         if any(_same(_stored(member), _stored(earlier)) for earlier in raw[:index]):
-            raise UserError(f"{where}.choice: lists {shown(member)} twice")
+            raise UserError(f"{where}.choice: lists {as_text(member)} twice")
     return tuple(raw)
 
 
@@ -163,13 +163,13 @@ def _parse_number(raw: Mapping[str, Any], *, kind: str, when: Conditions, where:
     low, high = _parse_bounds(raw[kind], whole=whole, where=f"{where}.{kind}")
     log = raw.get("log", False) if whole else kind == "log"
     if not isinstance(log, bool):
-        raise UserError(f"{where}.log: got {shown(log)}, must be true or false")
+        raise UserError(f"{where}.log: got {as_text(log)}, must be true or false")
     if low == high:
-        raise UserError(f"{where}: both bounds are {shown(low)}; a fixed value belongs in base")
+        raise UserError(f"{where}: both bounds are {as_text(low)}; a fixed value belongs in base")
     if low > high:
-        raise UserError(f"{where}: upper bound {shown(high)} is below lower bound {shown(low)}")
+        raise UserError(f"{where}: upper bound {as_text(high)} is below lower bound {as_text(low)}")
     if log and low <= 0:
-        raise UserError(f"{where}: a log range needs a lower bound above 0, got {shown(low)}")
+        raise UserError(f"{where}: a log range needs a lower bound above 0, got {as_text(low)}")
     step = raw.get("step")
     if step is not None:
         _check_step(step, low=low, high=high, whole=whole, log=log, where=where)
@@ -178,7 +178,7 @@ def _parse_number(raw: Mapping[str, Any], *, kind: str, when: Conditions, where:
 
 def _parse_bounds(raw: object, *, whole: bool, where: str) -> tuple[float, float]:
     if not isinstance(raw, list) or len(raw) != 2:
-        raise UserError(f"{where}: got {shown(raw)}, must be [low, high]")
+        raise UserError(f"{where}: got {as_text(raw)}, must be [low, high]")
     for bound in raw:
         _check_number(bound, whole=whole, where=where)
     return raw[0], raw[1]
@@ -186,7 +186,7 @@ def _parse_bounds(raw: object, *, whole: bool, where: str) -> tuple[float, float
 
 def _check_number(value: object, *, whole: bool, where: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
-        raise UserError(f"{where}: got {shown(value)}, must be a {'whole' if whole else 'finite'} number")
+        raise UserError(f"{where}: got {as_text(value)}, must be a {'whole' if whole else 'finite'} number")
 
 
 def _check_step(step: object, *, low: float, high: float, whole: bool, log: bool, where: str) -> None:
@@ -195,11 +195,15 @@ def _check_step(step: object, *, low: float, high: float, whole: bool, log: bool
     if log:
         raise UserError(f"{where}.step: a log range takes no step")
     if step <= 0:
-        raise UserError(f"{where}.step: got {shown(step)}, must be above 0")
+        raise UserError(f"{where}.step: got {as_text(step)}, must be above 0")
     if step > high - low and not _is_multiple(high - low, of=step):
-        raise UserError(f"{where}.step: {shown(step)} is larger than the range from {shown(low)} to {shown(high)}")
+        raise UserError(
+            f"{where}.step: {as_text(step)} is larger than the range from {as_text(low)} to {as_text(high)}"
+        )
     if not _is_multiple(high - low, of=step):
-        raise UserError(f"{where}.step: {shown(step)} does not divide the range from {shown(low)} to {shown(high)}")
+        raise UserError(
+            f"{where}.step: {as_text(step)} does not divide the range from {as_text(low)} to {as_text(high)}"
+        )
 
 
 def _is_multiple(distance: float, *, of: float) -> bool:

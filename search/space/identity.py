@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trainable.config.validation import shown
+from trainable.config.validation import as_text
 
 
 def identity_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -13,7 +13,7 @@ def identity_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 
 
 def _shown_or_absent(identity: Mapping[str, Any], path: str) -> str:
-    return shown(identity[path]) if path in identity else "absent"
+    return as_text(identity[path]) if path in identity else "absent"
 
 
 def canonical(value: Any) -> Any:

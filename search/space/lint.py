@@ -11,7 +11,7 @@ from search.space.spec import SearchSpec
 from search.space.values import Value
 from trainable.config.techniques import ALIGNING_METHODS, CHOICES
 from trainable.config.trial import used_batch_size
-from trainable.config.validation import shown
+from trainable.config.validation import as_text
 
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
 
@@ -186,7 +186,7 @@ def _unmet_needs(spec: SearchSpec) -> Iterator[str]:
         if not serving:
             yield f"{where}: has no effect, {need.because}"
         elif need.ask_condition and len(serving) < len(values) and need.path in spec.vary:
-            wanted = shown(serving[0]).strip("'") if len(serving) == 1 else _listed(serving)
+            wanted = as_text(serving[0]).strip("'") if len(serving) == 1 else _listed(serving)
             yield f"{where}: has no effect where {need.because}; add when: {{{need.other}: {wanted}}}"
 
 
@@ -216,14 +216,14 @@ def _mixing_never_used(spec: SearchSpec) -> Iterator[str]:
 def _single_choices(spec: SearchSpec) -> Iterator[str]:
     for path, dimension in spec.space.dimensions.items():
         if isinstance(dimension, Choice) and len(dimension.members) == 1:
-            yield f"vary.{path}: has the single value {shown(dimension.members[0])}; give it in base"
+            yield f"vary.{path}: has the single value {as_text(dimension.members[0])}; give it in base"
 
 
 def _judged_inside_warmup(spec: SearchSpec) -> Iterator[str]:
     path, first = "lr_schedule.warmup_epochs", spec.scheduler.min_epochs
     longest = max(value for value in _values(spec, path, path) if isinstance(value, int | float))
     if spec.scheduler.name == "asha" and longest > first:
-        yield f"{_place(spec, path)}: {shown(longest)} is longer than scheduler.min_epochs: {first}, where trials are judged"
+        yield f"{_place(spec, path)}: {as_text(longest)} is longer than scheduler.min_epochs: {first}, where trials are judged"
 
 
 def _patience_too_long(spec: SearchSpec) -> Iterator[str]:

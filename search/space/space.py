@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from search.space.dimension import Choice, Conditions, Dimension, Number
 from search.space.values import Value
 from trainable.config.renamed import first_name
-from trainable.config.validation import did_you_mean, shown
+from trainable.config.validation import as_text, did_you_mean
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Space:
             if dimension is None:
                 lines.append(f"{path}: is not varied{did_you_mean(path, self.dimensions)}")
             elif not dimension.contains(value):
-                lines.append(f"{path}: {shown(value)} is outside {dimension_text(dimension)}")
+                lines.append(f"{path}: {as_text(value)} is outside {dimension_text(dimension)}")
             elif path not in active:
                 lines.append(f"{path}: is only searched when {_said_conditions(dimension.when)}; give that too")
         return lines
@@ -117,9 +117,9 @@ def _meet_conditions(space: Space, point: dict[str, Value]) -> bool:
 def dimension_text(dimension: Dimension) -> str:
     """The values of a dimension in words."""
     if isinstance(dimension, Choice):
-        return ", ".join(shown(member) for member in dimension.members)
-    step = f" in steps of {shown(dimension.step)}" if dimension.step else ""
-    return f"{shown(dimension.low)} to {shown(dimension.high)}{step}"
+        return ", ".join(as_text(member) for member in dimension.members)
+    step = f" in steps of {as_text(dimension.step)}" if dimension.step else ""
+    return f"{as_text(dimension.low)} to {as_text(dimension.high)}{step}"
 
 
 def _hold(when: Conditions, params: Mapping[str, Value]) -> bool:
@@ -151,12 +151,12 @@ def _check_reachable(space: Space, path: str) -> None:
             raise UserError(f"{where}: {owner} is a continuous range; a condition needs a choice or int")
         for value in values:
             if not dimension.contains(value):
-                raise UserError(f"{where}: {shown(value)} is outside {dimension_text(dimension)}")
+                raise UserError(f"{where}: {as_text(value)} is outside {dimension_text(dimension)}")
     conditions = _all_conditions(space, path)
     for owner in {owner for owner, _ in conditions}:
         together = [values for other, values in conditions if other == owner]
         if not any(all(value in values for values in together) for value in together[0]):
-            needs = " and ".join(" or ".join(shown(value) for value in values) for values in together)
+            needs = " and ".join(" or ".join(as_text(value) for value in values) for values in together)
             raise UserError(f"vary.{path}.when: can never hold, {owner} would have to be {needs} at once")
 
 

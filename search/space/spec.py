@@ -31,7 +31,7 @@ from search.space.sections import (
 from search.space.space import Space, corners, make_space
 from search.space.values import Value
 from trainable.config.trial import TrialConfig
-from trainable.config.validation import shown
+from trainable.config.validation import as_text
 from trainable.errors import UserError
 
 ORACLE = "ORACLE: the target's labels were read in this search; none of its results is an honest estimate"
@@ -312,7 +312,7 @@ def _with_fixed(path: str, dimension: Dimension, fixed: Mapping[str, Value], var
         if owner in varied:
             when[owner] = values
         elif fixed[owner] not in values:
-            raise UserError(f"{where}: can never hold, {owner} is {shown(fixed[owner])} and not varied")
+            raise UserError(f"{where}: can never hold, {owner} is {as_text(fixed[owner])} and not varied")
     return replace(dimension, when=when)
 
 

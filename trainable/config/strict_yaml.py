@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from trainable.config.validation import shown
+from trainable.config.validation import as_text
 from trainable.errors import SettingsError, nearest
 
 
@@ -21,7 +21,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
         raise SettingsError([f"{path}: cannot be read ({_one_line(str(error))})"]) from None
     document = parse(text, where=str(path))
     if not isinstance(document, dict):
-        raise SettingsError([f"{path}: got {shown(document)}, must be sections with settings"])
+        raise SettingsError([f"{path}: got {as_text(document)}, must be sections with settings"])
     return document
 
 
@@ -51,7 +51,7 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {shown(key)} must be text", key_node.start_mark
+                    None, None, f"the key {as_text(key)} must be text", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)

@@ -39,7 +39,7 @@ def allowed(field: FieldInfo | None) -> str:
     if field is None:
         return "left out"
     if field.examples:
-        return f"text such as {shown(field.examples[0])}"
+        return f"text such as {as_text(field.examples[0])}"
     return _allowed_type(field.annotation, tuple(field.metadata))
 
 
@@ -50,7 +50,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return near or (f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else "")
 
 
-def shown(value: object) -> str:
+def as_text(value: object) -> str:
     """A value as one short line, close to how YAML writes it."""
     text = repr(value) if isinstance(value, str | float) else _as_json(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -91,7 +91,7 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, ty
 def _explain_one(
     detail: Mapping[str, Any], *, path: str, section: type[BaseModel], field: FieldInfo | None
 ) -> list[str]:
-    given, kind = shown(detail["input"]), detail["type"]
+    given, kind = as_text(detail["input"]), detail["type"]
     if kind == "value_error":
         leaf = field is not None and section_of(field) is None
         joint = ": " if leaf else "." if path else ""
