@@ -300,4 +300,4 @@ def _place(spec: SearchSpec, path: str) -> str:
 
 
 def _listed(values: list[Value]) -> str:
-    return f"[{', '.join(shown(value).strip(chr(39)) for value in values)}]"
+    return f"[{', '.join(as_text(value).strip(chr(39)) for value in values)}]"

@@ -131,7 +131,7 @@ def _waits(dimension: Dimension, rest: Mapping[str, Dimension]) -> bool:
 
 
 def _said_conditions(when: Conditions) -> str:
-    return " and ".join(f"{path} is {' or '.join(shown(value) for value in values)}" for path, values in when.items())
+    return " and ".join(f"{path} is {' or '.join(as_text(value) for value in values)}" for path, values in when.items())
 
 
 def _said_circle(rest: Mapping[str, Dimension]) -> str:
