@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import save_file
 
 from search.ledger.files import checkpoint_folder, epoch_folder
+from search.ledger.notes import plain
 from search.ledger.stored import stored_spec
 from trainable import TrialConfig, fit
 
@@ -260,7 +261,7 @@ def test_images_that_arrive_during_a_search_stop_it_and_are_not_trained_on(place
     assert {trial.state for trial in place.ledger().trials()} <= {"RUNNING", "COMPLETE", "PRUNED"}
     added.unlink()
     facts = place.ledger().notes.data
-    older = {key: value for key, value in facts.items() if key != "fingerprints"}
+    older = {key: value for key, value in plain(facts).items() if key != "fingerprints"}
     place.ledger().note(data=older)
     place.told("resume", "cells")
     assert place.ledger().notes.data == facts

@@ -76,7 +76,7 @@ def test_rates_grow_by_one_factor_between_the_bounds_and_two_tests_are_equal(mak
 def test_it_is_the_trial_itself_that_is_tried(sections, make_config):
     """At one rate, or nearly, the mean losses of two passes are those of the trial's own first epochs at that rate."""
     rate = 1e-2
-    config = make_config(optimizer={"lr": rate}, schedule={"name": "constant"}, **sections)
+    config = make_config(optimizer={"lr": rate}, lr_schedule={"name": "constant"}, **sections)
     expected = [epoch.metrics["train/loss"] for epoch in itertools.islice(fit(config), 2)]
     result = lr_range(config, lowest=rate, highest=rate * (1 + 1e-9), updates=8)
     assert np.mean(np.reshape(result.losses, (2, 4)), axis=1).tolist() == pytest.approx(expected, rel=1e-5)
@@ -84,7 +84,7 @@ def test_it_is_the_trial_itself_that_is_tried(sections, make_config):
 
 def test_the_trials_own_rate_and_schedule_make_no_difference(make_config):
     one = make_config(optimizer={"lr": 1e-3})
-    other = make_config(optimizer={"lr": 0.5}, schedule={"name": "cosine", "warmup_epochs": 2})
+    other = make_config(optimizer={"lr": 0.5}, lr_schedule={"name": "cosine", "warmup_epochs": 2})
     results = [lr_range(config, lowest=1e-5, highest=1e-2, updates=6) for config in (one, other)]
     assert results[0].losses == pytest.approx(results[1].losses, rel=1e-5)
 

@@ -43,7 +43,7 @@ def test_lp_ft_trains_on_from_the_probe_whatever_trains(make_config):
 def test_l2_sp_holds_the_backbone_near_its_start(make_config, tmp_path):
     def weights(l2_sp, lr):
         rule = {"name": "sgd", "lr": lr, "momentum": 0.0, "weight_decay": 0.0}
-        config = make_config(finetune={"l2_sp": l2_sp}, optimizer=rule, schedule={"name": "constant"})
+        config = make_config(finetune={"l2_sp": l2_sp}, optimizer=rule, lr_schedule={"name": "constant"})
         for epoch in fit(config):
             epoch.save(tmp_path / "last")
         found = load_file(tmp_path / "last" / "weights.safetensors")
