@@ -42,7 +42,7 @@ def promote(
     screen = errors if as_json else console
     go_on = resume_command(spec, command="promote")
     try:
-        found = promote_best(
+        promotion = promote_best(
             spec,
             folder=folder / name,
             address=address,
@@ -57,10 +57,10 @@ def promote(
         errors.print(f"error: {error}; to go on: {go_on}", markup=False)
         sys.exit(1)
     if as_json:
-        print_json(found.as_dict())
+        print_json(promotion.as_dict())
     else:
-        print_promotion(found, console=console)
-    if found.outcome == "refused" or (found.outcome == "dry run" and not found.verdict.promote):
+        print_promotion(promotion, console=console)
+    if promotion.outcome == "refused" or (promotion.outcome == "dry run" and not promotion.verdict.promote):
         sys.exit(3)
 
 
@@ -97,19 +97,19 @@ def predict(
     from search.tracking.tracker import set_environment
 
     set_environment()
-    from search.promotion.predict import predict as classified
+    from search.promotion.predict import predict as predict_images
     from search.promotion.predict import predictions_table, write_csv
 
-    found = classified(model, paths, uri=uri, top_k=top_k)
+    predictions = predict_images(model, paths, uri=uri, top_k=top_k)
     if csv is not None:
-        write_csv(found, path=csv)
+        write_csv(predictions, path=csv)
     if as_json:
-        print_json([one.as_dict() for one in found])
+        print_json([prediction.as_dict() for prediction in predictions])
     elif csv is None:
-        console.print(predictions_table(found))
-    failed = sum(one.error is not None for one in found)
+        console.print(predictions_table(predictions))
+    failed = sum(prediction.error is not None for prediction in predictions)
     if failed:
-        errors.print(f"error: {failed} of {len(found)} images cannot be used", highlight=False)
+        errors.print(f"error: {failed} of {len(predictions)} images cannot be used", highlight=False)
         sys.exit(1)
 
 
@@ -130,22 +130,22 @@ def export(
     from search.tracking.tracker import set_environment
 
     set_environment()
-    from search.promotion.export import export as exported
+    from search.promotion.export import export as export_best
     from search.promotion.export import variants_table
     from trainable.deploy.exporting import Wanted
     from trainable.deploy.recovery import Recovery
 
     wanted = Wanted(to=tuple(to or ["onnx"]), int8=int8, prune=prune, recovery=Recovery(epochs=recovery_epochs))
-    found = exported(name, folder=folder, uri=uri, out=out, wanted=wanted)
+    result = export_best(name, folder=folder, uri=uri, out=out, wanted=wanted)
     if as_json:
-        print_json(found.as_dict())
+        print_json(result.as_dict())
         return
-    console.print(variants_table(found.rows))
-    for row in found.rows:
+    console.print(variants_table(result.rows))
+    for row in result.rows:
         if row["note"]:
             console.print(f"{row['name']}: {row['note']}", highlight=False, markup=False)
-    if found.note:
-        console.print(found.note, highlight=False, markup=False)
+    if result.note:
+        console.print(result.note, highlight=False, markup=False)
     console.print(
-        f"{found.what}: written to {found.folder}, judged on validation images", highlight=False, markup=False
+        f"{result.what}: written to {result.folder}, judged on validation images", highlight=False, markup=False
     )

@@ -58,11 +58,11 @@ def watch(
 
     specs = load_spaces(spaces)
     if show_status:
-        found = standings(specs.values())
+        rows = standings(specs.values())
         if as_json:
-            print_json([one.as_dict() for one in found])
+            print_json([row.as_dict() for row in rows])
         else:
-            console.print(standings_table(found))
+            console.print(standings_table(rows))
         return
     when = parse_when(cron=cron, every=every, on_change=on_change, poll=poll, zone=local_zone)
     watch_spaces(
@@ -123,8 +123,8 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
 
     try:
         spec = load(space, overrides, data=data)
-        found = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
-        return found or _refresh_once(spec, address=address)
+        answer = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
+        return answer or _refresh_once(spec, address=address)
     except UserError as error:
         errors.print(f"error: {error}", markup=False)
         return Answer(decision="bad input", reasons=(str(error),), code=2)

@@ -38,12 +38,12 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check space files: every value, range and condition, and what can have no effect."""
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for path in spaces:
         spec = load(path, overrides or (), data=data, trials=trials)
         check_techniques(spec)
         notes = lint(spec)
-        found.append(
+        results.append(
             {"file": str(path), "name": spec.search.name, "values": len(spec.space.dimensions), "notes": notes}
         )
         if not as_json:
@@ -52,16 +52,16 @@ def check(
                 console.print(f"  note: {note}", highlight=False, markup=False)
         if data is not None or _is_there(spec):
             described = _describe_data(spec)
-            found[-1]["data"] = described
+            results[-1]["data"] = described
             lowered = lowered_batches(spec, num_images=described["training"])
             of_data = [*lowered, *described["notes"]]
-            found[-1]["notes"] = notes + of_data
+            results[-1]["notes"] = notes + of_data
             for note in of_data if not as_json else ():
                 console.print(f"  note: {note}", highlight=False, markup=False)
             if not as_json:
                 console.print(f"  data: {_data_text(described)}", highlight=False, markup=False)
     if as_json:
-        print_json(found)
+        print_json(results)
 
 
 def fields(

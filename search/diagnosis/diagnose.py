@@ -36,7 +36,7 @@ class Result:
     base: Mapping[str, Any]
     diagnosis: Diagnosis
     features: Features
-    found: Advice
+    advice: Advice
     gain: TransferGain | None
     seconds: float
 
@@ -46,7 +46,7 @@ class Result:
         return {
             "base": dict(self.base),
             **self.diagnosis.as_dict(),
-            "advice": self.found.as_dict(),
+            "advice": self.advice.as_dict(),
             "transfer_gain": gain,
             "seconds": self.seconds,
         }
@@ -92,7 +92,7 @@ def diagnose_images(base: Mapping[str, Any], *, reference: str | None, compare: 
         base=base,
         diagnosis=diagnosis,
         features=features,
-        found=advice(diagnosis),
+        advice=advice(diagnosis),
         gain=gain,
         seconds=time.perf_counter() - started,
     )
@@ -114,20 +114,21 @@ def write_files(result: Result, *, out: Path | None, page: Path | None) -> None:
             page,
             diagnosis=result.diagnosis,
             features=result.features,
-            found=result.found,
+            advice=result.advice,
             title=title,
             lines=summary(result),
         )
     if out is not None:
-        write_space(space_text(result.found, diagnosis=result.diagnosis, base=result.base, path=out), path=out)
+        write_space(space_text(result.advice, diagnosis=result.diagnosis, base=result.base, path=out), path=out)
 
 
 def summary(result: Result) -> list[str]:
     """Who looked at what, and what pretrained weights are worth, a line each."""
-    known = result.diagnosis
+    diagnosis = result.diagnosis
+    num_classes = len(diagnosis.counts["train"])
     lines = [
         f"backbone {result.base['model.name']}, weights {result.base['model.weights']}, {result.seconds:.0f} s",
-        f"{known.num_images} images, {len(known.counts['train'])} classes, largest to smallest {known.imbalance:.1f} to 1",
+        f"{diagnosis.num_images} images, {num_classes} classes, largest to smallest {diagnosis.imbalance:.1f} to 1",
     ]
     return lines if result.gain is None else [*lines, *_gain_lines(result.gain)]
 
@@ -139,9 +140,12 @@ def print_result(result: Result, *, console: Console) -> None:
     for table in (_counts_table(result.diagnosis), _stage_table(result.diagnosis)):
         console.print()
         console.print(table)
-    found = result.found
-    console.print(f"\nadvice: {found.size}, {found.similarity}; {', '.join(found.strategies)}", highlight=False)
-    for reason in found.reasons:
+    recommendation = result.advice
+    console.print(
+        f"\nadvice: {recommendation.size}, {recommendation.similarity}; {', '.join(recommendation.strategies)}",
+        highlight=False,
+    )
+    for reason in recommendation.reasons:
         console.print(f"  {reason}", highlight=False, markup=False)
 
 
@@ -154,8 +158,8 @@ def next_step(out: Path | None, *, page: Path | None) -> list[str]:
 
 
 def _gain_lines(gain: TransferGain) -> list[str]:
-    known = gain.as_dict()
-    trainings = [(name, known[name]) for name in ("pretrained", "scratch")]
+    figures = gain.as_dict()
+    trainings = [(name, figures[name]) for name in ("pretrained", "scratch")]
     lines = [
         f"{name}: balanced accuracy {arm['balanced_accuracy']:.3f}, accuracy {arm['accuracy']:.3f}, {arm['seconds']:.0f} s, "
         f"{arm['seconds_to_target']:.0f} s to what both reach"
@@ -163,7 +167,7 @@ def _gain_lines(gain: TransferGain) -> list[str]:
     ]
     lines.append(
         f"transfer gain after {gain.epochs} epochs, mean of {len(gain.pairs)} seeds: balanced accuracy "
-        f"{known['gain']['balanced_accuracy']:+.3f}, accuracy {known['gain']['accuracy']:+.3f}"
+        f"{figures['gain']['balanced_accuracy']:+.3f}, accuracy {figures['gain']['accuracy']:+.3f}"
     )
     if gain.gain() < 0:
         lines.append("warning: negative transfer, these weights hurt here; try others, or finetune.strategy: scratch")
@@ -179,8 +183,8 @@ def _counts_table(diagnosis: Diagnosis) -> Table:
 
 def _stage_table(diagnosis: Diagnosis) -> Table:
     table = Table("stage", "probe", "LogME", "H-score", "class distances", box=None, pad_edge=False)
-    for name, found in diagnosis.stages.items():
+    for name, scores in diagnosis.stages.items():
         mark = " (best)" if name == diagnosis.best_stage else ""
-        numbers = (found.value, found.logme, found.h_score, found.class_distance_ratio)
+        numbers = (scores.value, scores.logme, scores.h_score, scores.class_distance_ratio)
         table.add_row(f"{name}{mark}", *(f"{number:.3f}" for number in numbers))
     return table

@@ -21,7 +21,7 @@ MIN_POINTS = 5  # below them nearness means nothing
 
 
 def write_page(
-    path: Path, *, diagnosis: Diagnosis, features: Features, found: Advice, title: str, lines: Sequence[str]
+    path: Path, *, diagnosis: Diagnosis, features: Features, advice: Advice, title: str, lines: Sequence[str]
 ) -> None:
     """Write the page: what ``lines`` say, the advice, and its plots."""
     plots = {
@@ -31,7 +31,7 @@ def write_page(
         "Images of each class": counts_figure(diagnosis),
     }
     sections = [*(f"<p>{html.escape(line)}</p>" for line in lines)]
-    sections.append(f"<h2>Advice: {found.size}, {found.similarity}</h2>{_list(found.reasons)}")
+    sections.append(f"<h2>Advice: {advice.size}, {advice.similarity}</h2>{_list(advice.reasons)}")
     script = True
     for heading, figure in plots.items():
         sections.append(f"<h2>{html.escape(heading)}</h2>" + _plot(figure, with_script=script))
@@ -43,7 +43,7 @@ def write_page(
 
 def probe_figure(diagnosis: Diagnosis) -> go.Figure:
     """A bar for each stage's probe, from the input on."""
-    values = [found.value for found in diagnosis.stages.values()]
+    values = [scores.value for scores in diagnosis.stages.values()]
     figure = go.Figure(go.Bar(x=list(diagnosis.stages), y=values, text=[f"{value:.3f}" for value in values]))
     return figure.update_layout(yaxis_title="balanced accuracy on validation images", yaxis_range=[0, 1])
 
@@ -68,8 +68,8 @@ def embedding(values: NDArray[np.float32]) -> NDArray[np.float32]:
     deviation = values.std(axis=0)
     scaled = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
     perplexity = min(PERPLEXITY, (len(values) - 1) / 3)
-    found: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
-    return found
+    places: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(scaled)
+    return places
 
 
 def confusion_figure(diagnosis: Diagnosis) -> go.Figure:

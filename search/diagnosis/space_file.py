@@ -32,27 +32,27 @@ def check_place(path: Path) -> None:
         )
 
 
-def space_text(found: Advice, *, diagnosis: Diagnosis, base: Mapping[str, Any], path: Path) -> str:
+def space_text(advice: Advice, *, diagnosis: Diagnosis, base: Mapping[str, Any], path: Path) -> str:
     """A whole space file, headed by its purpose and reasons.
 
     ``base`` are the fixed values by dotted path that say which images and which backbone.
     """
-    fixed = {**base, **found.fixed}
+    fixed = {**base, **advice.fixed}
     fixed.setdefault("train.batch_size", _batch_size(diagnosis.num_training))
-    ranges = {name: values for name, values in found.ranges.items() if name not in fixed and _can_hold(values, fixed)}
+    ranges = {name: values for name, values in advice.ranges.items() if name not in fixed and _can_hold(values, fixed)}
     lines = [
-        *_header(found, base=base, path=path),
+        *_header(advice, base=base, path=path),
         f"search:    {{name: {_scalar(path.stem)}, metric: val/balanced_accuracy, trials: 32, seed: 0}}",
         "sampler:   {name: tpe}",
         "scheduler: {name: asha, mode: promote, min_epochs: 3, max_epochs: 27, reduction: 3}",
         "resources: {gpu: auto, cpu: 1}",
-        f"baselines: {_flow(list(found.baselines))}",
+        f"baselines: {_flow(list(advice.baselines))}",
         "base:",
         *(f"  {section}: {_flow(values)}" for section, values in nest(fixed).items()),
         "vary:",
         *(f"  {name}: {_flow(values)}" for name, values in ranges.items()),
         "try_first:",
-        *(f"  - {_flow(recipe)}" for recipe in found.recipes),
+        *(f"  - {_flow(recipe)}" for recipe in advice.recipes),
     ]
     return "\n".join(lines) + "\n"
 
@@ -73,19 +73,19 @@ def _can_hold(values: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
     return all(owner not in fixed or fixed[owner] == wanted for owner, wanted in values.get("when", {}).items())
 
 
-def _header(found: Advice, *, base: Mapping[str, Any], path: Path) -> list[str]:
+def _header(advice: Advice, *, base: Mapping[str, Any], path: Path) -> list[str]:
     model = base.get("model.name")
-    kind = f"a {found.size} task, {found.similarity} to what {_scalar(model)} was pretrained on"
-    said = [
+    kind = f"a {advice.size} task, {advice.similarity} to what {_scalar(model)} was pretrained on"
+    lines = [
         f"# Fine-tune on {_data(base)}: {kind}.",
         f"#   python -m search run {shlex.quote(str(path))}",
         "#",
         *_wrapped("Cost", f"Unknown; `python -m search plan {shlex.quote(str(path))}` measures it on this machine."),
         *_wrapped("Varies", "What a diagnosis of these images advises (`python -m search diagnose`):"),
     ]
-    for reason in found.reasons:
-        said += _wrapped("", f"- {reason}")
-    return said
+    for reason in advice.reasons:
+        lines += _wrapped("", f"- {reason}")
+    return lines
 
 
 def _data(base: Mapping[str, Any]) -> str:

@@ -116,8 +116,10 @@ def rung_study(
     trial has a value, since there is no worst one yet.
     """
     values = {trial.number: trial.best(metric, until=rung) for trial in trials if _reached(trial, rung)}
-    known = [value for value in values.values() if value is not None]
-    worst = min(known, default=None) if DIRECTIONS[metric] == "maximize" else max(known, default=None)
+    measured_values = [value for value in values.values() if value is not None]
+    worst = (
+        min(measured_values, default=None) if DIRECTIONS[metric] == "maximize" else max(measured_values, default=None)
+    )
     frozen = []
     for trial in trials:
         value = worst if trial.state == "FAILED" else values.get(trial.number)

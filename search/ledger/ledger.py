@@ -157,11 +157,11 @@ def create(
 
 def identify(ledger: Ledger) -> Identity:
     """Give the search's own id; it is noted before anything outside bears it."""
-    known = ledger.notes.identity
-    if known is None:
-        known = Identity(id=uuid4().hex, began=time.time_ns() // 1_000_000)
-        ledger.note(identity=known)
-    return known
+    identity = ledger.notes.identity
+    if identity is None:
+        identity = Identity(id=uuid4().hex, began=time.time_ns() // 1_000_000)
+        ledger.note(identity=identity)
+    return identity
 
 
 def open_existing(folder: Path, *, name: str, storage: str | None, space: Space) -> Ledger:

@@ -144,27 +144,29 @@ KEYS = {"identity": "tracking"}  # where the key in the study is another than th
 
 def key_of(name: str) -> str:
     """Give the key under which a note is stored."""
-    assert name in {one.name for one in fields(SearchNotes)}, f"there is no note {name}"
+    assert name in {note.name for note in fields(SearchNotes)}, f"there is no note {name}"
     return KEYS.get(name, name)
 
 
 def plain(value: Any) -> Any:
     """Give a note as JSON values."""
     if isinstance(value, Mapping):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def read_notes(stored: Document) -> SearchNotes:
     """Make the notes of what a study holds; older ledgers have fewer of them, with fewer fields."""
-    known = {one.name: stored[key_of(one.name)] for one in fields(SearchNotes) if key_of(one.name) in stored}
-    return SearchNotes(**{name: _READERS[name](one) if name in _READERS else one for name, one in known.items()})
+    documents = {note.name: stored[key_of(note.name)] for note in fields(SearchNotes) if key_of(note.name) in stored}
+    return SearchNotes(
+        **{name: _READERS[name](document) if name in _READERS else document for name, document in documents.items()}
+    )
 
 
 def made(kind: type[Made], document: Document) -> Made:
     """Make a note of the fields that its kind has today."""
-    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in document.items() if name in known})
+    names = {attribute.name for attribute in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in document.items() if name in names})
 
 
 def _data(document: Document) -> DataFacts:
@@ -181,10 +183,10 @@ _READERS: dict[str, Callable[[Document], Any]] = {
     "identity": lambda document: made(Identity, document),
     "data": _data,
     "backbones": lambda document: made(BackboneChoice, document),
-    "baselines": lambda document: {name: made(BaselineScore, one) for name, one in document.items()},
+    "baselines": lambda document: {name: made(BaselineScore, score) for name, score in document.items()},
     "soup": lambda document: made(SoupResult, document),
     "test": _test,
     "domains": lambda document: made(DomainPicture, document),
     "refresh": lambda document: made(RefreshMark, document),
-    "warm_start": lambda document: made(WarmStart, {key: tuple(one) for key, one in document.items()}),
+    "warm_start": lambda document: made(WarmStart, {key: tuple(values) for key, values in document.items()}),
 }

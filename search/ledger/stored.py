@@ -96,10 +96,10 @@ def _where_it_lies(written: SearchSpec, *, folder: Path) -> SearchSpec:
 
 def _begun_in(folder: Path, *, search_folder: str) -> Path | None:
     """The directory from which a relative ``search_folder`` leads to the search in ``folder``; None where none does."""
-    own, written = folder.parent.absolute().parts, Path(search_folder).parts
-    if Path(search_folder).is_absolute() or own[len(own) - len(written) :] != written:
+    actual_parts, written_parts = folder.parent.absolute().parts, Path(search_folder).parts
+    if Path(search_folder).is_absolute() or actual_parts[len(actual_parts) - len(written_parts) :] != written_parts:
         return None
-    return Path(*own[: len(own) - len(written)]).resolve()
+    return Path(*actual_parts[: len(actual_parts) - len(written_parts)]).resolve()
 
 
 def _counted_from(uri: str, *, root: Path) -> str:

@@ -85,9 +85,9 @@ def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = 
     """
     sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
     values = {trial.number: trial.best(metric) for trial in trials if trial.state != "FAILED"}
-    known = {number: sign * value for number, value in values.items() if value is not None}
+    costs = {number: sign * value for number, value in values.items() if value is not None}
     ordered = sorted(
-        (trial for trial in trials if trial.number in known), key=lambda one: (known[one.number], one.number)
+        (trial for trial in trials if trial.number in costs), key=lambda trial: (costs[trial.number], trial.number)
     )
     finalists = [trial for trial in ordered if trial.state == "COMPLETE"]
     if not choose_by or not finalists:

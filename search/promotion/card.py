@@ -71,7 +71,11 @@ def _quality(evidence: Evidence, *, confidence: float, num_test_reads: int) -> s
 def _origin(candidate: Candidate) -> str:
     spec, metric = candidate.search.spec, candidate.search.metric
     rows = [
-        [recipe.as_text, f"{recipe.mean(metric):.4f}", ", ".join(f"{one.metrics[metric]:.4f}" for one in recipe.models)]
+        [
+            recipe.as_text,
+            f"{recipe.mean(metric):.4f}",
+            ", ".join(f"{model.metrics[metric]:.4f}" for model in recipe.models),
+        ]
         for recipe in candidate.recipes
         if recipe.models
     ]

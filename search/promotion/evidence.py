@@ -40,8 +40,8 @@ class Answers:
 def answer(model: PackagedModel, *, images: Sequence[EncodedImage], classes: Sequence[str] | None = None) -> Answers:
     """Ask a model, through its package, about images; the columns are ``classes``, its own if none are given."""
     columns = model.classes if classes is None else classes
-    found = model.answer(images, classes=columns)
-    return Answers(model=model, images=images, classes=columns, probabilities=found)
+    probabilities = model.answer(images, classes=columns)
+    return Answers(model=model, images=images, classes=columns, probabilities=probabilities)
 
 
 def gather(candidate: Answers, *, opponent: PackagedModel | None, rule: GateSection) -> Evidence:

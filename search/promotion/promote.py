@@ -166,7 +166,7 @@ def settle(
 
 def _judge(candidate: Candidate, *, champion: ModelVersion | None, registry: Registry) -> Promotion:
     """What the gate says of a candidate beside the champion; ``unchanged`` where it is that."""
-    own = registry.of_candidate(candidate.digest)
+    version = registry.of_candidate(candidate.digest)
     before = None if champion is None else champion.number
     promotion = Promotion(
         candidate=candidate,
@@ -174,12 +174,12 @@ def _judge(candidate: Candidate, *, champion: ModelVersion | None, registry: Reg
         verdict=Verdict(()),
         outcome="dry run",
         name=registry.name,
-        version=None if own is None else own.number,
+        version=None if version is None else version.number,
         champion=before,
     )
-    if own is not None and own.number == before:
+    if version is not None and version.number == before:
         return replace(promotion, outcome="unchanged")
-    rolled_back = own is not None and ROLLED_BACK in own.tags
+    rolled_back = version is not None and ROLLED_BACK in version.tags
     evidence = replace(_measure(candidate, champion=champion, registry=registry), rolled_back=rolled_back)
     return replace(promotion, evidence=evidence, verdict=gate(evidence, rule=candidate.search.spec.promote))
 

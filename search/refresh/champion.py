@@ -107,11 +107,11 @@ class ChampionImages:
 
     def predict(self, images: Sequence[EncodedImage], *, classes: Sequence[str]) -> NDArray[np.int64]:
         """Give the index of the class that the champion gives each image."""
-        found = [np.zeros(0, np.int64)]
+        indices = [np.zeros(0, np.int64)]
         for start in range(0, len(images), IMAGES_READ_AT_ONCE):
             batch = images[start : start + IMAGES_READ_AT_ONCE]
-            found.append(self.model.answer(batch, classes=classes).argmax(axis=1))
-        return np.concatenate(found)
+            indices.append(self.model.answer(batch, classes=classes).argmax(axis=1))
+        return np.concatenate(indices)
 
     def _unknown_images(
         self, version: DataVersion, *, splits: Sequence[str], without: DataVersion

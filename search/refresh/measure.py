@@ -55,12 +55,12 @@ def measure_drift(champion_images: ChampionImages, *, spec: SearchSpec) -> dict[
 def measure_champion(champion_images: ChampionImages, *, spec: SearchSpec) -> dict[str, Any]:
     """Measure the :class:`Loss` of the champion on new images, or say why it cannot be asked."""
     new = [*champion_images.new_images_outside_test, *champion_images.relabelled_images]
-    own = champion_images.own_test_images
-    if not {image.label for image in new} & {image.label for image in own}:
-        counts = f"{len(new)} new images outside the test, {len(own)} of its own test images"
+    test_images = champion_images.own_test_images
+    if not {image.label for image in new} & {image.label for image in test_images}:
+        counts = f"{len(new)} new images outside the test, {len(test_images)} of its own test images"
         return {"unasked": f"{counts}, no class in common"}
-    classes = sorted({image.label for image in (*new, *own)} | set(champion_images.model.classes))
-    now, before = (_ask(champion_images, images, classes=classes) for images in (new, own))
+    classes = sorted({image.label for image in (*new, *test_images)} | set(champion_images.model.classes))
+    now, before = (_ask(champion_images, images, classes=classes) for images in (new, test_images))
     return measure_loss(now, before, num_classes=len(classes), spec=spec)
 
 
@@ -74,12 +74,12 @@ def measure_refit(
         return {"unasked": "; ".join(str(trial.reason) for trial in ledger.trials())}
     config = TrialConfig.model_validate(refit.config_of(trial))
     with held_to(ledger.notes.data.fingerprints):
-        found = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
-    names, own = list(ledger.notes.data.classes), champion_images.own_test_images
-    classes = sorted({*names, *champion_images.model.classes, *(image.label for image in own)})
+        predictions = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
+    names, test_images = list(ledger.notes.data.classes), champion_images.own_test_images
+    classes = sorted({*names, *champion_images.model.classes, *(image.label for image in test_images)})
     places = np.array([classes.index(name) for name in names])
-    now = (places[found.probabilities.argmax(axis=1)], places[found.labels])
-    return measure_loss(now, _ask(champion_images, own, classes=classes), num_classes=len(classes), spec=spec)
+    now = (places[predictions.probabilities.argmax(axis=1)], places[predictions.labels])
+    return measure_loss(now, _ask(champion_images, test_images, classes=classes), num_classes=len(classes), spec=spec)
 
 
 def score_frozen_tests(

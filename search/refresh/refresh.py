@@ -139,9 +139,9 @@ class RefreshAtWork:
         done = replace(self.record, state="done")
         write_refresh_run(done, spec=self.spec, uri=self.registry.uri, folder=self.records.folder)
         self._save(state="done")
-        own = self.folder / self.spec.search.name
-        if (own / SPEC_FILE).is_file():
-            write_page(own)  # its history has grown
+        search_folder = self.folder / self.spec.search.name
+        if (search_folder / SPEC_FILE).is_file():
+            write_page(search_folder)  # its history has grown
 
     def _save(self, **changes: Any) -> None:
         self.record = self.records.save(self.record, **changes)
@@ -190,10 +190,10 @@ class RefreshAtWork:
 
     def _search_name(self) -> str:
         """Choose the name of a search: the file's own where no other search has it, or one of the same that was begun."""
-        own = self.spec.search.name
-        is_free = self.record.champion is None and self.record.number == 1 and self.searches.find(own) is None
-        is_own = is_free or own in self.record.searches or self.searches.is_of(own, self.record)
-        return own if is_own else searches.search_name(self.spec, self.record)
+        name = self.spec.search.name
+        is_free = self.record.champion is None and self.record.number == 1 and self.searches.find(name) is None
+        is_own = is_free or name in self.record.searches or self.searches.is_of(name, self.record)
+        return name if is_own else searches.search_name(self.spec, self.record)
 
     def _choose_start(self) -> WarmStart:
         """Choose the champion's configuration, then the best of the last searches, newest first; what was chosen stays so."""
@@ -207,8 +207,8 @@ class RefreshAtWork:
             names.append(record.champion.study)
             values = self.situation.champion_images(record).configuration
             first.append(Configuration(values, f"the champion, version {record.champion.version}"))
-        known = [self.searches.find(name) for name in dict.fromkeys(names) if name not in record.searches]
-        last = [(spec, ledger.trials()) for spec, ledger in filter(None, known)]
+        candidates = [self.searches.find(name) for name in dict.fromkeys(names) if name not in record.searches]
+        last = [(spec, ledger.trials()) for spec, ledger in filter(None, candidates)]
         start = warm_start([*first, *configurations(last)], spec=self.spec)
         for line in start.notes:
             self.around.tell(f"warm start: {line}")
@@ -232,7 +232,7 @@ class RefreshAtWork:
     def _wait_if_needed(self) -> None:
         """Raise MustWaitError where no search may begin now; until when is recorded."""
         now, rule = self.around.now(), self.spec.refresh
-        earlier = [one for record in self.situation.before(self.record) for one in record.searches]
+        earlier = [name for record in self.situation.before(self.record) for name in record.searches]
         last_ended = max((moment for moment, _ in self._work(earlier)), default=None)
         gpu_hours = hours_of_month(self._work([*earlier, *self.record.searches]), now=now)
         wait = wait_before_search(now, last_ended=last_ended, gpu_hours=gpu_hours, rule=rule)
@@ -285,7 +285,7 @@ class RefreshAtWork:
         """Score a champion on the frozen test set of each data version that it has not been asked about."""
         earlier = self.situation.before(self.record)
         same = [record.scores for record in earlier if record.after == mark_of(version)]
-        known = {
+        scores = {
             name: score
             for name, score in (same[-1] if same else {}).items()
             if score["metric"] == self.spec.promote.metric
@@ -293,12 +293,12 @@ class RefreshAtWork:
         paths = {
             record.fingerprint: self.records.version_file(record.fingerprint) for record in (*earlier, self.record)
         }
-        paths = {name: path for name, path in paths.items() if name not in known and path.is_file()}
+        paths = {name: path for name, path in paths.items() if name not in scores and path.is_file()}
         if not paths:
-            return known
+            return scores
         champion_images = self.situation.images_of(version, record=self.record)
         tests = {name: read_version(path).ids(champion_images.model.test_split) for name, path in paths.items()}
-        return known | score_frozen_tests(champion_images, tests=tests, spec=self.spec)
+        return scores | score_frozen_tests(champion_images, tests=tests, spec=self.spec)
 
 
 class _NoteRefresh(Listener):

@@ -74,10 +74,10 @@ class Situation:
         """
         path = self.version_file
         if not path.is_file():
-            config, known = self.data, self._known_splits()
-            if known.entries:
+            config, splits = self.data, self._known_splits()
+            if splits.entries:
                 keep = self._place / "known.parquet"
-                known.write(keep)
+                splits.write(keep)
                 config = config.model_copy(update={"keep_splits": str(keep)})
             path.parent.mkdir(parents=True, exist_ok=True)
             version_of(self.inventory.source, digests=self.inventory.digests, config=config).write(path)
@@ -135,13 +135,13 @@ class Situation:
         before = self._version_before(record)
         if before is None:
             return None
-        there, known = (version.ids(*SPLITS, *TARGET_SPLITS) for version in (self.data_version, before))
+        current_ids, earlier_ids = (version.ids(*SPLITS, *TARGET_SPLITS) for version in (self.data_version, before))
         config = TrialConfig.model_validate(self.spec.trial_config({}))
-        bad = find_bad_images(self.inventory, among=there - known, config=config)
+        bad = find_bad_images(self.inventory, among=current_ids - earlier_ids, config=config)
         if bad and self.data.on_bad_image == "error":
             raise bad_images_error([repr(name) for name in bad.values()])
         in_vain = self.refresh_in_vain(record)
-        bad_before = there & set(in_vain.bad if in_vain is not None else ())
+        bad_before = current_ids & set(in_vain.bad if in_vain is not None else ())
         has_older_classes = record.champion is not None and in_vain is None
         classes = self.champion_images(record).model.classes if has_older_classes else ()
         change = difference(before, self.data_version, bad=sorted(bad.values()), classes=classes)
