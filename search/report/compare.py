@@ -22,7 +22,8 @@ def compare_searches(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "searches": reports,
         "settings": {
-            f"{one.search.name} -> {other.search.name}": difference(one, other) for one, other in combinations(specs, 2)
+            f"{first.search.name} -> {second.search.name}": difference(first, second)
+            for first, second in combinations(specs, 2)
         },
         "best_values": {
             path: [config.get(path) for config in configs]
@@ -33,21 +34,21 @@ def compare_searches(folders: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def comparison_table(found: dict[str, Any]) -> Table:
+def comparison_table(comparison: dict[str, Any]) -> Table:
     """One column a search; its figures, then the values of its best configuration that are not the same in all."""
-    reports = found["searches"]
+    reports = comparison["searches"]
     table = Table("", *(escape(report["name"]) for report in reports), box=None, pad_edge=False)
     for title, row in _figures(reports).items():
         table.add_row(title, *row)
-    for path, values in found["best_values"].items():
+    for path, values in comparison["best_values"].items():
         table.add_row(f"  {path}", *(_text(value) for value in values))
     return table
 
 
-def comparison_lines(found: dict[str, Any]) -> list[str]:
+def comparison_lines(comparison: dict[str, Any]) -> list[str]:
     """Differences of the settings, and warnings, a line each."""
-    lines = [f"{pair}: {line}" for pair, differences in found["settings"].items() for line in differences]
-    return lines + [f"warning: {warning}" for warning in found["warnings"]]
+    lines = [f"{pair}: {line}" for pair, differences in comparison["settings"].items() for line in differences]
+    return lines + [f"warning: {warning}" for warning in comparison["warnings"]]
 
 
 def _figures(reports: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -59,11 +60,11 @@ def _figures(reports: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         "best trial": [_text(report["best_trial"]) for report in reports],
     }
     measured = [report["test"] or {} for report in reports]
-    for name in dict.fromkeys(name for one in measured for name in one):
-        figures[f"test/{name}"] = [_text(one.get(name)) for one in measured]
+    for name in dict.fromkeys(name for scores in measured for name in scores):
+        figures[f"test/{name}"] = [_text(scores.get(name)) for scores in measured]
     baselines = [report["baseline_values"] for report in reports]
-    for name in dict.fromkeys(name for one in baselines for name in one):
-        figures[f"baseline {name}"] = [_text(one.get(name)) for one in baselines]
+    for name in dict.fromkeys(name for values in baselines for name in values):
+        figures[f"baseline {name}"] = [_text(values.get(name)) for values in baselines]
     figures["trials"] = [
         ", ".join(f"{count} {state.lower()}" for state, count in sorted(report["trials"].items())) for report in reports
     ]

@@ -61,10 +61,10 @@ def judgement_lines(judgement: Mapping[str, Any] | None) -> list[str]:
         truth = "" if choice["truth"] is None else f", {TRUTH} {choice['truth']:.4f}"
         lines.append(f"selector {name}: would choose trial {choice['trial']}{truth}")
     with_truth = [pair for pair in judgement["agreement"] if TRUTH in pair]
-    shown = with_truth or [
+    pairs = with_truth or [
         pair for pair in judgement["agreement"] if pair.startswith(next(iter(judgement["choices"]), ""))
     ]
-    lines += [f"agreement {pair}: τ {judgement['agreement'][pair]:+.2f}" for pair in shown]
+    lines += [f"agreement {pair}: τ {judgement['agreement'][pair]:+.2f}" for pair in pairs]
     return lines + _warnings(judgement)
 
 
@@ -81,9 +81,9 @@ def domain_figures(trials: Sequence[Trial], *, spec: SearchSpec, folder: Path) -
 
 def _choice(ordered: Sequence[Trial], *, by: str, metric: str) -> dict[str, Any]:
     values = {trial.number: trial.at_best(by, metric=metric) for trial in ordered}
-    known = {number: value for number, value in values.items() if value == value}
+    measured = {number: value for number, value in values.items() if value == value}
     sign = 1 if DIRECTIONS[by] == "maximize" else -1
-    number = max(known, key=lambda one: sign * known[one], default=ordered[0].number)
+    number = max(measured, key=lambda candidate: sign * measured[candidate], default=ordered[0].number)
     trial = next(trial for trial in ordered if trial.number == number)
     truth = trial.at_best(TRUTH, metric=metric)
     return {"trial": number, "value": values[number], "truth": truth if truth == truth else None}
@@ -91,12 +91,12 @@ def _choice(ordered: Sequence[Trial], *, by: str, metric: str) -> dict[str, Any]
 
 def _gains(best: Trial, source_only: BaselineScore, *, metric: str) -> dict[str, float]:
     """By target metric, how much better than source-only the final trial is."""
-    found = {}
+    gains = {}
     for name in (*TARGET_METRICS, TRUTH):
         value, over = best.at_best(name, metric=metric), source_only.value(name)
         if value == value and over is not None:
-            found[name] = gain(value, over=over, metric=name)
-    return found
+            gains[name] = gain(value, over=over, metric=name)
+    return gains
 
 
 def _warnings(judgement: Mapping[str, Any]) -> list[str]:
@@ -118,25 +118,25 @@ def _warnings(judgement: Mapping[str, Any]) -> list[str]:
 
 
 def _curves(trial: Trial) -> go.Figure:
-    known = [name for name in CURVES if any(name in epoch.metrics for epoch in trial.epochs)]
-    figure = make_subplots(rows=1, cols=len(known), subplot_titles=known)
-    for column, name in enumerate(known, start=1):
+    names = [name for name in CURVES if any(name in epoch.metrics for epoch in trial.epochs)]
+    figure = make_subplots(rows=1, cols=len(names), subplot_titles=names)
+    for column, name in enumerate(names, start=1):
         values = trial.values(name)
         figure.add_trace(go.Scatter(x=list(values), y=list(values.values()), name=name, showlegend=False), 1, column)
     return figure.update_xaxes(title_text="epoch")
 
 
-def _picture(found: Mapping[str, Any]) -> go.Figure:
+def _picture(picture: Mapping[str, Any]) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, subplot_titles=["before training", "after"])
-    groups = sorted({tuple(pair) for pair in zip(found["domains"], found["labels"], strict=True)})
+    groups = sorted({tuple(pair) for pair in zip(picture["domains"], picture["labels"], strict=True)})
     for column, moment in enumerate(("before", "after"), start=1):
         for domain, label in groups:
             rows = [
                 index
-                for index, pair in enumerate(zip(found["domains"], found["labels"], strict=True))
+                for index, pair in enumerate(zip(picture["domains"], picture["labels"], strict=True))
                 if pair == (domain, label)
             ]
-            points = [found[moment][row] for row in rows]
+            points = [picture[moment][row] for row in rows]
             figure.add_trace(
                 go.Scatter(
                     x=[point[0] for point in points],

@@ -48,7 +48,7 @@ def _row(record: Record) -> dict[str, Any]:
         "reasons": [] if record.decision is None else list(record.decision["reasons"]),
         "way": [rung["kind"] for rung in record.rungs],
         "searches": list(record.searches),
-        "promotions": [dict(one) for one in record.promotions],
+        "promotions": [dict(promotion) for promotion in record.promotions],
         "champion": None if record.after is None else record.after.version,
         "scores": dict(record.scores),
     }
@@ -89,7 +89,8 @@ def _score(score: dict[str, Any] | None) -> str:
 def _details(row: dict[str, Any]) -> str:
     lines = [f"data: {row['difference'] or 'the first version'}", *row["reasons"]]
     lines += [
-        f"{one['search']}: version {one['version']} {one['outcome']}: {one['reasons']}" for one in row["promotions"]
+        f"{promotion['search']}: version {promotion['version']} {promotion['outcome']}: {promotion['reasons']}"
+        for promotion in row["promotions"]
     ]
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<h3>Refresh {row['refresh']}: {html.escape(row['decision'] or row['state'])}</h3><ul>{items}</ul>"

@@ -56,7 +56,7 @@ def _overview_or_problem(folder: Path) -> dict[str, Any]:
 def status_table(result: dict[str, Any]) -> Table:
     """One search as two columns."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _shown(result).items():
+    for key, value in _cells(result).items():
         table.add_row(key, value)
     return table
 
@@ -68,8 +68,8 @@ def list_table(results: list[dict[str, Any]]) -> Table:
         if "problem" in result:
             table.add_row(result["name"], result["state"], result["problem"])
             continue
-        shown = _shown(result)
-        table.add_row(result["name"], result["state"], shown["trials"], shown["epochs"], shown["best"])
+        cells = _cells(result)
+        table.add_row(result["name"], result["state"], cells["trials"], cells["epochs"], cells["best"])
     return table
 
 
@@ -79,7 +79,7 @@ def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
     return "finished" if is_finished(ledger, trials=trials) else "interrupted"
 
 
-def _shown(result: dict[str, Any]) -> dict[str, str]:
+def _cells(result: dict[str, Any]) -> dict[str, str]:
     states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(result["trials"].items()))
     value = result["best_value"]
     test = result["test"]

@@ -93,8 +93,8 @@ class Progress(Listener):
             return f"trial {trial.number} {trial.state.lower()} at epoch {trial.last_epoch}: {trial.reason}"
         if trial.last_epoch > before.last_epoch:
             value = trial.epochs[-1].metrics.get(metric)
-            shown = "" if value is None else f" {metric} {value:.4f}"
-            return f"trial {trial.number} epoch {trial.last_epoch}/{self._rule.rungs[-1]}{shown}, {self._remaining()}"
+            result = "" if value is None else f" {metric} {value:.4f}"
+            return f"trial {trial.number} epoch {trial.last_epoch}/{self._rule.rungs[-1]}{result}, {self._remaining()}"
         return ""
 
     def _frame(self) -> Group:
@@ -107,9 +107,9 @@ class Progress(Listener):
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         best = best_trial(trials, metric=self._spec.search.metric, choose_by=self._spec.search.choose_by)
         value = best.best(self._spec.search.metric) if best else None
-        said = f"best {value:.4f} (trial {best.number})" if best and value is not None else "no result yet"
+        result = f"best {value:.4f} (trial {best.number})" if best and value is not None else "no result yet"
         return Text(
-            f"{self._spec.search.name}: {counts or 'starting workers'}; {epochs} epochs; {said}; {self._remaining()}"
+            f"{self._spec.search.name}: {counts or 'starting workers'}; {epochs} epochs; {result}; {self._remaining()}"
         )
 
     def _table(self) -> Table:

@@ -85,19 +85,19 @@ def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, A
     note = ledger.notes.warm_start
     if note is None:
         return None
-    num_warm, found = len(note.recipes), {}
+    num_warm, values = len(note.recipes), {}
     trials = ledger.trials()
     whose = ["warm" if trial.number < num_warm else trial.origin for trial in trials]
     for origin in dict.fromkeys(whose):
-        own = [trial for trial, name in zip(trials, whose, strict=True) if name == origin]
-        best = leaders(own, metric=metric)
-        at_rung = [value for trial in own if (value := trial.best(metric, until=rung)) is not None]
-        found[origin] = {
-            "trials": len(own),
+        group = [trial for trial, name in zip(trials, whose, strict=True) if name == origin]
+        best = leaders(group, metric=metric)
+        at_rung = [value for trial in group if (value := trial.best(metric, until=rung)) is not None]
+        values[origin] = {
+            "trials": len(group),
             "best": best[0].best(metric) if best else None,
             "mean_at_first_rung": fmean(at_rung) if at_rung else None,
         }
-    return {"rung": rung, "whose": list(note.whose), "notes": list(note.notes), "values": found}
+    return {"rung": rung, "whose": list(note.whose), "notes": list(note.notes), "values": values}
 
 
 def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
@@ -110,8 +110,8 @@ def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
 
 def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
     """The baselines' values of the search's metric, of those that have it."""
-    found = {name: score.value(metric) for name, score in ledger.notes.baselines.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: score.value(metric) for name, score in ledger.notes.baselines.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def candidate_text(data: dict[str, Any]) -> str:
@@ -167,13 +167,13 @@ def row_cells(row: dict[str, Any]) -> list[str]:
 def comparison_texts(data: dict[str, Any]) -> list[str]:
     """What is around the trials, a line each: steps before, backbones left out, baselines, soup, the gain of transfer."""
     metric, lines = data["metric"], _warm_lines(data["warm_start"])
-    for step, found in data["steps"].items():
-        measures = ", ".join(f"{key} {value:.4g}" for key, value in found["metrics"].items())
+    for step, result in data["steps"].items():
+        measures = ", ".join(f"{key} {value:.4g}" for key, value in result["metrics"].items())
         lines.append(f"step {step}: {measures}")
     if data["backbones"] is not None:
         scores, kept = data["backbones"]["scores"], data["backbones"]["kept"]
-        for name, found in scores.items():
-            measures = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+        for name, figures in scores.items():
+            measures = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
             lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
     for name, value in data["baseline_values"].items():
         lines.append(f"baseline {name}: {metric} {value:.4f}")
@@ -190,15 +190,17 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
     return lines + judgement_lines(data["adaptation"])
 
 
-def _warm_lines(found: dict[str, Any] | None) -> list[str]:
-    if found is None:
+def _warm_lines(comparison: dict[str, Any] | None) -> list[str]:
+    if comparison is None:
         return []
-    lines = [f"warm start: {whose}" for whose in found["whose"]] + [f"warm start: {line}" for line in found["notes"]]
-    for origin, one in found["values"].items():
-        if one["best"] is not None:
+    lines = [f"warm start: {whose}" for whose in comparison["whose"]] + [
+        f"warm start: {line}" for line in comparison["notes"]
+    ]
+    for origin, figures in comparison["values"].items():
+        if figures["best"] is not None:
             lines.append(
-                f"{origin}: best of {one['trials']} {one['best']:.4f}, mean at epoch {found['rung']} "
-                f"{one['mean_at_first_rung']:.4f}"
+                f"{origin}: best of {figures['trials']} {figures['best']:.4f}, mean at epoch {comparison['rung']} "
+                f"{figures['mean_at_first_rung']:.4f}"
             )
     return lines
 
