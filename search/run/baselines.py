@@ -32,12 +32,14 @@ def begin_baselines(
 
     ``params`` is the point of the space that gives them data and backbone; ``place`` is what a worker occupies.
     """
-    known = ledger.notes.baselines
+    scores = ledger.notes.baselines
     config = spec.trial_config(params)
     waiting = []
     for name in spec.baselines:
         among_stages = "stage_probes" in spec.baselines and "logreg" in spec.probes
-        if any(one.startswith(RESULTS[name]) for one in known) or (name == "linear_probe" and among_stages):
+        if any(score_name.startswith(RESULTS[name]) for score_name in scores) or (
+            name == "linear_probe" and among_stages
+        ):
             continue
         if name in ("linear_probe", "stage_probes"):
             waiting.append(
@@ -78,14 +80,18 @@ def choose_backbones(spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, V
 
 def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     """A point of the space for each backbone, alike in all else that allows it."""
-    dimension = spec.space.dimensions["model.name"]
-    assert isinstance(dimension, Choice)
+    backbones = spec.space.dimensions["model.name"]
+    assert isinstance(backbones, Choice)
     points: dict[str, dict[str, Value]] = {}
-    for name in dimension.members:
-        point = {**{path: one.extremes[0] for path, one in spec.space.dimensions.items()}, **params, "model.name": name}
-        for path, one in spec.space.dimensions.items():
-            own = one.when.get("model.name")
-            if own is not None and name not in own:
+    for name in backbones.members:
+        point = {
+            **{path: dimension.extremes[0] for path, dimension in spec.space.dimensions.items()},
+            **params,
+            "model.name": name,
+        }
+        for path, dimension in spec.space.dimensions.items():
+            owners = dimension.when.get("model.name")
+            if owners is not None and name not in owners:
                 point.pop(path, None)
         active = spec.space.active(point)
         points[str(name)] = {path: value for path, value in point.items() if path in active}

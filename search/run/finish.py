@@ -26,9 +26,9 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
         return Outcome("failed", "no trial finished an epoch", folder)
     checkpoint = best_checkpoint(folder, best, metric=metric)
     soup = make_soup(spec, ledger, folder=folder, place=place)
-    known = ledger.notes.test
+    earlier = ledger.notes.test
     members = list(soup.members) if soup is not None and soup.kept else None
-    if known is None or (known.trial, known.soup) != (best.number, members):
+    if earlier is None or (earlier.trial, earlier.soup) != (best.number, members):
         config = spec.config_of(best)
         if members is not None:
             score = submit(tasks.soup_test_score, config, path=str(soup_path(folder)), place=place)()
@@ -37,7 +37,7 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
         else:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
         epoch = best_epoch(best.values(metric), metric=metric)
-        reads = 1 if known is None else known.reads + 1
+        reads = 1 if earlier is None else earlier.reads + 1
         ledger.note(test=TestScore(trial=best.number, epoch=epoch, soup=members, reads=reads, **score))
     ledger.note(finished=True)
     draw_domains(spec, ledger, folder=folder, place=place)
@@ -63,9 +63,9 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     if len(ordered) < 2:
         return None
     numbers = [trial.number for trial in ordered]
-    known = ledger.notes.soup
-    if known is not None and known.of == numbers:
-        return known
+    earlier = ledger.notes.soup
+    if earlier is not None and earlier.of == numbers:
+        return earlier
     ingredients = [
         {
             "number": trial.number,
@@ -76,11 +76,11 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
         for trial in ordered
     ]
     soup_path(folder).parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup_path(folder)), place=place)()
-    value = found["measured"][metric]
+    result: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup_path(folder)), place=place)()
+    value = result["measured"][metric]
     best = ordered[0].best(metric)
-    kept = len(found["members"]) > 1 and is_better(value, best, metric=metric)
-    soup = SoupResult(of=numbers, value=value, kept=kept, **found)
+    kept = len(result["members"]) > 1 and is_better(value, best, metric=metric)
+    soup = SoupResult(of=numbers, value=value, kept=kept, **result)
     ledger.note(soup=soup)
     return soup
 

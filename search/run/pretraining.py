@@ -17,9 +17,9 @@ def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Place) -> None:
     waiting = {}
     for step in STEPS:
         if getattr(spec, step) is not None and step not in done:
-            own = place if _is_on_the_trials_images(spec, step, place=place) else replace(place, fingerprints={})
+            step_place = place if _is_on_the_trials_images(spec, step, place=place) else replace(place, fingerprints={})
             settings, folder = step_settings(spec, step), str(spec.step_folder(step))
-            waiting[step] = submit(tasks.run_step, settings, step=step, folder=folder, place=own)
+            waiting[step] = submit(tasks.run_step, settings, step=step, folder=folder, place=step_place)
     for step, result in waiting.items():
         done = done | {step: result()}
         ledger.note(steps=done)

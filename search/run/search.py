@@ -113,17 +113,23 @@ def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], Da
 def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
     """Configurations that between them have every data set, image size, backbone and weights of the space."""
     searched = spec.space.dimensions.items()
-    dimensions = {path: one for path, one in searched if path.startswith(PREPARED) and path not in UNPREPARED}
-    values = [one.members if isinstance(one, Choice) else one.extremes for one in dimensions.values()]
-    found: dict[str, dict[str, Any]] = {}
+    dimensions = {
+        path: dimension for path, dimension in searched if path.startswith(PREPARED) and path not in UNPREPARED
+    }
+    values = [
+        dimension.members if isinstance(dimension, Choice) else dimension.extremes for dimension in dimensions.values()
+    ]
+    configs: dict[str, dict[str, Any]] = {}
     for combination in product(*values):
         point: dict[str, Value] = {**_any_params(spec), **dict(zip(dimensions, combination, strict=True))}
         active = spec.space.active(point)
         config = spec.trial_config({path: value for path, value in point.items() if path in active})
         if point.get("model.weights", spec.base.get("model.weights")) in STEPS:
             config["model"]["weights"] = "random"  # what a step trains is not there yet
-        found.setdefault(repr([config.get("data"), [point.get(path) for path in dimensions if path in active]]), config)
-    return list(found.values())
+        configs.setdefault(
+            repr([config.get("data"), [point.get(path) for path in dimensions if path in active]]), config
+        )
+    return list(configs.values())
 
 
 def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> Ledger:
@@ -142,10 +148,10 @@ def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> 
     identify(ledger)
     if not ledger.notes.environment:
         ledger.note(environment=machine.environment())
-    known = ledger.notes.data
-    check_unchanged(facts.fingerprint, known=[known.fingerprint])
+    stored_facts = ledger.notes.data
+    check_unchanged(facts.fingerprint, known=[stored_facts.fingerprint])
     if "fingerprints" not in ledger.stored_notes()["data"]:  # begun before they were noted
-        ledger.note(data=replace(known, fingerprints=facts.fingerprints))
+        ledger.note(data=replace(stored_facts, fingerprints=facts.fingerprints))
     ledger.note(spec=written)
     _keep_spec(spec, folder)
     return ledger

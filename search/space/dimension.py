@@ -125,10 +125,10 @@ def parse_dimension(raw: object, *, where: str) -> Dimension:
     kinds = [kind for kind in KINDS if kind in raw and not (kind == "log" and "int" in raw)]
     if len(kinds) > 1:
         raise UserError(f"{where}: got both {' and '.join(kinds)}, must be {FORMS}")
-    known = {kinds[0], *KINDS[kinds[0]]} if kinds else {*KINDS, "step", "when"}
+    keys = {kinds[0], *KINDS[kinds[0]]} if kinds else {*KINDS, "step", "when"}
     for key in raw:
-        if key not in known:
-            raise UserError(f"{where}.{key}: unknown key{did_you_mean(str(key), sorted(known))}")
+        if key not in keys:
+            raise UserError(f"{where}.{key}: unknown key{did_you_mean(str(key), sorted(keys))}")
     if not kinds:
         raise UserError(f"{where}: says no range, must be {FORMS}")
     when = _parse_when(raw.get("when", {}), where=f"{where}.when")
@@ -215,9 +215,9 @@ def _stored(value: Value) -> Scalar:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def _same(one: Value, other: Value) -> bool:
+def _same(first: Value, second: Value) -> bool:
     """Equality that does not take ``True`` for 1."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    return first == second and isinstance(first, bool) == isinstance(second, bool)
 
 
 def _plain_when(when: Conditions) -> dict[str, Any]:

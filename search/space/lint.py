@@ -24,13 +24,13 @@ def lint(spec: SearchSpec) -> list[str]:
 def lowered_batches(spec: SearchSpec, *, num_images: int) -> list[str]:
     """One line for each batch size that ``train.min_updates`` lowers for so many training images."""
     points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
-    found = {}
+    lines = {}
     for train in (spec.validated(point).train for point in points):
         used = used_batch_size(train, num_images=num_images)
         if used < train.batch_size:
             wanted = f"for train.min_updates: {train.min_updates} in {num_images} images"
-            found[train.batch_size, used] = f"train.batch_size: {train.batch_size} is lowered to {used}, {wanted}"
-    return list(found.values())
+            lines[train.batch_size, used] = f"train.batch_size: {train.batch_size} is lowered to {used}, {wanted}"
+    return list(lines.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,8 +109,8 @@ def _base(document: Document) -> dict[str, Any]:
 
 
 def _mapping(document: Document, key: str) -> dict[str, Any]:
-    found = document.get(key)
-    return dict(found) if isinstance(found, Mapping) else {}
+    value = document.get(key)
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _when(raw: Any) -> Mapping[str, Any]:
@@ -145,7 +145,7 @@ def _as_list(values: Any) -> list[Any]:
 
 def _nearest(path: str) -> str:
     if path in SECTIONS:
-        return f"; give one of its values, such as {next(known for known in FIELDS if known.startswith(f'{path}.'))}"
+        return f"; give one of its values, such as {next(field for field in FIELDS if field.startswith(f'{path}.'))}"
     varied = path.startswith("vary.")
     if not varied and (near := get_close_matches(path, SPEC_PATHS, n=1)):
         return f"; did you mean {near[0]!r}?"

@@ -54,7 +54,7 @@ def problem_of_path(path: str) -> str | None:
     if new_name(path) != path:
         return f"is called {new_name(path)} now"
     if path in SECTIONS:
-        example = next(known for known in FIELDS if known.startswith(f"{path}."))
+        example = next(field for field in FIELDS if field.startswith(f"{path}."))
         return f"is a section; give one of its values, such as {example}"
     return f"unknown path{nearest_path(path)}"
 
@@ -62,8 +62,8 @@ def problem_of_path(path: str) -> str | None:
 def nearest_path(path: str) -> str:
     """``; did you mean 'optimizer.lr'?``: the nearest name in its section, else the nearest path, else the nearest name."""
     section, _, name = path.rpartition(".")
-    settable = [known for known in FIELDS if known not in SET_BY_SEARCH]
-    siblings = [known for known in settable if known.rpartition(".")[0] == section]
+    settable = [field for field in FIELDS if field not in SET_BY_SEARCH]
+    siblings = [field for field in settable if field.rpartition(".")[0] == section]
     near = (
         _by_last_name(name, siblings)
         or get_close_matches(path, [*settable, *sorted(SECTIONS)], n=1)

@@ -31,12 +31,12 @@ class Space:
 
     def active(self, params: Mapping[str, Value]) -> tuple[str, ...]:
         """The paths whose conditions hold; what ``params`` gives for an inactive path counts for nothing."""
-        known: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         active = []
         for path, dimension in self.dimensions.items():
-            if _hold(dimension.when, known):
+            if _hold(dimension.when, values):
                 active.append(path)
-                known |= {path: params[path]} if path in params else {}
+                values |= {path: params[path]} if path in params else {}
         return tuple(active)
 
     def contains(self, params: Mapping[str, Value]) -> bool:
@@ -162,6 +162,6 @@ def _check_reachable(space: Space, path: str) -> None:
 
 def _all_conditions(space: Space, path: str) -> list[tuple[str, tuple[Value, ...]]]:
     """The path's conditions with those of the paths it depends on."""
-    own = space.dimensions[path].when
-    inherited = [pair for owner in own for pair in _all_conditions(space, owner)]
-    return [*own.items(), *inherited]
+    conditions = space.dimensions[path].when
+    inherited = [pair for owner in conditions for pair in _all_conditions(space, owner)]
+    return [*conditions.items(), *inherited]

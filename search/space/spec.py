@@ -108,26 +108,28 @@ class SearchSpec(Section):
         """The searched values."""
         fixed = defaults() | self.base
         dimensions = {path: parse_dimension(raw, where=f"vary.{path}") for path, raw in self.vary.items()}
-        return make_space({path: _with_fixed(path, one, fixed, dimensions) for path, one in dimensions.items()})
+        return make_space(
+            {path: _with_fixed(path, dimension, fixed, dimensions) for path, dimension in dimensions.items()}
+        )
 
     def with_choices(self, path: str, members: list[Value]) -> "SearchSpec":
         """The search with fewer members of a choice; what is searched only with the others, and recipes of them, go too."""
         vary = {path: self.vary[path] | {"choice": members}}
-        for other, raw in self.vary.items():
+        for name, raw in self.vary.items():
             when = raw.get("when", {})
-            if other == path:
+            if name == path:
                 continue
             if path not in when:
-                vary[other] = raw
+                vary[name] = raw
                 continue
             wanted = when[path] if isinstance(when[path], list) else [when[path]]
             left = [value for value in wanted if value in members]
             if left:
-                vary[other] = raw | {"when": when | {path: left}}
+                vary[name] = raw | {"when": when | {path: left}}
         while orphans := [
-            one for one, raw in vary.items() if any(o in self.vary and o not in vary for o in raw.get("when", {}))
+            name for name, raw in vary.items() if any(o in self.vary and o not in vary for o in raw.get("when", {}))
         ]:
-            vary = {one: raw for one, raw in vary.items() if one not in orphans}
+            vary = {name: raw for name, raw in vary.items() if name not in orphans}
         recipes = [recipe for recipe in self.try_first if recipe.get(path, members[0]) in members]
         offered = [self.base.get("model.weights"), *vary.get("model.weights", {}).get("choice", [])]
         unused: dict[str, Any] = {step: None for step in STEPS if step not in offered}
@@ -178,9 +180,9 @@ class SearchSpec(Section):
         resources, tracking, choose_by, baselines, probes, soup, promote, refresh, and of the base what has no effect on results
         (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
-        own = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
+        values = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         for name in ("sampler", "scheduler"):
-            own |= {f"{name}.{key}": value for key, value in getattr(self, name).model_dump().items()}
+            values |= {f"{name}.{key}": value for key, value in getattr(self, name).model_dump().items()}
         is_one_set = self.base.get("data.path") or self.base.get("data.format") == "elpv"
         places = {"data.path"} if is_one_set else {"data.path", "data.source", "data.target"}
         settled = NO_EFFECT_ON_RESULTS | SET_BY_SEARCH.keys() | places
@@ -191,7 +193,7 @@ class SearchSpec(Section):
         for step in STEPS:
             settings = getattr(self, step)
             chosen |= {} if settings is None else {step: settings.model_dump()}
-        identity: dict[str, Any] = canonical(own | chosen | fixed | searched | {"try_first": recipes})
+        identity: dict[str, Any] = canonical(values | chosen | fixed | searched | {"try_first": recipes})
         return identity
 
     def content_hash(self) -> str:
@@ -276,9 +278,9 @@ class SearchSpec(Section):
     def _corner_problems(self, space: Space, *, of: int) -> list[str]:
         """What TrialConfig says against combinations of extreme values, each line once."""
         points = corners(space, of=of)
-        found = (line for point in points for line in config_problems(self._flat_config(point)))
+        problems = (line for point in points for line in config_problems(self._flat_config(point)))
         hint = "" if of == 1 else "; search one of them only where the other allows it (`when:`)"
-        return list(dict.fromkeys(f"vary.{line}{hint}" for line in found))
+        return list(dict.fromkeys(f"vary.{line}{hint}" for line in problems))
 
     def _selection_problems(self) -> list[str]:
         if self.select_backbones is None or isinstance(self.space.dimensions.get("model.name"), Choice):

@@ -40,15 +40,15 @@ def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:
     """The greedy soup of trials, each ``number``, ``trial``, ``checkpoint`` and ``value``; its members and scores."""
     every = [
         Ingredient(
-            name=str(one["number"]),
-            config=TrialConfig.model_validate(one["trial"]),
-            checkpoint=Path(one["checkpoint"]),
-            value=one["value"],
+            name=str(ingredient["number"]),
+            config=TrialConfig.model_validate(ingredient["trial"]),
+            checkpoint=Path(ingredient["checkpoint"]),
+            value=ingredient["value"],
         )
-        for one in ingredients
+        for ingredient in ingredients
     ]
     soup, evaluation, measured = make_soup(every, path=Path(path))
-    tried = [{"trial": int(one.name), "value": one.score, "kept": one.kept} for one in soup.tastings]
+    tried = [{"trial": int(tasting.name), "value": tasting.score, "kept": tasting.kept} for tasting in soup.tastings]
     scores = evaluation.as_dict() | {"measured": measured}
     return {"members": [int(name) for name in soup.members], "tried": tried, **scores}
 
@@ -66,8 +66,8 @@ def test_score(trial: dict[str, Any], *, checkpoint: str) -> dict[str, Any]:
 
 
 def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dict[str, Any]:
-    found = score("test").as_dict()
-    return found | {"oracle": score("target_test").as_dict()} if config.data.oracle else found
+    scores = score("test").as_dict()
+    return scores | {"oracle": score("target_test").as_dict()} if config.data.oracle else scores
 
 
 def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str]) -> dict[str, dict[str, Any]]:
@@ -131,17 +131,17 @@ def run_step(settings: dict[str, Any], *, step: str, folder: str) -> dict[str, A
 def transferability(trial: dict[str, Any]) -> dict[str, float]:
     """LogME and H-score of the frozen pooled features on the training images."""
     features = frozen_features(TrialConfig.model_validate(trial))
-    found, labels = features.of(POOLED, split="train"), features.labels["train"]
-    return {"logme": logme(found, labels), "h_score": h_score(found, labels)}
+    values, labels = features.of(POOLED, split="train"), features.labels["train"]
+    return {"logme": logme(values, labels), "h_score": h_score(values, labels)}
 
 
 def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str) -> None:
     """Write where the images of both domains lie before and after a training, as JSON; nothing where they have no place."""
-    found = pictured(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint))
+    picture = pictured(TrialConfig.model_validate(trial), checkpoint=Path(checkpoint))
     Path(path).unlink(missing_ok=True)
-    if found is not None:
+    if picture is not None:
         with write_beside(Path(path)) as file:
-            file.write(json.dumps(found).encode())
+            file.write(json.dumps(picture).encode())
 
 
 def _newest_epoch(folder: Path) -> int:

@@ -41,9 +41,9 @@ def run_legs(
 
     def settings(leg: Leg) -> dict[str, Any]:
         checkpoints = checkpoint_folder(folder.resolve(), leg.number)
-        own = place()
-        occupied = {RESOURCES: {"CPU": own.cpu, "GPU": own.gpu}}
-        return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=own) | occupied
+        leg_place = place()
+        occupied = {RESOURCES: {"CPU": leg_place.cpu, "GPU": leg_place.gpu}}
+        return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=leg_place) | occupied
 
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
     tuner = tune.Tuner(

@@ -30,11 +30,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         """Begin the leg that ``config`` describes (see :func:`leg_settings`)."""
         torch.set_num_threads(config["threads"])
         self._folder = Path(config["folder"])
-        self._known = int(config["start"])
+        start = int(config["start"])
         self._fingerprints: Fingerprints = config["fingerprints"]
         self._metric = str(config["trial"]["train"]["metric"])
         trial = TrialConfig.model_validate(config["trial"])
-        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_point(self._folder, self._known))
+        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_point(self._folder, start))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next leg in this process."""
@@ -77,8 +77,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
 def leg_settings(*, trial: dict[str, Any], folder: Path, start: int, place: Place) -> dict[str, Any]:
     """Say as plain data what a worker needs for a leg: configuration, checkpoint folder, the epoch it stands at, its place."""
-    own = {"threads": place.threads, "fingerprints": place.fingerprints}
-    return {"trial": trial, "start": start, "folder": str(folder), **own}
+    place_settings = {"threads": place.threads, "fingerprints": place.fingerprints}
+    return {"trial": trial, "start": start, "folder": str(folder), **place_settings}
 
 
 def resume_point(folder: Path, start: int) -> Path | None:
