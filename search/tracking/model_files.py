@@ -54,22 +54,22 @@ def load(path: Path) -> PyFuncModel:
 def classify(model: PyFuncModel, images: Sequence[bytes], *, top_k: int) -> list[dict[str, Any]]:
     """For each encoded image ``label``, ``score``, ``top_k`` and ``top_k_scores``. Raises BadInputError where one is none."""
     try:
-        found: Any = model.predict(pd.DataFrame({"image": list(images)}), params={"top_k": top_k})
+        frame: Any = model.predict(pd.DataFrame({"image": list(images)}), params={"top_k": top_k})
     except MlflowException as error:
         raise BadInputError(str(error)) from error
-    rows: list[dict[str, Any]] = found.to_dict("records")
+    rows: list[dict[str, Any]] = frame.to_dict("records")
     return rows
 
 
 def probabilities(model: PyFuncModel, images: Sequence[bytes], *, classes: Sequence[str]) -> NDArray[np.float64]:
     """N×K, the columns in the order of ``classes``; 0 for a class that the model does not know."""
     columns = {name: index for index, name in enumerate(classes)}
-    found = np.zeros((len(images), len(classes)))
+    matrix = np.zeros((len(images), len(classes)))
     for row, answer in enumerate(classify(model, images, top_k=EVERY_CLASS) if images else []):
         for name, score in zip(answer["top_k"], answer["top_k_scores"], strict=True):
             if name in columns:
-                found[row, columns[name]] = score
-    return found
+                matrix[row, columns[name]] = score
+    return matrix
 
 
 def size_mb(folder: Path) -> float:

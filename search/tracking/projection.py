@@ -188,7 +188,7 @@ def data_used(spec: SearchSpec, *, facts: DataFacts) -> DataUsed:
     fingerprint = facts.fingerprint
     folder = "elpv" if config["data.format"] == "elpv" else path.rstrip("/").rpartition("/")[2] or "images"
     if config["data.target"] is not None:
-        sources = "+".join(str(one).rstrip("/").rpartition("/")[2] for one in config["data.source"])
+        sources = "+".join(str(source).rstrip("/").rpartition("/")[2] for source in config["data.source"])
         folder += f" {sources or 'others'}→{str(config['data.target']).rstrip('/').rpartition('/')[2]}"
     profile = {"classes": list(facts.classes), "counts": facts.counts}
     return DataUsed(

@@ -33,9 +33,9 @@ def write_refresh_run(record: Record, *, spec: SearchSpec, uri: str, folder: Pat
     client = MlflowClient(uri)
     experiment = open_experiment(client, spec, uri=uri)
     wanted = f"tags.`{KEY}` = '{record.key}' and tags.`search.study` = '{spec.search.name}'"
-    known = client.search_runs([experiment], filter_string=wanted, max_results=1)
-    if known:
-        run_id = known[0].info.run_id
+    runs = client.search_runs([experiment], filter_string=wanted, max_results=1)
+    if runs:
+        run_id = runs[0].info.run_id
     else:
         tags = {**source_tags(folder), "search.kind": "refresh", "search.study": spec.search.name, KEY: record.key}
         run_id = client.create_run(experiment, run_name=f"refresh {record.number}", tags=tags).info.run_id

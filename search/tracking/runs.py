@@ -30,7 +30,7 @@ PARAMS_PER_BATCH = 100
 RUNS_PER_PAGE = 200
 KIND_OF_EXPERIMENT = "custom_model_development"
 # By what tag the runs of a kind are told apart.
-_TOLD_BY = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
+_KEY_TAG = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
 _RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
 _SEARCH_STATUS: dict[SearchState, str] = {
     "running": "RUNNING",
@@ -41,7 +41,7 @@ _SEARCH_STATUS: dict[SearchState, str] = {
 
 
 @dataclass
-class Known:
+class RunEntry:
     """What a run in the store is known to hold; ``epochs`` is None before its params are written."""
 
     run_id: str
@@ -57,7 +57,7 @@ class Known:
 class Runs:
     """One parent run for the search, one child for each trial, refit and gate, found again by tags.
 
-    ``_known`` has them by kind and by what tells runs of a kind apart.
+    ``_entries`` has them by kind and by what tells runs of a kind apart.
     """
 
     def __init__(self, place: SearchPlace, *, ledger: Ledger, uri: str) -> None:
@@ -67,72 +67,72 @@ class Runs:
         self._uri = uri
         self._client = MlflowClient(tracking_uri=uri)
         self._source = source_tags(place.folder)
-        self._known: dict[tuple[str, str], Known] = {}
+        self._entries: dict[tuple[str, str], RunEntry] = {}
         self._search_points: set[Point] = set()
         self._experiment = ""
 
     def find(self) -> None:
         """Open the experiment, take over the search's runs that are there, make the parent if it is not."""
         self._experiment = open_experiment(self._client, self.place.spec, uri=self._uri)
-        self._known = {}
+        self._entries = {}
         self._search_points = set()
         for run in self._stored_runs():
             self._take_over(run)
-        if self._study not in self._known:
+        if self._study not in self._entries:
             self._create("study", title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
         self._write_views()
 
     def write_trial(self, trial: Trial, *, is_open: bool) -> None:
         """Bring a trial's run up to date; of a search that is not ``is_open`` no run stays RUNNING."""
-        known = self._known.get(("trial", str(trial.number))) or self._create_trial(trial)
-        self._bring_up_to_date(known, trial, is_open=is_open, more={})
+        entry = self._entries.get(("trial", str(trial.number))) or self._create_trial(trial)
+        self._bring_up_to_date(entry, trial, is_open=is_open, more={})
 
     def write_refit(self, trial: Trial, *, seed: int, of: int) -> None:
         """Bring the run of a refit of trial ``of`` up to date; ``trial`` has the search's parameters."""
-        known = self._known.get(("refit", str(trial.number))) or self._create_refit(trial, seed=seed, of=of)
-        self._bring_up_to_date(known, trial, is_open=False, more={"seed": str(seed), "cfg.seed": str(seed)})
+        entry = self._entries.get(("refit", str(trial.number))) or self._create_refit(trial, seed=seed, of=of)
+        self._bring_up_to_date(entry, trial, is_open=False, more={"seed": str(seed), "cfg.seed": str(seed)})
 
     def gate_run(self, candidate: str, *, title: str) -> str:
         """The id of the run in which a candidate was judged and its model lies; made where there is none."""
-        known = self._known.get(("gate", candidate))
-        if known is None:
-            known = self._create("gate", title=title, started=None, tags={**self._child, "search.candidate": candidate})
-        if known.status != "FINISHED":
-            self._terminate(known, status="FINISHED", time=None)
-        return known.run_id
+        entry = self._entries.get(("gate", candidate))
+        if entry is None:
+            entry = self._create("gate", title=title, started=None, tags={**self._child, "search.candidate": candidate})
+        if entry.status != "FINISHED":
+            self._terminate(entry, status="FINISHED", time=None)
+        return entry.run_id
 
-    def _bring_up_to_date(self, known: Known, trial: Trial, *, is_open: bool, more: dict[str, str]) -> None:
+    def _bring_up_to_date(self, entry: RunEntry, trial: Trial, *, is_open: bool, more: dict[str, str]) -> None:
         status = _RUN_STATUS.get(trial.state, "RUNNING" if is_open else "KILLED")
-        if status == "RUNNING" and known.status != "RUNNING":
-            self._reopen(known)
+        if status == "RUNNING" and entry.status != "RUNNING":
+            self._reopen(entry)
         tags = projection.trial_tags(trial)
-        if not tags.items() <= known.tags.items():
-            points = projection.trial_points(trial, metric=self._metric, after=known.epochs or 0)
-            params = {} if known.epochs is not None else projection.trial_params(trial, spec=self.place.spec) | more
-            self._log(known, points=points, params=params, tags=tags)
-        if known.status != status:
-            self._terminate(known, status=status, time=projection.trial_ended(trial))
+        if not tags.items() <= entry.tags.items():
+            points = projection.trial_points(trial, metric=self._metric, after=entry.epochs or 0)
+            params = {} if entry.epochs is not None else projection.trial_params(trial, spec=self.place.spec) | more
+            self._log(entry, points=points, params=params, tags=tags)
+        if entry.status != status:
+            self._terminate(entry, status=status, time=projection.trial_ended(trial))
 
     def write_search(self, trials: Sequence[Trial], *, state: SearchState) -> None:
         """Bring the parent run, the mark on the best trial, the experiment's note up to date."""
-        known, spec, notes = self._known[self._study], self.place.spec, self._ledger.notes
-        if state == "running" and known.status != "RUNNING":
-            self._reopen(known)
+        entry, spec, notes = self._entries[self._study], self.place.spec, self._ledger.notes
+        if state == "running" and entry.status != "RUNNING":
+            self._reopen(entry)
         points = projection.search_points(
             trials, notes=notes, metric=self._metric, began=self.place.began, choose_by=spec.search.choose_by
         )
         new = [point for point in points if point not in self._search_points]
         resume = resume_command(spec)
         note = projection.search_note(trials, spec=spec, data=self.place.data, resume=resume)
-        self._log(known, points=new, params={}, tags={"search.state": state, "mlflow.note.content": note})
+        self._log(entry, points=new, params={}, tags={"search.state": state, "mlflow.note.content": note})
         self._search_points |= set(new)
         self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))
         text = projection.experiment_note(trials, spec=spec, links=self._view_links(page=""))
         self._client.set_experiment_tag(self._experiment, "mlflow.note.content", text)
         status = _SEARCH_STATUS[state]
-        if known.status != status:
+        if entry.status != status:
             self._terminate(
-                known, status=status, time=max(map(projection.trial_ended, trials), default=self.place.began)
+                entry, status=status, time=max(map(projection.trial_ended, trials), default=self.place.began)
             )
 
     @staticmethod
@@ -164,25 +164,27 @@ class Runs:
         """Of two runs of a trial, which a lost answer to a request can leave, the fuller one stays."""
         tags = dict(run.data.tags)
         kind = tags["search.kind"]
-        key = (kind, tags[_TOLD_BY[kind]])
-        found = Known(run.info.run_id, run.info.status, tags)
-        other = self._known.get(key)
-        if other is not None and kind != "gate":  # whose files a registered version may name
-            found, surplus = sorted((found, other), key=lambda known: (known.epochs or 0, known.run_id), reverse=True)
+        key = (kind, tags[_KEY_TAG[kind]])
+        entry = RunEntry(run.info.run_id, run.info.status, tags)
+        twin = self._entries.get(key)
+        if twin is not None and kind != "gate":  # whose files a registered version may name
+            entry, surplus = sorted(
+                (entry, twin), key=lambda candidate: (candidate.epochs or 0, candidate.run_id), reverse=True
+            )
             self._client.delete_run(surplus.run_id)
-        self._known[key] = found
+        self._entries[key] = entry
 
-    def _create_trial(self, trial: Trial) -> Known:
+    def _create_trial(self, trial: Trial) -> RunEntry:
         tags = {**self._child, "search.trial": str(trial.number), "search.origin": trial.origin}
         title = projection.trial_title(trial, spec=self.place.spec)
         return self._create("trial", title=title, started=projection.trial_started(trial), tags=tags)
 
-    def _create_refit(self, trial: Trial, *, seed: int, of: int) -> Known:
+    def _create_refit(self, trial: Trial, *, seed: int, of: int) -> RunEntry:
         tags = {**self._child, "search.refit": str(trial.number), "search.refit_of": str(of)}
         title = f"refit {trial.number} of trial {of}, seed {seed}"
         return self._create("refit", title=title, started=projection.trial_started(trial), tags=tags)
 
-    def _create(self, kind: str, *, title: str, started: int | None, tags: Mapping[str, str]) -> Known:
+    def _create(self, kind: str, *, title: str, started: int | None, tags: Mapping[str, str]) -> RunEntry:
         identity = {
             "search.id": self.place.search_id,
             "search.study": self.place.spec.search.name,
@@ -193,10 +195,10 @@ class Runs:
         run = self._client.create_run(
             self._experiment, start_time=started, run_name=title, tags={**self._source, **identity, **tags}
         )
-        known = Known(run.info.run_id, run.info.status, dict(run.data.tags))
-        self._known[kind, known.tags[_TOLD_BY[kind]]] = known
+        entry = RunEntry(run.info.run_id, run.info.status, dict(run.data.tags))
+        self._entries[kind, entry.tags[_KEY_TAG[kind]]] = entry
         self._client.log_inputs(run.info.run_id, datasets=[_dataset(self.place.data)])
-        return known
+        return entry
 
     @property
     def _study(self) -> tuple[str, str]:
@@ -204,48 +206,48 @@ class Runs:
 
     @property
     def _child(self) -> dict[str, str]:
-        return {"mlflow.parentRunId": self._known[self._study].run_id}
+        return {"mlflow.parentRunId": self._entries[self._study].run_id}
 
     def _study_tags(self) -> dict[str, str]:
         environment = {f"env.{name}": text for name, text in self._ledger.notes.environment.items()}
         return {"search.folder": str(self.place.folder)} | environment
 
     def _log(
-        self, known: Known, *, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
+        self, entry: RunEntry, *, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
         """Params, metrics, at last the tags that say they are there."""
         items = [Param(name, text) for name, text in params.items()]
         for start in range(0, len(items), PARAMS_PER_BATCH):
-            self._client.log_batch(known.run_id, params=items[start : start + PARAMS_PER_BATCH])
+            self._client.log_batch(entry.run_id, params=items[start : start + PARAMS_PER_BATCH])
         metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
         rest = len(metrics) % METRICS_PER_BATCH
         for start in range(0, len(metrics) - rest, METRICS_PER_BATCH):
-            self._client.log_batch(known.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+            self._client.log_batch(entry.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
         self._client.log_batch(
-            known.run_id,
+            entry.run_id,
             metrics=metrics[len(metrics) - rest :],
             tags=[RunTag(name, text) for name, text in tags.items()],
         )
-        known.tags |= tags
+        entry.tags |= tags
 
-    def _reopen(self, known: Known) -> None:
-        self._client.update_run(known.run_id, status="RUNNING")
-        known.status = "RUNNING"
+    def _reopen(self, entry: RunEntry) -> None:
+        self._client.update_run(entry.run_id, status="RUNNING")
+        entry.status = "RUNNING"
 
-    def _terminate(self, known: Known, *, status: str, time: int | None) -> None:
-        self._client.set_terminated(known.run_id, status=status, end_time=time)
-        known.status = status
+    def _terminate(self, entry: RunEntry, *, status: str, time: int | None) -> None:
+        self._client.set_terminated(entry.run_id, status=status, end_time=time)
+        entry.status = status
 
     def _mark_best(self, best: Trial | None) -> None:
-        trials = {number: known for (kind, number), known in self._known.items() if kind == "trial"}
-        for number, known in trials.items():
+        trials = {number: entry for (kind, number), entry in self._entries.items() if kind == "trial"}
+        for number, entry in trials.items():
             is_best = best is not None and number == str(best.number)
-            if is_best and known.tags.get("search.best") != "true":
-                self._client.set_tag(known.run_id, "search.best", "true")
-                known.tags["search.best"] = "true"
-            elif not is_best and "search.best" in known.tags:
-                self._client.delete_tag(known.run_id, "search.best")
-                del known.tags["search.best"]
+            if is_best and entry.tags.get("search.best") != "true":
+                self._client.set_tag(entry.run_id, "search.best", "true")
+                entry.tags["search.best"] = "true"
+            elif not is_best and "search.best" in entry.tags:
+                self._client.delete_tag(entry.run_id, "search.best")
+                del entry.tags["search.best"]
 
     def _write_views(self) -> None:
         """Views are a convenience: a store that refuses them holds the same data."""
@@ -273,18 +275,18 @@ def find_search_run(spec: SearchSpec, *, uri: str, search_id: str) -> str | None
     if experiment is None:
         return None
     wanted = f"tags.`search.id` = '{search_id}' and tags.`search.kind` = 'study'"
-    found = client.search_runs([experiment.experiment_id], filter_string=wanted, max_results=1)
-    return str(found[0].info.run_id) if found else None
+    runs = client.search_runs([experiment.experiment_id], filter_string=wanted, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def open_experiment(client: MlflowClient, spec: SearchSpec, *, uri: str) -> str:
     """The id of a search's experiment; made where there is none."""
     name = spec.tracking.experiment or spec.search.name
-    found = client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     folder = artifact_folder(uri)
     location = None if folder is None else f"{folder}/{name}"
     tags = {"mlflow.experimentKind": KIND_OF_EXPERIMENT}

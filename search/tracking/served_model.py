@@ -33,12 +33,14 @@ class ImageClassifier(PythonModel):
             if value < 1:
                 raise MlflowException.invalid_parameter_value(f"{name}: got {value}, must be 1 or more")
         try:
-            found = self._classifier.probabilities(list(model_input.iloc[:, 0]), batch_size=settings["batch_size"])
+            probabilities = self._classifier.probabilities(
+                list(model_input.iloc[:, 0]), batch_size=settings["batch_size"]
+            )
         except self._decoding.BadImageError as error:
             raise MlflowException.invalid_parameter_value(f"image: cannot be used ({error})") from error
         classes = np.array(self._classifier.classes)
-        best = np.argsort(-found, axis=1, kind="stable")[:, : settings["top_k"]]
-        scores = np.take_along_axis(found, best, axis=1)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : settings["top_k"]]
+        scores = np.take_along_axis(probabilities, best, axis=1)
         return pd.DataFrame(
             {
                 "label": classes[best[:, 0]],

@@ -219,6 +219,6 @@ def write_refits(runs: "Runs", *, ledger: Ledger, refits: Ledger) -> None:
     """Bring every refit's run up to date, beside those of the search's trials."""
     trials = ledger.trials()
     for refit in refits.trials():
-        own = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
-        of = next(trial.number for trial in trials if trial.params == own.params)
-        runs.write_refit(own, seed=int(str(refit.params[SEED])), of=of)
+        refit_trial = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
+        of = next(trial.number for trial in trials if trial.params == refit_trial.params)
+        runs.write_refit(refit_trial, seed=int(str(refit.params[SEED])), of=of)

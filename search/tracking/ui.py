@@ -131,7 +131,7 @@ def _experiments(page: str) -> list[dict[str, Any]]:
     )
     try:
         with urlopen(request, timeout=10) as answer:
-            found: list[dict[str, Any]] = json.load(answer).get("experiments", [])
+            experiments: list[dict[str, Any]] = json.load(answer).get("experiments", [])
     except (URLError, ValueError):
         return []
-    return found
+    return experiments
