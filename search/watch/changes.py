@@ -27,8 +27,10 @@ def can_follow(path: str) -> bool:
 
 def file_system(path: Path, *, mounts: str) -> str:
     """The kind of the file system that an absolute path lies on, by the kernel's table of mounts."""
-    found = (line.split(" ")[1:3] for line in mounts.splitlines())
-    kinds = {Path(place.replace("\\040", " ")): kind for place, kind in found}  # of two at one place the later is seen
+    entries = (line.split(" ")[1:3] for line in mounts.splitlines())
+    kinds = {
+        Path(place.replace("\\040", " ")): kind for place, kind in entries
+    }  # of two at one place the later is seen
     return next((kinds[place] for place in (path, *path.parents) if place in kinds), "")
 
 
@@ -42,7 +44,7 @@ def follow_changes(
     ``changed`` is called every ``poll_seconds``. Nothing is told of what is in an ``ignored`` folder.
     """
     stop = threading.Event()
-    wanted = DefaultFilter(ignore_paths=[one.absolute() for one in ignored])
+    wanted = DefaultFilter(ignore_paths=[path.absolute() for path in ignored])
     threads = [
         threading.Thread(target=_follow, args=(path.absolute(), wanted, poll_seconds, changed, stop), daemon=True)
         for path in paths

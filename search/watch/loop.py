@@ -239,16 +239,16 @@ def _space(path: Path, spec: SearchSpec, *, when: When | OnChange, jitter_second
     if not isinstance(when, OnChange):
         record = open_record(spec, path=path, when=str(when))
         return WatchedSpace(path=path, spec=spec, plan=Plan(when, jitter_seconds), followed=(), record=record)
-    own_sets = [one for _, one in data_sets(data_of(spec)) if one.path]
-    followed = tuple(Path(one) for one in (str(path), *map(data_path, own_sets)) if can_follow(one))
+    own_sets = [data_set for _, data_set in data_sets(data_of(spec)) if data_set.path]
+    followed = tuple(Path(place) for place in (str(path), *map(data_path, own_sets)) if can_follow(place))
     poll = None if all(map(_tells_all, own_sets)) and can_follow(str(path)) else Every(when.poll_seconds)
-    said = "on change" if poll is None else f"on change, and {poll}"
+    when_text = "on change" if poll is None else f"on change, and {poll}"
     return WatchedSpace(
         path=path,
         spec=spec,
         plan=Plan(poll, jitter_seconds),
         followed=followed,
-        record=open_record(spec, path=path, when=said),
+        record=open_record(spec, path=path, when=when_text),
     )
 
 
@@ -272,7 +272,7 @@ def _moved(space: WatchedSpace) -> str | None:
 
 
 def _places(spec: SearchSpec) -> dict[str, Any]:
-    data = [data_path(one) for _, one in data_sets(data_of(spec))]
+    data = [data_path(data_set) for _, data_set in data_sets(data_of(spec))]
     return {"search.name": spec.search.name, "search.folder": Path(spec.search.folder).absolute(), "data.path": data}
 
 
@@ -283,8 +283,10 @@ def _follow_changes(
     if not isinstance(when, OnChange):
         yield
         return
-    own = [Path(one) for one in (space.spec.search.folder, data_of(space.spec).cache) if one is not None]
-    with follow_changes(space.followed, ignored=own, poll_seconds=when.poll_seconds, changed=lambda: changed(space)):
+    ignored = [Path(folder) for folder in (space.spec.search.folder, data_of(space.spec).cache) if folder is not None]
+    with follow_changes(
+        space.followed, ignored=ignored, poll_seconds=when.poll_seconds, changed=lambda: changed(space)
+    ):
         yield
 
 
@@ -306,7 +308,7 @@ def _signals_to(stop: Callable[[int], None]) -> Iterator[None]:
 def _decision(output: str) -> dict[str, Any] | None:
     """The last line of a refresh's output, if that is a JSON object."""
     try:
-        found = json.loads(output.strip().splitlines()[-1])
+        document = json.loads(output.strip().splitlines()[-1])
     except (ValueError, IndexError):
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None

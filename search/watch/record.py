@@ -52,15 +52,15 @@ class WatchRecord:
 
 def open_record(spec: SearchSpec, *, path: Path, when: str) -> WatchRecord:
     """The record of a space that this process watches, with what is known from before."""
-    known = read_record(spec) or WatchRecord(name=spec.search.name, space="", when="", pid=0, host="")
-    return replace(known, space=str(path), when=when, pid=os.getpid(), host=socket.gethostname())
+    earlier = read_record(spec) or WatchRecord(name=spec.search.name, space="", when="", pid=0, host="")
+    return replace(earlier, space=str(path), when=when, pid=os.getpid(), host=socket.gethostname())
 
 
 def read_record(spec: SearchSpec) -> WatchRecord | None:
     """The record of a space; None where there is none that can be read, as if it had never been watched."""
     try:
-        found: dict[str, Any] = json.loads(_place(spec, "json").read_text())
-        return WatchRecord(**found | {key: _time(found[key]) for key in TIMES})
+        document: dict[str, Any] = json.loads(_place(spec, "json").read_text())
+        return WatchRecord(**document | {key: _time(document[key]) for key in TIMES})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

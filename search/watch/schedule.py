@@ -83,14 +83,14 @@ def parse_jitter(text: str | None, *, when: When | OnChange) -> float | None:
 
 def parse_duration(text: str, *, where: str, least: int = 1) -> int:
     """Seconds of `30s`, `10m`, `6h` or `2d`, a number from ``least`` on, at most 366 days; raises UserError for anything else."""
-    found = re.fullmatch(r"([0-9]{1,18})([smhd])", text.strip(), flags=re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"([0-9]{1,18})([smhd])", text.strip(), flags=re.ASCII)
+    if match is None:
         raise UserError(
             f"{where}: {text!r} is no time; must be a whole number with its unit, such as 30s, 10m, 6h or 2d"
         )
-    if int(found[1]) < least:
+    if int(match[1]) < least:
         raise UserError(f"{where}: {text!r} is too short; must be {least}s or longer")
-    seconds = int(found[1]) * SECONDS[found[2]]
+    seconds = int(match[1]) * SECONDS[match[2]]
     if seconds > LONGEST_DAYS * SECONDS["d"]:
         raise UserError(f"{where}: {text!r} is too long; must be {LONGEST_DAYS}d or shorter")
     return seconds

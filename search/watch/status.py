@@ -30,16 +30,18 @@ def standings(specs: Iterable[SearchSpec]) -> list[Standing]:
     return [_standing(spec) for spec in specs]
 
 
-def standings_table(found: Iterable[Standing]) -> Table:
+def standings_table(rows: Iterable[Standing]) -> Table:
     """Spaces as rows."""
     table = Table("space", "state", "when", "last refresh", "decision", "next", box=None, pad_edge=False)
-    for one in found:
-        if one.record is None:
-            table.add_row(one.name, one.state, *["-"] * 4)
+    for standing in rows:
+        if standing.record is None:
+            table.add_row(standing.name, standing.state, *["-"] * 4)
         else:
-            ended = "-" if one.record.ended is None else _local(one.record.ended)
-            upcoming = "-" if one.state == "not watched" else _next(one.record)
-            table.add_row(one.name, one.state, one.record.when, ended, _outcome(one.record), upcoming)
+            ended = "-" if standing.record.ended is None else _local(standing.record.ended)
+            upcoming = "-" if standing.state == "not watched" else _next(standing.record)
+            table.add_row(
+                standing.name, standing.state, standing.record.when, ended, _outcome(standing.record), upcoming
+            )
     return table
 
 
