@@ -91,7 +91,7 @@ class Conductor:
                     return None
             if leg is not None:
                 self.running[leg.number] = leg
-                self._changed(leg.number)
+                self._tell_of_change(leg.number)
                 return leg
         return None
 
@@ -158,7 +158,7 @@ class Conductor:
             self._end(number, state="COMPLETE", reason=report.ended)
             return "stop"
         decision = self._at_rung(number) if report.number == self.ledger.trial(number).target else "go on"
-        self._changed(number)
+        self._tell_of_change(number)
         return "stop" if self.stopping else decision
 
     def _at_rung(self, number: int) -> Decision:
@@ -181,9 +181,9 @@ class Conductor:
 
     def _end(self, number: int, *, state: Literal["COMPLETE", "PRUNED", "FAILED"], reason: str) -> None:
         self.ledger.end(number, state=state, reason=reason)
-        self._changed(number)
+        self._tell_of_change(number)
 
-    def _changed(self, number: int) -> None:
+    def _tell_of_change(self, number: int) -> None:
         self.on_change(self.ledger.trial(number))
 
 

@@ -149,7 +149,7 @@ def settle(
 ) -> Promotion:
     """Judge and do what follows; once more where the champion changed meanwhile."""
     for _ in range(MOST_ROUNDS):
-        champion = registry.by_alias(CHAMPION) if dry_run else registry.settled_champion()
+        champion = registry.by_alias(CHAMPION) if dry_run else registry.settle_champion()
         promotion = _judge(candidate, champion=champion, registry=registry)
         if dry_run or promotion.outcome == "unchanged":
             return promotion

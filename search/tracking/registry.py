@@ -64,8 +64,8 @@ class Registry:
         number = self._aliases().get(alias)
         return None if number is None else self.version(number)
 
-    def settled_champion(self) -> ModelVersion | None:
-        """The champion, after a switch that was cut off is finished."""
+    def settle_champion(self) -> ModelVersion | None:
+        """Finish a switch that was cut off, and give the champion."""
         with self.locked():
             return self.by_alias(CHAMPION)
 

@@ -143,7 +143,7 @@ def watch(
         loop = _Loop(spaces, clock=clock, command=command, tell=tell)
         held.enter_context(_signals_to(loop.stop))
         for space in spaces:
-            held.enter_context(_follow_changes(space, when=when, changed=loop.changed))
+            held.enter_context(_follow_changes(space, when=when, changed=loop.note_change))
         loop.run()
 
 
@@ -185,7 +185,7 @@ class _Loop:
             self._child.send_signal(signal.SIGINT if is_second else signal.SIGTERM)
         self._clock.wake()
 
-    def changed(self, space: WatchedSpace) -> None:
+    def note_change(self, space: WatchedSpace) -> None:
         """Take note that data of a space have changed; called from other threads."""
         self._changes.put(space)
         self._clock.wake()
