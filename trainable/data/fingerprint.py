@@ -30,8 +30,8 @@ def content_fingerprint(source: Source, *, digests: Sequence[bytes] | None = Non
     how often an image is there.
     """
     samples = source.every_sample
-    said = {(sample.label, sample.split) for sample in samples}
-    texts = {label_and_split: json.dumps(label_and_split).encode() for label_and_split in said}
+    pairs = {(sample.label, sample.split) for sample in samples}
+    texts = {label_and_split: json.dumps(label_and_split).encode() for label_and_split in pairs}
     total = 0
     for sample, digest in zip(samples, digests or image_digests(source), strict=True):
         text = texts[sample.label, sample.split]

@@ -41,7 +41,7 @@ def check_held(fingerprint: str, *, field: str = "path") -> None:
 def check_unchanged(fingerprint: str, *, known: Collection[str], field: str = "path") -> None:
     """Raise ImagesChangedError where the ``fingerprint`` of a data set is none that is ``known``."""
     if fingerprint not in known:
-        was = " or ".join(one[:SHOWN] for one in known)
+        was = " or ".join(earlier[:SHOWN] for earlier in known)
         raise ImagesChangedError(
             f"data.{field}: the images have changed since this search began (fingerprint {fingerprint[:SHOWN]}, was {was}); "
             "put the old ones back to go on with it, or start a new one with --name"

@@ -49,15 +49,15 @@ def take_inventory(source: Source, *, cache: Path) -> Inventory:
     for one caller at a time, and holds no label.
     """
     samples = source.every_sample
-    known = _load(cache)
+    earlier = _load(cache)
     keys = _keys(samples, before_ns=time.time_ns() - TICK_NS)
-    digests = [known.get(key) if key else None for key in keys]
+    digests = [earlier.get(key) if key else None for key in keys]
     unknown = [row for row, digest in enumerate(digests) if digest is None]
     for row, digest in zip(unknown, read_digests([samples[row] for row in unknown]), strict=True):
         digests[row] = digest
-    found = {key: digest for key, digest in zip(keys, digests, strict=True) if key and digest}
-    if found != known:
-        _save(found, path=cache)
+    current = {key: digest for key, digest in zip(keys, digests, strict=True) if key and digest}
+    if current != earlier:
+        _save(current, path=cache)
     every = [digest or NO_IMAGE for digest in digests]
     return Inventory(
         source=source, digests=every, fingerprint=content_fingerprint(source, digests=every), num_read=len(unknown)

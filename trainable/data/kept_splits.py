@@ -28,13 +28,13 @@ def known_splits(
     if path is None:
         return {}
     by_image, by_group = _read(path, meaning=dict(zip(names, SPLITS, strict=True)))
-    found: dict[str, str] = {}
+    earlier: dict[str, str] = {}
     for group, sample_id in zip(groups, sample_ids, strict=True):
-        splits = {found.get(group), by_group.get(_hashed(group)), by_image.get(sample_id)}
+        splits = {earlier.get(group), by_group.get(_hashed(group)), by_image.get(sample_id)}
         strongest = next((split for split in _STRONGEST if split in splits), None)
         if strongest is not None:
-            found[group] = strongest
-    return found
+            earlier[group] = strongest
+    return earlier
 
 
 def group_key(group: str | None) -> str | None:

@@ -113,8 +113,10 @@ class Pack:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Labelled images a class in every split."""
-        found = {split: np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)) for split in SPLITS}
-        return {split: dict(zip(self.classes, numbers.tolist(), strict=True)) for split, numbers in found.items()}
+        by_split = {
+            split: np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)) for split in SPLITS
+        }
+        return {split: dict(zip(self.classes, numbers.tolist(), strict=True)) for split, numbers in by_split.items()}
 
 
 class _Images:

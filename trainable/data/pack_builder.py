@@ -88,14 +88,14 @@ def assigned_rows(source: Source, *, digests: Sequence[bytes], config: DataConfi
     ]
     ids = [id_of(digest) for digest in digests]
     num_labelled = len(source.samples)
-    known = partial(known_splits, config.keep_splits)
+    earlier_splits = partial(known_splits, config.keep_splits)
     splits = cut_splits(
         [sample.label or "" for sample in source.samples],
         groups=groups[:num_labelled],
         given=[sample.split for sample in source.samples],
         shares=_missing_shares(source.samples, config=config),
         seed=config.split_seed,
-        known=known(groups=groups[:num_labelled], sample_ids=ids[:num_labelled], names=SPLITS),
+        known=earlier_splits(groups=groups[:num_labelled], sample_ids=ids[:num_labelled], names=SPLITS),
     )
     if source.target:
         cut = cut_unlabelled(
@@ -103,7 +103,7 @@ def assigned_rows(source: Source, *, digests: Sequence[bytes], config: DataConfi
             given=[sample.split for sample in source.target],
             shares=_missing_shares(source.target, config=config),
             seed=config.split_seed,
-            known=known(groups=groups[num_labelled:], sample_ids=ids[num_labelled:], names=TARGET_SPLITS),
+            known=earlier_splits(groups=groups[num_labelled:], sample_ids=ids[num_labelled:], names=TARGET_SPLITS),
         )
         splits += [TARGET_SPLITS[SPLITS.index(split)] for split in cut]
     rows = [Row(*parts) for parts in zip(source.every_sample, ids, splits, strict=True)]
@@ -119,8 +119,8 @@ def _missing_shares(samples: Sequence[Sample], *, config: DataConfig) -> dict[st
 
 def _check_domains_differ(source: Source, *, digests: Sequence[bytes]) -> None:
     """A target that holds the source's images would be learnt with their labels."""
-    own, others = set(digests[: len(source.samples)]), set(digests[len(source.samples) :])
-    if others and others <= own:
+    of_source, of_target = set(digests[: len(source.samples)]), set(digests[len(source.samples) :])
+    if of_target and of_target <= of_source:
         raise UserError("data.target: every image of it is among those of data.source; name another domain")
 
 
@@ -181,10 +181,10 @@ def _record_batch(
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
-def bad_images_error(told: Sequence[str]) -> UserError:
+def bad_images_error(descriptions: Sequence[str]) -> UserError:
     """What the user hears of images that cannot be used, each told in words."""
-    first = ", ".join(told[:3]) + (", …" if len(told) > 3 else "")
-    return UserError(f"data.path: bad images ({len(told)}): {first}; `data.on_bad_image: skip` leaves them out")
+    first = ", ".join(descriptions[:3]) + (", …" if len(descriptions) > 3 else "")
+    return UserError(f"data.path: bad images ({len(descriptions)}): {first}; `data.on_bad_image: skip` leaves them out")
 
 
 def _check_bad_images(

@@ -39,7 +39,7 @@ def cut_splits(
                 f"data.path: class {label!r} has {len(sizes)} different images or groups of its own, "
                 f"train, {' and '.join(shares)} need {len(shares) + 1}"
             )
-        chosen |= _cut_class(sizes, shares=shares, seed=seed, known=known or {})
+        chosen |= _cut_class(sizes, shares=shares, seed=seed, earlier=known or {})
     return [
         chosen.get(group, "train") if split in (None, "train") else str(split)
         for group, split in zip(groups, given, strict=True)
@@ -70,17 +70,17 @@ def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, i
     members: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group in images:
         members[group][label] += 1
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+    sizes: dict[str, dict[str, int]] = defaultdict(dict)
     for group, counts in members.items():
         majority = min(counts, key=lambda label: (-counts[label], totals[label], label))
-        found[majority][group] = counts.total()
-    return found
+        sizes[majority][group] = counts.total()
+    return sizes
 
 
 def _cut_class(
-    sizes: Mapping[str, int], *, shares: Mapping[str, float], seed: int, known: Mapping[str, str]
+    sizes: Mapping[str, int], *, shares: Mapping[str, float], seed: int, earlier: Mapping[str, str]
 ) -> dict[str, str]:
-    chosen = {group: known[group] for group in sizes if group in known}
+    chosen = {group: earlier[group] for group in sizes if group in earlier}
     filled = Counter(dict.fromkeys((*shares, "train"), 0))
     for group, split in chosen.items():
         filled[split] += sizes[group]
@@ -88,7 +88,7 @@ def _cut_class(
     for number, (split, share) in enumerate(shares.items()):
         missing = share * sum(sizes.values()) - filled[split]
         later = (*list(shares)[number + 1 :], "train")
-        taken = _take(left, sizes=sizes, target=missing, must_leave=sum(not filled[one] for one in later))
+        taken = _take(left, sizes=sizes, target=missing, must_leave=sum(not filled[name] for name in later))
         if not taken and not filled[split] and left:
             taken = [min(left, key=lambda group: sizes[group])]
         chosen |= dict.fromkeys(taken, split)

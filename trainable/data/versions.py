@@ -156,9 +156,9 @@ def version_of(source: Source, *, digests: Sequence[bytes], config: DataConfig) 
     there = {entry.sample_id for entry in now}
     before = [] if config.keep_splits is None else read_version(Path(config.keep_splits)).entries
     gone = [
-        Entry(sample_id=one.sample_id, label=one.label, group=one.group, split=one.split, present=False)
-        for one in before
-        if one.sample_id not in there
+        Entry(sample_id=entry.sample_id, label=entry.label, group=entry.group, split=entry.split, present=False)
+        for entry in before
+        if entry.sample_id not in there
     ]
     return Version((*now, *gone))
 
@@ -181,7 +181,7 @@ def difference(before: Version, now: Version, *, bad: Sequence[str] = (), classe
     both = old.keys() & new.keys()
     is_labelled = all(entry.label is not None for entry in old.values())
     relabelled = Counter(
-        f"{old[one].label} -> {new[one].label}" for one in both if is_labelled and old[one].label != new[one].label
+        f"{old[key].label} -> {new[key].label}" for key in both if is_labelled and old[key].label != new[key].label
     )
     classes_before, classes_now = (
         {entry.label for entry in entries.values() if entry.label is not None} for entries in (old, new)
@@ -190,10 +190,10 @@ def difference(before: Version, now: Version, *, bad: Sequence[str] = (), classe
     return Difference(
         num_before=len(before.present),
         num_now=len(now.present),
-        added=_by_class(new[one] for one in new.keys() - old.keys()),
-        removed=_by_class(old[one] for one in old.keys() - new.keys()),
+        added=_by_class(new[key] for key in new.keys() - old.keys()),
+        removed=_by_class(old[key] for key in old.keys() - new.keys()),
         relabelled=dict(sorted(relabelled.items())) if is_labelled else None,
-        resplit=sum(old[one].split != new[one].split for one in both),
+        resplit=sum(old[key].split != new[key].split for key in both),
         new_classes=tuple(sorted(classes_now - classes_before)) if classes_before else (),
         vanished_classes=tuple(sorted(classes_before - classes_now)),
         bad=tuple(bad),

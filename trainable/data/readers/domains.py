@@ -27,8 +27,8 @@ def join_domains(config: DataConfig, *, read: Read) -> Source:
     if config.oracle and not all(sample.label for sample in target.samples):
         raise UserError(f"data.oracle: reads the target's labels, and images of {config.target!r} have none")
     notes = _compared(source.classes, target.samples)
-    shown = target.samples if config.oracle else [replace(sample, label=None) for sample in target.samples]
-    return replace(source, target=tuple(shown), notes=notes)
+    samples = target.samples if config.oracle else [replace(sample, label=None) for sample in target.samples]
+    return replace(source, target=tuple(samples), notes=notes)
 
 
 def data_sets(config: DataConfig) -> list[tuple[str, DataConfig]]:
@@ -74,8 +74,8 @@ def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[str, ..
 
 def _by_value(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
     """Of one data set the samples of the sources and those of the target."""
-    found = read(config)
-    domains = sorted({sample.domain for sample in found.samples if sample.domain is not None})
+    data = read(config)
+    domains = sorted({sample.domain for sample in data.samples if sample.domain is not None})
     if not domains:
         raise UserError(
             f"data.target: {config.target!r} is a value of data.domain_column, and there is none; where the domains are data "
@@ -90,16 +90,17 @@ def _by_value(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
             if value not in domains:
                 hint = nearest(value, domains) or f"; there are {', '.join(domains)}"
                 raise UserError(f"data.{field}: there is no domain {value!r}{hint}")
-    labelled = [sample for sample in found.samples if sample.domain in sources]
-    target = [sample for sample in found.samples if sample.domain == config.target]
-    return Found(labelled, found.files), Found(target, found.files)
+    labelled = [sample for sample in data.samples if sample.domain in sources]
+    target = [sample for sample in data.samples if sample.domain == config.target]
+    return Found(labelled, data.files), Found(target, data.files)
 
 
 def _by_path(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
     """The samples of several data sets, each a domain."""
-    *sources, target = [_read(own, field=field, read=read) for field, own in data_sets(config)]
+    *sources, target = [_read(data_set, field=field, read=read) for field, data_set in data_sets(config)]
     labelled = Found(
-        [sample for one in sources for sample in one.samples], [file for one in sources for file in one.files]
+        [sample for source in sources for sample in source.samples],
+        [file for source in sources for file in source.files],
     )
     if len({sample.split is None for sample in labelled.samples}) > 1:
         raise UserError(
@@ -116,11 +117,11 @@ def _own_config(config: DataConfig, *, path: str, field: str) -> DataConfig:
 def _read(config: DataConfig, *, field: str, read: Read) -> Found:
     """One domain's data set, of which every image is said to be."""
     with naming(field):
-        found = read(config)
-    return Found(_named(found, domain=config.path), found.files)
+        data = read(config)
+    return Found(_named(data, domain=config.path), data.files)
 
 
-def _named(found: Found, *, domain: str) -> list[Sample]:
+def _named(data: Found, *, domain: str) -> list[Sample]:
     return [
         replace(
             sample,
@@ -128,5 +129,5 @@ def _named(found: Found, *, domain: str) -> list[Sample]:
             name=f"{domain}/{sample.name}",
             group=None if sample.group is None else f"{domain}/{sample.group}",
         )
-        for sample in found.samples
+        for sample in data.samples
     ]

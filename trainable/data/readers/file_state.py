@@ -41,10 +41,10 @@ def quick_state(config: DataConfig) -> QuickState:
     Images of a folder count wherever they lie in it. A million files take seconds, each the time of asking for its state.
     """
     digest, num_files, newest_ns = blake3(), 0, 0
-    for field, own in data_sets(config):
+    for field, data_set in data_sets(config):
         digest.update(f"{field}\n".encode())
-        with naming(field), whole_files(own):
-            for name, file in LISTERS[data_format(own)](data_path(own), own):
+        with naming(field), whole_files(data_set):
+            for name, file in LISTERS[data_format(data_set)](data_path(data_set), data_set):
                 state = file_state(file)
                 newest_ns = max(newest_ns, state.mtime_ns if state else 0)
                 if not name.endswith("/"):
@@ -55,7 +55,7 @@ def quick_state(config: DataConfig) -> QuickState:
 
 def has_marker(config: DataConfig, name: str) -> bool:
     """Whether a file such as `_SUCCESS` lies in the folder of each of the data sets, beside a data set that is a file."""
-    return all(exists(file_in(_folder_of(own), name)) for _, own in data_sets(config))
+    return all(exists(file_in(_folder_of(data_set), name)) for _, data_set in data_sets(config))
 
 
 def _list_folder(path: str, _config: DataConfig) -> Listed:

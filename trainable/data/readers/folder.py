@@ -21,24 +21,24 @@ def read_folder(path: str, config: DataConfig) -> Found:
         raise UserError(f"data.path: {config.path!r} is a file; `data.format: folder` reads a folder")
     if config.target == config.path and not _has_classes(root):
         return _without_classes(root)
-    found = {
+    classes = {
         (split, folder.name): (_images(folder), folder)
         for split, parent in _split_folders(root).items()
         for folder in _folders(parent)
     }
-    if not found:
+    if not classes:
         raise UserError(f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/")
-    if not any(images for images, _ in found.values()):
+    if not any(images for images, _ in classes.values()):
         raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    for images, folder in found.values():
+    for images, folder in classes.values():
         if not images:
             raise UserError(f"data.path: class folder {folder.relative_to(root).as_posix()!r} has no images")
     samples = [
         sample
-        for (split, label), (images, folder) in found.items()
+        for (split, label), (images, folder) in classes.items()
         for sample in _samples(images, folder=folder, path=root, label=label, split=split)
     ]
-    return _found(samples)
+    return _with_files(samples)
 
 
 def _has_classes(path: Path) -> bool:
@@ -55,7 +55,7 @@ def _without_classes(path: Path) -> Found:
         for split, folder in splits.items()
         for sample in _samples(_images(folder), folder=folder, path=path, label="", split=split)
     ]
-    return _found(samples)
+    return _with_files(samples)
 
 
 def read_unlabelled(config: DataConfig) -> Source:
@@ -66,8 +66,8 @@ def read_unlabelled(config: DataConfig) -> Source:
     images = _images(path)
     if not images:
         raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    found = _found(_samples(images, folder=path, path=path, label="", split=None))
-    return Source(samples=tuple(found.samples), classes=("",), files=tuple(found.files))
+    data = _with_files(_samples(images, folder=path, path=path, label="", split=None))
+    return Source(samples=tuple(data.samples), classes=("",), files=tuple(data.files))
 
 
 def image_names(folder: str) -> Iterator[tuple[str, list[str]]]:
@@ -80,7 +80,7 @@ def image_names(folder: str) -> Iterator[tuple[str, list[str]]]:
         yield parent, sorted(name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".")
 
 
-def _found(samples: list[Sample]) -> Found:
+def _with_files(samples: list[Sample]) -> Found:
     return Found(samples, [sample.file for sample in samples])
 
 
@@ -110,13 +110,13 @@ def _split_folders(path: Path, *, in_train: Callable[[Path], Sized] | None = Non
     """
     if not (path / "train").is_dir() or not (in_train or _folders)(path / "train"):
         return {None: path}
-    found: dict[str | None, Path] = {}
+    folders: dict[str | None, Path] = {}
     for folder in _folders(path):
         split = split_of(folder.name, field="data.path")
-        if split in found:
-            raise UserError(f"data.path: folders {found[split].name!r} and {folder.name!r} both mean {split}")
-        found[split] = folder
-    return found
+        if split in folders:
+            raise UserError(f"data.path: folders {folders[split].name!r} and {folder.name!r} both mean {split}")
+        folders[split] = folder
+    return folders
 
 
 def _folders(path: Path) -> list[Path]:
@@ -125,8 +125,8 @@ def _folders(path: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[str]:
     """The images below a folder as paths from it, sorted by their parts."""
-    found: list[str] = []
+    images: list[str] = []
     for parent, names in image_names(str(folder)):
         inner = Path(parent).relative_to(folder).as_posix()
-        found += names if inner == "." else [f"{inner}/{name}" for name in names]
-    return sorted(found, key=lambda image: image.split("/"))
+        images += names if inner == "." else [f"{inner}/{name}" for name in names]
+    return sorted(images, key=lambda image: image.split("/"))

@@ -29,8 +29,8 @@ def read_source(config: DataConfig) -> Source:
     """The samples that ``config`` names, no image read yet; a UserError says what is wrong with them."""
     if config.target is not None:
         return join_domains(config, read=_find)
-    found = _find(config)
-    return make_source(found.samples, files=found.files)
+    data = _find(config)
+    return make_source(data.samples, files=data.files)
 
 
 def data_path(config: DataConfig) -> str:
@@ -70,10 +70,10 @@ def whole_files(config: DataConfig) -> Iterator[None]:
 def _find(config: DataConfig) -> Found:
     read = READERS[data_format(config)]
     with whole_files(config):
-        found = read(data_path(config), config)
-    for sample in found.samples:
+        data = read(data_path(config), config)
+    for sample in data.samples:
         _check_name(sample.name)
-    return found
+    return data
 
 
 def _check_name(name: str) -> None:

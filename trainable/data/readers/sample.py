@@ -65,8 +65,8 @@ class Source:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images a class in every given split, or under ``all`` where none is given."""
-        found = Counter((sample.split or "all", sample.label) for sample in self.samples)
-        return {name: {label: found[name, label] for label in self.classes} for name in self.given_splits or ("all",)}
+        numbers = Counter((sample.split or "all", sample.label) for sample in self.samples)
+        return {name: {label: numbers[name, label] for label in self.classes} for name in self.given_splits or ("all",)}
 
 
 def file_reader(file: str) -> Callable[[], bytes]:
@@ -118,7 +118,7 @@ def _check_groups(source: Source) -> None:
     for sample in source.samples:
         if sample.group is not None and sample.split is not None:
             splits[sample.group].add(sample.split)
-    straddling = sorted(group for group, found in splits.items() if len(found) > 1)
+    straddling = sorted(group for group, group_splits in splits.items() if len(group_splits) > 1)
     if straddling:
         where = " and ".join(split for split in SPLITS if split in splits[straddling[0]])
         number = len(straddling)

@@ -34,16 +34,16 @@ def is_folder(path: str) -> bool:
     """Whether there is a folder. Raises UserError for an address that is refused, OutageError for no answer."""
     if not is_address(path):
         return Path(path).is_dir()
-    found = _look(path)
-    return found is not None and found["type"] == "directory"
+    entry = _look(path)
+    return entry is not None and entry["type"] == "directory"
 
 
 def files_below(folder: str) -> list[str]:
     """Every file below a folder, however deep, as its path from there; links are followed."""
     if is_address(folder):
         filesystem, root = _locate(folder)
-        with _told(folder):
-            return [found.removeprefix(root).lstrip("/") for found in filesystem.find(root)]
+        with _naming_errors(folder):
+            return [path.removeprefix(root).lstrip("/") for path in filesystem.find(root)]
     below = ((Path(parent).relative_to(folder), names) for parent, _, names in os.walk(folder, followlinks=True))
     return [(inner / name).as_posix() for inner, names in below for name in names]
 
@@ -77,7 +77,7 @@ def open_arrow(file: str) -> pa.NativeFile:
     if not is_address(file):
         return pa.memory_map(file)
     filesystem, path = arrow_place(file)
-    with _told(file):
+    with _naming_errors(file):
         return filesystem.open_input_file(path)
 
 
@@ -86,16 +86,16 @@ def _look(address: str) -> dict[str, Any] | None:
     filesystem, path = _locate(address)
     filesystem.invalidate_cache()
     try:
-        with _told(address):
-            found: dict[str, Any] = filesystem.info(path)
+        with _naming_errors(address):
+            entry: dict[str, Any] = filesystem.info(path)
     except FileNotFoundError:
         return None
-    return found
+    return entry
 
 
 def _state_there(address: str) -> FileState:
     filesystem, path = _locate(address)
-    with _told(address):
+    with _naming_errors(address):
         try:
             changed = filesystem.modified(path)
         except NotImplementedError as error:
@@ -115,7 +115,7 @@ def _locate(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
+def _naming_errors(address: str) -> Iterator[None]:
     """Says in one line what a store fails with, a UserError for what it refuses; that there is no such file is for the caller."""
     try:
         yield
