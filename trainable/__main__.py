@@ -84,9 +84,9 @@ def lr_range(
             file.write(lr_range_page(result).encode())
     except OSError as error:
         raise UserError(f"--out: cannot write {out} ({error.strerror})") from error
-    found = "none, the loss never fell" if result.suggested is None else f"{result.suggested:.2g}"
+    suggestion = "none, the loss never fell" if result.suggested is None else f"{result.suggested:.2g}"
     end = "" if result.diverged_at is None else f", diverged at {result.diverged_at:.2g}"
-    console.print(f"optimizer.lr: {found}{end}; plot in {out}", highlight=False)
+    console.print(f"optimizer.lr: {suggestion}{end}; plot in {out}", highlight=False)
 
 
 @app.command()
@@ -215,8 +215,8 @@ def _print_metrics(step: str, number: int, metrics: dict[str, float], *, as_json
     if as_json:
         typer.echo(to_json({step: number, **metrics}))
     else:
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        console.print(f"{step} {number}  {shown}", highlight=False)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        console.print(f"{step} {number}  {text}", highlight=False)
 
 
 if __name__ == "__main__":

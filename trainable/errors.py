@@ -24,7 +24,7 @@ class SettingsError(UserError):
         self.problems = tuple(problems)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a message that offers the nearest good name, ``; did you mean 'lr'?``; empty where none is near."""
-    near = get_close_matches(name, list(known), n=1)
+    near = get_close_matches(name, list(names), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

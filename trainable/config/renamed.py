@@ -47,15 +47,17 @@ def space_with_new_names(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def identity_with_new_names(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Give a stored identity of a search, whose paths begin with ``base.`` or ``vary.``, its names of today."""
-    found: dict[str, Any] = {}
+    new_identity: dict[str, Any] = {}
     for path, value in identity.items():
         part, dot, rest = path.partition(".")
         if part == "vary":
             value = _condition_with_new_names(value)
-        found[f"{part}.{new_name(rest)}" if dot and part in ("base", "vary") else path] = value
-    if "try_first" in found:
-        found["try_first"] = [dict(sorted(_by_new_names(recipe).items())) for recipe in found["try_first"]]
-    return found
+        new_identity[f"{part}.{new_name(rest)}" if dot and part in ("base", "vary") else path] = value
+    if "try_first" in new_identity:
+        new_identity["try_first"] = [
+            dict(sorted(_by_new_names(recipe).items())) for recipe in new_identity["try_first"]
+        ]
+    return new_identity
 
 
 def _by_new_names(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")  # of any backbone, in
 
 @dataclass(frozen=True)
 class Need:
-    """A setting that a technique asks for: whether the value at ``path`` ``is_met``, and the line ``said`` where it is not."""
+    """A setting that a technique asks for: whether the value at ``path`` ``is_met``, and the ``message`` where it is not."""
 
     path: str
     is_met: Callable[[Any], bool]
-    said: Callable[[Any], str]
+    message: Callable[[Any], str]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def unmet(technique: Technique | Method, *, config: object) -> Iterator[str]:
         for name in need.path.split("."):
             value = getattr(value, name)
         if not need.is_met(value):
-            yield need.said(value)
+            yield need.message(value)
 
 
 def are_neighbours(stages: list[str]) -> bool:

@@ -43,11 +43,11 @@ def allowed(field: FieldInfo | None) -> str:
     return _allowed_type(field.annotation, tuple(field.metadata))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """``; did you mean 'lr'?`` for the nearest known name, else the list of the known where it is short."""
-    known = list(known)
-    near = nearest(name, known)
-    return near or (f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else "")
+    names = list(names)
+    near = nearest(name, names)
+    return near or (f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else "")
 
 
 def as_text(value: object) -> str:
@@ -145,8 +145,10 @@ _BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most
 
 def _bounds(metadata: tuple[Any, ...]) -> str:
     """`` above 0, at most 10``."""
-    found = []
+    bounds = []
     for entry in metadata:
         for inner in getattr(entry, "metadata", None) or [entry]:
-            found += [f"{word} {getattr(inner, key)}" for key, word in _BOUNDS if getattr(inner, key, None) is not None]
-    return f" {', '.join(found)}" if found else ""
+            bounds += [
+                f"{word} {getattr(inner, key)}" for key, word in _BOUNDS if getattr(inner, key, None) is not None
+            ]
+    return f" {', '.join(bounds)}" if bounds else ""
