@@ -78,7 +78,7 @@ class Fall:
 
 def judge(probabilities: NDArray[np.float64], *, labels: Labels, classes: Sequence[str], confidence: float) -> Judged:
     """Scores of probabilities N×K against labels N with percentile intervals over resampled images (Efron 1979)."""
-    found = score(probabilities, labels=labels, classes=classes)
+    evaluation = score(probabilities, labels=labels, classes=classes)
     predicted = probabilities.argmax(axis=1)
     metrics = {
         name: _interval(partial(METRICS[name], num_classes=len(classes)), labels, predicted, confidence=confidence)
@@ -86,10 +86,10 @@ def judge(probabilities: NDArray[np.float64], *, labels: Labels, classes: Sequen
     }
     per_class = {
         name: scores | _recall_bounds(scores, confidence=confidence)
-        for name, scores in found.per_class.items()
+        for name, scores in evaluation.per_class.items()
         if scores["count"]
     }
-    return Judged(num_images=len(labels), metrics=metrics, per_class=per_class, ece=found.metrics["ece"])
+    return Judged(num_images=len(labels), metrics=metrics, per_class=per_class, ece=evaluation.metrics["ece"])
 
 
 def compare(
@@ -138,8 +138,8 @@ def loss_against(
     def lost(now: Labels, before: Labels, axis: int = -1) -> NDArray[np.float64]:
         return value(before) - value(now)
 
-    found = _interval(lost, *drawn, confidence=2 * confidence - 1, paired=False)
-    return Fall(value=float(value(drawn[0])), level=float(value(drawn[1])), lost=found, num_images=len(drawn[0]))
+    interval = _interval(lost, *drawn, confidence=2 * confidence - 1, paired=False)
+    return Fall(value=float(value(drawn[0])), level=float(value(drawn[1])), lost=interval, num_images=len(drawn[0]))
 
 
 def _recall_bounds(scores: dict[str, float], *, confidence: float) -> dict[str, float]:
@@ -152,7 +152,7 @@ def _interval(statistic: MetricOf, *samples: Labels, confidence: float, paired: 
     value = float(statistic(*samples))
     if min(map(len, samples)) < 2:
         return Interval(value, value, value)
-    found = bootstrap(
+    bounds = bootstrap(
         samples,
         statistic,
         paired=paired,
@@ -163,7 +163,7 @@ def _interval(statistic: MetricOf, *samples: Labels, confidence: float, paired: 
         method="percentile",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    return Interval(value, float(bounds.low), float(bounds.high))
 
 
 def _accuracy(labels: Labels, predicted: Labels, *, num_classes: int, axis: int = -1) -> NDArray[np.float64]:
@@ -183,12 +183,12 @@ def _balanced_accuracy(labels: Labels, predicted: Labels, *, num_classes: int, a
 
 def _macro_f1(labels: Labels, predicted: Labels, *, num_classes: int, axis: int = -1) -> NDArray[np.float64]:
     """Mean F1 over all classes; 0 for one that neither occurs nor is predicted, as scikit-learn has it."""
-    found = []
+    scores = []
     for index in range(num_classes):
         hits = ((labels == index) & (predicted == index)).sum(axis=-1)
         both = (labels == index).sum(axis=-1) + (predicted == index).sum(axis=-1)
-        found.append(2 * hits / np.maximum(both, 1))
-    return np.mean(np.stack(found), axis=0)  # type: ignore[no-any-return]
+        scores.append(2 * hits / np.maximum(both, 1))
+    return np.mean(np.stack(scores), axis=0)  # type: ignore[no-any-return]
 
 
 METRICS: dict[str, MetricOf] = {

@@ -104,8 +104,8 @@ def prior_drift(
     if len(names) < 2 or min(old.sum(), new.sum()) < FEWEST:
         return SAME
     drawn = np.random.default_rng(seed).multivariate_hypergeometric(old + new, new.sum(), size=permutations)
-    found, *by_chance = _chi_squared(np.concatenate([new[None], drawn]), pooled=old + new)
-    p = (1 + sum(other >= found - 1e-9 for other in by_chance)) / (1 + permutations)
+    statistic, *by_chance = _chi_squared(np.concatenate([new[None], drawn]), pooled=old + new)
+    p = (1 + sum(value >= statistic - 1e-9 for value in by_chance)) / (1 + permutations)
     totals = np.array([old.sum(), new.sum()])
     old_shares, new_shares = old / totals[0], new / totals[1]
     squared = (np.square(old_shares - new_shares) / (old_shares + new_shares)).sum() / 2
@@ -121,14 +121,14 @@ def _chi_squared(drawn: NDArray[np.int64], *, pooled: NDArray[np.int64]) -> NDAr
 
 
 def drifted(
-    found: Mapping[str, Drift], prior: Prior, *, p: float, effect: float, whole: str = "all images"
+    drifts: Mapping[str, Drift], prior: Prior, *, p: float, effect: float, whole: str = "all images"
 ) -> list[str]:
     """What has drifted, a line each: an effect of at least ``effect`` that chance makes with at most ``p``; empty for nothing."""
     reasons = [
-        f"{whole if name == ALL else f'images of class {name!r}'}: features differ by {one.effect:.2f} "
-        f"(p {one.p:.2g}; {one.num_new} new images against {one.num_old})"
-        for name, one in found.items()
-        if one.effect >= effect and one.p <= p
+        f"{whole if name == ALL else f'images of class {name!r}'}: features differ by {drift.effect:.2f} "
+        f"(p {drift.p:.2g}; {drift.num_new} new images against {drift.num_old})"
+        for name, drift in drifts.items()
+        if drift.effect >= effect and drift.p <= p
     ]
     if prior.effect >= effect and prior.p <= p:
         reasons.append(f"shares of the classes differ by {prior.effect:.2f} (p {prior.p:.2g})")

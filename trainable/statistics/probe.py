@@ -41,9 +41,9 @@ class Probe:
         the classes as the classifier does and are not calibrated.
         """
         of_seen = self._of_seen_classes(features)
-        found = np.zeros((len(features), num_classes), dtype=of_seen.dtype)
-        found[:, self.pipeline.classes_] = of_seen
-        return found
+        probabilities = np.zeros((len(features), num_classes), dtype=of_seen.dtype)
+        probabilities[:, self.pipeline.classes_] = of_seen
+        return probabilities
 
     def _of_seen_classes(self, features: Array) -> NDArray[Any]:
         if hasattr(self.pipeline, "predict_proba"):

@@ -29,7 +29,7 @@ def agreement(
     is the worst. Takes time for the square of the number of candidates (Kendall 1945).
     """
     signs = {name: _signs(oriented) for name, oriented in _oriented(values, directions=directions).items()}
-    return {(one, other): _correlation(signs[one], signs[other]) for one, other in combinations(signs, 2)}
+    return {(first, second): _correlation(signs[first], signs[second]) for first, second in combinations(signs, 2)}
 
 
 def _oriented(values: Mapping[str, Sequence[float]], *, directions: Mapping[str, Direction]) -> dict[str, list[float]]:
@@ -46,10 +46,10 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 def _signs(values: Sequence[float]) -> list[int]:
     """Of each two candidates: 1 where the first is better, -1 where the second is, 0 for equals."""
-    return [(one > other) - (one < other) for one, other in combinations(values, 2)]
+    return [(first > second) - (first < second) for first, second in combinations(values, 2)]
 
 
-def _correlation(one: Sequence[int], other: Sequence[int]) -> float:
-    together = sum(a * b for a, b in zip(one, other, strict=True))
-    untied = sqrt(sum(map(abs, one)) * sum(map(abs, other)))
+def _correlation(first: Sequence[int], second: Sequence[int]) -> float:
+    together = sum(a * b for a, b in zip(first, second, strict=True))
+    untied = sqrt(sum(map(abs, first)) * sum(map(abs, second)))
     return together / untied if untied else 0.0

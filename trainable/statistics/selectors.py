@@ -184,8 +184,8 @@ def a_distance(source: Double, target: Double, *, seed: int) -> float:
     is_target = _is_target(source, target)
     regression = LogisticRegression(max_iter=MAX_ITERATIONS, class_weight="balanced")
     classifier = _on_standardised(regression, width=source.shape[1], seed=seed)
-    told = cross_val_predict(classifier, np.concatenate([source, target]), is_target, cv=_halves(seed))
-    error = np.mean([np.mean(told[is_target == domain] != domain) for domain in (0, 1)])
+    predicted = cross_val_predict(classifier, np.concatenate([source, target]), is_target, cv=_halves(seed))
+    error = np.mean([np.mean(predicted[is_target == domain] != domain) for domain in (0, 1)])
     return float(np.clip(2 * (1 - 2 * error), 0, 2))
 
 

@@ -85,8 +85,8 @@ def mmd_permutations(x: Array, y: Array, *, permutations: int, seed: int) -> NDA
     within_x, across = (to_x * of_x).sum(axis=1), (to_x * (1 - of_x)).sum(axis=1)
     within_y = kernel.sum() - within_x - 2 * across
     pairs_x, pairs_y = num_x * (num_x - 1), num_y * (num_y - 1)
-    found = (within_x - num_x) / pairs_x + (within_y - num_y) / pairs_y - 2 * across / (num_x * num_y)
-    return np.asarray(found)
+    estimates = (within_x - num_x) / pairs_x + (within_y - num_y) / pairs_y - 2 * across / (num_x * num_y)
+    return np.asarray(estimates)
 
 
 def _log_evidence(target: NDArray[np.float64], left: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
