@@ -65,10 +65,10 @@ def advice(diagnosis: Diagnosis) -> Advice:
 
 def _size(diagnosis: Diagnosis) -> tuple[Size, str]:
     images, each = diagnosis.num_training, diagnosis.images_per_class
-    said = f"{images:,} training images, {each:,.0f} a class"
+    phrase = f"{images:,} training images, {each:,.0f} a class"
     if images >= LARGE_IMAGES and each >= LARGE_IMAGES_PER_CLASS:
-        return "large", f"Large: {said}."
-    return "small", f"Small: {said}; large is from {LARGE_IMAGES:,} and {LARGE_IMAGES_PER_CLASS} a class on."
+        return "large", f"Large: {phrase}."
+    return "small", f"Small: {phrase}; large is from {LARGE_IMAGES:,} and {LARGE_IMAGES_PER_CLASS} a class on."
 
 
 def _similarity(diagnosis: Diagnosis) -> tuple[Similarity, tuple[str, ...]]:
@@ -77,19 +77,22 @@ def _similarity(diagnosis: Diagnosis) -> tuple[Similarity, tuple[str, ...]]:
     alike = witness is None or witness.p > MMD_LEVEL
     reasons = [] if witness is None else [_said_of_reference(diagnosis)]
     if lead is None:
-        said = "The backbone shows no earlier stage to compare its last features with."
-        return ("similar" if alike else "different"), (said, *reasons)
-    said = (
+        finding = "The backbone shows no earlier stage to compare its last features with."
+        return ("similar" if alike else "different"), (finding, *reasons)
+    finding = (
         f"the best earlier stage, {lead.stage}, {'leads' if lead.value > 0 else 'trails'} the last features by "
         f"{abs(lead.value):.3f} balanced accuracy, standard error {lead.error:.3f}"
     )
     bar, more = f"{LEADING_ERRORS:g} errors", (*reasons, _by_evidence(diagnosis))
     if abs(lead.value) > LEADING_ERRORS * lead.error:
         verdict: Similarity = "different" if lead.value > 0 else "similar"
-        return verdict, (f"{verdict.capitalize()}: {said}, more than {bar}.", *more)
+        return verdict, (f"{verdict.capitalize()}: {finding}, more than {bar}.", *more)
     if alike:
-        return "similar", (f"Taken for similar: {said}, within {bar}, so that the probes cannot tell.", *more)
-    return "different", (f"Different, by the reference: {said}, within {bar}, so that the probes cannot tell.", *more)
+        return "similar", (f"Taken for similar: {finding}, within {bar}, so that the probes cannot tell.", *more)
+    return "different", (
+        f"Different, by the reference: {finding}, within {bar}, so that the probes cannot tell.",
+        *more,
+    )
 
 
 def _said_of_reference(diagnosis: Diagnosis) -> str:
@@ -233,10 +236,13 @@ def _balancing(diagnosis: Diagnosis) -> tuple[Ranges, tuple[str, ...]]:
     if ratio < SKEWED:
         return {}, ()
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    said = f"Skewed: {counts[largest]:,} training images of {largest!r} to {counts[smallest]:,} of {smallest!r}, {ratio:.1f} to 1"
+    finding = (
+        f"Skewed: {counts[largest]:,} training images of {largest!r} to {counts[smallest]:,} of {smallest!r}, "
+        f"{ratio:.1f} to 1"
+    )
     if ratio < VERY_SKEWED:
-        return {"loss.class_weights": {"choice": ["none", "inverse"]}}, (f"{said}; class weights are searched.",)
+        return {"loss.class_weights": {"choice": ["none", "inverse"]}}, (f"{finding}; class weights are searched.",)
     return {
         "data.class_sampling": {"choice": ["shuffle", "sqrt", "balanced"]},
         "loss.class_weights": {"choice": ["none", "inverse", "effective"], "when": {"data.class_sampling": "shuffle"}},
-    }, (f"{said}; class weights and samplers are searched, one at a time.",)
+    }, (f"{finding}; class weights and samplers are searched, one at a time.",)

@@ -107,9 +107,9 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         stages = {
-            name: found.probe.as_dict()
-            | {"logme": found.logme, "h_score": found.h_score, "class_distance_ratio": found.class_distance_ratio}
-            for name, found in self.stages.items()
+            name: stage.probe.as_dict()
+            | {"logme": stage.logme, "h_score": stage.h_score, "class_distance_ratio": stage.class_distance_ratio}
+            for name, stage in self.stages.items()
         }
         return {
             "counts": {split: dict(classes) for split, classes in self.counts.items()},
@@ -142,10 +142,12 @@ def diagnose(
     labels, probabilities = features.labels["val"], _probabilities(features)
     chosen = stratified(features.labels["train"], limit=MAX_SCORED)
     stages = {
-        stage: _scores(features, stage=stage, probe=score(found, labels=labels, classes=features.classes), rows=chosen)
-        for stage, found in probabilities.items()
+        stage: _scores(
+            features, stage=stage, probe=score(predictions, labels=labels, classes=features.classes), rows=chosen
+        )
+        for stage, predictions in probabilities.items()
     }
-    right = {stage: found.argmax(axis=1) == labels for stage, found in probabilities.items()}
+    right = {stage: predictions.argmax(axis=1) == labels for stage, predictions in probabilities.items()}
     earlier = [stage for stage in stages if stage in EARLIER]
     lead = None
     if earlier:
@@ -166,18 +168,18 @@ def reference_features(config: TrialConfig, *, path: str) -> Array:
     pack = _open_reference(data, spec=spec)
     network = create_network(config, spec=spec, num_classes=2).to(pick_device(config))
     size = config.train.batch_size
-    found = [stage_features(network, pack=pack, spec=spec, split=split, batch_size=size)[POOLED] for split in SPLITS]
-    return np.concatenate(found)
+    features = [stage_features(network, pack=pack, spec=spec, split=split, batch_size=size)[POOLED] for split in SPLITS]
+    return np.concatenate(features)
 
 
-def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_], *, labels: Labels) -> tuple[float, float]:
+def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_], *, labels: Labels) -> tuple[float, float]:
     """Difference in balanced accuracy of two classifiers on the same images, and its standard error.
 
-    ``one`` and ``other`` say which of N images each has right. The error is that of matched proportions, the variance
+    ``first`` and ``second`` say which of N images each has right. The error is that of matched proportions, the variance
     pooled over classes and half an image added to both kinds of disagreement (Agresti and Min 2005), so that few images
     without any are no certainty.
     """
-    differences = one.astype(np.float64) - other.astype(np.float64)
+    differences = first.astype(np.float64) - second.astype(np.float64)
     _, position, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.bincount(position, weights=differences) / counts
     variance = (np.square(differences - means[position]).sum() + 1) / len(labels)
@@ -196,16 +198,16 @@ def stratified(labels: Labels, *, limit: int, seed: int = 0) -> Labels:
 
 def _probabilities(features: Features) -> dict[str, NDArray[Any]]:
     """Of a probe of each stage, N×K on the validation images; equal features are probed once."""
-    found: dict[str, NDArray[Any]] = {}
+    by_stage: dict[str, NDArray[Any]] = {}
     for stage in features.stages:
         values = features.of(stage, split="train")
-        same = [known for known in found if np.array_equal(features.of(known, split="train"), values)]
+        same = [earlier for earlier in by_stage if np.array_equal(features.of(earlier, split="train"), values)]
         if same:
-            found[stage] = found[same[0]]
+            by_stage[stage] = by_stage[same[0]]
             continue
         probe = fit_probe(values, features.labels["train"], kind="logreg")
-        found[stage] = probe.probabilities(features.of(stage, split="val"), num_classes=len(features.classes))
-    return found
+        by_stage[stage] = probe.probabilities(features.of(stage, split="val"), num_classes=len(features.classes))
+    return by_stage
 
 
 def _scores(features: Features, *, stage: str, probe: Evaluation, rows: Labels) -> StageScores:
@@ -219,9 +221,9 @@ def _scores(features: Features, *, stage: str, probe: Evaluation, rows: Labels) 
 
 
 def _discrepancy(features: Features, reference: Array) -> Discrepancy:
-    own = features.of(POOLED, split="train")[stratified(features.labels["train"], limit=MAX_COMPARED)]
+    training = features.of(POOLED, split="train")[stratified(features.labels["train"], limit=MAX_COMPARED)]
     others = reference[stratified(np.zeros(len(reference), dtype=np.int64), limit=MAX_COMPARED)]
-    return Discrepancy(*mmd_permutation_test(own, others, permutations=PERMUTATIONS, seed=0), len(others))
+    return Discrepancy(*mmd_permutation_test(training, others, permutations=PERMUTATIONS, seed=0), len(others))
 
 
 def _open_reference(data: DataConfig, *, spec: InputSpec) -> Pack:

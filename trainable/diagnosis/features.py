@@ -44,8 +44,8 @@ class Features:
     def of(self, stage: str, *, split: str) -> Array:
         """Features N×F of a stage; raises UserError where this backbone has no such stage."""
         if stage not in self.stages:
-            known = ", ".join(self.stages)
-            raise UserError(f"stage: no features of {stage!r}, there are {known}{nearest(stage, self.stages)}")
+            stages = ", ".join(self.stages)
+            raise UserError(f"stage: no features of {stage!r}, there are {stages}{nearest(stage, self.stages)}")
         return self.by_split[split][stage]
 
 
