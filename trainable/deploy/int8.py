@@ -31,10 +31,10 @@ def choose(network: nn.Module) -> Scheme:
         for kind in (nn.Conv2d, nn.Linear)
     }
     share = sizes[nn.Conv2d] / sum(sizes.values())
-    said = f"{100 * share:.0f} % of the weights are in convolutions"
+    reason = f"{100 * share:.0f} % of the weights are in convolutions"
     if share >= 0.5:
-        return Scheme("onnx", f"int8 weights and activations, calibrated on training images: {said}")
-    return Scheme("pt2", f"int8 weights of linear layers, float activations: {said}")
+        return Scheme("onnx", f"int8 weights and activations, calibrated on training images: {reason}")
+    return Scheme("pt2", f"int8 weights of linear layers, float activations: {reason}")
 
 
 def require(scheme: Scheme) -> None:

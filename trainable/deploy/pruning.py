@@ -45,14 +45,14 @@ def prune(network: Network, *, share: float, spec: InputSpec, name: str) -> Netw
     low, high = 0, RATIOS - 1
     while low < high:
         middle = (low + high) // 2
-        found = _pruned(network, ratio=middle / RATIOS, images=images, name=name)
-        low, high = (low, middle) if removed(found, of=network) >= share else (middle + 1, high)
-    found = _pruned(network, ratio=high / RATIOS, images=images, name=name)
-    if removed(found, of=network) < share:
+        candidate = _pruned(network, ratio=middle / RATIOS, images=images, name=name)
+        low, high = (low, middle) if removed(candidate, of=network) >= share else (middle + 1, high)
+    candidate = _pruned(network, ratio=high / RATIOS, images=images, name=name)
+    if removed(candidate, of=network) < share:
         raise UserError(
-            f"--prune: at most {100 * removed(found, of=network):.0f} % of the parameters of {name} can be removed"
+            f"--prune: at most {100 * removed(candidate, of=network):.0f} % of the parameters of {name} can be removed"
         )
-    return found
+    return candidate
 
 
 def removed(network: nn.Module, *, of: nn.Module) -> float:

@@ -40,13 +40,13 @@ def recover(network: Network, *, config: TrialConfig, recovery: Recovery) -> Net
 
     The last epoch is what counts: no image of another split is looked at.
     """
-    own = recovery_config(config, recovery=recovery)
-    setup = set_up(own)
+    training_config = recovery_config(config, recovery=recovery)
+    setup = set_up(training_config)
     network = network.to(setup.device)
-    if own.train.channels_last:
+    if training_config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     trainer = create_trainer(replace(setup, network=network))
-    for epoch in range(1, own.train.epochs + 1):
+    for epoch in range(1, training_config.train.epochs + 1):
         for _ in trainer.updates(epoch):
             pass
     return network.cpu().eval()

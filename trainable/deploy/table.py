@@ -66,11 +66,11 @@ class Table:
         Raises UserError where a file in float32 gives other logits than the network.
         """
         deployed = Deployed(network, spec=self.images.spec)
-        own = self.examples.logits(_in_torch(deployed))
+        expected = self.examples.logits(_in_torch(deployed))
         reference = self.examples.logits(_in_torch(Deployed(of, spec=self.images.spec)))
         for form in self._forms(deployed, stem="model" if network is of else "model.pruned", note=note):
             logits = self.examples.logits(form.predict)
-            distance = difference(logits, own)
+            distance = difference(logits, expected)
             if form.precision == "fp32":
                 _check(distance, form=form.format)
             yield Variant(

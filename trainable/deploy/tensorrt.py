@@ -56,13 +56,13 @@ def open_file(path: Path) -> Predict:
     classes = engine.get_tensor_shape(OUTPUTS[0])[1]
 
     def predict(images: Tensor) -> Logits:
-        shown = images.cuda().contiguous()
-        found = {name: torch.empty(len(shown), classes, device="cuda") for name in OUTPUTS}
-        context.set_input_shape(INPUT, tuple(shown.shape))
-        for name, tensor in {INPUT: shown, **found}.items():
+        inputs = images.cuda().contiguous()
+        outputs = {name: torch.empty(len(inputs), classes, device="cuda") for name in OUTPUTS}
+        context.set_input_shape(INPUT, tuple(inputs.shape))
+        for name, tensor in {INPUT: inputs, **outputs}.items():
             context.set_tensor_address(name, tensor.data_ptr())
         context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
-        logits: Logits = found[OUTPUTS[0]].cpu().numpy()
+        logits: Logits = outputs[OUTPUTS[0]].cpu().numpy()
         return logits
 
     return predict
