@@ -82,10 +82,10 @@ def train_loader(
     joined = None if old is None else Joined(pack, old)
 
     def rows_of(epoch: int) -> Rows:
-        own = rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)]
+        new_rows = rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)]
         if joined is None:
-            return own
-        return rehearsed(own, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
+            return new_rows
+        return rehearsed(new_rows, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
 
     return Loader(
         instead or _TrainingViews(pack=joined or pack, augment=augment, spec=spec, seed=seed),
@@ -116,7 +116,9 @@ def target_loader(
 
     def rows_of(epoch: int) -> Rows:
         rounds = range(-(-count // len(rows)))
-        orders = [torch.randperm(len(rows), generator=generator(seed, "target order", epoch, one)) for one in rounds]
+        orders = [
+            torch.randperm(len(rows), generator=generator(seed, "target order", epoch, number)) for number in rounds
+        ]
         chosen: Rows = rows[torch.cat(orders)[:count].numpy()]
         return chosen
 

@@ -25,8 +25,8 @@ class Joined:
         used = np.unique(old.labels[old.indices("train")])
         missing = [old.classes[label] for label in used if old.classes[label] not in new.classes]
         if missing:
-            known = ", ".join(new.classes)
-            raise UserError(f"data.rehearsal: has the class {missing[0]!r}, which the data do not; there are {known}")
+            classes = ", ".join(new.classes)
+            raise UserError(f"data.rehearsal: has the class {missing[0]!r}, which the data do not; there are {classes}")
         positions = np.array([new.classes.index(name) if name in new.classes else -1 for name in old.classes])
         self.labels: NDArray[np.int64] = np.concatenate([new.labels, positions[old.labels]])
         self.sample_ids: NDArray[np.uint64] = np.concatenate([new.sample_ids, old.sample_ids])
@@ -43,9 +43,9 @@ def open_old(config: DataConfig, spec: InputSpec) -> Pack | None:
     if config.rehearsal is None:
         return None
     of_one_domain: dict[str, object] = {"source": [], "target": None, "oracle": False}
-    own = config.model_copy(update={"path": config.rehearsal, "rehearsal": None, **of_one_domain})
-    own = own.model_copy(update={"format": "auto"}) if config.format == "elpv" else own
-    return open_pack(own, spec, field="rehearsal")
+    old_config = config.model_copy(update={"path": config.rehearsal, "rehearsal": None, **of_one_domain})
+    old_config = old_config.model_copy(update={"format": "auto"}) if config.format == "elpv" else old_config
+    return open_pack(old_config, spec, field="rehearsal")
 
 
 def rehearsed(rows: Rows, *, old_rows: Rows, count: int, seed: int, epoch: int) -> Rows:

@@ -41,16 +41,16 @@ def views(
     """The :func:`view` of every image, N×C×S×S uint8."""
     if not varies(config, channels=len(spec.mean)):
         return torch.stack([evaluation_view(image, spec) for image in images])
-    found = []
-    said = config.model_dump_json()
+    tensors = []
+    settings = config.model_dump_json()
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
         for image, sample_id in zip(images, sample_ids, strict=True):
             torch.default_generator.manual_seed(derive(seed, "view", int(sample_id), epoch, config.strength))
-            vary = _variation(said, spec, image.shape[2])
+            vary = _variation(settings, spec, image.shape[2])
             whole = crops(config)
             start = torch.from_numpy(image.copy()).permute(2, 0, 1) if whole else evaluation_view(image, spec)
-            found.append(vary(start))
-    return torch.stack(found)
+            tensors.append(vary(start))
+    return torch.stack(tensors)
 
 
 def evaluation_view(image: Pixels, spec: InputSpec) -> Tensor:
@@ -61,10 +61,10 @@ def evaluation_view(image: Pixels, spec: InputSpec) -> Tensor:
 
 
 @lru_cache
-def _variation(said: str, spec: InputSpec, channels: int) -> v2.Transform:
+def _variation(settings: str, spec: InputSpec, channels: int) -> v2.Transform:
     """The operations of a configuration, which is given as JSON because its lists have no hash."""
-    config = AugmentConfig.model_validate_json(said)
-    steps = [one.create(config, spec) for one in OPERATIONS.values() if one.applies(config, channels)]
+    config = AugmentConfig.model_validate_json(settings)
+    steps = [operation.create(config, spec) for operation in OPERATIONS.values() if operation.applies(config, channels)]
     return v2.Compose([*steps, *(imported(path) for path in config.custom)])
 
 
@@ -85,4 +85,4 @@ def imported(path: str) -> Any:
 
 def varies(config: AugmentConfig, *, channels: int) -> bool:
     """Whether training sees anything but the evaluation view of images with so many channels."""
-    return bool(config.custom) or any(one.applies(config, channels) for one in OPERATIONS.values())
+    return bool(config.custom) or any(operation.applies(config, channels) for operation in OPERATIONS.values())
