@@ -12,8 +12,8 @@ def dann(seen: Seen) -> Terms:
     strength = seen.weight(source, target)
     classification = seen.classify(logits)
     source, target = (reverse_gradient(features, strength=strength) for features in (source, target))
-    told = domain_loss(seen.network.adapter.discriminator, source, target)
-    return _adversarial(classification, told, strength=strength)
+    loss_and_accuracy = domain_loss(seen.network.adapter.discriminator, source, target)
+    return _adversarial(classification, loss_and_accuracy, strength=strength)
 
 
 def cdan(seen: Seen) -> Terms:
@@ -22,15 +22,15 @@ def cdan(seen: Seen) -> Terms:
     strength, adapter = seen.weight(source, target), seen.network.adapter
     classification = seen.classify(logits)
     source, target = (reverse_gradient(features, strength=strength) for features in (source, target))
-    belief, target_belief = (one.detach().float().softmax(dim=1) for one in (logits, target_logits))
-    told = domain_loss(
+    belief, target_belief = (scores.detach().float().softmax(dim=1) for scores in (logits, target_logits))
+    loss_and_accuracy = domain_loss(
         adapter.discriminator,
         adapter.map(source, belief),
         adapter.map(target, target_belief),
         source_weights=entropy_weights(belief),
         target_weights=entropy_weights(target_belief),
     )
-    return _adversarial(classification, told, strength=strength)
+    return _adversarial(classification, loss_and_accuracy, strength=strength)
 
 
 def mmd(seen: Seen) -> Terms:
@@ -50,9 +50,11 @@ def coral(seen: Seen) -> Terms:
     return weighted_sum(classification, coral_loss(source, target), weight=strength)
 
 
-def _adversarial(classification: Tensor, told: tuple[Tensor, Tensor], *, strength: float | Tensor) -> Terms:
+def _adversarial(
+    classification: Tensor, loss_and_accuracy: tuple[Tensor, Tensor], *, strength: float | Tensor
+) -> Terms:
     """The strength is in the reversed gradient: the discriminator itself learns at its own rate."""
-    term, accuracy = told
+    term, accuracy = loss_and_accuracy
     terms = weighted_sum(classification, term, weight=1.0)
     return Terms(
         terms.loss, terms.parts | {"adapt_weight": as_scalar(strength, like=term), "domain_accuracy": accuracy}

@@ -74,8 +74,8 @@ def serving_options(
 ) -> tuple[dict[str, Any], tuple[int, int] | None]:
     """With what timm builds this backbone for use, and the size it is then set to, where it is not its own."""
     options = _options(config.name, channels=len(spec.mean), flexible=flexible)
-    own = _on_meta(config.name)
-    is_set = hasattr(own, "set_input_size") and _pretrained_cfg(own)["input_size"][-1] != spec.size
+    model = _on_meta(config.name)
+    is_set = hasattr(model, "set_input_size") and _pretrained_cfg(model)["input_size"][-1] != spec.size
     return options, (spec.size, spec.size) if is_set else None
 
 
@@ -134,8 +134,8 @@ def _check_name(name: str) -> None:
     architecture, dot, tag = name.partition(".")
     tags = timm.list_pretrained(f"{architecture}.*") if dot else []
     if dot and name not in tags:
-        known = f"there are {', '.join(tags)}" if tags else f"{architecture!r} has none"
-        raise UserError(f"model.name: timm knows no weights {tag!r} of {architecture!r}; {known}")
+        hint = f"there are {', '.join(tags)}" if tags else f"{architecture!r} has none"
+        raise UserError(f"model.name: timm knows no weights {tag!r} of {architecture!r}; {hint}")
 
 
 def _check_package(config: ModelConfig) -> None:

@@ -60,8 +60,8 @@ def is_norm(module: nn.Module) -> bool:
     """Whether a module normalises: batch, layer, group, instance or RMS norm, torch's or timm's."""
     if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
         return True
-    own = len(list(module.parameters(recurse=False)))
-    return "norm" in type(module).__name__.lower() and own == len(list(module.parameters()))
+    num_direct = len(list(module.parameters(recurse=False)))
+    return "norm" in type(module).__name__.lower() and num_direct == len(list(module.parameters()))
 
 
 def make_plan(backbone: nn.Module) -> LayerPlan:
@@ -86,8 +86,8 @@ def make_plan(backbone: nn.Module) -> LayerPlan:
 def _classifier_parameters(backbone: nn.Module) -> set[str]:
     classifier = backbone.get_classifier()  # type: ignore[operator]
     modules = classifier if isinstance(classifier, tuple | list) else [classifier]
-    own = {id(parameter) for module in modules for parameter in module.parameters()}
-    return {name for name, parameter in backbone.named_parameters() if id(parameter) in own}
+    identities = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name for name, parameter in backbone.named_parameters() if id(parameter) in identities}
 
 
 def _timm_groups(backbone: nn.Module) -> list[list[str]] | None:

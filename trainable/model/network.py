@@ -84,14 +84,14 @@ class Network(nn.Module):
         if end is None:
             features = self.features(images)
             return features, features
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         module = self.backbone.get_submodule(end.module)
-        hook = module.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+        hook = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         try:
             features = self.features(images)
         finally:
             hook.remove()
-        return features, averaged(found[0], channels=end.channels)
+        return features, averaged(outputs[0], channels=end.channels)
 
     def enter(self, phase: Phase) -> None:
         """Make exactly what the phase says trainable, whatever was before."""
@@ -121,7 +121,7 @@ class Network(nn.Module):
 
     def moved(self, config: TrialConfig, *, until: int) -> set[str]:
         """Names of the parameters that train in any of the epochs 1 to ``until``."""
-        return set().union(*(self.trainable(one) for one in phases(config, plan=self.plan, until=until)))
+        return set().union(*(self.trainable(each_phase) for each_phase in phases(config, plan=self.plan, until=until)))
 
     def train(self, mode: bool = True) -> Self:
         """Torch's train mode, the frozen layers excepted."""
@@ -171,7 +171,7 @@ def aligned_stage(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) 
         raise UserError(f"adapt.layer: {config.model.name} shows no {adapt.layer!r}, but {', '.join(ends) or 'none'}")
     end = ends[adapt.layer]
     every = phases(config, plan=plan, until=config.train.epochs)
-    if all(set(range(end.unit + 1)) <= one.frozen and one.within == "nothing" for one in every):
+    if all(set(range(end.unit + 1)) <= each_phase.frozen and each_phase.within == "nothing" for each_phase in every):
         raise UserError(
             f"adapt.layer: {adapt.layer!r} of {config.model.name} is frozen, so nothing can be aligned in it"
         )
@@ -234,9 +234,11 @@ def _leaves_by_unit(backbone: nn.Module, unit_of: dict[str, int]) -> Iterator[tu
     those are of several units it belongs to the last of them, so that it never rests while one of them trains.
     """
     for name, module in backbone.named_modules():
-        own = [f"{name}.{parameter}" if name else parameter for parameter, _ in module.named_parameters(recurse=False)]
-        if own:
-            yield max(unit_of[parameter] for parameter in own), module
+        parameters = [
+            f"{name}.{parameter}" if name else parameter for parameter, _ in module.named_parameters(recurse=False)
+        ]
+        if parameters:
+            yield max(unit_of[parameter] for parameter in parameters), module
         elif not list(module.children()):
             yield _nearest_unit(name, unit_of), module
 

@@ -60,6 +60,6 @@ def target_statistics(network: nn.Module) -> Iterator[None]:
 def _swap(norms: list[_BatchNorm]) -> None:
     for norm in norms:
         for name, of_target in OF_TARGET.items():
-            own, other = getattr(norm, name), getattr(norm, of_target)
-            setattr(norm, name, other)
-            setattr(norm, of_target, own)
+            first, second = getattr(norm, name), getattr(norm, of_target)
+            setattr(norm, name, second)
+            setattr(norm, of_target, first)

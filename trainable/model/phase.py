@@ -79,12 +79,12 @@ def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
 
 def phases(config: TrialConfig, *, plan: LayerPlan, until: int) -> Iterator[Phase]:
     """The phases of the epochs 1 to ``until``, each once."""
-    known: set[Phase] = set()
+    earlier: set[Phase] = set()
     for epoch in range(1, until + 1):
-        one = phase(config, plan=plan, epoch=epoch)
-        if one not in known:
-            known.add(one)
-            yield one
+        current = phase(config, plan=plan, epoch=epoch)
+        if current not in earlier:
+            earlier.add(current)
+            yield current
 
 
 def thaw_epochs(config: TrialConfig, *, plan: LayerPlan) -> dict[str, int]:

@@ -116,12 +116,12 @@ def _suffix_output(backbone: nn.Module, stored: Tensor, *, cut: Cut, fill: float
 
 def _stand_in(module: nn.Module, output: Tensor) -> Callable[[], None]:
     """Let a module give ``output`` whatever it gets; the function given back undoes it."""
-    own = {name: value for name, value in vars(module).items() if name == "forward"}
+    original = {name: value for name, value in vars(module).items() if name == "forward"}
     vars(module)["forward"] = lambda *_args, **_kwargs: output
 
     def undo() -> None:
         del vars(module)["forward"]
-        vars(module).update(own)
+        vars(module).update(original)
 
     return undo
 
@@ -250,12 +250,12 @@ def _is_exact(backbone: nn.Module, *, cut: Cut, batches: Sequence[Tensor]) -> bo
     with torch.enable_grad():
         # All prefixes before the first suffix: what a module has kept on itself is then another batch's.
         stored = [prefix_output(backbone, images, cut=cut) for images in batches]
-    if any(one.requires_grad for one in stored):
+    if any(output.requires_grad for output in stored):
         return False
     with torch.no_grad():
         return all(
-            _equals_whole(backbone, images, stored=one, cut=cut, fill=fill)
-            for images, one, fill in zip(batches, stored, (0.0, float("nan")), strict=True)
+            _equals_whole(backbone, images, stored=output, cut=cut, fill=fill)
+            for images, output, fill in zip(batches, stored, (0.0, float("nan")), strict=True)
         )
 
 
@@ -273,10 +273,10 @@ def _rests(backbone: nn.Module, *, cut: Cut, images: Tensor) -> bool:
     present = copy.deepcopy(backbone)
     with torch.no_grad(), seeded(0, "cut", device=images.device):
         before = _random_state(images.device)
-        found = prefix_output(present, images, cut=cut)
+        output = prefix_output(present, images, cut=cut)
         drew = not torch.equal(_random_state(images.device), before)
     with torch.no_grad():
-        return not drew and torch.equal(found, prefix_output(present.eval(), images, cut=cut))
+        return not drew and torch.equal(output, prefix_output(present.eval(), images, cut=cut))
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -44,9 +44,9 @@ def load_weights(backbone: nn.Module, *, source: str, classifier: str, first_con
     if any(name.startswith(WHOLE_NETWORK) for name in state):
         state = {name.removeprefix(WHOLE_NETWORK): t for name, t in state.items() if name.startswith(WHOLE_NETWORK)}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{classifier}.")}
-    own = backbone.state_dict()
-    _fit_input_channels(state, own, first_conv=first_conv)
-    _check_same_architecture(state, own, source=source, classifier=classifier)
+    model_state = backbone.state_dict()
+    _fit_input_channels(state, model_state, first_conv=first_conv)
+    _check_same_architecture(state, model_state, source=source, classifier=classifier)
     backbone.load_state_dict(state, strict=False)
 
 
@@ -108,15 +108,15 @@ PACKAGES: dict[str, Callable[[nn.Module], StateDict]] = {"efficientnet-lite0": _
 PACKAGE_ARCHITECTURES = {"efficientnet-lite0": "tf_efficientnet_lite0"}
 
 
-def _fit_input_channels(state: StateDict, own: StateDict, *, first_conv: str) -> None:
+def _fit_input_channels(state: StateDict, model_state: StateDict, *, first_conv: str) -> None:
     """Fold the first convolution onto the model's channels: the sum for one, repeated and rescaled for more.
 
     The response to a constant image stays the same (the rule of timm's ``adapt_input_conv``).
     """
     name = f"{first_conv}.weight"
-    if name not in state or name not in own or state[name].ndim != 4 or state[name].shape[1] != 3:
+    if name not in state or name not in model_state or state[name].ndim != 4 or state[name].shape[1] != 3:
         return
-    weight, channels = state[name].float(), own[name].shape[1]
+    weight, channels = state[name].float(), model_state[name].shape[1]
     if channels == 1:
         state[name] = weight.sum(dim=1, keepdim=True)
     elif channels != 3:
@@ -124,8 +124,8 @@ def _fit_input_channels(state: StateDict, own: StateDict, *, first_conv: str) ->
         state[name] = repeated * (3 / channels)
 
 
-def _check_same_architecture(state: StateDict, own: StateDict, *, source: str, classifier: str) -> None:
-    expected = {name: tensor for name, tensor in own.items() if not name.startswith(f"{classifier}.")}
+def _check_same_architecture(state: StateDict, model_state: StateDict, *, source: str, classifier: str) -> None:
+    expected = {name: tensor for name, tensor in model_state.items() if not name.startswith(f"{classifier}.")}
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     shapes = [name for name in state if name in expected and state[name].shape != expected[name].shape]
