@@ -102,13 +102,13 @@ def task_classes(pack: Pack, *, config: MetaConfig) -> list[Rows]:
     """The training rows of every class that has enough of them for a task; UserError where those are too few."""
     rows, needed = pack.indices("train"), config.shots + config.queries
     by_class = [rows[pack.labels[rows] == label] for label in range(len(pack.classes))]
-    found = [of_class for of_class in by_class if len(of_class) >= needed]
-    if len(found) < config.ways:
+    classes = [of_class for of_class in by_class if len(of_class) >= needed]
+    if len(classes) < config.ways:
         raise UserError(
-            f"ways: {config.ways} classes with shots + queries = {needed} training images each are needed; {len(found)} of "
+            f"ways: {config.ways} classes with shots + queries = {needed} training images each are needed; {len(classes)} of "
             f"{len(by_class)} have them, the largest class has {max(map(len, by_class))}"
         )
-    return found
+    return classes
 
 
 def draw_task(rows_of: list[Rows], *, ways: int, shots: int, queries: int, order: torch.Generator) -> Task:

@@ -73,11 +73,11 @@ def write_backbone(folder: Path, backbone: nn.Module, *, spec: InputSpec, of: Ma
 
     Position embeddings are brought back to the architecture's own image size, at which weights are loaded.
     """
-    own = copy.deepcopy(backbone).cpu()
-    native = int(own.pretrained_cfg["input_size"][-1])  # type: ignore[index]
-    if hasattr(own, "set_input_size") and native != spec.size:
-        own.set_input_size(img_size=(native, native))  # type: ignore[operator]
-    state = {name: tensor.detach().contiguous() for name, tensor in own.state_dict().items()}
+    model = copy.deepcopy(backbone).cpu()
+    native = int(model.pretrained_cfg["input_size"][-1])  # type: ignore[index]
+    if hasattr(model, "set_input_size") and native != spec.size:
+        model.set_input_size(img_size=(native, native))  # type: ignore[operator]
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     with write_beside(folder / BACKBONE) as file:
         file.write(save_tensors(state, metadata={"of": json.dumps(of)}))
@@ -108,11 +108,11 @@ def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _restore(tensors: dict[str, Tensor], *, module: nn.Module, optimizer: Optimizer) -> None:
-    own = dict(_own_tensors(module))
+    module_tensors = dict(_own_tensors(module))
     parameters = dict(module.named_parameters())
-    for name, tensor in own.items():
+    for name, tensor in module_tensors.items():
         tensor.copy_(tensors[name])
-    for name in tensors.keys() - own.keys():
+    for name in tensors.keys() - module_tensors.keys():
         _, parameter, key = name.split("|")
         on_device = key != "step"  # Adam counts on the CPU
         value = tensors[name].to(parameters[parameter].device) if on_device else tensors[name]

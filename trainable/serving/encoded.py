@@ -36,12 +36,12 @@ def encoded_images(config: TrialConfig, *, split: str) -> list[EncodedImage]:
     """
     pack = _pack(config)
     samples = {sample.name: sample for sample in read_source(config.data).every_sample}
-    found = []
+    images = []
     for row in pack.indices(split):
         name, sample_id = str(pack.names[row]), int(pack.sample_ids[row])
         read = partial(_read, samples.get(name), name=name, sample_id=sample_id)
-        found.append(EncodedImage(sample_id, pack.classes[pack.labels[row]], read))
-    return found
+        images.append(EncodedImage(sample_id, pack.classes[pack.labels[row]], read))
+    return images
 
 
 def _read(sample: Sample | None, *, name: str, sample_id: int) -> bytes:

@@ -60,10 +60,10 @@ def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None
 
 def digest(folder: Path) -> str:
     """32 hex digits of every file's name and content."""
-    found = hashlib.sha256()
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-        found.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    return found.hexdigest()[:32]
+    checksum = hashlib.sha256()
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
+        checksum.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return checksum.hexdigest()[:32]
 
 
 def load_package(folder: Path, *, device: str | None = None) -> Classifier:
@@ -121,7 +121,7 @@ def images_table(pack: Pack) -> pa.Table:
 
 def _check_same(setup: Setup, *, epoch: int, folder: Path) -> None:
     images = encoded_images(setup.config, split="val")[:IMAGES_COMPARED]
-    served = load_package(folder, device="cpu").probabilities([one.read_bytes() for one in images])
+    served = load_package(folder, device="cpu").probabilities([image.read_bytes() for image in images])
     measurer = Measurer(setup.config, setup.inputs)
     with target_statistics(setup.network):
         predicted = measurer.predict(setup.network, "val", epoch=epoch, limit=IMAGES_COMPARED)
