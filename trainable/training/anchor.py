@@ -87,16 +87,16 @@ def fisher_information(network: Network, *, pack: Pack, spec: InputSpec, config:
 def _champions_head(config: TrialConfig, *, width: int) -> torch.nn.Module:
     path = Path(config.model.weights)
     state = load_file(path) if path.suffix == ".safetensors" and path.is_file() else {}
-    own = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
-    if not own:
+    head_state = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
+    if not head_state:
         raise UserError(
             f"finetune.ewc: model.weights: {config.model.weights!r} holds no head; give the weights of a whole fine-tuned "
             "network, as `python -m trainable weights` writes them"
         )
-    last = max(own, key=lambda name: (name.endswith("weight"), name))
-    head = create_head(config, width=width, num_classes=len(own[last]), epoch=0)
+    last = max(head_state, key=lambda name: (name.endswith("weight"), name))
+    head = create_head(config, width=width, num_classes=len(head_state[last]), epoch=0)
     try:
-        head.load_state_dict(own)
+        head.load_state_dict(head_state)
     except RuntimeError as error:
         raise UserError(
             f"finetune.ewc: the head in {path} is no {config.model.head!r} head of this backbone"

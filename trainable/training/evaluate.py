@@ -29,9 +29,9 @@ def predict(
     features, logits, labels = [], [], []
     with torch.inference_mode(), autocast:
         for images, targets in batches:
-            found = network.features(images)
-            features.append(found.float().cpu())
-            logits.append(network.classify(found).float().cpu())
+            pooled = network.features(images)
+            features.append(pooled.float().cpu())
+            logits.append(network.classify(pooled).float().cpu())
             labels.append(targets.cpu())
     probabilities = torch.cat(logits).double().softmax(dim=1).numpy()
     return Predicted(torch.cat(features).numpy(), probabilities, torch.cat(labels).numpy())

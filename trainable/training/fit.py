@@ -151,7 +151,7 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     setup = set_up(config)
     trainer, measurer = create_trainer(setup), Measurer(config, setup.inputs)
     epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
-    training = _seconds_each((found["loss"] for found in trainer.updates(epoch)), count=updates)
+    training = _seconds_each((losses["loss"] for losses in trainer.updates(epoch)), count=updates)
     evaluation = _seconds_each(measurer.logits(setup.network, "val", epoch=epoch), count=updates)
     seconds = training * trainer.updates_per_epoch
     seconds += evaluation * math.ceil(measurer.num_measured / setup.inputs.batch_size)

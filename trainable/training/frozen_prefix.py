@@ -32,7 +32,7 @@ class Prefixes:
     inputs: Inputs
     store: PrefixStore
     limit_bytes: int
-    found: dict[tuple[frozenset[int], int], Cut | None] = field(default_factory=dict)
+    cuts: dict[tuple[frozenset[int], int], Cut | None] = field(default_factory=dict)
 
     def cut(self, network: Network, *, phase: Phase, epoch: int) -> Cut | None:
         """Behind which frozen layers ``network`` can begin in an epoch of ``phase``; None where it should not.
@@ -44,9 +44,9 @@ class Prefixes:
             return None
         images = self.inputs.at(epoch)
         key = (phase.frozen, images.spec.size)
-        if key not in self.found:
-            self.found[key] = self._tried(network, phase=phase, images=images)
-        cut, num_images = self.found[key], max(len(images.pack.indices(split)) for split in ("train", "target"))
+        if key not in self.cuts:
+            self.cuts[key] = self._tried(network, phase=phase, images=images)
+        cut, num_images = self.cuts[key], max(len(images.pack.indices(split)) for split in ("train", "target"))
         return cut if cut is not None and fits(num_images, shape=cut.shape, limit_bytes=self.limit_bytes) else None
 
     def training_cut(self, network: Network, *, phase: Phase, epoch: int, end: StageEnd | None) -> Cut | None:

@@ -68,11 +68,11 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
 
 def smooth(losses: Sequence[float]) -> list[float]:
     """The running average s ← 0.98·s + 0.02·loss from 0, over 1-0.98^t, which takes the start's bias away (Adam's)."""
-    average, found = 0.0, []
+    average, averages = 0.0, []
     for number, loss in enumerate(losses, start=1):
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
-        found.append(average / (1 - SMOOTHING**number))
-    return found
+        averages.append(average / (1 - SMOOTHING**number))
+    return averages
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
@@ -121,4 +121,4 @@ def _updates(trainer: Trainer) -> Iterator[float]:
     """Update after update, epoch after epoch of the trial's first phase, over and over."""
     epochs = phase(trainer.config, plan=trainer.state.network.plan, epoch=1).last
     for number in itertools.count():
-        yield from (float(found["loss"]) for found in trainer.updates(1 + number % epochs))
+        yield from (float(losses["loss"]) for losses in trainer.updates(1 + number % epochs))

@@ -107,7 +107,7 @@ class Measurer:
     def _target_metrics(self, network: Network, *, source: Predicted, epoch: int) -> dict[str, float]:
         """Selectors of the target; only an oracle's run looks at its labels."""
         target = self.predict(network, "target_val", epoch=epoch)
-        found = selectors(
+        scores = selectors(
             Outputs(target.features, target.probabilities),
             source=Outputs(source.features, source.probabilities),
             source_labels=source.labels,
@@ -115,13 +115,13 @@ class Measurer:
             source_train=self.predict(network, "train", epoch=epoch, limit=IMAGES_OF_DENSITY).features,
             seed=self.config.seed,
         )
-        metrics = {f"target/{name}": value for name, value in found.items()}
+        metrics = {f"target/{name}": value for name, value in scores.items()}
         if self.config.data.oracle:
             metrics |= self._score(target).named("oracle")
         return metrics
 
-    def _score(self, found: Predicted) -> Evaluation:
-        return score(found.probabilities, labels=found.labels, classes=self.inputs.full.pack.classes)
+    def _score(self, predicted: Predicted) -> Evaluation:
+        return score(predicted.probabilities, labels=predicted.labels, classes=self.inputs.full.pack.classes)
 
     def _cut(self, network: Network, *, epoch: int) -> Cut | None:
         """Behind which frozen layers this epoch's networks begin; None where they look at the images anew."""

@@ -216,10 +216,10 @@ def _mapped(path: Path) -> NDArray[np.float32] | None:
 
 def _by_last_use(folder: Path) -> list[tuple[Path, os.stat_result]]:
     """The store's files, the least recently used first."""
-    found = []
+    files = []
     for path in [*folder.glob("*.npy"), *folder.glob("*.tmp")]:
         try:
-            found.append((path, path.stat()))
+            files.append((path, path.stat()))
         except FileNotFoundError:
             continue
-    return sorted(found, key=lambda one: one[1].st_mtime_ns)
+    return sorted(files, key=lambda entry: entry[1].st_mtime_ns)

@@ -74,11 +74,11 @@ def greedy_soup(members: Sequence[Member], *, score: Callable[[StateDict], float
     for member in others:
         mixed = {name: value + member.state[name] for name, value in total.items()}
         candidate = _mean(mixed, count=len(kept) + 1, like=best.state)
-        found = score(candidate)
-        stays = found == reached or is_better(found, reached, metric=metric)
-        tastings.append(Tasting(member.name, found, stays))
+        candidate_score = score(candidate)
+        stays = candidate_score == reached or is_better(candidate_score, reached, metric=metric)
+        tastings.append(Tasting(member.name, candidate_score, stays))
         if stays:
-            total, state, reached = mixed, candidate, found
+            total, state, reached = mixed, candidate, candidate_score
             kept.append(member.name)
     return Soup(state=state, score=reached, members=tuple(kept), tastings=tuple(tastings))
 
@@ -95,7 +95,7 @@ def _check_alike(members: Sequence[Member]) -> None:
     first = members[0]
     for member in members[1:]:
         for name in [*first.state, *member.state]:
-            shapes = [_shape(one.state, name) for one in (first, member)]
+            shapes = [_shape(model.state, name) for model in (first, member)]
             if shapes[0] != shapes[1]:
                 raise UserError(
                     f"soup: {name} is {shapes[0]} in {first.name!r} and {shapes[1]} in {member.name!r}; "
@@ -135,12 +135,12 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
     first = ingredients[0].config
     setup = set_up(first)
     members = []
-    for one in ingredients:
+    for ingredient in ingredients:
         # Names of what has trained differ between configurations, so each loads through its own.
-        own = set_up(one.config)
-        load_scored(one.checkpoint, network=own.network, moved=own.moved)
-        state = {name: tensor.clone() for name, tensor in own.network.state_dict().items()}
-        members.append(Member(one.name, one.value, state))
+        ingredient_setup = set_up(ingredient.config)
+        load_scored(ingredient.checkpoint, network=ingredient_setup.network, moved=ingredient_setup.moved)
+        state = {name: tensor.clone() for name, tensor in ingredient_setup.network.state_dict().items()}
+        members.append(Member(ingredient.name, ingredient.value, state))
     setup.network.enter(_common_phase(ingredients, setup=setup))
 
     def score(state: StateDict) -> float:
@@ -184,13 +184,13 @@ def _measured(setup: Setup, state: StateDict) -> tuple[Evaluation, dict[str, flo
 
 def _common_phase(ingredients: Sequence[Ingredient], *, setup: Setup) -> Phase:
     """What trained in any of the trials, so that norms frozen in all of them keep their statistics."""
-    found: list[Phase] = []
-    for one in ingredients:
-        until = read_state(one.checkpoint)["epoch"]
-        found += phases(one.config, plan=setup.network.plan, until=until)
-    frozen = frozenset.intersection(*(one.frozen for one in found))
-    moving = any(one.moving_norms for one in found)
-    still = all(one.still_norms for one in found)
+    all_phases: list[Phase] = []
+    for ingredient in ingredients:
+        until = read_state(ingredient.checkpoint)["epoch"]
+        all_phases += phases(ingredient.config, plan=setup.network.plan, until=until)
+    frozen = frozenset.intersection(*(phase.frozen for phase in all_phases))
+    moving = any(phase.moving_norms for phase in all_phases)
+    still = all(phase.still_norms for phase in all_phases)
     return Phase(
         frozen=frozen,
         within="nothing",

@@ -98,8 +98,8 @@ class Trainer:
 
     def _mean_losses(self, epoch: int) -> dict[str, float]:
         """Train an epoch; means over its updates of the loss and of its parts."""
-        found = list(self.updates(epoch))
-        means = {name: torch.stack([one[name] for one in found]).double().mean() for name in found[0]}
+        losses = list(self.updates(epoch))
+        means = {name: torch.stack([update[name] for update in losses]).double().mean() for name in losses[0]}
         _check_finite(means["loss"], epoch=epoch)
         return {name: float(mean) for name, mean in means.items()}
 
@@ -110,15 +110,15 @@ class Trainer:
         state.network.train()
         averages = state.average is not None and epoch > config.train.ema_start
         with state.network.beginning_at(self._cut(epoch)):
-            for index, batches in enumerate(_grouped(self._shown(epoch), size=config.train.accumulate)):
+            for index, batches in enumerate(_grouped(self._network_batches(epoch), size=config.train.accumulate)):
                 set_rates(state.optimizer, factor=self._rate(epoch, index=index))
                 with seeded(config.seed, "dropout", epoch, index, device=self.device):
-                    found = self._update(batches, epoch=epoch, index=index)
+                    losses = self._update(batches, epoch=epoch, index=index)
                 if averages:  # what is left of the average after one epoch is train.ema
                     state.take_into_average(kept=config.train.ema ** (1 / self.updates_per_epoch))
                 if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
-                    _check_finite(found["loss"], epoch=epoch)
-                yield found
+                    _check_finite(losses["loss"], epoch=epoch)
+                yield losses
 
     def _update(self, batches: Sequence[Shown], *, epoch: int, index: int) -> dict[str, Tensor]:
         """Forward, loss, backward, pull to the anchor, clip, step over one effective batch; gives its mean losses.
@@ -131,13 +131,13 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         start = torch.zeros((), device=self.device)
         weight = sum((loss.weight(batch.targets) for batch in batches), start=start)
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for batch in batches:
-            share = len(batch.images) / sum(len(one.images) for one in batches)
+            share = len(batch.images) / sum(len(part.images) for part in batches)
             terms = self._terms(batch, loss=loss, weight=weight * share, progress=progress)
             state.scaler.scale(terms.loss * share).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": terms.loss.detach(), **terms.parts}.items():
-                found[name] = found.get(name, start) + value * share
+                losses[name] = losses.get(name, start) + value * share
         clip_norm = self.config.optimizer.clip_norm
         if clip_norm is not None or self.anchor is not None:
             state.scaler.unscale_(state.optimizer)
@@ -147,19 +147,19 @@ class Trainer:
             nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        return found
+        return losses
 
     def _rate(self, epoch: int, *, index: int) -> float:
         """The share of its peak that the rate has: its course over the epochs of the phase; only the first phase warms up."""
         now, schedule, train = self._phase(epoch), self.config.lr_schedule, self.config.train
-        known = {past: value for past, value in self.state.history.items() if now.first <= past < epoch}
+        history = {past: value for past, value in self.state.history.items() if now.first <= past < epoch}
         factor = rate_factor(
             (epoch - now.first) * self.updates_per_epoch + index,
             num_steps=(now.last - now.first + 1) * self.updates_per_epoch,
             warmup_steps=round(schedule.warmup_epochs * self.updates_per_epoch) if now.first == 1 else 0,
             config=schedule,
         )
-        return factor * reaction_factor(known, metric=train.metric, min_delta=train.min_delta, config=schedule)
+        return factor * reaction_factor(history, metric=train.metric, min_delta=train.min_delta, config=schedule)
 
     def _terms(self, batch: Shown, *, loss: Loss, weight: Tensor, progress: float) -> Terms:
         """The loss of a batch of which ``weight`` is its share in that of the update, with the terms of the adaptation."""
@@ -185,7 +185,7 @@ class Trainer:
     def _loss(self, epoch: int) -> Loss:
         return self.balanced_loss if self._phase(epoch).balanced else self.loss
 
-    def _shown(self, epoch: int) -> Iterator[Shown]:
+    def _network_batches(self, epoch: int) -> Iterator[Shown]:
         """The epoch's batches, as the network takes them."""
         stored, network = None, self.state.network
         if self.prefixes is not None and network.cut is not None:
