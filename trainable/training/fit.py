@@ -106,17 +106,17 @@ def _solve_head(setup: Setup) -> None:
 
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
-    setup, epoch = _opened(config, checkpoint=checkpoint)
+    setup, epoch = _open(config, checkpoint=checkpoint)
     return Measurer(config, setup.inputs).evaluate(setup.network, split, epoch=epoch)
 
 
 def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Predicted:
     """What that network makes of ``split``."""
-    setup, epoch = _opened(config, checkpoint=checkpoint)
+    setup, epoch = _open(config, checkpoint=checkpoint)
     return Measurer(config, setup.inputs).predict(setup.network, split, epoch=epoch)
 
 
-def _opened(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
+def _open(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
     """The network that a checkpoint's scores are of, with its images; and the checkpoint's epoch."""
     setup = set_up(config)
     load_scored(checkpoint, network=setup.network, moved=setup.moved)
@@ -125,7 +125,7 @@ def _opened(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
 
 def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None:
     """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
-    setup, _ = _opened(config, checkpoint=checkpoint)
+    setup, _ = _open(config, checkpoint=checkpoint)
     with write_beside(path) as file:
         file.write(save(network_state(setup.network)))
 

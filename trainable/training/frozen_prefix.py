@@ -45,7 +45,7 @@ class Prefixes:
         images = self.inputs.at(epoch)
         key = (phase.frozen, images.spec.size)
         if key not in self.cuts:
-            self.cuts[key] = self._tried(network, phase=phase, images=images)
+            self.cuts[key] = self._try_cut(network, phase=phase, images=images)
         cut, num_images = self.cuts[key], max(len(images.pack.indices(split)) for split in ("train", "target"))
         return cut if cut is not None and fits(num_images, shape=cut.shape, limit_bytes=self.limit_bytes) else None
 
@@ -62,11 +62,11 @@ class Prefixes:
             return None
         return self.cut(network, phase=phase, epoch=epoch)
 
-    def evaluated(self, split: str, *, network: Network, cut: Cut, epoch: int) -> Stored:
+    def open_evaluation(self, split: str, *, network: Network, cut: Cut, epoch: int) -> Stored:
         """What the prefix of a network, as it is now, makes of a split's evaluation views."""
-        return self._stored(split, network=network, cut=cut, epoch=epoch, view=None)
+        return self._open(split, network=network, cut=cut, epoch=epoch, view=None)
 
-    def trained(self, splits: Sequence[str], *, network: Network, cut: Cut, epoch: int) -> dict[str, Stored]:
+    def open_training(self, splits: Sequence[str], *, network: Network, cut: Cut, epoch: int) -> dict[str, Stored]:
         """What it makes of the images of an epoch's training, by split."""
         augment = self.config.augment
         view = (
@@ -74,9 +74,9 @@ class Prefixes:
             if varies(augment, channels=self.config.data.channels)
             else None
         )
-        return {split: self._stored(split, network=network, cut=cut, epoch=epoch, view=view) for split in splits}
+        return {split: self._open(split, network=network, cut=cut, epoch=epoch, view=view) for split in splits}
 
-    def _tried(self, network: Network, *, phase: Phase, images: Images) -> Cut | None:
+    def _try_cut(self, network: Network, *, phase: Phase, images: Images) -> Cut | None:
         example = self._images(images.pack.indices("train")[:NUM_EXAMPLES], images=images, view=None)
         training = network.training
         with autocast(self.inputs.device, self.config.train):
@@ -84,7 +84,7 @@ class Prefixes:
         network.train(training)
         return cut
 
-    def _stored(self, split: str, *, network: Network, cut: Cut, epoch: int, view: TrainingView | None) -> Stored:
+    def _open(self, split: str, *, network: Network, cut: Cut, epoch: int, view: TrainingView | None) -> Stored:
         images = self.inputs.at(epoch)
 
         def compute(rows: Rows) -> Tensor:

@@ -134,5 +134,5 @@ class Measurer:
         """A split as the network takes it behind ``cut``: what its prefix, as it is now, makes of the images; and labels."""
         if cut is None or self.prefixes is None:
             return self.inputs.split(split, epoch=epoch)
-        stored = self.prefixes.evaluated(split, network=network, cut=cut, epoch=epoch)
+        stored = self.prefixes.open_evaluation(split, network=network, cut=cut, epoch=epoch)
         return self.inputs.split(split, epoch=epoch, stored=stored)

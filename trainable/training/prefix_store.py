@@ -134,11 +134,11 @@ class PrefixStore:
         ``compute`` gives them N×``shape``, float32, for N rows, always as many, of which the last may be there again.
         """
         path = self._folder / f"{_name(key, rows=rows, shape=shape)}.npy"
-        outputs = _mapped(path)
+        outputs = _map(path)
         if outputs is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._filling_lock(path):
-                while (outputs := _mapped(path)) is None:
+                while (outputs := _map(path)) is None:
                     self._fill(path, rows=rows, shape=shape, compute=compute)
         return Stored(outputs, rows)
 
@@ -204,7 +204,7 @@ def _name(key: Mapping[str, object], *, rows: Rows, shape: Shape) -> str:
     return str(blake3(text.encode()).hexdigest(length=16))
 
 
-def _mapped(path: Path) -> NDArray[np.float32] | None:
+def _map(path: Path) -> NDArray[np.float32] | None:
     """The array of a file, which counts as used now; None where there is no such file, or no longer."""
     try:
         os.utime(path)

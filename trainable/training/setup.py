@@ -50,7 +50,7 @@ def set_up(config: TrialConfig) -> Setup:
     network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    batch_size = _said_batch_size(config, num_images=int(counts.sum()))
+    batch_size = _choose_batch_size(config, num_images=int(counts.sum()))
     inputs = Inputs(config=config, plan=network.plan, full=images, early=early, device=device, batch_size=batch_size)
     return Setup(config=config, device=device, inputs=inputs, network=network)
 
@@ -60,7 +60,7 @@ def class_counts(pack: Pack) -> Tensor:
     return torch.tensor([pack.counts()["train"][name] for name in pack.classes])
 
 
-def _said_batch_size(config: TrialConfig, *, num_images: int) -> int:
+def _choose_batch_size(config: TrialConfig, *, num_images: int) -> int:
     train = config.train
     used = used_batch_size(train, num_images=num_images)
     if used < train.batch_size:

@@ -144,10 +144,10 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
     setup.network.enter(_common_phase(ingredients, setup=setup))
 
     def score(state: StateDict) -> float:
-        return _measured(setup, state)[1][first.train.metric]
+        return _measure(setup, state)[1][first.train.metric]
 
     soup = greedy_soup(members, score=score, metric=first.train.metric)
-    evaluation, measured = _measured(setup, soup.state)
+    evaluation, measured = _measure(setup, soup.state)
     final = {name: tensor.cpu().contiguous() for name, tensor in setup.network.state_dict().items()}
     with write_beside(path) as file:
         file.write(save(final, metadata={"members": json.dumps(soup.members)}))
@@ -170,7 +170,7 @@ def soup_group(config: dict[str, Any]) -> str:
     return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
 
 
-def _measured(setup: Setup, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
+def _measure(setup: Setup, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
     """Validation scores and all metrics of a state, its batch norms' statistics those of the first training images, unvaried."""
     config, network, inputs, last = setup.config, setup.network, setup.inputs, setup.config.train.epochs
     measurer = Measurer(config, inputs)

@@ -190,7 +190,7 @@ class Trainer:
         stored, network = None, self.state.network
         if self.prefixes is not None and network.cut is not None:
             splits = ("train", "target") if self.adaptation.sees_target else ("train",)
-            stored = self.prefixes.trained(splits, network=network, cut=network.cut, epoch=epoch)
+            stored = self.prefixes.open_training(splits, network=network, cut=network.cut, epoch=epoch)
         return self.inputs.training(epoch=epoch, adaptation=self.adaptation, stored=stored)
 
     def _cut(self, epoch: int) -> Cut | None:
