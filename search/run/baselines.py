@@ -14,7 +14,7 @@ from search.tune.place import Place
 from search.tune.submit import submit
 
 FOLDER = "baselines"
-OLD_FOLDER = "arms"  # of searches begun before 0.2
+OLD_FOLDER = "arms"  # its name in searches begun before baselines were called so
 # How the names under which each of `baselines` is found in the ledger begin.
 RESULTS = {
     "linear_probe": "linear_probe",

@@ -7,19 +7,6 @@ from ray.cluster_utils import Cluster
 from search.space.spec import SearchSpec
 from search.tune.place import gpu_share
 
-BACKBONES = ["resnet10t", "resnet18", "resnet26"]
-
-
-def make_spec(vary, **data):
-    return SearchSpec.model_validate(
-        {
-            "search": {"name": "cells", "trials": 1},
-            "scheduler": {"min_epochs": 1, "max_epochs": 9},
-            "base": {"data": {"path": "images"} | data, "model": {"weights": "random"}},
-            "vary": {"model.name": {"choice": BACKBONES}, **vary},
-        }
-    )
-
 
 @pytest.fixture
 def grown_cluster():
@@ -32,8 +19,14 @@ def grown_cluster():
 
 
 def with_gpu(gpu, *, cpu=1):
-    spec = make_spec({})
-    return spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpu": gpu, "cpu": float(cpu)})})
+    return SearchSpec.model_validate(
+        {
+            "search": {"name": "cells", "trials": 1},
+            "scheduler": {"max_epochs": 9},
+            "resources": {"gpu": gpu, "cpu": float(cpu)},
+            "vary": {"optimizer.lr": {"log": [1e-4, 1e-1]}},
+        }
+    )
 
 
 def test_auto_asks_for_a_gpu_as_soon_as_the_cluster_has_one_and_from_then_on(grown_cluster):

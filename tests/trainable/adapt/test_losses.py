@@ -16,6 +16,7 @@ from trainable.adapt.losses import (
     mmd_loss,
     reverse_gradient,
 )
+from trainable.model.adapter import ConditionalMap, Discriminator, conditioned
 from trainable.statistics.transferability import MMD_WIDTHS, mmd
 
 BETWEEN = {
@@ -227,3 +228,29 @@ def test_neither_the_width_nor_the_scale_nor_the_size_of_samples_changes_the_dyn
     assert dynamic_strength(target, source, scale=2.0).item() == pytest.approx(expected, abs=1e-6)
     further = dynamic_strength(source, target + 1, scale=2.0).item()
     assert further > expected
+
+
+def autocast_terms(source, target):
+    torch.manual_seed(0)
+    discriminator = Discriminator(6, hidden=8, dropout=0.0)
+    wide = ConditionalMap(6, 700, seed=0)
+    return {
+        **{name: between(source, target) for name, between in BETWEEN.items()},
+        "domain": domain_loss(discriminator, source, target)[0],
+        "mcc": mcc_loss(source, temperature=2.0),
+        "conditioned": conditioned(source, target),
+        "wide": wide(source, torch.softmax(source.repeat(1, 117)[:, :700].float(), dim=1)),
+        "weights": entropy_weights(torch.softmax(source.float(), dim=1)),
+        "dynamic": dynamic_strength(source, target, scale=1.0),
+    }
+
+
+def test_everything_is_float32_inside_autocast_and_of_half_precision_features():
+    source, target = sample(16), sample(16, seed=1, shift=0.5)
+    outside = autocast_terms(source, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = autocast_terms(source, target)
+        rounded = autocast_terms(source.bfloat16(), target.bfloat16())
+    for name, value in outside.items():
+        assert torch.equal(inside[name], value), name
+        assert rounded[name].dtype == torch.float32, name

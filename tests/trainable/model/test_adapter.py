@@ -1,22 +1,10 @@
 import torch
 
 from trainable.adapt.losses import (
-    coral_loss,
     domain_loss,
-    dynamic_strength,
-    entropy_weights,
-    mcc_loss,
-    mmd_loss,
     reverse_gradient,
 )
 from trainable.model.adapter import LARGEST_MAP, RANDOM_WIDTH, ConditionalMap, Discriminator, conditioned
-from trainable.statistics.transferability import MMD_WIDTHS
-
-BETWEEN = {
-    "mmd": lambda source, target: mmd_loss(source, target, widths=MMD_WIDTHS),
-    "mmd_fixed": lambda source, target: mmd_loss(source, target, widths=(0.5, 2.0), bandwidth=12.0),
-    "coral": coral_loss,
-}
 
 
 def sample(count, width=6, *, seed=0, shift=0.0, scale=1.0):
@@ -77,29 +65,3 @@ def test_a_wide_conditional_map_keeps_inner_products_and_is_fixed_by_its_seed():
     assert torch.equal(mapped, ConditionalMap(2000, 5, seed=3)(features, probabilities))
     assert not torch.allclose(mapped, ConditionalMap(2000, 5, seed=4)(features, probabilities))
     assert not list(random.parameters())
-
-
-def autocast_terms(source, target):
-    torch.manual_seed(0)
-    discriminator = Discriminator(6, hidden=8, dropout=0.0)
-    wide = ConditionalMap(6, 700, seed=0)
-    return {
-        **{name: between(source, target) for name, between in BETWEEN.items()},
-        "domain": domain_loss(discriminator, source, target)[0],
-        "mcc": mcc_loss(source, temperature=2.0),
-        "conditioned": conditioned(source, target),
-        "wide": wide(source, torch.softmax(source.repeat(1, 117)[:, :700].float(), dim=1)),
-        "weights": entropy_weights(torch.softmax(source.float(), dim=1)),
-        "dynamic": dynamic_strength(source, target, scale=1.0),
-    }
-
-
-def test_everything_is_float32_inside_autocast_and_of_half_precision_features():
-    source, target = sample(16), sample(16, seed=1, shift=0.5)
-    outside = autocast_terms(source, target)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = autocast_terms(source, target)
-        rounded = autocast_terms(source.bfloat16(), target.bfloat16())
-    for name, value in outside.items():
-        assert torch.equal(inside[name], value), name
-        assert rounded[name].dtype == torch.float32, name
