@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import typer
 
+from search.cli.checks import check
 from search.cli.models import export, predict, promote, rollback
 from search.cli.options import INTERRUPTED, errors
 from search.cli.refreshes import refresh, watch
 from search.cli.searches import (
-    check,
     compare,
     diagnose,
     fields,
@@ -23,7 +23,7 @@ from search.cli.searches import (
     sync,
     ui,
 )
-from trainable.errors import OutageError, UserError
+from trainable.errors import OutageError, SettingsError, UserError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
@@ -52,7 +52,8 @@ def main() -> None:
     try:
         make_app()()
     except (UserError, OutageError) as error:
-        errors.print(f"error: {error}", markup=False)
+        for line in error.problems if isinstance(error, SettingsError) else (error,):
+            errors.print(f"error: {line}", markup=False)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # how Ray ends a process that is told to end while Ray starts or stops

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,53 +15,18 @@ from search.cli.options import (
     NewName,
     Set,
     SpaceFile,
-    Spaces,
     TrackingUri,
     Trials,
     console,
     errors,
     print_json,
 )
-from search.space.lint import lint, lowered_batches
+from search.space.lint import lint
 from search.space.loading import load
-from search.space.preflight import check_techniques
 from search.space.spec import SearchSpec, resume_command
-from trainable.data.readers.storage import exists
+from trainable.config.trial import TrialConfig
+from trainable.data.readers.read import read_source
 from trainable.errors import UserError
-
-
-def check(
-    spaces: Spaces,
-    overrides: Set = None,
-    data: Data = None,
-    trials: Trials = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check space files: every value, range and condition, and what can have no effect."""
-    results: list[dict[str, Any]] = []
-    for path in spaces:
-        spec = load(path, overrides or (), data=data, trials=trials)
-        check_techniques(spec)
-        notes = lint(spec)
-        results.append(
-            {"file": str(path), "name": spec.search.name, "values": len(spec.space.dimensions), "notes": notes}
-        )
-        if not as_json:
-            console.print(f"{path}: good, {len(spec.space.dimensions)} values varied", highlight=False)
-            for note in notes:
-                console.print(f"  note: {note}", highlight=False, markup=False)
-        if data is not None or _is_there(spec):
-            described = _describe_data(spec)
-            results[-1]["data"] = described
-            lowered = lowered_batches(spec, num_images=described["training"])
-            of_data = [*lowered, *described["notes"]]
-            results[-1]["notes"] = notes + of_data
-            for note in of_data if not as_json else ():
-                console.print(f"  note: {note}", highlight=False, markup=False)
-            if not as_json:
-                console.print(f"  data: {_data_text(described)}", highlight=False, markup=False)
-    if as_json:
-        print_json(results)
 
 
 def fields(
@@ -249,7 +214,7 @@ def ui(
 
 
 def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
-    _describe_data(spec)  # most mistakes in data show in a second here, before anything heavy is loaded
+    read_source(TrialConfig.model_validate(spec.trial_config({})).data)  # mistakes show before anything heavy is loaded
     from search.report.page import write_page
     from search.report.progress import Progress
     from search.report.report import print_report, report_data
@@ -282,38 +247,3 @@ def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:
     if status_of_search == "failed":
         errors.print(f"error: {reason}\nevery finished epoch is kept. To go on: {go_on}", markup=False)
         sys.exit(1)
-
-
-def _is_there(spec: SearchSpec) -> bool:
-    base = spec.base
-    paths = [base["data.path"]] if base.get("data.path") else [*base.get("data.source", []), base.get("data.target")]
-    return all(isinstance(path, str) and exists(path) for path in paths)
-
-
-def _describe_data(spec: SearchSpec) -> dict[str, Any]:
-    """Look at the images that ``--data`` names without decoding one: classes, and images of each by split."""
-    from trainable.config.trial import TrialConfig
-    from trainable.data.describe import describe
-
-    data = TrialConfig.model_validate(spec.trial_config({})).data
-    description = describe(data)
-    counts = description.counts
-    share = 1.0 if "train" in counts else 1 - data.val_share - data.test_share
-    training = round(share * sum(counts.get("train", counts.get("all", {})).values()))
-    return {
-        "classes": len(description.classes),
-        "images": description.num_images,
-        "counts": counts,
-        "training": training,
-        "target": description.num_target,
-        "notes": list(description.notes),
-    }
-
-
-def _data_text(described: dict[str, Any]) -> str:
-    splits = "; ".join(
-        f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
-        for split, counts in described["counts"].items()
-    )
-    target = f"; {described['target']} images to adapt to" if described["target"] else ""
-    return f"{described['images']} images, {described['classes']} classes; {splits}{target}"

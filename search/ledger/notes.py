@@ -21,7 +21,7 @@ class DataFacts:
     """The images of a search: fingerprint, class names, number of images by split and class, images that were left out.
 
     ``fingerprints`` are those of all its data sets by the field of ``data`` that names them. ``target`` has the number of
-    images by split of a target domain, and ``oracle`` whether its labels are read.
+    images by split of a target domain, and ``oracle`` whether its labels are read. ``report`` is the data report.
     """
 
     fingerprint: str = ""
@@ -31,6 +31,7 @@ class DataFacts:
     fingerprints: Mapping[str, list[str]] = field(default_factory=dict)
     target: Mapping[str, int] | None = None
     oracle: bool = False
+    report: Document = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

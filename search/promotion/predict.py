@@ -16,7 +16,8 @@ from search.tracking.model_files import BadInputError, classify, load
 from search.tracking.registry import download
 from search.tracking.uri import check_uri
 from trainable.atomic import write_beside
-from trainable.data.readers.folder import IMAGE_SUFFIXES
+from trainable.data.readers.folder import image_names
+from trainable.data.readers.walk import image_suffixes
 from trainable.errors import UserError
 
 IMAGES_AT_ONCE = 64
@@ -86,13 +87,14 @@ def write_csv(predictions: Sequence[Prediction], *, path: Path) -> None:
 
 
 def _images(path: Path) -> list[Path]:
+    """The file, or the images below a folder as training finds them: each once, what systems leave behind left out."""
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: there is no such file or folder")
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    images = sorted(Path(folder, name) for folder, names in image_names(str(path)) for name in names)
     if not images:
-        raise UserError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"{path}: has no images ({', '.join(image_suffixes())})")
     return images
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,8 @@ def find_bad_images(inventory: Inventory, *, among: Iterable[int], config: Trial
     samples = _samples_by_id(inventory)
     chosen = {sample_id: samples[sample_id] for sample_id in sorted(set(among) & samples.keys())}
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    check = partial(_can_be_decoded, channels=config.data.channels, side=spec.stored_side, how=spec.interpolation)
+    settings = {"side": spec.stored_side, "interpolation": spec.interpolation, **config.data.decoding}
+    check = partial(_can_be_decoded, settings=settings)
     with ThreadPoolExecutor() as pool:
         good = list(pool.map(check, chosen.values()))
     return {
@@ -170,9 +172,9 @@ def _samples_by_id(inventory: Inventory) -> dict[int, Sample]:
     return {id_of(digest): sample for sample, digest in reversed(pairs)}  # the labelled come first, and so stay
 
 
-def _can_be_decoded(sample: Sample, *, channels: int, side: int, how: str) -> bool:
+def _can_be_decoded(sample: Sample, *, settings: Mapping[str, Any]) -> bool:
     try:
-        decode(read_or_empty(sample), channels=channels, side=side, interpolation=how)
+        decode(read_or_empty(sample), **settings)
     except BadImageError:
         return False
     return True

@@ -1,7 +1,7 @@
 """What a refresh finds: the images and their version, the champion, what was refreshed and searched before."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from trainable.data.inventory import TICK_NS, Inventory, take_inventory
 from trainable.data.pack_builder import bad_images_error
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
+from trainable.data.selection import select
 from trainable.data.versions import Difference, Entry, difference, read_version, version_of
 from trainable.data.versions import Version as DataVersion
 from trainable.errors import UserError
@@ -210,7 +211,10 @@ class Situation:
         return self._champions[key]
 
     def _take_inventory(self) -> Inventory:
-        return take_inventory(read_source(self.data), cache=self.records.inventory)
+        """Take stock of the images, and keep those that are used, as what they are used."""
+        inventory = take_inventory(read_source(self.data), cache=self.records.inventory)
+        selection = select(inventory.source, digests=inventory.digests, config=self.data)
+        return replace(inventory, source=selection.source, digests=selection.digests)
 
     def _version_before(self, record: Record) -> DataVersion | None:
         """The version that was searched in vain last, else the champion's, else that of the refresh before; None without any."""

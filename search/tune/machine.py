@@ -12,7 +12,6 @@ import torch
 
 from search.ledger.notes import DataFacts
 from trainable.config.trial import TrialConfig
-from trainable.data.describe import describe
 from trainable.data.pack import Pack, open_pack
 from trainable.data.readers.sample import TARGET_SPLITS
 from trainable.loader.rehearsal import open_old
@@ -52,16 +51,24 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataF
             classes=list(pack.classes),
             counts=pack.counts(),
             bad_images=list(pack.bad_images),
+            report=_report(pack),
             oracle=config.data.oracle,
-            target=None if config.data.target is None else _target_counts(config, pack=pack),
+            target=None if config.data.target is None else _target_counts(pack),
         )
     return replace(facts, fingerprints={field: sorted(every) for field, every in opened.items()})
 
 
-def _target_counts(config: TrialConfig, *, pack: Pack) -> dict[str, int]:
-    """Count the target's images by split; tells the user what he should know of them."""
-    for note in describe(config.data).notes:  # not kept: they come of labels
-        logger.warning(note)
+def _report(pack: Pack) -> dict[str, Any]:
+    """The report on the data without what comes of the target's labels, which is only told."""
+    report = dict(pack.report)
+    of_labels = [finding for finding in report.get("findings", []) if finding["kind"] == "partial_set"]
+    for finding in of_labels:
+        logger.warning(finding["text"])
+    return report | {"findings": [finding for finding in report.get("findings", []) if finding not in of_labels]}
+
+
+def _target_counts(pack: Pack) -> dict[str, int]:
+    """Count the target's images by split."""
     return {split: len(pack.indices(split)) for split in TARGET_SPLITS}
 
 

@@ -6,7 +6,7 @@ in MLflow, in messages.
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -51,6 +51,28 @@ class DataConfig(Section):
         "auto",
         description="How `path` is read; `auto` decides by what is there (a folder, a CSV, image bytes in a table).",
     )
+    layout: Literal["auto", "classes", "splits"] = Field(
+        "auto",
+        description="What the folders of a folder are: `classes`, each with all images below it; `splits` (train, test, Valid, "
+        "seg_train, …) with class folders in them; `auto` tells by names and contents, leaves masks out, and asks where both "
+        "make sense.",
+    )
+    labels: Literal["exact", "normalised"] = Field(
+        "exact",
+        description="Whether names that differ in case, spaces, Unicode form or as 1 and 1.0 are different classes, or one under "
+        "the plain form of its name.",
+    )
+    duplicates: Literal["error", "warn", "keep_first"] = Field(
+        "warn",
+        description="What is done with the same image in several files: `keep_first` uses one, of several splits the "
+        "test's, then val's, else the first by name, and that one's label; `warn` uses all and says so.",
+    )
+    min_images: int = Field(1, ge=1, description="A class with fewer images is rare.")
+    rare: Literal["error", "drop", "merge", "train_only"] = Field(
+        "error",
+        description="What is done with classes that are rare or have too few images or groups for the splits: leave them out, "
+        "merge them into the class `other`, or train on all of their images and neither validate nor test on them.",
+    )
     image_size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square input, pixels. Without it the backbone's own size."
     )
@@ -71,6 +93,9 @@ class DataConfig(Section):
         description="Parquet file with the splits of an earlier version of these images (columns `sample_id`, `split`; "
         "`refresh` writes it): images it knows, and their groups, keep theirs; new ones are cut so that each class comes "
         "nearest to its shares.",
+    )
+    images: str | None = Field(
+        None, description="Folder in which the paths of a list (manifest) begin; without it the list's own."
     )
     image_column: str = Field("image", description="Column of the path or the encoded bytes (manifest, table).")
     label_column: str = Field("label", description="Column of the class (manifest, table).")
@@ -113,6 +138,18 @@ class DataConfig(Section):
         le=10,
         description="Old images of an epoch for each new one, others in each epoch; at most all there are.",
     )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="An image with more pixels is a bad one; decoding takes about 4 bytes a pixel."
+    )
+    bit_depth: Annotated[int, Field(ge=1, le=32)] | Literal["unit"] | None = Field(
+        None,
+        description="Bits that are used of pixels with more than 8, such as 12 of a detector; `unit` for values from 0 to 1, as "
+        "floating point has them. Without it 16.",
+    )
+    background: Literal["black", "grey", "white", "keep"] = Field(
+        "black",
+        description="What shows through transparent pixels; `keep` takes the colours beneath, which one cannot see.",
+    )
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="What an unreadable image does: end with its name, or be named, counted and left out."
     )
@@ -132,6 +169,11 @@ class DataConfig(Section):
         le=64,
         description="Processes that prepare batches; 0 prepares them in the trial. No effect on results.",
     )
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What an image becomes beside its size, as keywords of the decoder."""
+        return {name: getattr(self, name) for name in ("channels", "max_pixels", "bit_depth", "background")}
 
 
 class ModelConfig(Section):

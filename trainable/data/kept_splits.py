@@ -1,6 +1,6 @@
 """Reads in which split the images of an earlier version of a data set were."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,11 +30,16 @@ def known_splits(
     by_image, by_group = _read(path, meaning=dict(zip(names, SPLITS, strict=True)))
     earlier: dict[str, str] = {}
     for group, sample_id in zip(groups, sample_ids, strict=True):
-        splits = {earlier.get(group), by_group.get(_hashed(group)), by_image.get(sample_id)}
-        strongest = next((split for split in _STRONGEST if split in splits), None)
-        if strongest is not None:
-            earlier[group] = strongest
+        places = (earlier.get(group), by_group.get(_hashed(group)), by_image.get(sample_id))
+        splits = [split for split in places if split is not None]
+        if splits:
+            earlier[group] = strongest_split(splits)
     return earlier
+
+
+def strongest_split(splits: Iterable[str]) -> str:
+    """Of several splits the one in which images that were held out stay held out."""
+    return min(splits, key=_STRONGEST.index)
 
 
 def group_key(group: str | None) -> str | None:
@@ -70,5 +75,5 @@ def _read(path: str, *, meaning: dict[str, str]) -> tuple[dict[int, str], dict[s
     for split, row in rows:
         group = groups[row]
         if group is not None:
-            by_group[group] = min(by_group.get(group, split), split, key=_STRONGEST.index)
+            by_group[group] = strongest_split([by_group.get(group, split), split])
     return {int(ids[row]): split for split, row in rows}, by_group

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from trainable.data.readers.folder import read_unlabelled
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
 from trainable.errors import UserError
+from trainable.json_text import to_json
 
 
 def open_pack(config: DataConfig, spec: InputSpec, *, field: str = "path") -> "Pack":
@@ -52,10 +54,12 @@ def _open(source: Source, *, config: DataConfig, spec: InputSpec, recipe: dict[s
         with building_lock(folder):
             path = _indexed(index)
             if path is None:
-                path = build_pack(source, config=config, spec=spec, folder=folder)
-                with write_beside(index) as file:
-                    file.write(path.name.encode())
-    return Pack(path)
+                built = build_pack(source, config=config, spec=spec, folder=folder)
+                path = built.path
+                for beside, text in ((_report_file(index), to_json(built.report.as_dict())), (index, path.name)):
+                    with write_beside(beside) as file:
+                        file.write(text.encode())
+    return Pack(path, report=_report_file(index))
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -63,6 +67,10 @@ def cache_folder(config: DataConfig) -> Path:
     if config.cache is not None:
         return Path(config.cache).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainable"
+
+
+def _report_file(index: Path) -> Path:
+    return index.with_suffix(".report.json")
 
 
 def _indexed(index: Path) -> Path | None:
@@ -81,7 +89,8 @@ class Pack:
     where not given. It is pickled as its ``path`` and maps the file anew where it is unpickled.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, report: Path | None = None) -> None:
+        self._report = report
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         good = table["height"].to_numpy() > 0
         described = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
@@ -102,6 +111,14 @@ class Pack:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was noticed about the data set, a :class:`DataReport` as plain data; empty where it was not noted."""
+        if self._report is None or not self._report.is_file():
+            return {}
+        document: dict[str, Any] = json.loads(self._report.read_text())
+        return document
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """The images of `train`, `val` or `test`, of `target`, `target_val` or `target_test`, ascending."""

@@ -16,15 +16,16 @@ from filelock import BaseFileLock, FileLock
 
 from trainable.atomic import write_beside
 from trainable.config.trial import NO_SAY_IN_IMAGES, DataConfig
-from trainable.data.decode import BadImageError, Pixels, decode
-from trainable.data.fingerprint import content_fingerprint, id_of, image_digests, read_or_empty
+from trainable.data.decode import BadImageError, Decoded, decode_with_remarks
+from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
-from trainable.data.kept_splits import GROUP, kept_digest, known_splits
+from trainable.data.kept_splits import kept_digest
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
-from trainable.data.splits import cut_splits, cut_unlabelled
+from trainable.data.report import DataReport, Look, make_report
+from trainable.data.rows import MIN_TARGET_IMAGES, Assignment, Row, assign
 from trainable.errors import UserError
 
-VERSION = 1  # of everything in this file and in decode.py that determines the pack's bytes
+VERSION = 2  # of everything in this file and in decode.py that determines the pack's bytes
 IMAGES_PER_RECORD_BATCH = 64
 
 SCHEMA = pa.schema(
@@ -38,17 +39,10 @@ SCHEMA = pa.schema(
         "domain": pa.string(),
         "sample_id": pa.uint64(),
         "name": pa.string(),
+        "remarks": pa.string(),  # what was lost or guessed or is wrong, kinds of findings with commas between them
+        "fault": pa.string(),  # why the image is bad
     }
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """An image of the pack before it is decoded."""
-
-    sample: Sample
-    sample_id: int
-    split: str
 
 
 def pack_recipe(config: DataConfig, *, spec: InputSpec) -> dict[str, object]:
@@ -68,53 +62,26 @@ def building_lock(folder: Path) -> BaseFileLock:
     return FileLock(folder / "building.lock")
 
 
-def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: Path) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """The file of a pack, and what was noticed about the data set."""
+
+    path: Path
+    report: DataReport
+
+
+def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: Path) -> Built:
     """The pack's file in ``folder``, named by its content; not written again where it is there already."""
     digests = image_digests(source)
     _check_domains_differ(source, digests=digests)
     fingerprint = content_fingerprint(source, digests=digests)
-    rows = assigned_rows(source, digests=digests, config=config)
-    path = folder / f"{fingerprint[:16]}-{_content_key(rows, fingerprint=fingerprint, config=config, spec=spec)}.arrow"
+    assignment = assign(source, digests=digests, config=config)
+    assignment.check()
+    key = _content_key(assignment.rows, fingerprint=fingerprint, config=config, spec=spec)
+    path = folder / f"{fingerprint[:16]}-{key}.arrow"
     if not path.exists():
-        _write(path, rows, source=source, fingerprint=fingerprint, config=config, spec=spec)
-    return path
-
-
-def assigned_rows(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> list[Row]:
-    """All images in canonical order, with their splits; equal images are one group where no other is given."""
-    groups = [
-        f"{GROUP}{sample.group}" if sample.group is not None else f"image {digest.hex()}"
-        for sample, digest in zip(source.every_sample, digests, strict=True)
-    ]
-    ids = [id_of(digest) for digest in digests]
-    num_labelled = len(source.samples)
-    earlier_splits = partial(known_splits, config.keep_splits)
-    splits = cut_splits(
-        [sample.label or "" for sample in source.samples],
-        groups=groups[:num_labelled],
-        given=[sample.split for sample in source.samples],
-        shares=_missing_shares(source.samples, config=config),
-        seed=config.split_seed,
-        known=earlier_splits(groups=groups[:num_labelled], sample_ids=ids[:num_labelled], names=SPLITS),
-    )
-    if source.target:
-        cut = cut_unlabelled(
-            groups=groups[num_labelled:],
-            given=[sample.split for sample in source.target],
-            shares=_missing_shares(source.target, config=config),
-            seed=config.split_seed,
-            known=earlier_splits(groups=groups[num_labelled:], sample_ids=ids[num_labelled:], names=TARGET_SPLITS),
-        )
-        splits += [TARGET_SPLITS[SPLITS.index(split)] for split in cut]
-    rows = [Row(*parts) for parts in zip(source.every_sample, ids, splits, strict=True)]
-    return sorted(rows, key=lambda row: (row.sample_id, row.sample.name))
-
-
-def _missing_shares(samples: Sequence[Sample], *, config: DataConfig) -> dict[str, float]:
-    """Shares of the splits that the samples do not bring themselves."""
-    given = {sample.split for sample in samples}
-    shares = {"test": config.test_share, "val": config.val_share}
-    return {split: share for split, share in shares.items() if split not in given}
+        _write(path, assignment, fingerprint=fingerprint, config=config, spec=spec)
+    return Built(path=path, report=make_report(source, assignment=assignment, looks=_looks(path), config=config))
 
 
 def _check_domains_differ(source: Source, *, digests: Sequence[bytes]) -> None:
@@ -127,7 +94,7 @@ def _check_domains_differ(source: Source, *, digests: Sequence[bytes]) -> None:
 def _content_key(rows: Sequence[Row], *, fingerprint: str, config: DataConfig, spec: InputSpec) -> str:
     columns = [[row.sample_id, row.split, *_texts(row.sample)] for row in rows]
     recipe = pack_recipe(config, spec=spec)
-    wanted = {name: recipe[name] for name in ("channels", "on_bad_image", "stored_side", "interpolation")}
+    wanted = {name: recipe[name] for name in (*config.decoding, "on_bad_image", "stored_side", "interpolation")}
     program = {name: recipe[name] for name in ("version", "pillow")}
     text = json.dumps([fingerprint, columns, wanted, program], sort_keys=True)
     return str(blake3(text.encode()).hexdigest(length=16))
@@ -137,12 +104,11 @@ def _texts(sample: Sample) -> list[str | None]:
     return [sample.name, sample.label, sample.group, sample.domain]
 
 
-def _write(
-    path: Path, rows: Sequence[Row], *, source: Source, fingerprint: str, config: DataConfig, spec: InputSpec
-) -> None:
-    described = {"classes": json.dumps(source.classes), "fingerprint": fingerprint, "channels": str(config.channels)}
+def _write(path: Path, assignment: Assignment, *, fingerprint: str, config: DataConfig, spec: InputSpec) -> None:
+    rows, classes = assignment.rows, assignment.classes
+    described = {"classes": json.dumps(classes), "fingerprint": fingerprint, "channels": str(config.channels)}
     schema = SCHEMA.with_metadata({"version": str(VERSION), **described})
-    read = partial(_read, channels=config.channels, side=spec.stored_side, interpolation=spec.interpolation)
+    read = partial(_read, side=spec.stored_side, interpolation=spec.interpolation, **config.decoding)
     bad: list[tuple[Row, BadImageError]] = []
     with write_beside(path) as file:
         with pa.ipc.new_file(file, schema) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -152,23 +118,24 @@ def _write(
                 bad += [
                     (row, image) for row, image in zip(some, images, strict=True) if isinstance(image, BadImageError)
                 ]
-                writer.write_batch(_record_batch(some, images, classes=source.classes, schema=schema))
-        _check_bad_images(bad, rows=rows, source=source, config=config)
+                writer.write_batch(_record_batch(some, images, classes=classes, schema=schema))
+        _check_bad_images(bad, assignment=assignment, config=config)
 
 
-def _read(row: Row, *, channels: int, side: int, interpolation: str) -> Pixels | BadImageError:
+def _read(row: Row, **settings: Any) -> Decoded | BadImageError:
     try:
-        return decode(read_or_empty(row.sample), channels=channels, side=side, interpolation=interpolation)
+        return decode_with_remarks(read_or_empty(row.sample), **settings)
     except BadImageError as error:
         return error
 
 
 def _record_batch(
-    rows: Sequence[Row], images: Sequence[Pixels | BadImageError], *, classes: Sequence[str], schema: pa.Schema
+    rows: Sequence[Row], images: Sequence[Decoded | BadImageError], *, classes: Sequence[str], schema: pa.Schema
 ) -> pa.RecordBatch:
-    shapes = [(0, 0) if isinstance(image, BadImageError) else image.shape[:2] for image in images]
+    good = [None if isinstance(image, BadImageError) else image for image in images]
+    shapes = [(0, 0) if image is None else image.pixels.shape[:2] for image in good]
     columns: dict[str, Iterator[Any]] = {
-        "image": (None if isinstance(image, BadImageError) else image.tobytes() for image in images),
+        "image": (None if image is None else image.pixels.tobytes() for image in good),
         "height": (height for height, _ in shapes),
         "width": (width for _, width in shapes),
         "label": (-1 if row.sample.label is None else classes.index(row.sample.label) for row in rows),
@@ -177,8 +144,18 @@ def _record_batch(
         "domain": (row.sample.domain for row in rows),
         "sample_id": (row.sample_id for row in rows),
         "name": (row.sample.name for row in rows),
+        "remarks": (",".join(image.remarks) or None if isinstance(image, Decoded) else image.kind for image in images),
+        "fault": (str(image) if isinstance(image, BadImageError) else None for image in images),
     }
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _looks(path: Path) -> Iterator[Look]:
+    """What decoding noticed of every image of a pack."""
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    columns = (table[name].to_pylist() for name in ("name", "remarks", "fault"))
+    for name, remarks, fault in zip(*columns, strict=True):
+        yield Look(name=name, remarks=tuple(remarks.split(",")) if remarks else (), fault=fault)
 
 
 def bad_images_error(descriptions: Sequence[str]) -> UserError:
@@ -187,18 +164,16 @@ def bad_images_error(descriptions: Sequence[str]) -> UserError:
     return UserError(f"data.path: bad images ({len(descriptions)}): {first}; `data.on_bad_image: skip` leaves them out")
 
 
-def _check_bad_images(
-    bad: Sequence[tuple[Row, BadImageError]], *, rows: Sequence[Row], source: Source, config: DataConfig
-) -> None:
+def _check_bad_images(bad: Sequence[tuple[Row, BadImageError]], *, assignment: Assignment, config: DataConfig) -> None:
     if bad and config.on_bad_image == "error":
         raise bad_images_error([f"{row.sample.name!r} ({error})" for row, error in bad])
     left_out = {id(row) for row, _ in bad}
-    good = [row for row in rows if id(row) not in left_out]
-    present = {(row.split, row.sample.label) for row in good}
-    for split in SPLITS:
-        for label in source.classes:
-            if (split, label) not in present:
-                raise UserError(f"data.path: class {label!r} has no image in {split} that can be used")
-    for split in TARGET_SPLITS if source.target else ():
-        if sum(row.split == split for row in good) < 2:  # of one, no statistic has a spread
+    good = [row for row in assignment.rows if id(row) not in left_out]
+    planned = {(row.split, row.sample.label) for row in assignment.rows if row.split in SPLITS}
+    lost = sorted(planned - {(row.split, row.sample.label) for row in good}, key=str)
+    if lost:
+        listed = ", ".join(f"class {label!r} has no image in {split} that can be used" for split, label in lost)
+        raise UserError(f"data.path: {listed}")
+    for split in TARGET_SPLITS if any(row.split in TARGET_SPLITS for row in assignment.rows) else ():
+        if sum(row.split == split for row in good) < MIN_TARGET_IMAGES:
             raise UserError(f"data.target: needs two images in its {split} split, there are too few that can be used")

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from trainable.errors import UserError
 
@@ -15,6 +15,7 @@ def cut_splits(
     shares: Mapping[str, float],
     seed: int,
     known: Mapping[str, str] | None = None,
+    train_only: Collection[str] = (),
 ) -> list[str]:
     """The split of every image: the given one where it is val or test, else a seeded, stratified cut of whole groups.
 
@@ -24,21 +25,23 @@ def cut_splits(
     one where none does, so that a class has at least one group everywhere. The order of the images makes no difference.
 
     Groups that are ``known`` from an earlier version of the images stay in the split they had, whatever came or went since;
-    the others fill up what is missing to a class's shares.
-    Raises UserError where a class has fewer groups than there are splits.
+    the others fill up what is missing to a class's shares. Of classes that are ``train_only`` all go to train.
+    Raises UserError where other classes have fewer groups than there are splits.
     """
     if not shares:
         return [str(split) for split in given]
     open_images = [index for index, split in enumerate(given) if split in (None, "train")]
-    by_class = _groups_by_class([(labels[index], groups[index]) for index in open_images])
+    by_class = groups_by_class([(labels[index], groups[index]) for index in open_images])
     chosen: dict[str, str] = {}
-    for label in sorted({labels[index] for index in open_images}):
+    cut = sorted({labels[index] for index in open_images} - set(train_only))
+    few = [
+        f"{label!r} has {len(by_class.get(label, {}))}" for label in cut if len(by_class.get(label, {})) <= len(shares)
+    ]
+    if few:
+        needed = f"train, {' and '.join(shares)} need {len(shares) + 1}"
+        raise UserError(f"data.path: too few different images or groups of a class's own, {needed}: {', '.join(few)}")
+    for label in cut:
         sizes = by_class.get(label, {})
-        if len(sizes) <= len(shares):
-            raise UserError(
-                f"data.path: class {label!r} has {len(sizes)} different images or groups of its own, "
-                f"train, {' and '.join(shares)} need {len(shares) + 1}"
-            )
         chosen |= _cut_class(sizes, shares=shares, seed=seed, earlier=known or {})
     return [
         chosen.get(group, "train") if split in (None, "train") else str(split)
@@ -54,17 +57,11 @@ def cut_unlabelled(
     seed: int,
     known: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """:func:`cut_splits` without labels: as if all images were of one class. Raises UserError for too few groups."""
-    needed = len(shares) + 1
-    to_cut = {group for group, split in zip(groups, given, strict=True) if split in (None, "train")}
-    if len(to_cut) < needed:
-        raise UserError(
-            f"data.target: has {len(to_cut)} different images or groups to cut its splits from, {needed} are needed"
-        )
+    """:func:`cut_splits` without labels: as if all images were of one class."""
     return cut_splits([""] * len(groups), groups=groups, given=given, shares=shares, seed=seed, known=known)
 
 
-def _groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
+def groups_by_class(images: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
     """For every class the groups that are its own, with their numbers of images."""
     totals = Counter(label for label, _ in images)
     members: dict[str, Counter[str]] = defaultdict(Counter)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from trainable.atomic import write_beside
 from trainable.config.trial import DataConfig
 from trainable.data.kept_splits import group_key
-from trainable.data.pack_builder import assigned_rows
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
+from trainable.data.rows import assigned_rows
 
 SCHEMA = pa.schema(
     {

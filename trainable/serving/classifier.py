@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
+DECODING = ("channels", "interpolation", "max_pixels", "bit_depth", "background")  # as decode.py names them
 Decode = Callable[..., NDArray[np.uint8]]
 
 
@@ -51,12 +52,8 @@ class Classifier:
     def pixels(self, image: bytes) -> NDArray[np.uint8]:
         """The C×S×S centre of an encoded image whose shorter side is brought to ``stored_side``."""
         expected = self.description["input"]
-        stored = self._decode(
-            image,
-            channels=expected["channels"],
-            side=expected["stored_side"],
-            interpolation=expected["interpolation"],
-        )
+        settings = {name: expected[name] for name in DECODING if name in expected}
+        stored = self._decode(image, side=expected["stored_side"], **settings)
         size = expected["size"]
         top, left = ((length - size) // 2 for length in stored.shape[:2])
         return np.ascontiguousarray(stored[top : top + size, left : left + size].transpose(2, 0, 1))

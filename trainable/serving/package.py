@@ -100,6 +100,7 @@ def _description(setup: Setup, *, config: TrialConfig) -> dict[str, Any]:
             "mean": spec.mean,
             "std": spec.std,
             "interpolation": spec.interpolation,
+            **{name: value for name, value in config.data.decoding.items() if name != "channels"},
         },
         "classes": list(setup.pack.classes),
         "fingerprint": setup.pack.fingerprint,

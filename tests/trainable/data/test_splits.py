@@ -56,7 +56,7 @@ def test_a_mixed_group_goes_with_its_most_frequent_class_or_the_rarer_one(member
     labels = list(members) + ["a"] * 5 + ["b"] * 2
     groups = ["mixed"] * len(members) + list("1234567")
     if owner == "a":  # leaves b with the two groups of its own
-        with pytest.raises(UserError, match="class 'b' has 2 different images or groups of its own"):
+        with pytest.raises(UserError, match="train, test and val need 3: 'b' has 2"):
             cut(labels, groups)
     else:
         splits = cut(labels, groups)
@@ -93,12 +93,16 @@ def test_all_splits_given_stay_as_they_are():
     assert cut(["a", "a"], ["x", "x"], splits=["val", "test"], shares={}) == ["val", "test"]
 
 
-def test_a_class_of_too_few_groups_is_named_with_its_count():
+def test_all_classes_of_too_few_groups_are_named_with_their_counts():
+    labels, groups = ["a"] * 5 + ["b"] * 9 + ["c"], [*"12345", *"xxxxyyyyy", "z"]
     with pytest.raises(UserError) as caught:
-        cut(["a"] * 5 + ["b"] * 9, list("12345") + list("xxxxyyyyy"))
+        cut(labels, groups)
     assert str(caught.value) == (
-        "data.path: class 'b' has 2 different images or groups of its own, train, test and val need 3"
+        "data.path: too few different images or groups of a class's own, train, test and val need 3: 'b' has 2, 'c' has 1"
     )
+    splits = cut_splits(labels, groups=groups, given=[None] * 15, shares=SHARES, seed=0, train_only={"b", "c"})
+    assert set(splits[5:]) == {"train"}
+    assert set(splits[:5]) == {"train", "val", "test"}
 
 
 @settings(deadline=None, max_examples=100)

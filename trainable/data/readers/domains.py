@@ -1,10 +1,12 @@
 """Joins labelled source domains with the domain to adapt to, whose labels come no further than here."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from trainable.config.trial import DataConfig
+from trainable.data.readers.findings import Finding
 from trainable.data.readers.sample import Found, Sample, Source, make_source
 from trainable.errors import OutageError, UserError, nearest
 
@@ -23,12 +25,17 @@ def join_domains(config: DataConfig, *, read: Read) -> Source:
         raise UserError(f"data.label_column: {len(unnamed)} source images have no label, the first is {unnamed[0]!r}")
     if not target.samples:
         raise UserError(f"data.target: {config.target!r} has no images")
-    source = make_source(labelled.samples, files=list(dict.fromkeys([*labelled.files, *target.files])))
+    files = list(dict.fromkeys([*labelled.files, *target.files]))
+    source = make_source(labelled._replace(files=files))
     if config.oracle and not all(sample.label for sample in target.samples):
         raise UserError(f"data.oracle: reads the target's labels, and images of {config.target!r} have none")
-    notes = _compared(source.classes, target.samples)
+    findings = [*labelled.findings, *_compared(source.classes, target.samples)]
+    left_out = Counter(labelled.left_out)
+    if target.files is not labelled.files:
+        findings += target.findings
+        left_out.update(target.left_out)
     samples = target.samples if config.oracle else [replace(sample, label=None) for sample in target.samples]
-    return replace(source, target=tuple(samples), notes=notes)
+    return replace(source, target=tuple(samples), findings=tuple(findings), left_out=dict(left_out))
 
 
 def data_sets(config: DataConfig) -> list[tuple[str, DataConfig]]:
@@ -53,7 +60,7 @@ def _is_one_set(config: DataConfig) -> bool:
     return config.target is None or bool(config.path) or config.format == "elpv"
 
 
-def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[str, ...]:
+def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[Finding, ...]:
     """What the user should know about the target's classes, where it has labels: no number comes of them."""
     present = {sample.label for sample in target if sample.label}
     foreign = sorted(present - set(classes))
@@ -67,9 +74,8 @@ def _compared(classes: Sequence[str], target: Sequence[Sample]) -> tuple[str, ..
     if not present or not absent:
         return ()
     names = ", ".join(map(repr, absent))
-    return (
-        f"data.target: no image of it is labelled {names} (a partial set), which methods that align domains can suffer by",
-    )
+    text = f"data.target: no image of it is labelled {names} (a partial set), which methods that align domains can suffer by"
+    return (Finding(kind="partial_set", count=len(absent), text=text),)
 
 
 def _by_value(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
@@ -92,7 +98,7 @@ def _by_value(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
                 raise UserError(f"data.{field}: there is no domain {value!r}{hint}")
     labelled = [sample for sample in data.samples if sample.domain in sources]
     target = [sample for sample in data.samples if sample.domain == config.target]
-    return Found(labelled, data.files), Found(target, data.files)
+    return data._replace(samples=labelled), data._replace(samples=target)
 
 
 def _by_path(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
@@ -101,6 +107,8 @@ def _by_path(config: DataConfig, *, read: Read) -> tuple[Found, Found]:
     labelled = Found(
         [sample for source in sources for sample in source.samples],
         [file for source in sources for file in source.files],
+        tuple(finding for source in sources for finding in source.findings),
+        dict(sum((Counter(source.left_out) for source in sources), Counter())),
     )
     if len({sample.split is None for sample in labelled.samples}) > 1:
         raise UserError(
@@ -118,7 +126,7 @@ def _read(config: DataConfig, *, field: str, read: Read) -> Found:
     """One domain's data set, of which every image is said to be."""
     with naming(field):
         data = read(config)
-    return Found(_named(data, domain=config.path), data.files)
+    return data._replace(samples=_named(data, domain=config.path))
 
 
 def _named(data: Found, *, domain: str) -> list[Sample]:

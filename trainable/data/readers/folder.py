@@ -1,14 +1,16 @@
 """Reads folders of images: class folders, with or without train, val and test above them, or no classes at all."""
 
 import os
-from collections.abc import Callable, Iterator, Sized
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from trainable.config.trial import DataConfig
-from trainable.data.readers.sample import Found, Sample, Source, file_reader, split_of
+from trainable.data.readers.findings import Finding
+from trainable.data.readers.layout import ClassFolder, Layout, find_layout, find_masks, lists_beside, mask_folders
+from trainable.data.readers.sample import Found, Sample, Source, file_reader, split_in_name
+from trainable.data.readers.walk import Walk, image_suffixes
 from trainable.errors import UserError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")
 
 
 def read_folder(path: str, config: DataConfig) -> Found:
@@ -21,41 +23,89 @@ def read_folder(path: str, config: DataConfig) -> Found:
         raise UserError(f"data.path: {config.path!r} is a file; `data.format: folder` reads a folder")
     if config.target == config.path and not _has_classes(root):
         return _without_classes(root)
-    classes = {
-        (split, folder.name): (_images(folder), folder)
-        for split, parent in _split_folders(root).items()
-        for folder in _folders(parent)
-    }
-    if not classes:
-        raise UserError(f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/")
-    if not any(images for images, _ in classes.values()):
-        raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    for images, folder in classes.values():
-        if not images:
-            raise UserError(f"data.path: class folder {folder.relative_to(root).as_posix()!r} has no images")
-    samples = [
-        sample
-        for (split, label), (images, folder) in classes.items()
-        for sample in _samples(images, folder=folder, path=root, label=label, split=split)
-    ]
-    return _with_files(samples)
+    layout = find_layout(root, wanted=config.layout)
+    if not layout.classes:
+        raise UserError(
+            f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/{lists_beside(root)}"
+        )
+    return _read_classes(root, layout=layout, keeps_masks=config.layout == "classes")
+
+
+def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
+    walk, findings = Walk(), list(layout.findings)
+    above = sorted(
+        {parent for place in layout.classes for parent in place.folder.parents if parent.is_relative_to(root)}
+    )
+    for folder in (*root.resolve().parents, *above):
+        walk.enter(str(folder))
+    samples: list[Sample] = []
+    empty: list[ClassFolder] = []
+    for place in sorted(layout.classes, key=lambda place: place.folder.is_symlink()):
+        images = _images_of_class(place.folder, walk=walk, keeps_masks=keeps_masks)
+        empty += [] if images else [place]
+        samples += _samples(images, folder=place.folder, path=root, label=place.label, split=place.split)
+    for folder in above:
+        for parent, names in walk.inside(str(folder)):
+            reasons = [reason for out, reason in layout.left_out.items() if Path(parent).is_relative_to(out)]
+            for name in names:
+                walk.tally.add(reasons[0] if reasons else "outside of class folders", f"{parent}/{name}")
+    if not samples:
+        raise UserError(f"data.path: {str(root)!r} has no images ({', '.join(image_suffixes())}){_left(walk)}")
+    findings += _empty_classes(empty, root=root)
+    ordered = sorted(samples, key=lambda sample: sample.name.split("/"))
+    return Found(ordered, [sample.file for sample in ordered], tuple(findings), dict(walk.tally.counts))
+
+
+def _images_of_class(folder: Path, *, walk: Walk, keeps_masks: bool) -> list[str]:
+    """The images below a class's folder as paths from it, without masks of others."""
+    of_masks = set() if keeps_masks else mask_folders(folder)
+    images: list[str] = []
+    for parent, names in walk.images(str(folder)):
+        place = Path(parent)
+        masks = set() if keeps_masks else find_masks(names)
+        masks |= set(names) if any(place.is_relative_to(mask) for mask in of_masks) else set()
+        for name in masks:
+            walk.tally.add("masks", f"{parent}/{name}")
+        inner = place.relative_to(folder).as_posix()
+        images += [name if inner == "." else f"{inner}/{name}" for name in names if name not in masks]
+    return sorted(images, key=lambda image: image.split("/"))
+
+
+def _empty_classes(places: list[ClassFolder], *, root: Path) -> Iterator[Finding]:
+    """What is said of class folders without images; a UserError where files lie in one that cannot be read."""
+    for place in places:
+        name = place.folder.relative_to(root).as_posix()
+        look = Walk()
+        for _ in look.images(str(place.folder)):
+            pass
+        if look.tally.counts:
+            raise UserError(f"data.path: class folder {name!r} has no images{_left(look)}")
+        linked = " of its own, it leads to a folder that is read already" if place.folder.is_symlink() else ""
+        yield Finding(kind="empty_class", count=1, text=f"the folder {name!r} has no images{linked}, and is no class")
+
+
+def _left(walk: Walk) -> str:
+    counts = walk.tally.counts
+    files = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+    heic = ", which pip install pillow-heif reads" if {".heic", ".heif"} & counts.keys() else ""
+    return f"; its files were left out: {files}{heic}" if counts else ""
 
 
 def _has_classes(path: Path) -> bool:
     """Whether class folders lie in a folder, or in its train folder, rather than images."""
-    inner = path / "train" if (path / "train").is_dir() else path
-    return not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in inner.iterdir())
+    inner = next((path / name for name in Walk().folders(str(path)) if split_in_name(name) == "train"), path)
+    return not Walk().has_images(str(inner))
 
 
 def _without_classes(path: Path) -> Found:
     """The images of a folder, or of its folders train, val and test, without labels."""
-    splits = _split_folders(path, in_train=_images) if (path / "train").is_dir() else {None: path}
-    samples = [
-        sample
-        for split, folder in splits.items()
-        for sample in _samples(_images(folder), folder=folder, path=path, label="", split=split)
-    ]
-    return _with_files(samples)
+    splits = {name: split_in_name(name) for name in Walk().folders(str(path))}
+    places = {split: path / name for name, split in splits.items()} if "train" in splits.values() else {None: path}
+    walk, samples = Walk(), []
+    for split, folder in places.items():
+        images = _images(folder, walk=walk)
+        samples += _samples(images, folder=folder, path=path, label="", split=split)
+    return Found(samples, [sample.file for sample in samples], (), dict(walk.tally.counts))
 
 
 def read_unlabelled(config: DataConfig) -> Source:
@@ -63,25 +113,25 @@ def read_unlabelled(config: DataConfig) -> Source:
     path = Path(config.path).expanduser()
     if not path.is_dir():
         raise UserError(f"data.path: {config.path!r} is no folder; unlabelled images are read from a folder")
-    images = _images(path)
+    walk = Walk()
+    images = _images(path, walk=walk)
     if not images:
-        raise UserError(f"data.path: {config.path!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    data = _with_files(_samples(images, folder=path, path=path, label="", split=None))
-    return Source(samples=tuple(data.samples), classes=("",), files=tuple(data.files))
+        raise UserError(f"data.path: {config.path!r} has no images ({', '.join(image_suffixes())}){_left(walk)}")
+    samples = _samples(images, folder=path, path=path, label="", split=None)
+    counts = Counter(walk.tally.counts)
+    return Source(
+        samples=tuple(samples), classes=("",), files=tuple(sample.file for sample in samples), left_out=dict(counts)
+    )
 
 
 def image_names(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """The path of this folder and of each below it, with the names of its images; links are followed, hidden ones left out.
-
-    Both follow from what is there, not from the order of the disk.
-    """
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield parent, sorted(name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".")
+    """The path of this folder and of each below it, with the names of its images, as a :class:`Walk` finds them."""
+    return Walk().images(folder)
 
 
-def _with_files(samples: list[Sample]) -> Found:
-    return Found(samples, [sample.file for sample in samples])
+def _images(folder: Path, *, walk: Walk) -> list[str]:
+    """The images below a folder as paths from it, sorted by their parts."""
+    return _images_of_class(folder, walk=walk, keeps_masks=True)
 
 
 def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: str | None) -> list[Sample]:
@@ -101,32 +151,3 @@ def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: 
         )
         for image, file in zip(images, files, strict=True)
     ]
-
-
-def _split_folders(path: Path, *, in_train: Callable[[Path], Sized] | None = None) -> dict[str | None, Path]:
-    """The folder of every given split; of None the folder itself where its own folders are the classes.
-
-    The folder train is one of a split where ``in_train`` finds something in it, without it where it has folders.
-    """
-    if not (path / "train").is_dir() or not (in_train or _folders)(path / "train"):
-        return {None: path}
-    folders: dict[str | None, Path] = {}
-    for folder in _folders(path):
-        split = split_of(folder.name, field="data.path")
-        if split in folders:
-            raise UserError(f"data.path: folders {folders[split].name!r} and {folder.name!r} both mean {split}")
-        folders[split] = folder
-    return folders
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images(folder: Path) -> list[str]:
-    """The images below a folder as paths from it, sorted by their parts."""
-    images: list[str] = []
-    for parent, names in image_names(str(folder)):
-        inner = Path(parent).relative_to(folder).as_posix()
-        images += names if inner == "." else [f"{inner}/{name}" for name in names]
-    return sorted(images, key=lambda image: image.split("/"))

@@ -1,31 +1,43 @@
 """Reads a list of image paths: CSV or Parquet."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from trainable.config.trial import DataConfig
 from trainable.data.readers.columns import read_columns, require_column, text_column, wanted_columns
+from trainable.data.readers.findings import Finding
+from trainable.data.readers.image_paths import find_files
 from trainable.data.readers.sample import Found, Sample, file_reader
+from trainable.data.readers.text_table import CSV_SUFFIXES, read_text_table
 from trainable.errors import UserError
 
-CSV_SUFFIXES = (".csv", ".tsv")
+METADATA = "metadata.csv"  # how Hugging Face's data sets list the images of a folder
+METADATA_COLUMN = "file_name"
+
+
+class Listing(NamedTuple):
+    """What a list says: its table, the names of its images and the file of each."""
+
+    table: pa.Table
+    names: list[str]
+    files: list[str]
+    findings: tuple[Finding, ...]
 
 
 def read_manifest(path: str, config: DataConfig) -> Found:
-    """One image a row; paths are absolute or relative to the manifest's folder."""
-    table = _read(Path(path), config)
-    require_column(table.column_names, config.image_column, field="image_column")
-    wanted_columns(table.column_names, config=config)
-    columns = read_columns(table, config=config)
-    names = [name or "" for name in text_column(table, config.image_column, field="image_column")]
-    files = _image_files(names, path=path)
-    _check_readable(names, files)
-    rows = zip(names, columns.labels, columns.splits, columns.groups, columns.domains, files, strict=True)
+    """One image a row; paths are absolute or relative to the manifest's folder, or lead to one file each in another way."""
+    listing = _listing(path, config)
+    wanted_columns(listing.table.column_names, config=config)
+    columns = read_columns(listing.table, config=config)
+    if config.on_bad_image == "error":
+        _check_readable(listing)
+    rows = zip(
+        listing.names, columns.labels, columns.splits, columns.groups, columns.domains, listing.files, strict=True
+    )
     samples = [
         Sample(
             name=name,
@@ -38,42 +50,56 @@ def read_manifest(path: str, config: DataConfig) -> Found:
         )
         for name, label, split, group, domain, file in rows
     ]
-    return Found(samples, [path, *files])
+    return Found(samples, [path, *listing.files], findings=listing.findings)
 
 
 def listed_images(path: str, config: DataConfig) -> dict[str, str]:
-    """The file of every image that the manifest names, by that name; whether it is there is not looked at."""
-    table = _read(Path(path), config)
+    """The file of every image that the manifest names, by that name; whether it can be read is not looked at."""
+    listing = _listing(path, config)
+    return dict(zip(listing.names, listing.files, strict=True))
+
+
+def _listing(path: str, config: DataConfig) -> Listing:
+    table, findings = _read(Path(path), config)
+    column = _image_column(table, path=path, config=config)
+    names = [name or "" for name in text_column(table, column, field="image_column")]
+    own = os.path.dirname(path)  # noqa: PTH120 - none for a manifest here, where Path says `.`
+    folder = own if config.images is None else str(Path(config.images).expanduser())
+    files, how = find_files(names, folder=folder, preferred=Path(path).stem)
+    return Listing(table, names, files, (*findings, *how))
+
+
+def _image_column(table: pa.Table, *, path: str, config: DataConfig) -> str:
+    is_default = config.image_column == DataConfig.model_fields["image_column"].default
+    if is_default and Path(path).name == METADATA and METADATA_COLUMN in table.column_names:
+        return METADATA_COLUMN
     require_column(table.column_names, config.image_column, field="image_column")
-    names = {name or "" for name in text_column(table, config.image_column, field="image_column")}
-    return dict(zip(names, _image_files(names, path=path), strict=True))
+    return config.image_column
 
 
-def _image_files(names: Iterable[str], *, path: str) -> list[str]:
-    folder = os.path.dirname(path)  # noqa: PTH120 - none for a manifest here, where Path says `.`
-    return [os.path.join(folder, name) for name in names]  # noqa: PTH118 - a million Path objects take seconds
-
-
-def _read(path: Path, config: DataConfig) -> pa.Table:
+def _read(path: Path, config: DataConfig) -> tuple[pa.Table, tuple[Finding, ...]]:
     if path.suffix.lower() == ".parquet":
-        return pq.ParquetFile(path).read()
+        return pq.ParquetFile(path).read(), ()
     if path.suffix.lower() not in CSV_SUFFIXES:
         raise UserError(f"data.path: {config.path!r} is no manifest, expected .csv, .tsv or .parquet")
-    names = [config.image_column, config.label_column, config.split_column, config.group_column, config.domain_column]
-    as_text = {name: pa.string() for name in names if name is not None}  # label 01 is not label 1
-    try:
-        return pa_csv.read_csv(
-            path,
-            parse_options=pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ","),
-            convert_options=pa_csv.ConvertOptions(column_types=as_text),
-        )
-    except pa.ArrowInvalid as error:
-        raise UserError(f"data.path: {config.path!r} cannot be read: {' '.join(str(error).split())}") from None
+    fields = (
+        config.image_column, config.label_column, config.split_column, config.group_column, config.domain_column
+    )  # fmt: skip
+    read = read_text_table(path, columns=[name for name in fields if name is not None])
+    if path.name != METADATA:
+        return read.table, read.findings
+    cure = "`data.layout: classes` takes the folders beside it for classes"
+    taken = Finding(kind="layout", count=1, text=f"images and labels were taken from {METADATA}", cure=cure)
+    return read.table, (*read.findings, taken)
 
 
-def _check_readable(names: list[str], files: list[str]) -> None:
-    missing = [
-        name for name, file in zip(names, files, strict=True) if not (Path(file).is_file() and os.access(file, os.R_OK))
-    ]
+def _check_readable(listing: Listing) -> None:
+    rows = zip(listing.names, listing.files, strict=True)
+    missing = [(name, file) for name, file in rows if not (os.path.isfile(file) and os.access(file, os.R_OK))]  # noqa: PTH113
     if missing:
-        raise UserError(f"data.path: {len(missing)} of {len(names)} images cannot be read, the first is {missing[0]!r}")
+        name, file = missing[0]
+        tried = os.path.abspath(file)  # noqa: PTH100
+        raise UserError(
+            f"data.path: {len(missing)} of {len(listing.names)} images cannot be read, the first is {name!r}, looked for at "
+            f"{tried!r}; `data.on_bad_image: skip` leaves them out"
+        )

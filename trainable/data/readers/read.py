@@ -1,8 +1,9 @@
 """Reads the data set that a configuration names, whatever its format."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,11 +11,13 @@ import pyarrow as pa
 from trainable.config.trial import DataConfig
 from trainable.data.readers.domains import join_domains
 from trainable.data.readers.elpv import read_elpv
-from trainable.data.readers.folder import IMAGE_SUFFIXES, read_folder
-from trainable.data.readers.manifest import CSV_SUFFIXES, read_manifest
-from trainable.data.readers.sample import Found, Source, make_source
+from trainable.data.readers.folder import read_folder
+from trainable.data.readers.manifest import METADATA, METADATA_COLUMN, read_manifest
+from trainable.data.readers.sample import Found, Sample, Source, make_source, plain_label
 from trainable.data.readers.storage import exists, is_address, is_folder
 from trainable.data.readers.table import TABLE_SUFFIXES, holds_bytes, read_table
+from trainable.data.readers.text_table import CSV_SUFFIXES, read_text_table
+from trainable.data.readers.walk import Walk, is_image
 from trainable.errors import UserError, nearest
 
 READERS: dict[str, Callable[[str, DataConfig], Found]] = {
@@ -30,12 +33,17 @@ def read_source(config: DataConfig) -> Source:
     if config.target is not None:
         return join_domains(config, read=_find)
     data = _find(config)
-    return make_source(data.samples, files=data.files)
+    return make_source(data)
 
 
 def data_path(config: DataConfig) -> str:
-    """``config.path`` as a path of this machine, or as the address that it is."""
-    return config.path if is_address(config.path) else str(Path(config.path).expanduser())
+    """``config.path`` as a path of this machine, or as the address that it is; of a folder whose images are listed in a
+    metadata.csv with their labels, that list.
+    """
+    if is_address(config.path):
+        return config.path
+    path = Path(config.path).expanduser()
+    return str(path / METADATA) if _has_metadata(path, config) else str(path)
 
 
 def data_format(config: DataConfig) -> str:
@@ -73,7 +81,11 @@ def _find(config: DataConfig) -> Found:
         data = read(data_path(config), config)
     for sample in data.samples:
         _check_name(sample.name)
-    return data
+    return data if config.labels == "exact" else data._replace(samples=_with_plain_labels(data.samples))
+
+
+def _with_plain_labels(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample if not sample.label else replace(sample, label=plain_label(sample.label)) for sample in samples]
 
 
 def _check_name(name: str) -> None:
@@ -81,6 +93,12 @@ def _check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"data.path: the name of image {name!r} is no UTF-8; rename it") from error
+
+
+def _has_metadata(folder: Path, config: DataConfig) -> bool:
+    if config.format not in ("auto", "manifest") or config.layout != "auto" or not (folder / METADATA).is_file():
+        return False
+    return {METADATA_COLUMN, config.label_column} <= set(read_text_table(folder / METADATA).table.column_names)
 
 
 def _neighbours(path: str) -> list[str]:
@@ -112,9 +130,12 @@ def _holds_tables(path: str) -> bool:
     """Whether Parquet files lie in a folder, or below it before any image does; not every folder of images is walked."""
     if any(Path(path).glob("*.parquet")):
         return True
-    for _, folders, names in os.walk(path, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+    walk = Walk()
+    walk.enter(path)
+    for parent, folders, names in os.walk(path, followlinks=True):
+        inner = [name for name in sorted(folders) if not name.startswith((".", "_"))]
+        folders[:] = [name for name in inner if walk.enter(os.path.join(parent, name))]  # noqa: PTH118
+        if any(is_image(name) for name in names):
             return False
         if any(name.endswith(".parquet") and name[0] != "." for name in names):
             return True

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trainable.config.trial import DataConfig
-from trainable.data.describe import describe
 from trainable.data.pack import open_pack
+from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import TARGET_SPLITS
 from trainable.errors import UserError
 
@@ -104,9 +104,9 @@ def test_a_target_manifest_needs_no_label_column(manifest, tmp_path, draw_image,
 
 
 def test_the_solar_cells_are_two_domains():
-    described = describe(DataConfig(format="elpv", source=["mono"], target="poly"))
-    assert (described.num_images, described.num_target) == (1074, 1550)
-    assert described.notes == ()
+    source = read_source(DataConfig(format="elpv", source=["mono"], target="poly"))
+    assert (len(source.samples), len(source.target)) == (1074, 1550)
+    assert source.findings == ()
 
 
 MISTAKES = {
@@ -206,12 +206,15 @@ def test_a_target_too_small_to_measure_is_one_line(tmp_path, draw_image, cache, 
         draw_image(tmp_path / "one" / ("cat" if index % 2 else "dog") / f"{index}.png", number=index)
     for index in range(5):
         draw_image(tmp_path / "bare" / f"{index}.png", number=200 + index)
-    with pytest.raises(UserError, match=r"^data.target: needs two images in its target_val split"):
+    with pytest.raises(
+        UserError,
+        match=r"^data.target: 5 images to adapt to leave 1 for its target_val split, which needs 2; with 14 images",
+    ):
         open_pack(DataConfig(source=[str(tmp_path / "one")], target=str(tmp_path / "bare"), cache=cache), spec)
 
 
 def test_a_partial_set_is_said(manifest, cache):
-    described = describe(by_value(manifest(labels=["cat"] * 12), cache))
-    assert described.notes == (
-        "data.target: no image of it is labelled 'dog' (a partial set), which methods that align domains can suffer by",
+    (finding,) = read_source(by_value(manifest(labels=["cat"] * 12), cache)).findings
+    assert finding.line() == (
+        "data.target: no image of it is labelled 'dog' (a partial set), which methods that align domains can suffer by"
     )

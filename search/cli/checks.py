@@ -1,0 +1,146 @@
+"""The command that looks before anything is trained: at space files, and at the images themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from search.cli.options import AsJson, Data, Set, Trials, console, errors, print_json
+from search.space.lint import lint, lowered_batches
+from search.space.loading import load, parse_override
+from search.space.paths import config_problems, nest
+from search.space.preflight import check_techniques
+from search.space.spec import SearchSpec
+from trainable.config.trial import DataConfig, TrialConfig
+from trainable.data.readers.storage import exists
+from trainable.errors import SettingsError, UserError
+
+SPACE_SUFFIXES = (".yaml", ".yml")
+MANY_IMAGES = 10_000  # from which on a bar shows how far the look has come
+
+Things = Annotated[list[str], typer.Argument(help="Space files; or images: a folder, a CSV, a Parquet or Arrow file.")]
+
+
+def check(
+    things: Things,
+    overrides: Set = None,
+    data: Data = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check your images, every one; or space files: every value, range, condition, and the images they name."""
+    results = []
+    for thing in things:
+        is_space = thing.lower().endswith(SPACE_SUFFIXES)
+        check_one = _check_space if is_space else _check_images
+        results.append(check_one(thing, overrides=overrides or (), data=data, trials=trials, is_quiet=as_json))
+    if as_json:
+        print_json(results)
+    mistakes = [line for result in results for line in result.get("mistakes", ())]
+    if mistakes:
+        raise SettingsError(mistakes)
+
+
+def _check_images(
+    path: str, *, overrides: Sequence[str], data: str | None, trials: int | None, is_quiet: bool
+) -> dict[str, Any]:
+    if data is not None or trials is not None:
+        raise UserError(f"check {path}: --data and --trials go with a space file, a .yaml")
+    described = _report(_data_config(path, overrides=overrides))
+    if not is_quiet:
+        console.print(f"{path}: {described['as_read']}", highlight=False, markup=False)
+        _print(described["lines"])
+        if not described["mistakes"]:
+            step = f"python -m search diagnose {path} --out spaces/mine.yaml"
+            console.print(f"good; what to search: {step}", highlight=False, markup=False)
+    return {"data": described, "mistakes": described["mistakes"]}
+
+
+def _check_space(
+    path: str, *, overrides: Sequence[str], data: str | None, trials: int | None, is_quiet: bool
+) -> dict[str, Any]:
+    spec = load(Path(path), overrides, data=data, trials=trials)
+    check_techniques(spec)
+    notes = lint(spec)
+    result: dict[str, Any] = {
+        "file": path,
+        "name": spec.search.name,
+        "values": len(spec.space.dimensions),
+        "notes": notes,
+    }
+    mistakes: list[str] = []
+    described = None
+    if data is not None or _is_there(spec):
+        described = _report(TrialConfig.model_validate(spec.trial_config({})).data)
+        mistakes = described["mistakes"]
+        result |= {"data": described, "mistakes": mistakes}
+        notes += lowered_batches(spec, num_images=described["training"])
+    else:
+        notes.append(
+            f"the images are not looked at: there is no {spec.base.get('data.path', '')!r} here; --data names them"
+        )
+    if not is_quiet:
+        verdict = "its images cannot be trained on as they are" if mistakes else "good"
+        console.print(f"{path}: {verdict}, {result['values']} values varied", highlight=False, markup=False)
+        _print([*(f"note: {note}" for note in notes), *(described["lines"] if described is not None else ())])
+    return result
+
+
+def _report(config: DataConfig) -> dict[str, Any]:
+    """The data report as plain data, with its text and what a search would train on."""
+    from trainable.data.report import examine
+
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("looking at images", visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total > MANY_IMAGES)
+
+        report = examine(config, progress=show)
+    splits = {split: sum(classes.values()) for split, classes in report.counts.items()}
+    share = 1.0 if "train" in splits else 1 - config.val_share - config.test_share
+    return {
+        "classes": len(report.classes),
+        "images": report.used,
+        "counts": report.counts,
+        "training": round(share * splits.get("train", splits.get("all", 0))),
+        "target": sum(report.target.values()),
+        "notes": [finding.line() for finding in report.findings if not finding.is_mistake],
+        "mistakes": report.mistakes,
+        "as_read": f"read as {report.format}",
+        "lines": report.lines(),
+        "report": report.as_dict(),
+    }
+
+
+def _data_config(path: str, *, overrides: Sequence[str]) -> DataConfig:
+    """The settings of `data` that were given; a SettingsError for any other."""
+    values: dict[str, Any] = {"data.path": path}
+    for text in overrides:
+        override = parse_override(text)
+        if not override.path.startswith("data."):
+            raise SettingsError([f"--set {override.path}: the check of images takes data.…"])
+        values[override.path] = override.value
+    problems = config_problems(values)
+    if problems:
+        raise SettingsError(problems)
+    return TrialConfig.model_validate(nest(values), strict=True).data
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(f"  {line}", highlight=False, markup=False)
+
+
+def _is_there(spec: SearchSpec) -> bool:
+    base = spec.base
+    if base.get("data.format") == "elpv":
+        return True
+    paths = [base["data.path"]] if base.get("data.path") else [*base.get("data.source", []), base.get("data.target")]
+    return all(isinstance(path, str) and exists(_here(path)) for path in paths)
+
+
+def _here(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser())

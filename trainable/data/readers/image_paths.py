@@ -1,0 +1,145 @@
+"""Tells which files the images of a list are, where the list was made on another machine or by another program."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from trainable.data.readers.findings import Finding
+from trainable.data.readers.walk import is_image
+from trainable.errors import UserError
+
+MOST_FOLDERS = 64  # below the list's, in which images are looked for
+MOST_DROPPED = 12  # leading parts of a path of another machine
+
+
+class _Reading(NamedTuple):
+    """One way to read a list's paths: what it does in words, the folder they then begin in, the file of a name."""
+
+    meaning: str
+    place: str
+    file: Callable[[str], str]
+
+
+def find_files(names: Sequence[str], *, folder: str, preferred: str = "") -> tuple[list[str], tuple[Finding, ...]]:
+    """The file of every image that a list in ``folder`` names, and how the names had to be read.
+
+    They are absolute or relative to the folder. Where some lead nowhere, all are read in the one other way in which every one
+    leads to an image: backslashes as slashes, in one of the folders below, without their first parts, with a suffix.
+    Of several ways the one in the folder called ``preferred`` is taken. Where there is no way the files are those of the names as
+    they stand. Raises UserError where there are several.
+    """
+    as_it_stands = [_joined(folder, name) for name in names]
+    missing = [name for name, file in zip(names, as_it_stands, strict=True) if not os.path.isfile(file)]  # noqa: PTH113
+    if not missing:
+        return as_it_stands, ()
+    readings = _readings(missing, folder=folder)
+    if not readings:
+        return as_it_stands, ()
+    readings = [reading for reading in readings if Path(reading.place).name == preferred] or readings
+    if len({tuple(reading.file(name) for name in missing[:MOST_FOLDERS]) for reading in readings}) > 1:
+        meanings = " or ".join(reading.meaning for reading in readings)
+        raise UserError(
+            f"data.path: {missing[0]!r} is no file here, and {len(missing)} names can be read {meanings}; `data.images` says in "
+            "which folder they begin"
+        )
+    reading, ways = readings[0], set(missing)
+    finding = Finding(
+        kind="list",
+        count=len(missing),
+        text=f"{len(missing)} of {len(names)} image names were read {reading.meaning}",
+        examples=(f"{missing[0]!r} as {reading.file(missing[0])!r}",),
+    )
+    files = [reading.file(name) if name in ways else file for name, file in zip(names, as_it_stands, strict=True)]
+    return files, (finding,)
+
+
+def _joined(folder: str, name: str) -> str:
+    return os.path.join(folder, name)  # noqa: PTH118 - a million Path objects take seconds
+
+
+def _readings(missing: Sequence[str], *, folder: str) -> list[_Reading]:
+    """The readings, the first that work of the simplest kind, in which every missing name leads to a file."""
+    slashed = any("\\" in name for name in missing)
+    ways = [("with slashes", _slashed)] if slashed else [("", str)]
+    for change, rewrite in ways:
+        for with_suffix in (False, True):
+            bases = (
+                {place: _Stems(place) for place in _places(folder)} if with_suffix else dict.fromkeys(_places(folder))
+            )
+            longest = max(rewrite(name).count("/") for name in missing)
+            for dropped in range(min(MOST_DROPPED, longest) + 1):
+                working = [
+                    reading
+                    for place, stems in bases.items()
+                    for reading in [
+                        _reading(place, change, rewrite=rewrite, dropped=dropped, folder=folder, stems=stems)
+                    ]
+                    if all(os.path.isfile(reading.file(name)) for name in missing)  # noqa: PTH113
+                ]
+                if working:
+                    return working
+    return []
+
+
+def _reading(
+    place: str, change: str, *, rewrite: Callable[[str], str], dropped: int, folder: str, stems: "_Stems | None"
+) -> _Reading:
+    def file(name: str) -> str:
+        tail = "/".join(rewrite(name).split("/")[dropped:])
+        return _joined(place, tail) if stems is None else stems.file(tail)
+
+    return _Reading(_meaning(change, dropped=dropped, place=place, folder=folder, stems=stems), place, file)
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+class _Stems:
+    """The images in and below a folder by their paths without suffix."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._names: dict[str, dict[str, list[str]]] = {}
+
+    def file(self, name: str) -> str:
+        """The one image of this name with a suffix; nothing, which is no file, where there are none or several."""
+        inner, _, stem = name.rpartition("/")
+        if inner not in self._names:
+            self._names[inner] = _images_by_stem(_joined(self.place, inner))
+        names = self._names[inner].get(stem, [])
+        return _joined(_joined(self.place, inner), names[0]) if len(names) == 1 else ""
+
+
+def _images_by_stem(folder: str) -> dict[str, list[str]]:
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        names = []
+    for name in names:
+        if is_image(name):
+            by_stem[name.rpartition(".")[0]].append(name)
+    return by_stem
+
+
+def _places(folder: str) -> list[str]:
+    """The list's folder, then those in it and in these."""
+    root = Path(folder or ".")
+    below = [
+        entry for pattern in ("*/", "*/*/") for entry in sorted(root.glob(pattern)) if not entry.name.startswith(".")
+    ]
+    return [folder, *(str(entry) for entry in below[:MOST_FOLDERS])]
+
+
+def _meaning(change: str, *, dropped: int, place: str, folder: str, stems: "_Stems | None") -> str:
+    parts = [change] if change else []
+    if dropped:
+        parts.append(f"without their first {dropped} part{'s' if dropped > 1 else ''}")
+    if place != folder:
+        parts.append(f"in {place!r}")
+    if stems is not None:
+        parts.append("with the suffix of the image there")
+    return " and ".join(parts)

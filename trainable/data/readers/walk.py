@@ -1,0 +1,191 @@
+"""Walks through folders: every file once, what is no image counted by reason."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+
+from trainable.errors import OutageError, UserError
+
+# Folders that systems and programs leave behind, in lower case: their files are nobody's images. Hidden ones are, too.
+FOREIGN_FOLDERS = {
+    "__macosx": "__MACOSX",
+    "@eadir": "@eaDir",
+    "lost+found": "lost+found",
+    "#recycle": "#recycle",
+    "@recycle": "@Recycle",
+    "$recycle.bin": "$RECYCLE.BIN",
+    "system volume information": "System Volume Information",
+    "thumbnails": "thumbnails",
+    "thumbs": "thumbnails",
+    "__pycache__": "__pycache__",
+}
+FOREIGN_FILES = {"thumbs.db": "Thumbs.db", "desktop.ini": "desktop.ini", ".ds_store": ".DS_Store"}
+
+# Of arrays, and of every format that the decoder takes.
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".npy",
+    ".jfif",
+    ".jpe",
+    ".apng",
+    ".dib",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".pfm",
+    ".jp2",
+    ".j2k",
+    ".j2c",
+    ".jpc",
+    ".jpf",
+    ".jpx",
+    ".tga",
+    ".icb",
+    ".vda",
+    ".vst",
+    ".pcx",
+    ".sgi",
+    ".bw",
+    ".rgb",
+    ".rgba",
+    ".avif",
+    ".avifs",
+)
+HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")  # with the extra `heic`
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Files that are left out, counted by reason: a suffix, the place they lie in, what they are; an example of each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, file: str, *, number: int = 1) -> None:
+        """Count a file."""
+        self.counts[reason] += number
+        self.examples.setdefault(reason, file)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One look at a data set's folders: what was ``visited`` is not visited again, whatever links lead to it."""
+
+    tally: Tally = field(default_factory=Tally)
+    visited: set[tuple[int, int]] = field(default_factory=set)
+
+    def enter(self, folder: str) -> bool:
+        """Whether a folder is visited for the first time."""
+        status = os.stat(folder)  # noqa: PTH116 - a million Path objects take seconds
+        is_new = (status.st_dev, status.st_ino) not in self.visited
+        self.visited.add((status.st_dev, status.st_ino))
+        return is_new
+
+    def images(self, folder: str) -> Iterator[tuple[str, list[str]]]:
+        """The path of this folder and of each below it, with the names of its images; both follow from what is there alone.
+
+        Links are followed once, those to folders after the folders themselves. Raises UserError for a folder that may not
+        be listed and OutageError for one that cannot be now.
+        """
+        if self.enter(folder):
+            yield from self.inside(folder)
+
+    def inside(self, folder: str) -> Iterator[tuple[str, list[str]]]:
+        """:meth:`images` of a folder that may have been visited; those below it are not again."""
+        files, folders = self._entries(folder)
+        yield folder, files
+        for inner in folders:
+            yield from self.images(inner)
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders in a folder that may hold images, sorted, links last."""
+        return [os.path.basename(inner) for inner in self._entries(folder, is_counted=False)[1]]  # noqa: PTH119
+
+    def has_images(self, folder: str) -> bool:
+        """Whether images lie in a folder itself."""
+        return bool(self._entries(folder, is_counted=False)[0])
+
+    def _entries(self, folder: str, *, is_counted: bool = True) -> tuple[list[str], list[str]]:
+        """Names of the images in a folder, paths of the folders to go on with."""
+        images: list[str] = []
+        folders: list[tuple[bool, str, str]] = []
+        for entry in sorted(_listed(folder), key=lambda entry: entry.name):
+            reason = _reason(entry)
+            if reason is not None:
+                if is_counted:
+                    self._count(entry, reason=reason)
+            elif _is_folder(entry):
+                folders.append((entry.is_symlink(), entry.name, entry.path))
+            else:
+                images.append(entry.name)
+        return images, [path for _, _, path in sorted(folders)]
+
+    def _count(self, entry: os.DirEntry[str], *, reason: str) -> None:
+        if not _is_folder(entry):
+            self.tally.add(reason, entry.path)
+        elif not entry.is_symlink():
+            for parent, _, names in os.walk(entry.path):
+                for name in names:
+                    self.tally.add(reason, os.path.join(parent, name))  # noqa: PTH118
+
+
+@cache
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes of what can be decoded here."""
+    return SUFFIXES + (HEIC_SUFFIXES if find_spec("pillow_heif") else ())
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image."""
+    return name.lower().endswith(image_suffixes()) and not name.startswith(".")
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except PermissionError as error:
+        raise UserError(f"data.path: the folder {folder!r} may not be listed ({error.strerror})") from error
+    except OSError as error:
+        raise OutageError(f"data.path: the folder {folder!r} cannot be listed now ({error.strerror})") from error
+
+
+def _reason(entry: os.DirEntry[str]) -> str | None:
+    """Why an entry is left out; None for a folder that may hold images and for an image."""
+    name = entry.name.lower()
+    if _is_folder(entry):
+        return FOREIGN_FOLDERS.get(name) or (entry.name if name.startswith(".") else None)
+    if name in FOREIGN_FILES:
+        return FOREIGN_FILES[name]
+    if name.startswith("."):
+        return "._*" if name.startswith("._") else "hidden"
+    if not _may_be_read(entry):
+        return "no regular file"
+    return None if is_image(name) else (PurePosixPath(name).suffix or "no suffix")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _may_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that leads nowhere, which is a bad image; a pipe would never end."""
+    try:
+        return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110
+    except OSError:
+        return True
