@@ -129,6 +129,7 @@ def summary(result: Result) -> list[str]:
     lines = [
         f"backbone {result.base['model.name']}, weights {result.base['model.weights']}, {result.seconds:.0f} s",
         f"{diagnosis.num_images} images, {num_classes} classes, largest to smallest {diagnosis.imbalance:.1f} to 1",
+        *(f"note: {note}" for note in diagnosis.notes),
     ]
     return lines if result.gain is None else [*lines, *_gain_lines(result.gain)]
 

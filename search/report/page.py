@@ -17,7 +17,7 @@ from search.ledger.stored import open_ledger
 from search.report.domains import domain_figures
 from search.report.history import history_html
 from search.report.html import html_row, page_html
-from search.report.report import candidate_text, comparison_texts, report_data, row_cells
+from search.report.report import candidate_text, comparison_texts, known_in_test_texts, report_data, row_cells
 from search.space.spec import SearchSpec
 from trainable.atomic import write_beside
 
@@ -30,7 +30,13 @@ def write_page(folder: Path) -> Path:
     sections = [history_html(data["history"])]
     if "leaderboard" in data:
         spec, ledger = open_ledger(folder)
-        sections += [_summary(data), _table_html(data), _per_class(ledger), *_figures(spec, ledger, folder=folder)]
+        sections += [
+            _summary(data),
+            _data_html(data),
+            _table_html(data),
+            _per_class(ledger),
+            *_figures(spec, ledger, folder=folder),
+        ]
     path = folder / PAGE
     with write_beside(path) as file:
         file.write(page_html(data["name"], sections=sections).encode())
@@ -50,7 +56,14 @@ def _summary(data: dict[str, Any]) -> str:
             f"test split, {candidate_text(data)}: "
             + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
         )
+        lines += known_in_test_texts(data)
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
+def _data_html(data: dict[str, Any]) -> str:
+    """What was noticed about the images before anything was trained."""
+    rows = "".join(html_row([line]) for line in data["data"].get("lines", ()))
+    return f"<h2>Data</h2><table>{rows}</table>" if rows else ""
 
 
 def _table_html(data: dict[str, Any]) -> str:

@@ -77,8 +77,8 @@ class Progress(Listener):
         )
         if data.oracle:
             self._console.print(ORACLE, highlight=False, markup=False)
-        if data.bad_images:
-            self._console.print(f"left out: {len(data.bad_images)} unreadable images, first {data.bad_images[0]}")
+        for finding in data.report.get("findings", ()):
+            self._console.print(f"note: {finding['line']}", highlight=False, markup=False)
         for line in lowered_batches(self._spec, num_images=counts.get("train", 0)):
             self._console.print(f"note: {line}", highlight=False)
         if self._trials:

@@ -37,6 +37,7 @@ def report_data(folder: Path) -> dict[str, Any]:
     return overview(folder) | {
         "history": past,
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
+        "data": dict(ledger.notes.data.report),
         "best_config": flatten(spec.config_of(best)) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "warm_start": warm_against_fresh(ledger, metric=metric, rung=spec.scheduler.rungs[0]),
@@ -71,9 +72,22 @@ def print_report(folder: Path, *, console: Console) -> None:
         )
         split = "test split" if data["adaptation"] is None else "test split of the source"
         console.print(f"\n{split}, {seen}, {candidate_text(data)}: {scores}", highlight=False)
+        for line in known_in_test_texts(data):
+            console.print(line, highlight=False, markup=False)
     if data["test_oracle"] is not None:
         scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
         console.print(f"test split of the target, by its labels: {scores}", highlight=False)
+
+
+def known_in_test_texts(data: dict[str, Any]) -> list[str]:
+    """What is said beside a test score that knows images of its own, a line or none."""
+    number = data["data"].get("known_in_test", 0)
+    if not number:
+        return []
+    return [
+        f"warning: images of the test split that are in train or val as well: {number}, so this score is too good; "
+        "`data.duplicates: keep_first` tests on what is not trained on"
+    ]
 
 
 def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ PARAMS_PER_BATCH = 100
 RUNS_PER_PAGE = 200
 KIND_OF_EXPERIMENT = "custom_model_development"
 # By what tag the runs of a kind are told apart.
+_REPORT_TAG = "search.data_report"  # the digest of the data whose report is there
 _KEY_TAG = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
 _RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
 _SEARCH_STATUS: dict[SearchState, str] = {
@@ -80,6 +81,7 @@ class Runs:
             self._take_over(run)
         if self._study not in self._entries:
             self._create("study", title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
+        self._write_data_report(self._entries[self._study])
         self._write_views()
 
     def write_trial(self, trial: Trial, *, is_open: bool) -> None:
@@ -248,6 +250,17 @@ class Runs:
             elif not is_best and "search.best" in entry.tags:
                 self._client.delete_tag(entry.run_id, "search.best")
                 del entry.tags["search.best"]
+
+    def _write_data_report(self, entry: RunEntry) -> None:
+        """What was noticed about the images, once; a store of artifacts that cannot be written to is asked again next time."""
+        report = self._ledger.notes.data.report
+        if not report or entry.tags.get(_REPORT_TAG) == self.place.data.digest:
+            return
+        with suppress(MlflowException, OSError):
+            self._client.log_dict(entry.run_id, dict(report), "data.json")
+            self._client.log_text(entry.run_id, "\n".join(report["lines"]) + "\n", "data.txt")
+            self._client.set_tag(entry.run_id, _REPORT_TAG, self.place.data.digest)
+            entry.tags[_REPORT_TAG] = self.place.data.digest
 
     def _write_views(self) -> None:
         """Views are a convenience: a store that refuses them holds the same data."""

@@ -37,7 +37,7 @@ class DataReport:
     """What there is to know about a data set before anything is trained on it.
 
     ``counts`` are images by class in every split, under ``all`` where a mistake leaves none; ``target`` those of a domain to
-    adapt to by split; ``cut`` the splits that the data do not bring; ``known_in_test`` images of the test split that are in train or
+    adapt to by split; ``cut`` the splits that the data do not bring; ``known_in_test`` test images that are in train or
     val as well. Files are ``used``, ``bad`` or ``left_out`` for a reason.
     """
 

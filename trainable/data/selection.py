@@ -46,7 +46,7 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
     samples = [sample for sample in kept if sample is not None]
     of_samples = [digest for sample, digest in zip(kept, of_samples, strict=True) if sample is not None]
     classes = tuple(sorted({sample.label or "" for sample in samples}))
-    if len(classes) < 2:
+    if len(classes) < 2 <= len(source.classes):
         raise UserError(f"data.rare: {config.rare} leaves fewer than two classes ({', '.join(classes)})")
     used = replace(source, samples=tuple(samples), classes=classes)
     findings += [*of_classes, *_missing(used), *_imbalance(used)]

@@ -1,7 +1,7 @@
 """Looks at a task through a frozen backbone: sizes, balance, probes of every stage, distance to a reference."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,13 +71,15 @@ class Diagnosis:
     """What is known of a task before any training.
 
     ``counts`` are images by split and class; ``stages`` the scores by stage from the input on, the last `pooled`. ``lead``
-    is None where the backbone shows no stage before the last, ``discrepancy`` where no reference was given.
+    is None where the backbone shows no stage before the last, ``discrepancy`` where no reference was given. ``notes`` are the
+    data report's, a line each.
     """
 
     counts: Mapping[str, Mapping[str, int]]
     stages: Mapping[str, StageScores]
     lead: Lead | None = None
     discrepancy: Discrepancy | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -117,6 +119,7 @@ class Diagnosis:
             "imbalance": self.imbalance,
             "stages": stages,
             "best_stage": self.best_stage,
+            "notes": list(self.notes),
             "lead": None if self.lead is None else vars(self.lead),
             "discrepancy": None if self.discrepancy is None else vars(self.discrepancy),
         }
@@ -129,10 +132,11 @@ def look(config: TrialConfig, *, reference: str | None = None) -> tuple[Diagnosi
     for data, weights or a reference that cannot be used.
     """
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
-    counts = open_pack(config.data, spec).counts()
+    pack = open_pack(config.data, spec)
+    notes = tuple(finding["line"] for finding in pack.report.get("findings", ()))
     others = None if reference is None else reference_features(config, path=reference)
     features = frozen_features(config)  # last, as the longest: mistakes show before it
-    return diagnose(features, counts=counts, reference=others), features
+    return replace(diagnose(features, counts=pack.counts(), reference=others), notes=notes), features
 
 
 def diagnose(
