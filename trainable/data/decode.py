@@ -152,7 +152,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _available() -> list[str]:
-    """Those of ``FORMATS`` that are installed; Pillow refuses a name that it does not know."""
+    """The formats of ``FORMATS`` that are installed; Pillow refuses a name that it does not know."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 

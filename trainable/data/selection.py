@@ -130,7 +130,7 @@ def _duplicates(samples: Sequence[Sample], digests: Sequence[bytes], *, policy: 
         Finding(
             kind=kind,
             count=len(groups),
-            text=f"{len(groups)} images are there more than once {where}"
+            text=f"{counted(len(groups), 'image')} more than once {where}"
             + (", one is used" if policy == "keep_first" else ""),
             examples=tuple(" and ".join(_told(sample, field=field) for sample in same[:2]) for same in groups),
             cure=cure,

@@ -179,7 +179,10 @@ def test_a_setting_that_cannot_be_is_said_in_a_line(override, line):
     [
         (("missing",), "data.path: 'missing' does not exist"),
         (("lonely",), "data.path: 'defective' is the only class; a classifier needs two"),
-        (("few",), "data.path: class 'defective' has 2 different images or groups of its own"),
+        (
+            ("few",),
+            "data.path: 1 class with too few images, at least 3 different ones or groups are needed: 'defective' (2 images)",
+        ),
         (
             ("images", "--model", "resnet5O"),
             "model.name: unknown timm architecture 'resnet5O'; did you mean 'resnet50'?",

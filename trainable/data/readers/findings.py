@@ -19,7 +19,7 @@ KINDS = {
     # how files are understood
     "layout": Kind("how folders were understood, where they could mean something else", "said", ("layout",)),
     "left_out": Kind("files that are no images, by suffix or place", "left out, counted by reason"),
-    "empty_class": Kind("a folder of a class without any file", "no class"),
+    "empty_class": Kind("a folder beside classes without any image", "no class"),
     "list": Kind("a list that is not plain CSV: separators, encoding, spaces, paths", "read where it has one meaning"),
     "partial_set": Kind("classes that no image of a labelled target has", "said"),
     # images: what one of them is, `3 images with transparency`
@@ -87,5 +87,5 @@ class Finding:
 
 
 def only_mistakes(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that stop training."""
+    """The findings that stop training."""
     return [finding for finding in findings if finding.is_mistake]

@@ -9,7 +9,7 @@ from trainable.config.trial import DataConfig
 from trainable.data.readers.findings import Finding
 from trainable.data.readers.layout import ClassFolder, Layout, find_layout, find_masks, lists_beside, mask_folders
 from trainable.data.readers.sample import Found, Sample, Source, file_reader, split_in_name
-from trainable.data.readers.walk import Walk, image_suffixes
+from trainable.data.readers.walk import UNREAD_SUFFIXES, Walk, image_suffixes
 from trainable.errors import UserError
 
 
@@ -72,16 +72,17 @@ def _images_of_class(folder: Path, *, walk: Walk, keeps_masks: bool) -> list[str
 
 
 def _empty_classes(places: list[ClassFolder], *, root: Path) -> Iterator[Finding]:
-    """What is said of class folders without images; a UserError where files lie in one that cannot be read."""
+    """What is said of class folders without images; a UserError where images lie in one that cannot be read."""
     for place in places:
         name = place.folder.relative_to(root).as_posix()
         look = Walk()
         for _ in look.images(str(place.folder)):
             pass
-        if look.tally.counts:
+        if {*UNREAD_SUFFIXES, "no suffix"} & look.tally.counts.keys():
             raise UserError(f"data.path: class folder {name!r} has no images{_left(look)}")
         linked = " of its own, it leads to a folder that is read already" if place.folder.is_symlink() else ""
-        yield Finding(kind="empty_class", count=1, text=f"the folder {name!r} has no images{linked}, and is no class")
+        text = f"the folder {name!r} has no images{linked}, and is no class{_left(look)}"
+        yield Finding(kind="empty_class", count=1, text=text)
 
 
 def _left(walk: Walk) -> str:

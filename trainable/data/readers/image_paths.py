@@ -105,12 +105,16 @@ class _Stems:
         self._names: dict[str, dict[str, list[str]]] = {}
 
     def file(self, name: str) -> str:
-        """The one image of this name with a suffix; nothing, which is no file, where there are none or several."""
+        """The one image of this name with a suffix; nothing, which is no file, where there is none. Several are a UserError."""
         inner, _, stem = name.rpartition("/")
         if inner not in self._names:
             self._names[inner] = _images_by_stem(_joined(self.place, inner))
         names = self._names[inner].get(stem, [])
-        return _joined(_joined(self.place, inner), names[0]) if len(names) == 1 else ""
+        if len(names) > 1:
+            raise UserError(
+                f"data.path: image {name!r} may be {' or '.join(map(repr, sorted(names)))}; write the suffixes into the list"
+            )
+        return _joined(_joined(self.place, inner), names[0]) if names else ""
 
 
 def _images_by_stem(folder: str) -> dict[str, list[str]]:

@@ -64,6 +64,23 @@ SUFFIXES = (
     ".avifs",
 )
 HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")  # with the extra `heic`
+# Images all the same, so that a folder of them alone is a class that would be lost.
+UNREAD_SUFFIXES = (
+    *HEIC_SUFFIXES,
+    ".jxl",
+    ".psd",
+    ".xcf",
+    ".svg",
+    ".exr",
+    ".hdr",
+    ".dcm",
+    ".nii",
+    ".gz",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+)
 
 
 @dataclass(frozen=True)

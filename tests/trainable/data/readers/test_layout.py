@@ -1,0 +1,121 @@
+import shutil
+
+import pytest
+
+from trainable.config.trial import DataConfig
+from trainable.data.readers.read import read_source
+from trainable.errors import UserError
+
+
+def read(root, **fields):
+    source = read_source(DataConfig(path=str(root), **fields))
+    return sorted({(sample.split, sample.label) for sample in source.samples}, key=str), source
+
+
+BOTH = sorted([(split, label) for split in ("train", "test") for label in ("cat", "dog")], key=str)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"),
+        ("TRAIN", "Test"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train_images", "test_images"),
+        ("train/train", "test"),
+        ("data/train", "data/test"),
+    ],
+)
+def test_folders_are_splits_by_their_names_and_it_is_said(draw_folder, train, test):
+    splits, source = read(draw_folder({f"{split}/{label}": 2 for split in (train, test) for label in ("cat", "dog")}))
+    assert splits == BOTH
+    assert len(source.samples) == 8
+    assert [finding.kind for finding in source.findings] == ["layout"] * len(source.findings)
+
+
+def test_splits_may_lie_in_the_folders_of_classes(draw_folder):
+    root = draw_folder({f"{label}/{split}": 2 for split in ("train", "test") for label in ("cat", "dog")})
+    assert read(root)[0] == BOTH
+    assert read(root, layout="classes")[0] == [(None, "cat"), (None, "dog")]
+
+
+def test_folders_named_as_splits_are_classes_where_it_is_said(draw_folder):
+    root = draw_folder({f"{split}/{label}": 2 for split in ("Training", "Testing") for label in ("cat", "dog")})
+    splits, source = read(root, layout="classes")
+    assert splits == [(None, "Testing"), (None, "Training")]
+    assert source.findings == ()
+    with pytest.raises(UserError, match="^data.layout: splits, but no folder in .* is named as train$"):
+        read(root / "Training", layout="splits")
+
+
+def test_images_straight_in_splits_are_a_question_that_names_the_list_and_the_key(draw_folder):
+    root = draw_folder({"train": 4, "test": 4})
+    (root / "train.csv").write_text("id,breed\n0,pug\n1,pug\n2,boxer\n3,boxer\n")
+    with pytest.raises(UserError) as caught:
+        read(root)
+    line = str(caught.value)
+    assert "images lie straight in test/ and train/, without class folders" in line
+    assert f"the labels may be in train.csv, columns id, breed: give '{root}/train.csv' as data.path" in line
+    assert "`data.layout: classes`" in line
+    assert read(root, layout="classes")[0] == [(None, "test"), (None, "train")]
+    listed = DataConfig(path=str(root / "train.csv"), image_column="id", label_column="breed")
+    assert [sample.file for sample in read_source(listed).samples] == [f"{root}/train/{i}.png" for i in range(4)]
+
+
+def test_a_list_of_hugging_faces_beside_images_is_read(draw_folder):
+    root = draw_folder({"x": 4})
+    for image in (root / "x").iterdir():
+        image.rename(root / image.name)
+    (root / "x").rmdir()
+    (root / "metadata.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n2.png,cat\n3.png,dog\n")
+    splits, source = read(root)
+    assert splits == [(None, "cat"), (None, "dog")]
+    assert source.findings[0].line().startswith("images and labels were taken from metadata.csv")
+
+
+def test_masks_are_a_question_at_the_top_and_left_out_in_a_class(draw_folder):
+    root = draw_folder({"images": 3, "masks": 3})
+    with pytest.raises(UserError, match="masks/ holds files of the same names as images/, masks rather than a class"):
+        read(root)
+    assert read(root, layout="classes")[0] == [(None, "images"), (None, "masks")]
+    shutil.rmtree(root)
+    root = draw_folder({"cat/images": 3, "cat/masks": 3, "dog": 3})
+    shutil.copy(root / "dog/0.png", root / "dog/0_mask.png")
+    _, source = read(root)
+    assert source.left_out == {"masks": 4}
+    assert len(source.samples) == 6
+    assert len(read(root, layout="classes")[1].samples) == 10
+
+
+def test_classes_may_share_the_names_of_their_files(draw_folder):
+    _, source = read(draw_folder({"images": 3, "photos": 3}))
+    assert len(source.samples) == 6
+
+
+def test_a_test_split_without_labels_and_images_beside_the_classes_are_left_out_and_counted(draw_folder, draw_image):
+    root = draw_folder({"train/cat": 2, "train/dog": 2, "test": 3, "docs": 0})
+    draw_image(root / "overview.png", number=80)
+    (root / "docs" / "licence.txt").write_text("")
+    _, source = read(root)
+    assert {sample.split for sample in source.samples} == {"train"}
+    assert source.left_out == {"test without class folders": 3, "outside of class folders": 1, ".txt": 1}
+
+
+def test_an_empty_folder_is_no_class_and_one_of_unread_files_is_a_mistake(draw_folder):
+    root = draw_folder({"cat": 2, "dog": 2, "bird": 0})
+    _, source = read(root)
+    assert source.classes == ("cat", "dog")
+    assert source.findings[0].line() == "the folder 'bird' has no images, and is no class"
+    (root / "bird" / "0.xcf").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"^data.path: class folder 'bird' has no images; its files were left out: .xcf 1$"
+    ):
+        read(root)
+
+
+def test_one_folder_under_two_names_is_one_class(draw_folder):
+    root = draw_folder({"cat": 2, "dog": 2})
+    (root / "puppy").symlink_to("dog")
+    _, source = read(root)
+    assert source.classes == ("cat", "dog")
+    assert "'puppy' has no images of its own" in source.findings[0].line()
