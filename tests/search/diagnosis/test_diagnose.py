@@ -181,7 +181,7 @@ def test_a_setting_that_cannot_be_is_said_in_a_line(override, line):
         (("lonely",), "data.path: 'defective' is the only class; a classifier needs two"),
         (
             ("few",),
-            "data.path: 1 class with too few images, at least 3 different ones or groups are needed: 'defective' (2 images)",
+            "data.path: 2 classes with too few images, at least 3 different ones or groups are needed: 'defective' (2 images)",
         ),
         (
             ("images", "--model", "resnet5O"),

@@ -23,7 +23,7 @@ MASK_WORDS = (
     "ground_truth",
     "groundtruth",
 )
-_MASK_NAME = re.compile(r"(?P<image>.+?)[ _-](mask|masks|seg|segmentation|gt)([ _-]?\d+)?", re.IGNORECASE)
+_MASK_NAME = re.compile(r"(?P<image>.+)[ _-](?:masks?|seg|segmentation|gt)(?:[ _-]?\d+)?\.[^.]+$", re.IGNORECASE)
 
 
 class ClassFolder(NamedTuple):
@@ -66,9 +66,11 @@ def find_layout(root: Path, *, wanted: str) -> Layout:
 
 def find_masks(names: list[str]) -> set[str]:
     """Which of the files in one folder are masks of others there: `cell_mask.png` beside `cell.png`."""
+    matches = {name: match for name in names if (match := _MASK_NAME.match(name))}
+    if not matches:
+        return set()
     stems = {name.rpartition(".")[0] for name in names}
-    matches = {name: _MASK_NAME.fullmatch(name.rpartition(".")[0]) for name in names}
-    return {name for name, match in matches.items() if match is not None and match["image"] in stems}
+    return {name for name, match in matches.items() if match["image"] in stems}
 
 
 def mask_folders(folder: Path) -> set[Path]:
@@ -206,16 +208,15 @@ def _is_mask(name: str) -> bool:
 def _same_stems(mask: Path, other: Path) -> bool:
     """Whether each image of one folder has the name of one in the other, but for the suffix and an ending such as `_mask`."""
     of_mask, of_other = (
-        [name.rpartition(".")[0] for _, names in Walk().images(str(folder)) for name in names]
-        for folder in (mask, other)
+        [name for _, names in Walk().images(str(folder)) for name in names] for folder in (mask, other)
     )
-    images = set(of_other)
-    return bool(of_mask) and all(stem in images or _unmasked(stem) in images for stem in of_mask)
+    images = {name.rpartition(".")[0] for name in of_other}
+    return bool(of_mask) and all(name.rpartition(".")[0] in images or _unmasked(name) in images for name in of_mask)
 
 
-def _unmasked(stem: str) -> str:
-    match = _MASK_NAME.fullmatch(stem)
-    return stem if match is None else match["image"]
+def _unmasked(name: str) -> str:
+    match = _MASK_NAME.match(name)
+    return name if match is None else match["image"]
 
 
 def _inner(place: Path, root: Path) -> str:
