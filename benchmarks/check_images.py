@@ -40,9 +40,8 @@ def main() -> None:
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
         print(done.stdout + done.stderr)
-        print(
-            f"| {options.images:,} × {options.side}² JPEG, {megabytes:.0f} MB | {seconds:.1f} s | {peak:.0f} MB | {os.cpu_count()} cores |"
-        )
+        size = f"{options.images:,} × {options.side}² JPEG, {megabytes:.0f} MB"
+        print(f"| {size} | {seconds:.1f} s | {peak:.0f} MB | {os.cpu_count()} cores |")
 
 
 def write_images(root: Path, *, number: int, side: int) -> None:
