@@ -34,7 +34,8 @@ class Candidate:
     """The model that is judged: where it lies, what it is called by, what it makes of its test images.
 
     ``recipes`` are all that were confirmed, its own first; ``digest`` is that of its package; ``num_test_reads`` says how often
-    the search and its promotions have read the test split.
+    the search and its promotions have read the test split, ``num_known`` how many of its images are in train or val as well: those
+    are not asked about.
     """
 
     search: FinishedSearch
@@ -43,6 +44,7 @@ class Candidate:
     digest: str
     test: Answers
     num_test_reads: int
+    num_known: int = 0
 
     @property
     def seed(self) -> int:
@@ -90,7 +92,10 @@ def answer_test_once(search: FinishedSearch, *, recipes: Sequence[Recipe], packa
     model, name = open_packaged(folder, root=Path.cwd()), digest(package)
     with held_to(search.fingerprints):
         check_held(model.fingerprint)
-        images = encoded_images(model.config, split=model.test_split)
+        every = encoded_images(model.config, split=model.test_split)
+        images = [image for image in every if not model.was_trained_on(image.sample_id)]
+        if not images:
+            raise NoCandidateError(f"{search.spec.search.name}: every test image is in train or val as well")
         path = search.refit_folder / f"test-{name}.json"
         if not path.is_file():
             _write_answers(answer(model, images=images), path=path)
@@ -106,6 +111,7 @@ def answer_test_once(search: FinishedSearch, *, recipes: Sequence[Recipe], packa
         digest=name,
         test=test,
         num_test_reads=search.num_test_reads,
+        num_known=len(every) - len(images),
     )
 
 

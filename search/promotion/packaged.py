@@ -71,7 +71,8 @@ def open_packaged(folder: Path, *, root: Path) -> PackagedModel:
     package = folder / PACKAGE
     table = pq.read_table(package / IMAGES, columns=["sample_id", "split"]).to_pydict()
     description = json.loads((package / DESCRIPTION).read_text())
-    splits = dict(zip(table["sample_id"], table["split"], strict=True))
+    rows = sorted(zip(table["sample_id"], table["split"], strict=True), key=lambda row: row[1] in TRAINED_ON)
+    splits = dict(rows)  # an image that is in several was trained on
     return PackagedModel(folder=folder, model=load(folder), description=description, splits=splits, root=root)
 
 

@@ -36,6 +36,8 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
             candidate.num_test_reads,
         )
         lines.append(f"{size}; this search and its promotions read the test split {reads} times")
+        if candidate.num_known:
+            lines.append(f"not asked about: {candidate.num_known} test images that are in train or val as well")
     lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.reason}" for check in promotion.verdict.checks]
     forced = ", forced" if promotion.forced else ""
     lines.append(f"{promotion.name}: {OUTCOMES[promotion.outcome].format(version=promotion.version)}{forced}")
