@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.ledger.refits import CandidateNote, FinishedSearch, note_candidate, note_tested, refit_notes
 from search.promotion.evidence import Answers, answer
@@ -34,8 +35,8 @@ class Candidate:
     """The model that is judged: where it lies, what it is called by, what it makes of its test images.
 
     ``recipes`` are all that were confirmed, its own first; ``digest`` is that of its package; ``num_test_reads`` says how often
-    the search and its promotions have read the test split, ``num_known`` how many of its images are in train or val as well: those
-    are not asked about.
+    the search and its promotions have read the test split, ``num_known`` how many of its images are in train or val as
+    well and not asked about.
     """
 
     search: FinishedSearch
@@ -97,13 +98,12 @@ def answer_test_once(search: FinishedSearch, *, recipes: Sequence[Recipe], packa
         if not images:
             raise NoCandidateError(f"{search.spec.search.name}: every test image is in train or val as well")
         path = search.refit_folder / f"test-{name}.json"
-        if not path.is_file():
+        if not path.is_file() or len(_predicted(path)) != len(images):
             _write_answers(answer(model, images=images), path=path)
     tested = refit_notes(search.refits).tested
     if name not in tested:
         note_tested(search.refits, (*tested, name))
-    predicted = np.array(json.loads(path.read_text())["predicted"])
-    test = Answers(model=model, images=images, classes=model.classes, probabilities=predicted)
+    test = Answers(model=model, images=images, classes=model.classes, probabilities=_predicted(path))
     return Candidate(
         search=search,
         recipes=recipes,
@@ -113,6 +113,10 @@ def answer_test_once(search: FinishedSearch, *, recipes: Sequence[Recipe], packa
         num_test_reads=search.num_test_reads,
         num_known=len(every) - len(images),
     )
+
+
+def _predicted(path: Path) -> NDArray[np.float64]:
+    return np.array(json.loads(path.read_text())["predicted"])
 
 
 def _weights(model: RefittedModel, *, recipe: Recipe, search: FinishedSearch) -> dict[str, Path]:
