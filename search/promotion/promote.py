@@ -63,6 +63,7 @@ class Promotion:
             "digest": self.candidate.digest,
             "package": str(self.candidate.package),
             "test_reads": self.candidate.num_test_reads,
+            "test_images_known": self.candidate.num_known,
         }
         return {
             **{name: getattr(self, name) for name in ("outcome", "name", "version", "champion", "forced")},

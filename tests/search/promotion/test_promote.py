@@ -142,6 +142,7 @@ def test_as_plain_data_it_has_the_candidate_the_refits_and_every_check(make_cand
         "digest": promotion.candidate.digest,
         "package": str(promotion.candidate.package),
         "test_reads": 2,
+        "test_images_known": 0,
     }
     assert document["confirmed"] == [
         {"recipe": "trial 2", "values": {"7": 0.7, "8": 0.9}, "mean": pytest.approx(0.8), "why_not": ""},
