@@ -81,7 +81,7 @@ def test_a_packaged_model_decodes_as_its_search_did_and_is_not_judged_by_images_
     Image.fromarray(hidden).save(place.folder / "other/0.png")
     (place.folder / "other/@eaDir").mkdir()
     shutil.copy(kept, place.folder / "other/@eaDir/0.png")
-    answers = place.read("predict", "cells", str(kept), "other")
+    answers = place.read("predict", "models:/cells@champion", str(kept), "other")
     rows = answers if isinstance(answers, list) else answers["predictions"]
     assert len(rows) == 2  # thumbnails are no images here either
     assert rows[0]["top_k_scores"] == rows[1]["top_k_scores"]
