@@ -9,17 +9,19 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from search.tracking.model_files import load, probabilities
 from trainable.config.renamed import with_new_names
 from trainable.config.trial import TrialConfig
+from trainable.data.readers.arrow_files import load_listed
 from trainable.serving.classifier import DESCRIPTION
 from trainable.serving.encoded import EncodedImage
 from trainable.serving.package import IMAGES
 
 PACKAGE = Path("artifacts/package")  # in a model's folder
+SPLITS_OF_IMAGES = pa.schema({"sample_id": pa.uint64(), "split": pa.string()})
 LATENCY_CALLS = 15
 TRAINED_ON = ("train", "val", "target", "target_val")
 
@@ -69,7 +71,7 @@ class PackagedModel:
 def open_packaged(folder: Path, *, root: Path) -> PackagedModel:
     """Load the model whose files are in ``folder``."""
     package = folder / PACKAGE
-    table = pq.read_table(package / IMAGES, columns=["sample_id", "split"]).to_pydict()
+    table = load_listed(package / IMAGES, schema=SPLITS_OF_IMAGES, field="packaged model").to_pydict()
     description = json.loads((package / DESCRIPTION).read_text())
     rows = sorted(zip(table["sample_id"], table["split"], strict=True), key=lambda row: row[1] in TRAINED_ON)
     splits = dict(rows)  # an image that is in several was trained on

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from trainable.atomic import write_beside
 from trainable.data.fingerprint import NO_IMAGE, content_fingerprint, read_digests
+from trainable.data.readers.arrow_files import load_own
 from trainable.data.readers.sample import Sample, Source
 from trainable.data.readers.storage import FileState, file_state, is_address
 
@@ -81,10 +82,8 @@ def _key(sample: Sample, *, state: FileState | None, here: Path, before_ns: int)
 
 def _load(cache: Path) -> dict[bytes, bytes]:
     try:
-        table = pq.ParquetFile(cache, page_checksum_verification=True).read()
-    except (OSError, pa.ArrowException):  # not there, or cut off
-        return {}
-    if not table.schema.equals(SCHEMA, check_metadata=True):
+        table = load_own(cache, schema=SCHEMA)
+    except (OSError, ValueError, pa.ArrowException):  # not there, cut off, or another kind of file
         return {}
     return dict(zip(table["image"].to_pylist(), table["digest"].to_pylist(), strict=True))
 

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from blake3 import blake3
 
+from trainable.data.readers.arrow_files import load_listed
 from trainable.data.readers.sample import SPLITS
 from trainable.errors import UserError
 
 GROUP = "group "  # before the name of a group, to tell it from an image that is its own
+
+COLUMNS = pa.schema({"sample_id": pa.uint64(), "split": pa.string(), "group": pa.string()})
 
 # Where images of one group were in several splits, which only a new grouping can bring about, the group goes where it
 # leaves the earlier version's held-out images held out.
@@ -60,17 +62,15 @@ def _hashed(text: str) -> str:
 
 def _read(path: str, *, meaning: dict[str, str]) -> tuple[dict[int, str], dict[str, str]]:
     try:
-        names = pq.read_schema(Path(path)).names
-        wanted = [name for name in ("sample_id", "split", "group") if name in names]
-        table = pq.read_table(Path(path), columns=wanted)
+        table = load_listed(Path(path), schema=COLUMNS, field="data.keep_splits")
         rows = [(meaning[split], row) for row, split in enumerate(table["split"].to_pylist()) if split in meaning]
         ids = table["sample_id"].to_pylist()
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"data.keep_splits: {path!r} is no Parquet file with the columns sample_id and split ({reason})"
         ) from error
-    groups = table["group"].to_pylist() if "group" in wanted else [None] * len(ids)
+    groups = table["group"].to_pylist() if "group" in table.column_names else [None] * len(ids)
     by_group: dict[str, str] = {}
     for split, row in rows:
         group = groups[row]

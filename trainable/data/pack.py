@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from trainable.data.decode import Pixels
 from trainable.data.fingerprint import quick_key
 from trainable.data.image_guard import check_held
 from trainable.data.input_spec import InputSpec
-from trainable.data.pack_builder import build_pack, building_lock, pack_recipe
+from trainable.data.pack_builder import SCHEMA, build_pack, building_lock, pack_recipe
+from trainable.data.readers.arrow_files import load_own
 from trainable.data.readers.folder import read_unlabelled
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
 from trainable.errors import UserError
 from trainable.json_text import to_json
+
+FINGERPRINT_DIGITS = 16  # of the fingerprint, with which the name of a pack begins
+PACK_NAME = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}-[0-9a-f]{{32}}\.arrow")
 
 
 def open_pack(config: DataConfig, spec: InputSpec, *, field: str = "path") -> "Pack":
@@ -74,10 +79,12 @@ def _report_file(index: Path) -> Path:
 
 
 def _indexed(index: Path) -> Path | None:
+    """The pack that an index names: one beside it, whatever somebody else may have written there."""
     if not index.is_file():
         return None
-    path = index.parent / index.read_text()
-    return path if path.is_file() else None
+    name = index.read_bytes().decode(errors="replace")
+    path = index.parent / name
+    return path if PACK_NAME.fullmatch(name) and path.is_file() else None
 
 
 class Pack:
@@ -86,14 +93,14 @@ class Pack:
     ``classes`` are sorted names, a label is an index into them, -1 where it is not known. ``bad_images`` are the names of
     those left out.
     ``names``, ``labels``, ``sample_ids``, ``groups`` and ``domains`` hold a value an image; groups and domains are None
-    where not given. It is pickled as its ``path`` and maps the file anew where it is unpickled.
+    where not given. It is pickled as its ``path`` and maps the file anew where it is unpickled. Raises UserError for a file that
+    is no pack, or of other images than its name says.
     """
 
     def __init__(self, path: Path, *, report: Path | None = None) -> None:
         self._report = report
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table, described = _load(path)
         good = table["height"].to_numpy() > 0
-        described = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         self.path = path
         self.classes: tuple[str, ...] = tuple(json.loads(described["classes"]))
         self.fingerprint = described["fingerprint"]
@@ -134,6 +141,19 @@ class Pack:
             split: np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)) for split in SPLITS
         }
         return {split: dict(zip(self.classes, numbers.tolist(), strict=True)) for split, numbers in by_split.items()}
+
+
+def _load(path: Path) -> tuple[pa.Table, dict[str, str]]:
+    """A pack's columns, with what it says of itself."""
+    try:
+        table = load_own(path, schema=SCHEMA)
+        described = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if described["fingerprint"][:FINGERPRINT_DIGITS] != path.name[:FINGERPRINT_DIGITS]:
+            raise pa.ArrowInvalid("it is of other images than its name says")
+    except (OSError, LookupError, ValueError, pa.ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"data.cache: {str(path)!r} is no whole pack ({reason}); delete it") from error
+    return table, described
 
 
 class _Images:

@@ -20,6 +20,7 @@ from trainable.data.decode import BadImageError, Decoded, decode_with_remarks
 from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
 from trainable.data.kept_splits import kept_digest
+from trainable.data.readers.arrow_files import load_own
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
 from trainable.data.report import DataReport, Look, make_report
 from trainable.data.rows import MIN_TARGET_IMAGES, Assignment, Row, assign
@@ -152,7 +153,7 @@ def _record_batch(
 
 def _looks(path: Path) -> Iterator[Look]:
     """What decoding noticed of every image of a pack."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = load_own(path, schema=SCHEMA)
     columns = (table[name].to_pylist() for name in ("name", "remarks", "fault"))
     for name, remarks, fault in zip(*columns, strict=True):
         yield Look(name=name, remarks=tuple(remarks.split(",")) if remarks else (), fault=fault)

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 from trainable.atomic import write_beside
 from trainable.config.trial import DataConfig
 from trainable.data.kept_splits import group_key
+from trainable.data.readers.arrow_files import load_listed
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
 from trainable.data.rows import assigned_rows
+from trainable.errors import UserError
 
 SCHEMA = pa.schema(
     {
@@ -164,8 +166,12 @@ def version_of(source: Source, *, digests: Sequence[bytes], config: DataConfig) 
 
 
 def read_version(path: Path) -> Version:
-    """A version that was written, or what a packaged model tells of its images."""
-    table = pq.read_table(path)
+    """A version that was written, or what a packaged model tells of its images. Raises UserError for another file."""
+    try:
+        table = load_listed(path, schema=SCHEMA, field="data version")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"data version: {str(path)!r} cannot be read ({reason})") from error
     num_rows = table.num_rows
     nothing: list[Any] = [None] * num_rows
     columns = {name: table[name].to_pylist() if name in table.column_names else nothing for name in COLUMNS[:-1]}

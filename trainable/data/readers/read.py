@@ -70,8 +70,8 @@ def whole_files(config: DataConfig) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"data.path: {config.path!r} cannot be read ({' '.join(str(error).split())})") from error
-    except pa.ArrowInvalid as error:
-        reason = str(error).strip().splitlines()[0]
+    except (pa.ArrowException, ValueError, RecursionError) as error:  # whatever malformed files make of a reader
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"data.path: {config.path!r} is no whole Parquet, Arrow or CSV file ({reason})") from error
 
 

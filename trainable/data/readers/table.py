@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as pa_dataset
-import pyarrow.parquet as pq
 
 from trainable.config.trial import DataConfig
+from trainable.data.readers.arrow_files import foreign_schema, load_foreign
 from trainable.data.readers.columns import read_columns, require_column, wanted_columns
 from trainable.data.readers.sample import SPLIT_NAMES, Found, Sample
-from trainable.data.readers.storage import arrow_place, file_in, files_below, is_folder, open_arrow
+from trainable.data.readers.storage import file_in, files_below, is_folder
 from trainable.errors import UserError
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
@@ -55,7 +55,7 @@ def table_files(path: str) -> list[TableFile]:
 
 def holds_bytes(path: str, config: DataConfig) -> bool:
     """Whether the image column holds the images; else it holds their paths."""
-    schema = _schema(path)
+    schema = foreign_schema(path)
     require_column(schema.names, config.image_column, field="image_column")
     return not _is_text(schema.field(config.image_column).type)
 
@@ -69,7 +69,7 @@ class _ImageColumn:
     @cached_property
     def values(self) -> pa.ChunkedArray:
         try:
-            return _load(self.file, [self.name])[self.name]
+            return load_foreign(self.file, [self.name])[self.name]
         except (OSError, pa.ArrowInvalid) as error:  # not one bad image: a connection, a file that was there before
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"data.path: {self.file!r} cannot be read to its end ({reason})") from error
@@ -77,8 +77,8 @@ class _ImageColumn:
     def read(self, row: int) -> bytes:
         with _LOADING:
             values = self.values
-        value = values[row].as_py()
-        data: bytes | None = value["bytes"] if isinstance(value, dict) else value
+        value = values[row]
+        data: bytes | None = (value["bytes"] if isinstance(value, pa.StructScalar) else value).as_py()
         if data is None:
             raise OSError(f"row {row} holds no image")
         return data
@@ -95,7 +95,7 @@ def _split_in_name(file: TableFile) -> str | None:
 
 
 def _samples(file: TableFile, *, split: str | None, config: DataConfig) -> list[Sample]:
-    schema = _schema(file.file)
+    schema = foreign_schema(file.file)
     require_column(schema.names, config.image_column, field="image_column")
     _check_image_type(schema.field(config.image_column).type, config=config)
     of_folders = _columns_of_folders(file.name)
@@ -141,33 +141,8 @@ def _columns_of_folders(name: str) -> dict[str, str | None]:
 
 def _with_folders(file: str, names: list[str], *, of_folders: dict[str, str | None]) -> pa.Table:
     """The columns ``names`` of a file; those that its folders give are all one value."""
-    table = _load(file, [name for name in names if name not in of_folders])
+    table = load_foreign(file, [name for name in names if name not in of_folders])
     for name in names:
         if name in of_folders:
             table = table.append_column(name, pa.array([of_folders[name]] * table.num_rows, pa.string()))
     return table
-
-
-def _schema(file: str) -> pa.Schema:
-    return _parquet(file).schema_arrow if _is_parquet(file) else _arrow(file).schema
-
-
-def _load(file: str, columns: list[str]) -> pa.Table:
-    return _parquet(file).read(columns=columns) if _is_parquet(file) else _arrow(file).select(columns)
-
-
-def _is_parquet(file: str) -> bool:
-    return file.lower().endswith(".parquet")
-
-
-def _parquet(file: str) -> pq.ParquetFile:
-    filesystem, path = arrow_place(file)
-    return pq.ParquetFile(path, filesystem=filesystem)
-
-
-def _arrow(file: str) -> pa.Table:
-    """Not read where it can be mapped; Hugging Face's `datasets` writes the stream format, Feather is the file format."""
-    try:
-        return pa.ipc.open_file(open_arrow(file)).read_all()
-    except pa.ArrowInvalid:
-        return pa.ipc.open_stream(open_arrow(file)).read_all()
