@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,12 @@ def test_showing_searches_loads_nothing_that_trains_them():
         f"import sys, search.report.compare, search.report.progress; print(sorted({trains!r} & set(sys.modules)))"
     )
     assert found.stdout == "[]\n", found.stderr
+
+
+def test_parquet_and_arrow_files_are_opened_by_one_file():
+    opening = re.compile(
+        r"\.(read_table|read_schema|read_metadata|ParquetFile|ParquetDataset|read_feather|read_parquet|ipc\.open_\w+)\("
+    )
+    sources = [path for tree in ("search", "trainable") for path in sorted((ROOT / tree).rglob("*.py"))]
+    found = [str(path.relative_to(ROOT)) for path in sources if opening.search(path.read_text())]
+    assert found == ["trainable/data/readers/arrow_files.py"]

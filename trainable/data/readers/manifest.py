@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from trainable.config.trial import DataConfig
+from trainable.data.readers.arrow_files import load_foreign
 from trainable.data.readers.columns import read_columns, require_column, text_column, wanted_columns
 from trainable.data.readers.findings import Finding
 from trainable.data.readers.image_paths import find_files
@@ -79,7 +79,7 @@ def _image_column(table: pa.Table, *, path: str, config: DataConfig) -> str:
 
 def _read(path: Path, config: DataConfig) -> tuple[pa.Table, tuple[Finding, ...]]:
     if path.suffix.lower() == ".parquet":
-        return pq.ParquetFile(path).read(), ()
+        return load_foreign(str(path)), ()
     if path.suffix.lower() not in CSV_SUFFIXES:
         raise UserError(f"data.path: {config.path!r} is no manifest, expected .csv, .tsv or .parquet")
     fields = (
