@@ -20,6 +20,7 @@ from search.ledger.trials import EpochRecord, State, Trial
 from search.space.space import Space
 from trainable.config.renamed import new_name
 from trainable.errors import OutageError, UserError
+from trainable.masking import masked, masked_address
 from trainable.metrics import DIRECTIONS
 
 JOURNAL = "ledger.journal"
@@ -172,7 +173,9 @@ def open_existing(folder: Path, *, name: str, storage: str | None, space: Space)
     try:
         study = optuna.load_study(study_name=name, storage=backend, sampler=_no_sampler())
     except KeyError as error:
-        raise NoSearchError(f"{name}: no search of this name in {storage or folder / JOURNAL}") from error
+        raise NoSearchError(
+            f"{name}: no search of this name in {masked_address(storage) if storage else folder / JOURNAL}"
+        ) from error
     metric = study.user_attrs.get(key_of("metric"), SearchNotes().metric)
     return Ledger(study, backend, metric=metric, space=space)
 
@@ -200,7 +203,7 @@ def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
     try:
         return RDBStorage(storage)
     except Exception as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        reason = masked(str(error).strip() or "no reason given").splitlines()[0]
         does_not_answer = isinstance(error, DBAPIError | StorageInternalError)  # else no driver, or of another version
         raise (LedgerFailsError if does_not_answer else UserError)(
             f"search.storage: cannot open the database ({type(error).__name__}: {reason})"

@@ -16,6 +16,7 @@ from search.space.paths import FIELDS, defaults, flatten
 from search.space.space import Space
 from search.space.spec import ORACLE, SearchSpec
 from search.space.values import Value
+from trainable.masking import masked, masked_address
 from trainable.metrics import is_better
 
 SearchState = Literal["running", "finished", "interrupted", "failed"]
@@ -184,7 +185,7 @@ def experiment_note(trials: Sequence[Trial], *, spec: SearchSpec, links: Mapping
 def data_used(spec: SearchSpec, *, facts: DataFacts) -> DataUsed:
     """The images under a name that holds their version, as MLflow's charts go by the name alone."""
     config = defaults() | spec.base
-    path = str(config["data.path"])
+    path = masked_address(str(config["data.path"]))
     fingerprint = facts.fingerprint
     folder = "elpv" if config["data.format"] == "elpv" else path.rstrip("/").rpartition("/")[2] or "images"
     if config["data.target"] is not None:
@@ -252,4 +253,4 @@ def _brief(value: Value, *, digits: int) -> str:
 
 
 def _exact(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return masked(value if isinstance(value, str) else json.dumps(value))

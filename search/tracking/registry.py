@@ -20,8 +20,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.tracking.model_files import hashes
-from search.tracking.uri import StoreFailsError, artifact_folder, check_uri, first_line, redact
+from search.tracking.uri import StoreFailsError, artifact_folder, check_uri, first_line
 from trainable.errors import UserError, nearest
+from trainable.masking import masked_address
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CANDIDATE = "search.candidate"
@@ -199,7 +200,7 @@ def store_errors_as_outages(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise StoreFailsError(f"tracking.uri: {redact(uri)} fails ({first_line(error)})") from error
+        raise StoreFailsError(f"tracking.uri: {masked_address(uri)} fails ({first_line(error)})") from error
 
 
 def download(uri: str, model_uri: str, *, folder: Path) -> Path:
@@ -228,7 +229,7 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
 def resolve(uri: str, model_uri: str) -> ModelVersion:
     """The version that an address names. Raises UserError for one that there is not, StoreFailsError."""
     if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
-        raise UserError(f"tracking.uri: {redact(uri)!r} does not exist; --uri says where MLflow is")
+        raise UserError(f"tracking.uri: {masked_address(uri)!r} does not exist; --uri says where MLflow is")
     parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model_uri)
     if parts is None:
         raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
@@ -238,7 +239,7 @@ def resolve(uri: str, model_uri: str) -> ModelVersion:
         model = find_model(client, name)
         if model is None:
             names = [other.name for other in client.search_registered_models()]
-            raise UserError(f"{model_uri}: no model {name!r} in {redact(uri)}{nearest(name, names)}")
+            raise UserError(f"{model_uri}: no model {name!r} in {masked_address(uri)}{nearest(name, names)}")
     try:
         with store_errors_as_outages(uri):
             if alias is not None:

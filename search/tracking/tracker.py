@@ -17,7 +17,8 @@ from search.ledger.stored import is_finished, open_ledger_of
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking.projection import SearchPlace, SearchState, data_used
-from search.tracking.uri import StoreFailsError, check_uri, first_line, is_server, redact
+from search.tracking.uri import StoreFailsError, check_uri, first_line, is_server
+from trainable.masking import masked_address
 
 if TYPE_CHECKING:
     from search.tracking.runs import Runs
@@ -88,7 +89,7 @@ class Tracker(Listener):
         """Where to look at the search, or what is missing and how to write it."""
         if self._thread is None:
             return []
-        where = redact(self._uri)
+        where = masked_address(self._uri)
         if not self._complete:
             missing = f"{len(self._dirty)} of {len(self._latest)} trials are" if self._dirty else "the summary is"
             reason = self._problem or f"not done within {self._deadline_seconds:g} s"
@@ -177,8 +178,10 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
         try:
             runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
-            raise StoreFailsError(f"tracking.uri: cannot write to {redact(uri)} ({first_line(error)})") from error
-    return f"{spec.search.name}: {len(ledger.trials())} trials are in {redact(uri)}, {next(iter(runs.links.values()))}"
+            raise StoreFailsError(
+                f"tracking.uri: cannot write to {masked_address(uri)} ({first_line(error)})"
+            ) from error
+    return f"{spec.search.name}: {len(ledger.trials())} trials are in {masked_address(uri)}, {next(iter(runs.links.values()))}"
 
 
 def runs_of(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> "Runs":

@@ -16,9 +16,10 @@ from urllib.request import Request, urlopen
 
 import typer
 
-from search.tracking.uri import artifact_folder, check_uri, is_server, page_address, redact
+from search.tracking.uri import artifact_folder, check_uri, is_server, page_address
 from search.tracking.views import experiment_link, links_of_tags
 from trainable.errors import OutageError, UserError
+from trainable.masking import masked_address
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # a new database is made first
@@ -37,13 +38,13 @@ def serve(uri: str, *, port: int, tell: Callable[[str], object] = typer.echo) ->
     """
     uri = check_uri(uri)
     if is_server(uri):
-        tell(f"{redact(uri)} is a server already: {page_address(uri)}/?workflowType=machine_learning")
+        tell(f"{masked_address(uri)} is a server already: {page_address(uri)}/?workflowType=machine_learning")
         return
     _check_port(port)
     page = page_address(uri, port=port)
     with _stop_on_sigterm(), _server(uri, port=port) as process, suppress(KeyboardInterrupt):
         _wait_until_healthy(process, page=page, uri=uri)
-        tell(f"MLflow shows {redact(uri)}, Ctrl-C ends it:")
+        tell(f"MLflow shows {masked_address(uri)}, Ctrl-C ends it:")
         for line in _link_lines(page):
             tell(f"  {line}")
         if process.wait():
@@ -108,7 +109,7 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", *, page: str, uri: s
             return
         time.sleep(0.2)
     raise OutageError(
-        f"the MLflow server did not start on {redact(uri)}; `mlflow server --backend-store-uri …` says why"
+        f"the MLflow server did not start on {masked_address(uri)}; `mlflow server --backend-store-uri …` says why"
     )
 
 

@@ -1,16 +1,14 @@
 """Addresses of MLflow stores: checked, made absolute, shown without secrets."""
 
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from trainable.errors import OutageError, UserError
+from trainable.masking import masked, masked_address
 
 DEFAULT_PORT = 5000
 DATABRICKS = "databricks"
 LONGEST_REASON = 200
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
-_SECRET = re.compile(r"(?i)(?<=[?&])(password|passwd|token|secret)=[^&\s]*")
 
 
 class StoreFailsError(OutageError):
@@ -26,7 +24,7 @@ def check_uri(uri: str) -> str:
     scheme = _scheme(uri)
     if scheme in ("", "file"):
         raise UserError(
-            f"tracking.uri: {redact(uri)!r} is a folder of plain files, which MLflow no longer writes; "
+            f"tracking.uri: {masked_address(uri)!r} is a folder of plain files, which MLflow no longer writes; "
             "must be a database such as 'sqlite:///mlflow.db' or a server such as 'http://127.0.0.1:5000'"
         )
     if scheme != "sqlite":
@@ -35,19 +33,14 @@ def check_uri(uri: str) -> str:
     path = Path(name).absolute()
     if not name or not path.parent.is_dir():
         raise UserError(
-            f"tracking.uri: {uri!r} names no file in a folder that exists; must be like 'sqlite:///mlflow.db'"
+            f"tracking.uri: {masked_address(uri)!r} names no file in a folder that exists; must be like 'sqlite:///mlflow.db'"
         )
     return f"sqlite:///{path}" + (f"?{query}" if query else "")
 
 
-def redact(text: str) -> str:
-    """The text with users, passwords and tokens taken out of every address in it."""
-    return _SECRET.sub(r"\1=***", _USERINFO.sub("", text))
-
-
 def first_line(error: Exception) -> str:
     """The beginning of what a store's error says, without secrets."""
-    text = redact(str(error).strip()) or type(error).__name__
+    text = masked(str(error).strip()) or type(error).__name__
     return text.splitlines()[0][:LONGEST_REASON]
 
 
@@ -58,7 +51,7 @@ def is_server(uri: str) -> bool:
 
 def page_address(uri: str, *, port: int = DEFAULT_PORT) -> str:
     """Where a browser finds the pages: the server itself, or the one that ``python -m search ui`` starts."""
-    return redact(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    return masked_address(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
 
 
 def _scheme(uri: str) -> str:

@@ -8,6 +8,13 @@ import yaml
 
 from trainable.config.validation import as_text
 from trainable.errors import SettingsError, nearest
+from trainable.masking import secrets_below
+
+NO_SECRETS = (
+    "an address with a password or a token, which would be kept with the results; PostgreSQL takes it from PGPASSFILE or "
+    "PGSERVICE, an MLflow server from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, a store of images from its own "
+    "files or the environment"
+)
 
 
 def read_document(path: str | Path) -> dict[str, Any]:
@@ -26,7 +33,17 @@ def read_document(path: str | Path) -> dict[str, Any]:
 
 
 def parse(text: str, *, where: str) -> Any:
-    """What a YAML text holds. Raises SettingsError, which begins with ``where``, for bad syntax."""
+    """What a YAML text holds. Raises SettingsError, which begins with ``where``, for bad syntax and for
+    addresses with a password.
+    """
+    value = _loaded(text, where=where)
+    secrets = list(secrets_below(value))
+    if secrets:
+        raise SettingsError([f"{where}: {path + ': ' if path else ''}{NO_SECRETS}" for path in secrets])
+    return value
+
+
+def _loaded(text: str, *, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:

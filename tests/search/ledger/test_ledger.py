@@ -167,3 +167,9 @@ def test_a_process_killed_while_it_writes_leaves_a_ledger_that_opens(tmp_path):
     assert trial.last_epoch > 10
     assert list(trial.values(METRIC)) == list(range(1, trial.last_epoch + 1))
     ledger.record(0, epoch=trial.last_epoch + 1, metrics={METRIC: 1.0})
+
+
+def test_the_address_of_a_database_is_shown_without_its_secrets(tmp_path):
+    storage = f"sqlite:///file:{tmp_path}/x.db?uri=true&sslpassword=hunter2"
+    with pytest.raises(UserError, match=r"no search of this name in sqlite:.*&sslpassword=\*\*\*$"):
+        ledgers.open_existing(tmp_path, name="nothing", storage=storage, space=SPACE)

@@ -257,3 +257,30 @@ print(sorted({{"torch", "ray", "optuna", "mlflow", "numpy", "pandas"}} & set(sys
         check=False,
     )
     assert found.stdout == "[]\n", found.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("search.storage=postgresql://user:hunter2@host/db", "search.storage"),
+        ("search.storage=postgresql://user:hun/ter2@host/db", "search.storage"),
+        ("tracking.uri=https://host/?access_token=hunter2", "tracking.uri"),
+        ("data.path=s3://key:hunter2@bucket/x", "data.path"),
+    ],
+)
+def test_a_password_in_a_space_file_is_refused_without_saying_it(file, override, path):
+    value = override.partition("=")[2]
+    texts = {
+        "search.storage": TEXT.replace("search:    {", f"search:    {{storage: '{value}', "),
+        "tracking.uri": f"{TEXT}tracking: {{uri: '{value}'}}\n",
+        "data.path": TEXT.replace("{format: elpv,", f"{{path: '{value}', format: elpv,"),
+    }
+    for line in (mistake(file(texts[path])), mistake(file(), [override])):
+        assert path in line
+        assert "PGPASSFILE" in line
+        assert "ter2" not in line
+
+
+def test_a_user_without_a_password_is_kept(file):
+    address = "postgresql+psycopg://user@host/db?sslmode=require"
+    assert load(file(), [f"search.storage={address}"]).search.storage == address
