@@ -11,6 +11,12 @@ import pyarrow.fs as pa_fs
 from fsspec.core import url_to_fs
 
 from trainable.errors import OutageError, UserError
+from trainable.masking import holds_secret, masked, masked_address
+
+# What an address may begin with: stores that hold files, the disks of this machine, the memory of this process. Others of
+# fsspec's fifty read any web page, other machines and other addresses.
+STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "hf")
+PROTOCOLS = (*STORES, "file", "memory")
 
 
 class FileState(NamedTuple):
@@ -105,6 +111,7 @@ def _state_there(address: str) -> FileState:
 
 
 def _locate(address: str) -> tuple[Any, str]:
+    _check_allowed(address)
     try:
         filesystem, path = url_to_fs(address)
     except (ImportError, ValueError) as error:  # no package for the protocol, no such protocol
@@ -112,6 +119,19 @@ def _locate(address: str) -> tuple[Any, str]:
     except OSError as error:  # some connect at once
         raise _unreachable(address, error, kind=OutageError) from error
     return filesystem, path
+
+
+def _check_allowed(address: str) -> None:
+    if "::" in address or address.partition("://")[0] not in PROTOCOLS:
+        raise UserError(
+            f"data.path: {masked_address(address)!r} is no address that is read; one begins with {', '.join(STORES)} and `://`, "
+            "and leads to no other one (`::`)"
+        )
+    if "?" in address or holds_secret(address):
+        raise UserError(
+            f"data.path: {masked_address(address).partition('?')[0]!r} has a password or a query (`?`), which would be kept with "
+            "the results; give credentials as the store's own programs take them, in their files or the environment"
+        )
 
 
 @contextmanager
@@ -133,5 +153,5 @@ def _is_refusal(error: Exception) -> bool:
 def _unreachable(
     address: str, error: Exception, *, kind: type[UserError] | type[OutageError]
 ) -> UserError | OutageError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return kind(f"data.path: {address!r} cannot be reached ({reason})")
+    reason = (masked(str(error).strip()) or type(error).__name__).splitlines()[0]
+    return kind(f"data.path: {masked_address(address)!r} cannot be reached ({reason})")

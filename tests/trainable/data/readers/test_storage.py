@@ -1,14 +1,14 @@
 """What is asked of a file is the same on a disk and behind an address."""
 
 import os
-import zipfile
+import socket
 
 import fsspec
 import pytest
 
 from trainable.config.trial import DataConfig
 from trainable.data.readers.read import read_source
-from trainable.data.readers.storage import exists, file_in, file_state, files_below, is_folder
+from trainable.data.readers.storage import exists, file_in, file_state, files_below, is_folder, open_arrow
 from trainable.errors import UserError
 
 
@@ -35,11 +35,57 @@ def test_a_folder_is_listed_with_the_states_of_its_files(folder, scheme):
     assert [is_folder(file_in(there, name)) for name in ("a.txt", "b", "none")] == [False, True, False]
 
 
-def test_a_file_of_which_no_change_could_be_told_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a.txt", "a")
-    with pytest.raises(UserError, match=r"^data.path: 'zip://[^\n]*; the files there have no date of change[^\n]*$"):
-        file_state(f"zip://a.txt::file://{tmp_path / 'a.zip'}")
+def test_a_file_of_which_no_change_could_be_told_is_refused(monkeypatch):
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(memory), "modified", fsspec.AbstractFileSystem.modified)
+    with pytest.raises(UserError, match=r"^data.path: 'memory://[^\n]*; the files there have no date of change[^\n]*$"):
+        file_state("memory://bucket/x")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:{port}/latest/meta-data/x.parquet",
+        "https://127.0.0.1:{port}/x.parquet",
+        "ftp://127.0.0.1:{port}/x.parquet",
+        "reference://x.parquet::http://127.0.0.1:{port}/refs.json",
+        "simplecache::http://127.0.0.1:{port}/x.parquet",
+        "s3://bucket/x.parquet::http://127.0.0.1:{port}/x",
+        "HTTP://127.0.0.1:{port}/x.parquet",
+        "github://a:b@main/x.parquet",
+        "./x://y",
+        "://y",
+    ],
+)
+@pytest.mark.parametrize("ask", [exists, is_folder, files_below, file_state, open_arrow])
+def test_an_address_that_is_no_store_of_files_is_never_asked(address, ask):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(0.01)
+        with pytest.raises(
+            UserError, match=r"^data.path: [^\n]* is no address that is read; one begins with s3, gs, [^\n]*$"
+        ):
+            ask(address.format(port=listening.getsockname()[1]))
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://key:hunter2@bucket/x.parquet",
+        "s3://key:hunt/er2@bucket/x.parquet",
+        "s3://bucket/x.parquet?X-Amz-Signature=hunter2",
+        "abfs://box@account.dfs.core.windows.net/x?sig=hunter2",
+    ],
+)
+@pytest.mark.parametrize("ask", [exists, is_folder, files_below, file_state, open_arrow])
+def test_an_address_with_a_password_or_a_query_is_refused_without_saying_it(address, ask):
+    with pytest.raises(UserError, match=r"^data.path: [^\n]* has a password or a query [^\n]*$") as caught:
+        ask(address)
+    assert "hunt" not in str(caught.value)
+    assert "er2" not in str(caught.value)
 
 
 def test_a_link_to_itself_and_a_name_no_disk_can_have_are_no_file(tmp_path):
