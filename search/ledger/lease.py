@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from trainable.atomic import make_private_folder, write_beside
 from trainable.errors import OutageError, UserError
 
 LOCK = "driver.lock"
@@ -31,8 +32,8 @@ def lease(folder: Path) -> Iterator[None]:
     holder = folder / "driver.json"
     refused = f"{folder}: this search is being run by"
     with hold_lock(folder / LOCK, refused=lambda: f"{refused} {_described(holder)}"):
-        with writing_errors(holder):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        with writing_errors(holder), write_beside(holder) as file:
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
 
 
@@ -49,7 +50,7 @@ def hold_lock(path: Path, *, refused: Callable[[], str]) -> Iterator[None]:
     """
     lock = FileLock(path)
     with writing_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         try:
             lock.acquire(timeout=SECONDS_FOR_A_LOOK)
         except Timeout as error:

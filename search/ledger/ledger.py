@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from search.ledger.notes import Identity, SearchNotes, key_of, plain, read_notes
 from search.ledger.trials import EpochRecord, State, Trial
 from search.space.space import Space
+from trainable.atomic import make_private_folder
 from trainable.config.renamed import new_name
 from trainable.errors import OutageError, UserError
 from trainable.masking import masked, masked_address
@@ -144,7 +145,7 @@ def create(
     folder: Path, *, name: str, storage: str | None, metric: str, space: Space, notes: Mapping[str, Any]
 ) -> Ledger:
     """Open a new ledger, or the one already there; ``notes``, by name, are noted where they are not yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     backend = _open_storage(folder, storage=storage)
     study = optuna.create_study(
         study_name=name, storage=backend, direction=DIRECTIONS[metric], load_if_exists=True, sampler=_no_sampler()

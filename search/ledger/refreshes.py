@@ -11,7 +11,7 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from search.space.spec import SearchSpec
-from trainable.atomic import write_beside
+from trainable.atomic import make_private_folder, write_beside
 from trainable.config.renamed import identity_with_new_names
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.readers.file_state import QuickState, quick_state
@@ -93,7 +93,7 @@ class Records:
         """Write a record with these changes, and give it back."""
         changed = replace(record, **changes)
         path = self.folder / f"{changed.number:04d}-{changed.key}.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         with write_beside(path) as file:
             file.write(json.dumps(changed.as_dict(), indent=1).encode())
         return _read(path)

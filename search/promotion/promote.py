@@ -28,6 +28,7 @@ from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, ModelVersion, 
 from search.tracking.tracker import runs_of
 from search.tune.cluster import check_address
 from search.tune.place import check_local_resources
+from trainable.atomic import write_beside
 from trainable.data.image_guard import ImagesChangedError
 from trainable.errors import OutageError
 from trainable.json_text import to_json
@@ -203,7 +204,8 @@ def _register(promotion: Promotion, *, registry: Registry, runs: "Runs") -> Mode
     sentence = _sentence(promotion, evidence=evidence)
     version = registry.of_candidate(candidate.digest)
     if version is None:
-        (candidate.model.folder / "card.md").write_text(card(candidate, evidence=evidence))
+        with write_beside(candidate.model.folder / "card.md") as file:
+            file.write(card(candidate, evidence=evidence).encode())
         run_id = runs.gate_run(candidate.digest, title=f"candidate: {candidate.recipe}")
         version = registry.register(
             candidate.digest,

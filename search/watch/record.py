@@ -12,7 +12,7 @@ from typing import Any
 
 from search.ledger.lease import hold_lock, is_locked, writing_errors
 from search.space.spec import SearchSpec
-from trainable.atomic import write_beside
+from trainable.atomic import make_private_folder, write_beside
 
 FOLDER = ".watch"  # in the folder of all searches
 TIMES = ("due", "began", "ended", "retry_at", "next_due", "next_run")
@@ -69,7 +69,7 @@ def write_record(record: WatchRecord, *, spec: SearchSpec) -> None:
     """Put the record of a space in the place of the one before; raises UserError where it cannot be written."""
     place = _place(spec, "json")
     with writing_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(place.parent)
         with write_beside(place) as file:
             file.write(json.dumps(record.as_dict(), indent=1).encode())
 

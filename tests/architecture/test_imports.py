@@ -82,3 +82,15 @@ def test_parquet_and_arrow_files_are_opened_by_one_file():
     sources = [path for tree in ("search", "trainable") for path in sorted((ROOT / tree).rglob("*.py"))]
     found = [str(path.relative_to(ROOT)) for path in sources if opening.search(path.read_text())]
     assert found == ["trainable/data/readers/arrow_files.py"]
+
+
+def test_files_are_written_by_one_file_but_in_folders_that_are_new():
+    writing = re.compile(r"\.(write_text|write_bytes)\(|open\([^)\n]*\"[wax]b?\"")
+    sources = [path for tree in ("search", "trainable") for path in sorted((ROOT / tree).rglob("*.py"))]
+    found = {str(path.relative_to(ROOT)) for path in sources if writing.search(path.read_text())}
+    in_new_folders = {
+        "trainable/deploy/tensorrt.py",
+        "trainable/serving/package.py",
+        "trainable/training/checkpoint.py",
+    }
+    assert found == {"trainable/atomic.py", *in_new_folders}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trainable.atomic import write_beside
+from trainable.atomic import make_private_folder, write_beside
 from trainable.config.trial import DataConfig
 from trainable.data.decode import Pixels
 from trainable.data.fingerprint import quick_key
@@ -50,7 +50,7 @@ def open_unlabelled(config: DataConfig, spec: InputSpec) -> "Pack":
 def _open(source: Source, *, config: DataConfig, spec: InputSpec, recipe: dict[str, object]) -> "Pack":
     folder = cache_folder(config)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise UserError(f"data.cache: cannot make {folder} ({error.strerror})") from error
     index = folder / f"{quick_key(source, settings=recipe)}.index"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from trainable.atomic import write_beside
+from trainable.atomic import make_private_folder, write_beside
 from trainable.config.trial import AugmentConfig, TrainConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
@@ -136,7 +136,7 @@ class PrefixStore:
         path = self._folder / f"{_name(key, rows=rows, shape=shape)}.npy"
         outputs = _map(path)
         if outputs is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._folder)
             with self._filling_lock(path):
                 while (outputs := _map(path)) is None:
                     self._fill(path, rows=rows, shape=shape, compute=compute)

@@ -1,6 +1,7 @@
 """What a search is held by, and what is said where its files cannot be read or written."""
 
 import fcntl
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -99,3 +100,16 @@ def test_records_of_refreshes_that_may_not_be_read_are_one_line(foreign):
     assert records("never").all() == []
     with refused("read .*/closed/refresh"):
         records("closed")
+
+
+def test_who_drives_a_search_is_written_through_no_link_and_for_its_owner_alone(tmp_path):
+    folder, victim = tmp_path / "searches" / "cells", tmp_path / "victim"
+    victim.write_text("old")
+    with lease(folder):
+        pass
+    (folder / "driver.json").unlink()
+    (folder / "driver.json").symlink_to(victim)
+    with lease(folder):
+        assert json.loads((folder / "driver.json").read_text())["pid"] == os.getpid()
+    assert victim.read_text() == "old"
+    assert [path.stat().st_mode & 0o077 for path in (folder, folder.parent, folder / "driver.json")] == [0, 0, 0]

@@ -320,3 +320,8 @@ def test_the_cache_folder_is_the_one_named_else_the_systems(monkeypatch, tmp_pat
     assert cache_folder(DataConfig()) == tmp_path / ".cache" / "trainable"
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache_folder(DataConfig()) == Path("/xdg/trainable")
+
+
+def test_a_pack_of_private_images_is_for_their_owner_alone(given, cache, spec):
+    path = open_pack(config(given, cache), spec).path
+    assert [entry.stat().st_mode & 0o077 for entry in (path, path.parent)] == [0, 0]
