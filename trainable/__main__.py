@@ -17,8 +17,12 @@ from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, Trial
 from trainable.config.validation import explain
 from trainable.errors import OutageError, SettingsError, UserError
 from trainable.json_text import to_json
+from trainable.loader.own_code import allow_code
 
 Settings = TypeVar("Settings", bound=Section)
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Import the functions that augment.custom names.", callback=allow_code)
+]
 COMMANDS = ("weights", "fit", "plan", "lr-range", "pretrain", "meta")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
@@ -42,6 +46,7 @@ def fit(
     save: Annotated[Path | None, typer.Option(help="Folder for the checkpoint of every epoch.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Checkpoint to go on from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document an epoch.")] = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train one trial and print each epoch."""
     config = read_trial(trial)
@@ -67,6 +72,7 @@ def lr_range(
     highest: Annotated[float, typer.Option(help="Rate of the last update.")] = 1.0,
     updates: Annotated[int, typer.Option(help="Updates, the rate growing from one to the next.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Every value as one JSON document, and no plot.")] = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Try learning rates from far too small to far too large; suggest one for optimizer.lr."""
     config = read_trial(trial)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from search.cli.options import AsJson, Data, Set, Trials, console, errors, print_json
+from search.cli.options import AllowCode, AsJson, Data, Set, Trials, console, errors, print_json
 from search.space.lint import lint, lowered_batches
 from search.space.loading import load, parse_override
 from search.space.paths import config_problems, nest
@@ -28,6 +28,7 @@ def check(
     overrides: Set = None,
     data: Data = None,
     trials: Trials = None,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Check your images, every one; or space files: every value, range, condition, and the images they name."""

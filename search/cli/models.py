@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import Address, AsJson, Folder, Name, TrackingUri, console, errors, print_json
+from search.cli.options import Address, AllowCode, AsJson, Folder, Name, TrackingUri, console, errors, print_json
 from search.space.loading import with_promotion
+from search.space.preflight import check_code
 from search.space.spec import resume_command
 from trainable.errors import UserError
 
@@ -24,6 +25,7 @@ def promote(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; this is recorded.")] = False,
     address: Address = None,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Refit a search's best on fresh seeds, judge it against the champion, and register it."""
@@ -34,6 +36,7 @@ def promote(
         raise UserError("--dry-run and --force exclude each other: a dry run changes nothing")
     spec = with_promotion(stored_spec(folder / name), overrides or ())
     check_called_as_its_folder(spec, folder=folder / name)
+    check_code(spec)
     set_environment()
     from search.promotion.promote import promote as promote_best
     from search.promotion.refit import StoppedError
@@ -124,6 +127,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; else the search's own.")] = None,
     folder: Folder = Path("searches"),
     uri: Annotated[str | None, typer.Option("--uri", help="MLflow's tracking address, for models:/….")] = None,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the best network for other runtimes, in 8 bits, pruned; size, accuracy and latency of each."""

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from trainable.json_text import to_json
+from trainable.loader.own_code import allow_code
 
 INTERRUPTED = "interrupted; the same command goes on"
 # A pipe has no width: wide enough that no row of a table is broken.
@@ -27,6 +28,10 @@ Folder = Annotated[Path, typer.Option("--folder", help="Where searches are kept.
 Address = Annotated[
     str | None,
     typer.Option("--address", help="A Ray cluster to join: auto on one of its nodes, or its head's host:port."),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Import the functions that augment.custom names.", callback=allow_code),
 ]
 TrackingUri = Annotated[str, typer.Option("--uri", help="MLflow's tracking address.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]

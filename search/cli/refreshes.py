@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import INTERRUPTED, Address, Data, Set, SpaceFile, Spaces, console, errors, print_json
+from search.cli.options import (
+    INTERRUPTED,
+    Address,
+    AllowCode,
+    Data,
+    Set,
+    SpaceFile,
+    Spaces,
+    console,
+    errors,
+    print_json,
+)
 from search.space.loading import load
+from search.space.preflight import check_code
 from search.space.spec import SearchSpec
 from trainable.errors import OutageError, UserError
 from trainable.json_text import to_json
@@ -40,6 +52,7 @@ def watch(
         ),
     ] = None,
     address: Address = None,
+    allow_code: AllowCode = False,
     show_status: Annotated[
         bool, typer.Option("--status", help="Only say where the watch of each space stands.")
     ] = False,
@@ -64,6 +77,8 @@ def watch(
         else:
             console.print(standings_table(rows))
         return
+    for spec in specs.values():
+        check_code(spec)
     when = parse_when(cron=cron, every=every, on_change=on_change, poll=poll, zone=local_zone)
     watch_spaces(
         specs,
@@ -85,6 +100,7 @@ def refresh(
     overrides: Set = None,
     data: Data = None,
     address: Address = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Do what new images ask for, once: nothing, ask the champion, refit it, or search again. One line of JSON.
 
@@ -123,6 +139,7 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
 
     try:
         spec = load(space, overrides, data=data)
+        check_code(spec)
         answer = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
         return answer or _refresh_once(spec, address=address)
     except UserError as error:

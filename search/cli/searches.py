@@ -8,6 +8,7 @@ import typer
 
 from search.cli.options import (
     Address,
+    AllowCode,
     AsJson,
     Data,
     Folder,
@@ -23,6 +24,7 @@ from search.cli.options import (
 )
 from search.space.lint import lint
 from search.space.loading import load
+from search.space.preflight import check_code
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.trial import TrialConfig
 from trainable.data.readers.read import read_source
@@ -95,12 +97,15 @@ def plan(
     overrides: Set = None,
     data: Data = None,
     trials: Trials = None,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
     from search.run.plan import make_plan, plan_table
 
-    result = make_plan(load(space, overrides or (), data=data, trials=trials))
+    spec = load(space, overrides or (), data=data, trials=trials)
+    check_code(spec)
+    result = make_plan(spec)
     if as_json:
         print_json(result)
     else:
@@ -114,6 +119,7 @@ def run(
     trials: Trials = None,
     name: NewName = None,
     address: Address = None,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole search; the same command goes on with one that was interrupted."""
@@ -128,6 +134,7 @@ def resume(
     folder: Folder = Path("searches"),
     trials: Trials = None,
     address: Address = None,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, without its file."""
@@ -214,6 +221,7 @@ def ui(
 
 
 def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
+    check_code(spec)
     read_source(TrialConfig.model_validate(spec.trial_config({})).data)  # mistakes show before anything heavy is loaded
     from search.report.page import write_page
     from search.report.progress import Progress

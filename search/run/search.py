@@ -23,7 +23,7 @@ from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
 from search.run.pretraining import run_steps
 from search.space.dimension import Choice
-from search.space.preflight import check_techniques
+from search.space.preflight import check_code, check_techniques
 from search.space.sections import STEPS
 from search.space.spec import SearchSpec, difference
 from search.space.values import Value
@@ -37,6 +37,7 @@ from trainable.config.renamed import space_with_new_names
 from trainable.config.trial import NO_SAY_IN_IMAGES
 from trainable.data.image_guard import ImagesChangedError, check_unchanged
 from trainable.errors import UserError
+from trainable.loader.own_code import import_code
 
 # What decides whether data can be packed and a backbone built, but of data those that have no say in it.
 PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
@@ -58,6 +59,7 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
     folder = search_folder(spec)
     uri.check_uri(spec.tracking.uri)
     check_techniques(spec)
+    check_code(spec, look=import_code)
     check_address(address)
     if address is None:
         check_local_resources(spec)

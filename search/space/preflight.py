@@ -1,5 +1,6 @@
 """Looks, before a worker is asked for, at what only a backbone's layers or a user's own code can tell."""
 
+from collections.abc import Callable
 from typing import Any
 
 from search.space.space import corners
@@ -7,27 +8,34 @@ from search.space.spec import SearchSpec
 from search.space.values import Value
 from trainable.config.techniques import ALIGNING_METHODS, NORM_METHODS
 from trainable.config.trial import TrialConfig
+from trainable.loader.own_code import find_code
 
 
 def check_techniques(spec: SearchSpec) -> None:
-    """Raise UserError for a technique that some backbone of the space leaves nothing to do, and for code that is not there.
+    """Raise UserError for a technique that some backbone of the space leaves nothing to do, and as :func:`check_code` does.
 
     Backbones are laid out without their weights, and only where the space has such a technique.
     """
+    check_code(spec)
     points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
     seen: set[str] = set()
     layouts: dict[str, Any] = {}
     for point in points:
         config = spec.validated(point)
-        for path in config.augment.custom:
-            from trainable.loader.views import imported
-
-            imported(path)
         adapt = config.adapt
         key = repr([config.model.name, config.freeze.depth, config.finetune, adapt.method, adapt.layer])
         if _asks_the_layers(config) and key not in seen:
             seen.add(key)
             _check_layers(config, layouts=layouts)
+
+
+def check_code(spec: SearchSpec, *, look: Callable[[str], object] = find_code) -> None:
+    """Raise UserError where a search has functions of a user's that are not allowed or not there, by ``look`` at each."""
+    dimension = spec.space.dimensions.get("augment.custom")
+    recipes = [recipe.get("augment.custom") for recipe in spec.try_first]
+    lists = [spec.base.get("augment.custom"), *recipes, *(dimension.extremes if dimension is not None else ())]
+    for path in dict.fromkeys(str(path) for paths in lists if isinstance(paths, list) for path in paths):
+        look(path)
 
 
 def _asks_the_layers(config: TrialConfig) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from trainable.errors import OutageError, UserError
+from trainable.loader.own_code import permission
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
 # once, results without a metric (a trial's end), no proposal ahead of a free worker, relative paths as the user meant
@@ -59,7 +60,7 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "include_dashboard": False,
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT | _import_path()},
+        "runtime_env": {"env_vars": WORKER_ENVIRONMENT | _import_path() | permission()},
     }
     if address is None:
         options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "_temp_dir": os.environ.get("RAY_TMPDIR")}

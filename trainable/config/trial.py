@@ -383,7 +383,7 @@ class AugmentConfig(Section):
         [],
         examples=["package.module:function"],
         description="Import paths of your own operations, `package.module:function`, applied last: C×S×S uint8 tensors in and "
-        "out, drawing from torch's global generator.",
+        "out, drawing from torch's global generator. This is code: it needs `--allow-code` (or `SEARCH_ALLOW_CODE=1`).",
     )
     mixup: float = Field(0.0, ge=0, le=10, description="MixUp's Beta(α, α); 0 is off.")
     cutmix: float = Field(

@@ -1,9 +1,7 @@
 """Shows an image to the network: varied for training, the same every time for evaluation."""
 
-import importlib
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +11,8 @@ from torchvision.transforms import v2
 from trainable.config.trial import AugmentConfig
 from trainable.data.decode import Pixels
 from trainable.data.input_spec import InputSpec
-from trainable.errors import UserError
 from trainable.loader.augmentations import OPERATIONS, crops
+from trainable.loader.own_code import import_code
 from trainable.randomness import derive
 
 
@@ -65,22 +63,7 @@ def _variation(settings: str, spec: InputSpec, channels: int) -> v2.Transform:
     """The operations of a configuration, which is given as JSON because its lists have no hash."""
     config = AugmentConfig.model_validate_json(settings)
     steps = [operation.create(config, spec) for operation in OPERATIONS.values() if operation.applies(config, channels)]
-    return v2.Compose([*steps, *(imported(path) for path in config.custom)])
-
-
-def imported(path: str) -> Any:
-    """The function of an import path ``package.module:function``. Raises UserError where there is none."""
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"augment.custom: cannot import {path!r} ({error}); must be package.module:function, importable from the folder "
-            "the command is run in"
-        ) from error
-    if not callable(function):
-        raise UserError(f"augment.custom: {path!r} is no function")
-    return function
+    return v2.Compose([*steps, *(import_code(path) for path in config.custom)])
 
 
 def varies(config: AugmentConfig, *, channels: int) -> bool:

@@ -169,3 +169,59 @@ def test_images_behind_an_address_that_does_not_answer_may_be_asked_for_again(pl
 def test_an_outage_is_no_mistake_that_somebody_answers():
     assert not issubclass(OutageError, UserError)
     assert not issubclass(UserError, OutageError)
+
+
+def with_code():
+    document = space()
+    return document | {"base": document["base"] | {"augment": {"custom": ["own_views:black"]}}}
+
+
+@pytest.fixture
+def coded(place, monkeypatch):
+    """The place with a space, and a search that was begun, whose configurations name a module that lies there."""
+    (place / "own_views.py").write_text(
+        "import pathlib\npathlib.Path('ran').touch()\ndef black(image): return image * 0\n"
+    )
+    monkeypatch.syspath_prepend(place)
+    (place / "space.yaml").write_text(yaml.safe_dump(with_code()))
+    (place / "searches/cells" / SPEC_FILE).write_text(SearchSpec.model_validate(with_code()).model_dump_json())
+    (place / "trial.yaml").write_text(yaml.safe_dump(with_code()["base"]))
+    return place
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "space.yaml"),
+        ("plan", "space.yaml"),
+        ("run", "space.yaml"),
+        ("refresh", "space.yaml"),
+        ("watch", "space.yaml", "--every", "never"),
+        ("resume", "cells"),
+        ("promote", "cells"),
+        ("trial.yaml",),
+    ],
+    ids=" ".join,
+)
+def test_a_space_with_code_of_its_own_is_refused_where_that_is_not_allowed(coded, words):
+    main = trial_commands.main if words == ("trial.yaml",) else app.main
+    result = call(*words, folder=coded, main=main)
+    assert_ends(
+        result, code=2, said="augment.custom: 'own_views:black' is code, which is imported with --allow-code alone"
+    )
+    assert not (coded / "ran").exists()
+
+
+def test_a_check_finds_code_that_is_allowed_without_running_it(coded):
+    assert call("check", "space.yaml", "--allow-code", folder=coded).code == 0
+    assert not (coded / "ran").exists()
+    pickles = call("check", "space.yaml", "--allow-code", "--set", "augment.custom=[pickle:loads]", folder=coded)
+    assert_ends(pickles, code=2, said="augment.custom: 'pickle:loads' is no function of your own")
+    assert_ends(call("check", "space.yaml", folder=coded), code=2, said="augment.custom")  # each command asks anew
+
+
+def test_code_that_is_searched_is_found_too(coded):
+    document = space()
+    document["vary"]["augment.custom"] = {"choice": [[], ["own_views:black"]]}
+    (coded / "space.yaml").write_text(yaml.safe_dump(document))
+    assert_ends(call("check", "space.yaml", folder=coded), code=2, said="augment.custom: 'own_views:black' is code")

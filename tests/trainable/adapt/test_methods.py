@@ -278,11 +278,12 @@ def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache
         {"freeze": {"depth": 0.5, "bn": "train_stats"}},
         {"freeze": {"depth": 0.0}},
         {"data": {"prefix_gb": 1e-6}},
-        {"augment": {"custom": ["torch:clone"]}},
+        {"augment": {"custom": ["torchvision.transforms.v2.functional:vflip"]}},
     ],
     ids=str,
 )
-def test_what_cannot_be_stored_is_computed_anew(sections, adapting):
+def test_what_cannot_be_stored_is_computed_anew(sections, adapting, monkeypatch):
+    monkeypatch.setenv("SEARCH_ALLOW_CODE", "1")
     config = adapting(sections.get("adapt", {}).get("method", "mmd"), **({"freeze": {"depth": 0.5}} | sections))
     assert next(fit(config)).metrics["usage/prefix_stored"] == 0.0
 
