@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from trainable.config.strict_yaml import parse, read_document
@@ -18,6 +17,7 @@ from trainable.config.validation import explain
 from trainable.errors import OutageError, SettingsError, UserError
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
+from trainable.terminal import Terminal
 
 Settings = TypeVar("Settings", bound=Section)
 AllowCode = Annotated[
@@ -25,7 +25,7 @@ AllowCode = Annotated[
 ]
 COMMANDS = ("weights", "fit", "plan", "lr-range", "pretrain", "meta")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console(soft_wrap=True)
+console = Terminal()
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         app(words)
     except (UserError, OutageError) as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+        Terminal(stderr=True, highlight=False).print(f"error: {error}")
         sys.exit(2 if isinstance(error, UserError) else 1)
 
 
@@ -213,7 +213,7 @@ def _diverging() -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        Console(stderr=True, soft_wrap=True).print(f"diverged: {error}", markup=False)
+        Terminal(stderr=True).print(f"diverged: {error}")
         sys.exit(1)
 
 

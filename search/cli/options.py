@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
+from trainable.terminal import Terminal
 
 INTERRUPTED = "interrupted; the same command goes on"
 # A pipe has no width: wide enough that no row of a table is broken.
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Terminal(width=None if sys.stdout.isatty() else 240)
+errors = Terminal(stderr=True, highlight=False)
 
 Spaces = Annotated[list[Path], typer.Argument(help="Space files.")]
 SpaceFile = Annotated[Path, typer.Argument(help="The space file, such as spaces/resnet.yaml.")]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from search.diagnosis.page import write_page
@@ -178,7 +177,7 @@ def _gain_lines(gain: TransferGain) -> list[str]:
 def _counts_table(diagnosis: Diagnosis) -> Table:
     table = Table("class", *diagnosis.counts, box=None, pad_edge=False)
     for name in diagnosis.counts["train"]:
-        table.add_row(escape(name), *(str(classes[name]) for classes in diagnosis.counts.values()))
+        table.add_row(name, *(str(classes[name]) for classes in diagnosis.counts.values()))
     return table
 
 

@@ -1,11 +1,13 @@
 """The card that goes with a registered model: what it is, what it was made of, how good it is, what it is for."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.promotion.candidate import Candidate
 from search.promotion.gate import Evidence
 from search.space.spec import ORACLE
+from trainable.terminal import plain
 
 INTENDED_USE = """Tells the classes below apart in images like those it was trained on, and gives each a score. Every image is
 given one of these classes, also one that shows none of them. The figures below hold for images drawn as the test split was,
@@ -35,7 +37,7 @@ def _data(description: Mapping[str, Any]) -> str:
     words = f"Fingerprint `{description['fingerprint']}`."
     if data["target"] is not None:
         of = "target" if data["oracle"] else "source"
-        words += f" Adapted to {data['target']!r}; the figures below are of test images of the {of}."
+        words += f" Adapted to {_cell(repr(data['target']))}; the figures below are of test images of the {of}."
     return f"{words}\n\n{_table(['class', *splits], rows)}"
 
 
@@ -100,4 +102,9 @@ def _network(description: Mapping[str, Any]) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A text, the name of a class perhaps, that is neither Markdown nor HTML nor the end of its row."""
+    return re.sub(r"([\\|<>\[\]`])", r"\\\1", " ".join(plain(text).split()))

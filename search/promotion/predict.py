@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from search.tracking.model_files import BadInputError, classify, load
@@ -62,11 +61,11 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
     table = Table("image", "label", "score", "then", box=None, pad_edge=False)
     for image in predictions:
         if image.error is not None:
-            table.add_row(escape(image.path), "-", "-", escape(image.error))
+            table.add_row(image.path, "-", "-", image.error)
             continue
         others = zip(image.top_k[1:], image.top_k_scores[1:], strict=True)
         then = ", ".join(f"{name} {score:.4f}" for name, score in others)
-        table.add_row(escape(image.path), escape(image.top_k[0]), f"{image.top_k_scores[0]:.4f}", escape(then))
+        table.add_row(image.path, image.top_k[0], f"{image.top_k_scores[0]:.4f}", then)
     return table
 
 

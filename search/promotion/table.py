@@ -1,7 +1,6 @@
 """A promotion on the terminal."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from search.promotion.promote import Promotion
@@ -22,7 +21,7 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
     for row in promotion.recipe_rows():
         mean = "out" if row["mean"] is None else f"{row['mean']:.4f}"
         table.add_row(
-            row["recipe"], mean, escape(row["why_not"]) or ", ".join(f"{value:.4f}" for value in row["values"].values())
+            row["recipe"], mean, row["why_not"] or ", ".join(f"{value:.4f}" for value in row["values"].values())
         )
     console.print(table)
     lines = [f"candidate: {candidate.recipe}, seed {candidate.seed}; package {candidate.package}"]

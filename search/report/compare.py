@@ -5,7 +5,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from search.ledger.stored import stored_spec
@@ -37,7 +36,7 @@ def compare_searches(folders: Sequence[Path]) -> dict[str, Any]:
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """One column a search; its figures, then the values of its best configuration that are not the same in all."""
     reports = comparison["searches"]
-    table = Table("", *(escape(report["name"]) for report in reports), box=None, pad_edge=False)
+    table = Table("", *(report["name"] for report in reports), box=None, pad_edge=False)
     for title, row in _figures(reports).items():
         table.add_row(title, *row)
     for path, values in comparison["best_values"].items():
@@ -86,4 +85,4 @@ def _warnings(reports: Sequence[dict[str, Any]]) -> list[str]:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,6 @@ import html
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from search.ledger.refreshes import Record, Records
@@ -22,7 +21,7 @@ def history_table(rows: list[dict[str, Any]]) -> Table:
     """One refresh a row, with the champion's score on the frozen test set of each data version."""
     table = Table(*_heads(rows), box=None, pad_edge=False)
     for cells in _cells(rows):
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     return table
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.markup import escape
 from rich.table import Table
 
 from search.space.spec import SearchSpec
@@ -54,7 +53,7 @@ def rows_table(rows: list[dict[str, str]]) -> Table:
     """Values for a terminal."""
     table = Table("path", "takes", "default", "effect", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row.values()))
+        table.add_row(*row.values())
     return table
 
 

@@ -1,6 +1,7 @@
 """Reads YAML strictly: one meaning for every scalar, no key twice."""
 
 import re
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from trainable.config.validation import as_text
 from trainable.errors import SettingsError, nearest
 from trainable.masking import secrets_below
 
+MOST_CHARACTERS, MOST_VALUES, MOST_LEVELS, MOST_DIGITS = 1_000_000, 50_000, 40, 30
+TOO_LARGE = (
+    f"more than {MOST_VALUES} values, aliases (`*name`) counted, or {MOST_LEVELS} levels; no settings file needs them"
+)
 NO_SECRETS = (
     "an address with a password or a token, which would be kept with the results; PostgreSQL takes it from PGPASSFILE or "
     "PGSERVICE, an MLflow server from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, a store of images from its own "
@@ -44,13 +49,42 @@ def parse(text: str, *, where: str) -> Any:
 
 
 def _loaded(text: str, *, where: str) -> Any:
+    if len(text) > MOST_CHARACTERS:
+        raise SettingsError(
+            [f"{where}: has {len(text)} characters, more than the {MOST_CHARACTERS} of any settings file"]
+        )
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        value = yaml.load(text, Loader=_StrictLoader)
+        _check_size(value)
+        return value
+    except (RecursionError, _TooLargeError):
+        raise SettingsError([f"{where}: {TOO_LARGE}"]) from None
+    except (ValueError, KeyError, TypeError, AttributeError):  # of values that PyYAML takes by an explicit tag
+        raise SettingsError([f"{where}: has a value that is not what its tag (`!!`) says"]) from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SettingsError([f"{where}{line}: {_one_line(error.problem or 'is no YAML')}"]) from None
     except yaml.YAMLError as error:
         raise SettingsError([f"{where}: {_one_line(str(error))}"]) from None
+
+
+class _TooLargeError(Exception):
+    """A document of more values, or deeper, than any settings file is."""
+
+
+def _check_size(document: Any) -> None:
+    """Raise _TooLargeError: a value counts as often as aliases (`*name`) put it in, and a circle of them has no end."""
+    number, level = 0, [document]
+    for _ in range(MOST_LEVELS):
+        number += len(level)
+        inner = (
+            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)
+        )
+        level = list(islice(chain.from_iterable(inner), MOST_VALUES))
+        if number + len(level) > MOST_VALUES:
+            raise _TooLargeError
+    if level:
+        raise _TooLargeError
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -77,7 +111,12 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
+    text = loader.construct_scalar(node)
+    if len(text) > MOST_DIGITS:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a number of {len(text)} digits, more than {MOST_DIGITS}", node.start_mark
+        )
+    return int(text)
 
 
 def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:

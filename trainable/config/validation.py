@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 
 from trainable.errors import nearest
 
+LONGEST_TEXT = 80  # characters of a value in a message
+
 
 def explain(error: ValidationError, *, model: type[BaseModel]) -> list[str]:
     """One line for each mistaken path: the path, what was given, what would be right, the nearest good name."""
@@ -52,8 +54,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def as_text(value: object) -> str:
     """A value as one short line, close to how YAML writes it."""
+    value = value[:LONGEST_TEXT] if isinstance(value, str) else value  # what is cut is not written out first
     text = repr(value) if isinstance(value, str | float) else _as_json(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 
 
 def _as_json(value: object) -> str:

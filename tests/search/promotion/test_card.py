@@ -28,3 +28,14 @@ def test_of_an_adapted_network_it_says_whose_test_images_the_figures_are_of(prom
     data |= {"target": "other", "oracle": oracle}
     text = card(promotion.candidate, evidence=promotion.evidence)
     assert f"Adapted to 'other'; the figures below are of test images of the {of}." in text
+
+
+def test_the_name_of_a_class_is_neither_a_row_nor_a_link_nor_a_page(promotion):
+    odd = "a|b\n## Head\r <img src=x onerror=alert(1)> [click](http://x) `c` \x1b[31m"
+    description = promotion.candidate.model.description
+    counts = {split: {odd: 1} for split in description["counts"]}
+    description |= {"classes": [odd], "counts": counts}
+    text = card(promotion.candidate, evidence=promotion.evidence)
+    (row,) = [line for line in text.splitlines() if "Head" in line]
+    assert row.startswith(r"| a\|b ## Head� \<img src=x onerror=alert(1)\> \[click\](http://x) \`c\` ")
+    assert "\x1b" not in text

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -284,3 +285,46 @@ def test_a_password_in_a_space_file_is_refused_without_saying_it(file, override,
 def test_a_user_without_a_password_is_kept(file):
     address = "postgresql+psycopg://user@host/db?sslmode=require"
     assert load(file(), [f"search.storage={address}"]).search.storage == address
+
+
+def bomb(levels=10):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    {
+        "aliases": (bomb(), "more than 50000 values, aliases"),
+        "aliases in a section": ("base:\n" + "\n".join(f"  {line}" for line in bomb().splitlines()), "more than 50000"),
+        "a circle": ("base: &a {b: *a}", "or 40 levels"),
+        "a circle of lists": ("base: &a [*a, *a]", "more than 50000 values"),
+        "depth": ("base: " + "[" * 5000, "or 40 levels"),
+        "closed depth": ("base: " + "[" * 60 + "]" * 60, "or 40 levels"),
+        "deep mappings": ("base: " + "{a: " * 3000 + "1" + "}" * 3000, "or 40 levels"),
+        "digits": ("search: {trials: " + "9" * 5000 + "}", "a number of 5000 digits"),
+        "size": ("# " + "x" * 1_000_001, "characters, more than"),
+        "an int": ("a: !!int abc", "is not what its tag"),
+        "a bool": ("a: !!bool abc", "is not what its tag"),
+        "a date": ("a: !!timestamp abc", "is not what its tag"),
+        "a float": ("a: !!float abc", "is not what its tag"),
+        "merged bomb": ("a: &a {x: 1}\nb: {!!merge <<: [*a, *a]}", "could not determine a constructor"),
+    }.values(),
+)
+def test_a_file_that_is_made_to_be_too_large_is_one_line_at_once(file, text, said):
+    began = time.process_time()
+    assert said in mistake(file(text))
+    assert time.process_time() - began < 3
+
+
+def test_an_alias_stands_for_what_it_names(file):
+    text = TEXT.replace("{log: [1e-4, 1e-2]}", "&rate {log: [1e-4, 1e-2]}") + "# end\n"
+    text = text.replace(
+        "model.dropout:     {choice: [0.0, 0.5]", "optimizer.weight_decay: *rate\n  model.dropout: {choice: [0.0, 0.5]"
+    )
+    assert load(file(text)).vary["optimizer.weight_decay"] == {"log": [1e-4, 1e-2]}
+
+
+def test_a_long_value_is_cut_in_a_message(file):
+    assert len(mistake(file(), ["search.trials=" + "x" * 100_000])) < 300
