@@ -20,7 +20,8 @@ FOLDER = "refits"
 SEED = "seed"
 MOST_SEED = 2**31 - 1
 SOUPS = "soups"
-_CANDIDATE, _TESTED, _SOUP = "candidate", "test", "soup "  # keys in the study; a soup's ends with its seed
+# Keys in the study; a soup's ends with its seed, a package's with that of its content.
+_CANDIDATE, _TESTED, _SOUP, _PACKAGE = "candidate", "test", "soup ", "package "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class RefitNotes:
     candidate: CandidateNote | None = None  # promotion.promote
     tested: tuple[str, ...] = ()  # promotion.promote: digests of the candidates that have read the test split
     soups: Mapping[int, SoupResult] = field(default_factory=dict)  # promotion.refit, by seed
+    packages: Mapping[str, str] = field(default_factory=dict)  # promotion.candidate: digest of each package by its key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ def refit_notes(refits: Ledger) -> RefitNotes:
             for key, soup in stored.items()
             if key.startswith(_SOUP)
         },
+        packages={key.removeprefix(_PACKAGE): digest for key, digest in stored.items() if key.startswith(_PACKAGE)},
     )
 
 
@@ -117,6 +120,11 @@ def note_candidate(refits: Ledger, candidate: CandidateNote) -> None:
 def note_tested(refits: Ledger, digests: Sequence[str]) -> None:
     """Note which candidates have read the test split."""
     refits.store_note(_TESTED, {"candidates": list(digests)})
+
+
+def note_package(refits: Ledger, key: str, *, digest: str) -> None:
+    """Note the digest of a package that was just made, by which it is known again."""
+    refits.store_note(f"{_PACKAGE}{key}", digest)
 
 
 def note_soup(refits: Ledger, soup: SoupResult, *, seed: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ledger.refits import CandidateNote, FinishedSearch, note_candidate, note_tested, refit_notes
+from search.ledger.refits import CandidateNote, FinishedSearch, note_candidate, note_package, note_tested, refit_notes
 from search.promotion.evidence import Answers, answer
 from search.promotion.packaged import PACKAGE, PackagedModel, open_packaged
 from search.promotion.refit import Recipe, RefittedModel
@@ -22,7 +22,7 @@ from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import check_held, held_to
 from trainable.errors import UserError
 from trainable.serving.encoded import encoded_images
-from trainable.serving.package import digest, package
+from trainable.serving.package import digest, has_own_code, package
 from trainable.training.checkpoint import OPTIMIZER
 
 
@@ -66,7 +66,9 @@ class Candidate:
 def package_best(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> Path:
     """Package the best model of the best recipe, if that is not done yet, and note that it was confirmed.
 
-    Raises NoCandidateError where no recipe held up, UserError where its weights are gone.
+    A package that lies there is taken where its digest is the one noted when it was made and its code is that of the project.
+
+    Raises NoCandidateError where no recipe held up, UserError where its weights are gone and for a link in the package's place.
     """
     best = recipes[0]
     if best.why_not:
@@ -75,10 +77,13 @@ def package_best(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> Path:
     config = search.refit_config(model.refits[0])
     weights = _weights(model, recipe=best, search=search)
     key = _content_key(_without_place(config, spec=search.spec), weights=weights)
-    path = (search.refit_folder / "packages" / key / PACKAGE.name).resolve()
-    if not path.is_dir():
+    path = search.refit_folder.resolve() / "packages" / key / PACKAGE.name
+    if path.resolve() != path:
+        raise UserError(f"{path}: leads elsewhere by a link; delete that")
+    if not _is_known(path, digest_noted=refit_notes(search.refits).packages.get(key)):
         with held_to(search.fingerprints):
             package(TrialConfig.model_validate(config), folder=path, **weights)
+        note_package(search.refits, key, digest=digest(path))
     place = str(path.relative_to(search.folder.resolve()))
     note_candidate(search.refits, CandidateNote(package=place, recipe=best.as_text))
     return path
@@ -117,6 +122,11 @@ def answer_test_once(search: FinishedSearch, *, recipes: Sequence[Recipe], packa
 
 def _predicted(path: Path) -> NDArray[np.float64]:
     return np.array(json.loads(path.read_text())["predicted"])
+
+
+def _is_known(path: Path, *, digest_noted: str | None) -> bool:
+    """Whether a package is the one that was made here: its code will be run, and registered for everyone."""
+    return path.is_dir() and digest(path) == digest_noted and has_own_code(path)
 
 
 def _weights(model: RefittedModel, *, recipe: Recipe, search: FinishedSearch) -> dict[str, Path]:

@@ -66,6 +66,12 @@ def digest(folder: Path) -> str:
     return checksum.hexdigest()[:32]
 
 
+def has_own_code(folder: Path) -> bool:
+    """Whether the code in a package is that of this project, byte for byte."""
+    files = {folder / name: Path(str(module.__file__)) for name, module in CODE.items()}
+    return all(file.is_file() and file.read_bytes() == own.read_bytes() for file, own in files.items())
+
+
 def load_package(folder: Path, *, device: str | None = None) -> Classifier:
     """The classifier of a package of this version of the project."""
     return Classifier(folder, decode=decode_module.decode, device=device)

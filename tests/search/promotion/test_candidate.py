@@ -1,15 +1,21 @@
 """The candidate of a search: its best confirmed recipe, packaged, asked about its test images once."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from search.ledger.files import checkpoint_folder, epoch_folder
 from search.ledger.refits import refit_notes
 from search.promotion.candidate import NoCandidateError, answer_test_once, package_best
 from search.promotion.packaged import PACKAGE
 from search.promotion.refit import Recipe, RefittedModel
+from search.space.spec import SearchSpec
+from trainable import TrialConfig, fit
 from trainable.data.image_guard import ImagesChangedError
+from trainable.errors import UserError
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest
 
@@ -60,3 +66,58 @@ def test_other_images_than_those_of_the_search_are_not_asked(make_search, served
     with pytest.raises(ImagesChangedError, match="data.path: the images have changed since this search began"):
         answer_test_once(search, recipes=RECIPES, package=model.folder / PACKAGE, folder=tmp_path / "model")
     assert refit_notes(search.refits).tested == ()
+
+
+@pytest.fixture
+def refitted(make_search, folders):
+    """A search with one refit that was trained, and the recipe of it."""
+    search = make_search({(2, 0): 0.9})
+    document = search.spec.model_dump() | {
+        "base": {
+            "data.path": str(folders / "old"),
+            "data.image_size": 32,
+            "data.test_share": 0.4,
+            "model.name": "test_resnet",
+            "model.weights": "random",
+            "train.batch_size": 9,
+        }
+    }
+    search = replace(search, spec=SearchSpec.model_validate(document))
+    config = TrialConfig.model_validate(search.refit_config(0))
+    next(fit(config)).save(epoch_folder(checkpoint_folder(search.refit_folder, 0), 1))
+    return search, [Recipe((2,), models=(RefittedModel(int(config.seed), (0,), {METRIC: 0.9}),))]
+
+
+@pytest.mark.slow
+def test_a_package_that_somebody_put_there_is_not_taken_as_our_own(refitted, tmp_path):
+    search, recipes = refitted
+    path = package_best(search, recipes=recipes)
+    own = digest(path)
+    written = (path / "weights.safetensors").stat().st_mtime_ns
+    assert package_best(search, recipes=recipes) == path
+    assert (path / "weights.safetensors").stat().st_mtime_ns == written  # made once
+    for name in ("classifier.py", "decode.py", "weights.safetensors", "more.pyc"):
+        with (path / name).open("ab") as file:
+            file.write(b"#")
+        assert package_best(search, recipes=recipes) == path
+        assert digest(path) == own
+    (path / "classifier.py").write_text("planted")
+    search.refits.store_note(f"package {path.parent.name}", digest(path))  # as who may write both
+    assert package_best(search, recipes=recipes) == path
+    assert digest(path) == own
+
+
+@pytest.mark.slow
+def test_a_link_in_the_place_of_a_package_is_not_followed(refitted, tmp_path):
+    search, recipes = refitted
+    path = package_best(search, recipes=recipes)
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "file").touch()
+    for place in (path, path.parent, path.parents[1]):
+        shutil.rmtree(place)
+        place.symlink_to(tmp_path / "victim")
+        with pytest.raises(UserError, match="leads elsewhere by a link; delete that$"):
+            package_best(search, recipes=recipes)
+        place.unlink()
+        place.mkdir()
+    assert (tmp_path / "victim" / "file").exists()
