@@ -1,5 +1,6 @@
 """Addresses of MLflow stores: checked, made absolute, shown without secrets."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from trainable.masking import masked, masked_address
 DEFAULT_PORT = 5000
 DATABRICKS = "databricks"
 LONGEST_REASON = 200
+_NO_NAME_OF_A_FOLDER = re.compile(r"[^\w .-]|^[.]")
 
 
 class StoreFailsError(OutageError):
@@ -57,6 +59,12 @@ def page_address(uri: str, *, port: int = DEFAULT_PORT) -> str:
 def _scheme(uri: str) -> str:
     """What kind of store it is; Databricks' of the default profile is called by that word alone."""
     return DATABRICKS if uri.lower() == DATABRICKS else urlsplit(uri).scheme.lower()
+
+
+def experiment_folder(uri: str, *, experiment: str) -> str | None:
+    """Where the files of an experiment lie, in :func:`artifact_folder` whatever its name; None where that is None."""
+    folder = artifact_folder(uri)
+    return None if folder is None else f"{folder}/{_NO_NAME_OF_A_FOLDER.sub('_', experiment)}"
 
 
 def artifact_folder(uri: str) -> str | None:
