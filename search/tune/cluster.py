@@ -4,12 +4,13 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from trainable.atomic import make_private_folder
 from trainable.errors import OutageError, UserError
 from trainable.loader.own_code import permission
 
@@ -63,6 +64,7 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
         "runtime_env": {"env_vars": WORKER_ENVIRONMENT | _import_path() | permission()},
     }
     if address is None:
+        _hide_token()
         options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "_temp_dir": os.environ.get("RAY_TMPDIR")}
     try:
         ray.init(address=address or "local", **options)
@@ -74,6 +76,14 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
         yield
     finally:
         ray.shutdown()
+
+
+def _hide_token() -> None:
+    """Close the folder of Ray's token: who can read it runs code here, and Ray writes it with the rights of any file."""
+    folder = Path.home() / ".ray"
+    with suppress(OSError):  # a home that nobody writes to, in which Ray finds or names its own way
+        make_private_folder(folder)
+        folder.chmod(0o700)
 
 
 def _not_begun(address: str | None) -> str:

@@ -1,5 +1,7 @@
 """What is said where there is no Ray to run a search on."""
 
+import stat
+
 import pytest
 
 from search.tune.cluster import cluster
@@ -23,3 +25,14 @@ def test_a_cluster_that_cannot_be_joined_is_one_line_about_its_address():
         cluster(address="nowhere:x"),
     ):
         pass
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_nobody_else_reads_the_token_of_a_local_ray(tmp_path, monkeypatch, is_there):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 40)))
+    if is_there:
+        (tmp_path / ".ray").mkdir(mode=0o755)
+    with pytest.raises(UserError, match="RAY_TMPDIR"), cluster(address=None):
+        pass
+    assert stat.S_IMODE((tmp_path / ".ray").stat().st_mode) == 0o700
