@@ -12,7 +12,11 @@ _QUERY = re.compile(r"[?#](?=[^=&\s]+=)")
 _USER = re.compile(r"[^/@]*@")
 _USER_AND_PASSWORD = re.compile(r"[^/:@]*:(.*)@", re.DOTALL)  # as SQLAlchemy reads it: a password may hold a slash
 _PORT_AND_PATH = re.compile(r"\d+/.*", re.DOTALL)
-_SECRET_VALUE = re.compile(r"(?i)([?&;#][\w.%-]*(?:pass|pwd|token|key|secret|sig|cred|auth)[\w.%-]*=)([^&;\s]+)")
+_SECRET_NAME = (
+    r"[\w.%-]*(?:pass|pwd|token|secret|signature|cred|auth(?!or)|(?<![a-z])(?:sig|key)(?![a-z])|"
+    r"(?:access|account|api|private|ssl|storage)[-_]?key)[\w.%-]*"
+)
+_SECRET_VALUE = re.compile(rf"(?i)([?&;#]{_SECRET_NAME}=)([^&;\s]+)")
 
 
 def masked(text: str) -> str:

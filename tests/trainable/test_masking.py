@@ -16,6 +16,9 @@ SECRETS = {
         "https://host/x?X-Amz-Credential=***&X-Amz-Signature=***"
     ),
     "https://host/x#access_token=hunter2": "https://host/x#access_token=***",
+    "https://host/x?AWSAccessKeyId=hunter2&sig=hunter2&sslkey=hunter2": (
+        "https://host/x?AWSAccessKeyId=***&sig=***&sslkey=***"
+    ),
     "s3://key:hunter2@bucket/x": "s3://bucket/x",
 }
 OPEN = {
@@ -25,6 +28,10 @@ OPEN = {
     "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning": (
         "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning"
     ),
+    "http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART&viewStateShareKey=0a1b": (
+        "http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART&viewStateShareKey=0a1b"
+    ),
+    "https://host/x?author=me&design=2&keys=3": "https://host/x?author=me&design=2&keys=3",
     "abfs://box@account.dfs.core.windows.net/x": "abfs://box@account.dfs.core.windows.net/x",
     "hf://datasets/me/cells@main/train": "hf://datasets/me/cells@main/train",
     "data/images": "data/images",
