@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import fsspec
 import pytest
 import yaml
 
@@ -155,7 +156,18 @@ def test_a_version_that_is_not_there_is_a_mistake(place, empty_database):
         assert_ends(result, code=2, said="there is no such version; 'cells' has no alias yet")
 
 
-@pytest.mark.parametrize(("scheme", "code"), [("ftp", 1), ("nosuch", 2)])
+@pytest.fixture
+def unreachable(monkeypatch):
+    """A store in this process that breaks off every connection."""
+
+    def refuse(*_args, **_options):
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", refuse)
+
+
+@pytest.mark.parametrize(("scheme", "code"), [("memory", 1), ("nosuch", 2), ("http", 2)])
+@pytest.mark.usefixtures("unreachable")
 def test_images_behind_an_address_that_does_not_answer_may_be_asked_for_again(place, scheme, code):
     document = space() | {"base": {"data": {"path": f"{scheme}://{NOTHING_ANSWERS}/images"}}}
     (place / "space.yaml").write_text(yaml.safe_dump(document))
