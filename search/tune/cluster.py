@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from trainable.atomic import make_private_folder
+from trainable.cpus import usable_cpus
 from trainable.errors import OutageError, UserError
 from trainable.loader.own_code import permission
 
@@ -65,7 +66,11 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
     }
     if address is None:
         _hide_token()
-        options |= {"num_cpus": num_cpus, "num_gpus": num_gpus, "_temp_dir": os.environ.get("RAY_TMPDIR")}
+        options |= {
+            "num_cpus": num_cpus or usable_cpus(),
+            "num_gpus": num_gpus,
+            "_temp_dir": os.environ.get("RAY_TMPDIR"),
+        }
     try:
         ray.init(address=address or "local", **options)
     except (OSError, ValueError, RuntimeError) as error:

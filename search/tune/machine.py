@@ -1,7 +1,6 @@
 """What a machine has and what trials share on it: looked at on the driver, before a worker is asked for."""
 
 import logging
-import os
 import platform
 from collections import defaultdict
 from dataclasses import replace
@@ -12,6 +11,7 @@ import torch
 
 from search.ledger.notes import DataFacts
 from trainable.config.trial import TrialConfig
+from trainable.cpus import usable_cpus
 from trainable.data.pack import Pack, open_pack
 from trainable.data.readers.sample import TARGET_SPLITS
 from trainable.loader.rehearsal import open_old
@@ -76,13 +76,13 @@ def environment() -> dict[str, str]:
     """What the search ran on: versions of what decides results, the platform, the GPUs of this machine."""
     packages = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    facts = {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(usable_cpus())}
     return facts | {"gpus": ", ".join(gpus) or "none"} | {name: version(name) for name in packages}
 
 
 def local_resources() -> dict[str, float]:
-    """CPUs and GPUs of this machine."""
-    return {"cpu": float(os.cpu_count() or 1), "gpu": float(torch.cuda.device_count())}
+    """CPUs and GPUs of this machine that may be used."""
+    return {"cpu": float(usable_cpus()), "gpu": float(torch.cuda.device_count())}
 
 
 def measure(trial: dict[str, Any], *, threads: int) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """Tells by a short text whether two data sets are the same."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from blake3 import blake3
 
+from trainable.cpus import usable_cpus
 from trainable.data.readers.sample import Sample, Source
 from trainable.data.readers.storage import file_state
 
@@ -52,7 +52,7 @@ def image_digests(source: Source) -> list[bytes]:
 def read_digests(samples: Sequence[Sample]) -> list[bytes | None]:
     """The BLAKE3 hash, 32 bytes, of every encoded image; None where it cannot be read."""
     tasks = [samples[start : start + IMAGES_PER_TASK] for start in range(0, len(samples), IMAGES_PER_TASK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         return [digest for digests in pool.map(_read_digests, tasks) for digest in digests]
 
 

@@ -1,7 +1,6 @@
 """Builds the pack: reads, splits, decodes, writes every image of a data set once."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from filelock import BaseFileLock, FileLock
 
 from trainable.atomic import write_beside
 from trainable.config.trial import NO_SAY_IN_IMAGES, DataConfig
+from trainable.cpus import usable_cpus
 from trainable.data.decode import BadImageError, Decoded, decode_with_remarks
 from trainable.data.fingerprint import content_fingerprint, image_digests, read_or_empty
 from trainable.data.input_spec import InputSpec
@@ -112,7 +112,7 @@ def _write(path: Path, assignment: Assignment, *, fingerprint: str, config: Data
     read = partial(_read, side=spec.stored_side, interpolation=spec.interpolation, **config.decoding)
     bad: list[tuple[Row, BadImageError]] = []
     with write_beside(path) as file:
-        with pa.ipc.new_file(file, schema) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with pa.ipc.new_file(file, schema) as writer, ThreadPoolExecutor(usable_cpus()) as pool:
             for start in range(0, len(rows), IMAGES_PER_RECORD_BATCH):
                 some = rows[start : start + IMAGES_PER_RECORD_BATCH]
                 images = list(pool.map(read, some))

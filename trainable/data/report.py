@@ -1,6 +1,5 @@
 """Reports on a data set: how it was understood, what is used of it, what should be known about it."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any
 from blake3 import blake3
 
 from trainable.config.trial import DataConfig
+from trainable.cpus import usable_cpus
 from trainable.data.decode import BadImageError, load
 from trainable.data.fingerprint import NO_IMAGE, read_or_empty
 from trainable.data.readers.findings import KINDS, Finding, counted
@@ -115,7 +115,7 @@ def examine(config: DataConfig, *, progress: Callable[[int, int], None] | None =
     tasks = [samples[start : start + IMAGES_PER_TASK] for start in range(0, len(samples), IMAGES_PER_TASK)]
     looks: list[Look] = []
     digests: list[bytes] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for some in pool.map(partial(_look_at, settings=config.decoding), tasks):
             digests += [digest for digest, _ in some]
             looks += [look for _, look in some]
