@@ -15,6 +15,7 @@ from trainable.config.strict_yaml import parse, read_document
 from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, TrialConfig
 from trainable.config.validation import explain
 from trainable.errors import OutageError, SettingsError, UserError
+from trainable.home import ensure_home, expand_words
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
 from trainable.terminal import Terminal
@@ -30,7 +31,8 @@ console = Terminal()
 
 def main() -> None:
     """Run a command; the first word may be a trial's file instead. Exit code 2 is a mistake of the user's, 1 a failure."""
-    words = sys.argv[1:]
+    ensure_home()
+    words = expand_words(sys.argv[1:])
     if words and words[0] not in COMMANDS and not words[0].startswith("-"):
         words = ["fit", *words]
     try:

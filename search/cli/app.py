@@ -24,6 +24,7 @@ from search.cli.searches import (
     ui,
 )
 from trainable.errors import OutageError, SettingsError, UserError
+from trainable.home import ensure_home, expand_words
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
@@ -50,7 +51,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> None:
     """Run a command; a mistake of the user's is one line and exit code 2, what cannot be done now one line and exit code 1."""
     try:
-        make_app()()
+        ensure_home()
+        make_app()(expand_words(sys.argv[1:]))
     except (UserError, OutageError) as error:
         for line in error.problems if isinstance(error, SettingsError) else (error,):
             errors.print(f"error: {line}", markup=False)

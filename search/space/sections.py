@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trainable.config.meta import MetaSettings
 from trainable.config.pretrain import PretrainSettings
+from trainable.config.trial import PathText
 from trainable.metrics import ComparedMetric, MetricName
 
 STEPS = ("ssl", "meta")  # trainings before the search, and what stands for their weights in model.weights
@@ -49,7 +50,7 @@ class SearchSection(Section):
     trials: int = Field(ge=1, description="Most configurations begun; raise it to go on with a finished search.")
     seed: int = Field(0, ge=0, description="Seed of the sampler and of every trial.")
     budget: BudgetSection = BudgetSection()
-    folder: str = Field("searches", description="Folder of all searches; this one writes to `folder/name` only.")
+    folder: PathText = Field("searches", description="Folder of all searches; this one writes to `folder/name` only.")
     storage: str | None = Field(
         None,
         pattern=r"^postgresql(\+\w+)?://\S+$",
@@ -138,7 +139,7 @@ class ResourcesSection(Section):
 class TrackingSection(Section):
     """Where MLflow shows the search."""
 
-    uri: str = Field("sqlite:///mlflow.db", min_length=1, description="MLflow tracking address.")
+    uri: PathText = Field("sqlite:///mlflow.db", min_length=1, description="MLflow tracking address.")
     experiment: str | None = Field(None, description="MLflow experiment; without it the search's name.")
 
 
@@ -156,17 +157,17 @@ class SelectSection(Section):
 class SslSection(PretrainSettings):
     """A self-supervised pre-training before the search; `ssl` among the choices of `model.weights` stands for its result."""
 
-    path: str | None = Field(
+    path: PathText | None = Field(
         None, description="Folder of images without labels, in any folders below; without it the training images."
     )
-    weights: str = Field("pretrained", description="What it begins with, as `model.weights`.")
+    weights: PathText = Field("pretrained", description="What it begins with, as `model.weights`.")
 
 
 class MetaSection(MetaSettings):
     """A meta-training before the search; `meta` among the choices of `model.weights` stands for its result."""
 
-    path: str = Field(description="Labelled images that tasks are drawn from, read as `data.path` is.")
-    weights: str = Field("pretrained", description="What it begins with, as `model.weights`.")
+    path: PathText = Field(description="Labelled images that tasks are drawn from, read as `data.path` is.")
+    weights: PathText = Field("pretrained", description="What it begins with, as `model.weights`.")
 
 
 class ConfirmSection(Section):

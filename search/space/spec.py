@@ -33,6 +33,7 @@ from search.space.values import Value
 from trainable.config.trial import TrialConfig
 from trainable.config.validation import as_text
 from trainable.errors import UserError
+from trainable.home import expand_home
 
 ORACLE = "ORACLE: the target's labels were read in this search; none of its results is an honest estimate"
 
@@ -92,7 +93,7 @@ class SearchSpec(Section):
     @field_validator("base")
     @classmethod
     def _by_dotted_path(cls, base: dict[str, Any]) -> dict[str, Any]:
-        return flatten(base)
+        return {path: _at_home(value) for path, value in flatten(base).items()}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -316,6 +317,13 @@ def _with_fixed(path: str, dimension: Dimension, fixed: Mapping[str, Value], var
         elif fixed[owner] not in values:
             raise UserError(f"{where}: can never hold, {owner} is {as_text(fixed[owner])} and not varied")
     return replace(dimension, when=when)
+
+
+def _at_home(value: Any) -> Any:
+    """A value, or every member of a list, with the user's home for `~`; what is no path does not begin so."""
+    if isinstance(value, list):
+        return [_at_home(member) for member in value]
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def resume_command(spec: SearchSpec, *, command: str = "resume") -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainable.config.techniques import (
     METHODS,
@@ -25,11 +25,13 @@ from trainable.config.techniques import (
     WeightScheduleName,
     unmet,
 )
+from trainable.home import expand_home
 from trainable.metrics import MetricName
 
 # Fields of `data` that neither choose images nor say how they are stored.
 NO_SAY_IN_IMAGES = ("class_sampling", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
 
+PathText = Annotated[str, AfterValidator(expand_home)]  # a path or an address; `~` is the user's home
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 
@@ -42,7 +44,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images are, how they are read, how they are split."""
 
-    path: str = Field(
+    path: PathText = Field(
         "",
         description="Folder of images or of Parquet files, nested or not; CSV, Parquet or Arrow file; or the address of Parquet "
         "files that hold the images, such as `s3://bucket/images`. Not used by `format: elpv`.",
@@ -88,7 +90,7 @@ class DataConfig(Section):
     val_share: float = Field(0.15, gt=0, lt=0.5, description="Share held out for validation where no split is given.")
     test_share: float = Field(0.15, gt=0, lt=0.5, description="Share held out for the test where no split is given.")
     split_seed: int = Field(0, ge=0, description="Seed of the split; a different one gives other held-out images.")
-    keep_splits: str | None = Field(
+    keep_splits: PathText | None = Field(
         None,
         description="Parquet file with the splits of an earlier version of these images (columns `sample_id`, `split`; "
         "`refresh` writes it): images it knows, and their groups, keep theirs; new ones are cut so that each class comes "
@@ -104,12 +106,12 @@ class DataConfig(Section):
         None, description="Column of the photographed object; one group's images never straddle splits."
     )
     domain_column: str | None = Field(None, description="Column that names the domain an image comes from.")
-    source: list[str] = Field(
+    source: list[PathText] = Field(
         [],
         description="Labelled domains to learn from, where there is a `target`: values of `domain_column` (for `elpv` of the "
         "module type, mono or poly), all but the target without it; or, where `path` is empty, data sets read as `path` is.",
     )
-    target: str | None = Field(
+    target: PathText | None = Field(
         None,
         description="The domain to adapt to, a value or a data set as `source`. Its labels are not read, and it may have none; "
         "a folder of images without class folders will do.",
@@ -128,7 +130,7 @@ class DataConfig(Section):
         "in proportion to 1, √n, or its effective number (1-β^n)/(1-β) with β = 0.999 (Cui et al. 2019). Instead of "
         "`loss.class_weights`, not with them: both together count a class twice.",
     )
-    rehearsal: str | None = Field(
+    rehearsal: PathText | None = Field(
         None,
         description="Old images, read as `path` is, whose train split is shown beside the new ones against forgetting.",
     )
@@ -153,7 +155,7 @@ class DataConfig(Section):
     on_bad_image: Literal["error", "skip"] = Field(
         "error", description="What an unreadable image does: end with its name, or be named, counted and left out."
     )
-    cache: str | None = Field(
+    cache: PathText | None = Field(
         None, description="Folder of the decoded images; without it `$XDG_CACHE_HOME` or `~/.cache`, then `/trainable`."
     )
     prefix_gb: float | None = Field(
@@ -180,7 +182,7 @@ class ModelConfig(Section):
     """Which backbone, from which weights, under which head."""
 
     name: str = Field("resnet50", description="Any timm architecture.")
-    weights: str = Field(
+    weights: PathText = Field(
         "pretrained",
         description="`pretrained` (timm's hub), `random`, a safetensors or torch file, or `package:efficientnet-lite0`.",
     )

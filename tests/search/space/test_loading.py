@@ -328,3 +328,27 @@ def test_an_alias_stands_for_what_it_names(file):
 
 def test_a_long_value_is_cut_in_a_message(file):
     assert len(mistake(file(), ["search.trials=" + "x" * 100_000])) < 300
+
+
+def test_a_tilde_is_the_home_in_every_path_of_a_file_and_of_the_command_line(file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    text = TEXT.replace("format: elpv, elpv_rule: prob>0", "path: ~/images, cache: ~/cache, source: [~/a], target: ~/b")
+    spec = load(
+        file(text), ["search.folder=~/searches", "tracking.uri=sqlite:///~/runs.db", "data.keep_splits=~/splits"]
+    )
+    assert (spec.search.folder, spec.tracking.uri) == ("/home/me/searches", "sqlite:////home/me/runs.db")
+    paths = {path: value for path, value in spec.base.items() if path.startswith("data.")}
+    assert paths == {
+        "data.path": "/home/me/images",
+        "data.cache": "/home/me/cache",
+        "data.source": ["/home/me/a"],
+        "data.target": "/home/me/b",
+        "data.keep_splits": "/home/me/splits",
+    }
+    assert load("x.yaml", data="~/others").base["data.path"] == "/home/me/others"
+    assert (
+        load("x.yaml", ["vary.model.weights={choice: [~/a.pt, random]}"])
+        .validated({"model.weights": "~/a.pt"})
+        .model.weights
+        == "/home/me/a.pt"
+    )
