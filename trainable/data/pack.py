@@ -1,9 +1,11 @@
 """Opens a data set as decoded images in one memory-mapped file."""
 
+import errno
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from trainable.data.readers.arrow_files import load_own
 from trainable.data.readers.folder import read_unlabelled
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Source
-from trainable.errors import UserError
+from trainable.errors import OutageError, UserError
 from trainable.json_text import to_json
 
 FINGERPRINT_DIGITS = 16  # of the fingerprint, with which the name of a pack begins
@@ -33,8 +35,9 @@ def open_pack(config: DataConfig, spec: InputSpec, *, field: str = "path") -> "P
     """Every image of ``config`` decoded for ``spec``, built by the first who asks and mapped by everyone.
 
     Where neither files nor settings changed since the last call, no image is read. Raises UserError where the
-    data set cannot be used, or an image of it while ``config.on_bad_image`` is `error`, and ImagesChangedError where the
-    images are not those that :func:`held_to` allows for the ``field`` of `data` that names them.
+    data set or the cache cannot be used, or an image of it while ``config.on_bad_image`` is `error`, OutageError where the
+    cache's disk is full, and ImagesChangedError where the images are not those that :func:`held_to` allows for the ``field``
+    of `data` that names them.
     """
     pack = _open(read_source(config), config=config, spec=spec, recipe=pack_recipe(config, spec=spec))
     check_held(pack.fingerprint, field=field)
@@ -49,22 +52,20 @@ def open_unlabelled(config: DataConfig, spec: InputSpec) -> "Pack":
 
 def _open(source: Source, *, config: DataConfig, spec: InputSpec, recipe: dict[str, object]) -> "Pack":
     folder = cache_folder(config)
-    try:
-        make_private_folder(folder)
-    except OSError as error:
-        raise UserError(f"data.cache: cannot make {folder} ({error.strerror})") from error
     index = folder / f"{quick_key(source, settings=recipe)}.index"
-    path = _indexed(index)
-    if path is None:
-        with building_lock(folder):
-            path = _indexed(index)
-            if path is None:
-                built = build_pack(source, config=config, spec=spec, folder=folder)
-                path = built.path
-                for beside, text in ((_report_file(index), to_json(built.report.as_dict())), (index, path.name)):
-                    with write_beside(beside) as file:
-                        file.write(text.encode())
-    return Pack(path, report=_report_file(index))
+    with cache_errors(folder):
+        path = _indexed(index)
+        if path is None:
+            make_private_folder(folder)
+            with building_lock(folder):
+                path = _indexed(index)
+                if path is None:
+                    built = build_pack(source, config=config, spec=spec, folder=folder)
+                    path = built.path
+                    for beside, text in ((_report_file(index), to_json(built.report.as_dict())), (index, path.name)):
+                        with write_beside(beside) as file:
+                            file.write(text.encode())
+        return Pack(path, report=_report_file(index))
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -76,6 +77,22 @@ def cache_folder(config: DataConfig) -> Path:
 
 def _report_file(index: Path) -> Path:
     return index.with_suffix(".report.json")
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Inside, that a file of the cache in ``folder`` cannot be used is one line.
+
+    It is an OutageError where the disk is full or fails, else a UserError.
+    """
+    try:
+        yield
+    except OSError as error:
+        of_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+        advice = "free space there, or name another folder" if of_disk else "name a folder that can be written to"
+        raise (OutageError if of_disk else UserError)(
+            f"data.cache: cannot use {folder} ({error.strerror or error}); {advice}"
+        ) from error
 
 
 def _indexed(index: Path) -> Path | None:

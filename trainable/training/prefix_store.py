@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from trainable.atomic import make_private_folder, write_beside
 from trainable.config.trial import AugmentConfig, TrainConfig
 from trainable.data.input_spec import InputSpec
-from trainable.data.pack import Pack
+from trainable.data.pack import Pack, cache_errors
 from trainable.loader.batches import Batch, Rows
 from trainable.model.norms import OF_TARGET
 from trainable.model.prefix_cut import Cut, Shape
@@ -134,12 +134,13 @@ class PrefixStore:
         ``compute`` gives them N×``shape``, float32, for N rows, always as many, of which the last may be there again.
         """
         path = self._folder / f"{_name(key, rows=rows, shape=shape)}.npy"
-        outputs = _map(path)
-        if outputs is None:
-            make_private_folder(self._folder)
-            with self._filling_lock(path):
-                while (outputs := _map(path)) is None:
-                    self._fill(path, rows=rows, shape=shape, compute=compute)
+        with cache_errors(self._folder):
+            outputs = _map(path)
+            if outputs is None:
+                make_private_folder(self._folder)
+                with self._filling_lock(path):
+                    while (outputs := _map(path)) is None:
+                        self._fill(path, rows=rows, shape=shape, compute=compute)
         return Stored(outputs, rows)
 
     def _filling_lock(self, path: Path) -> BaseFileLock:

@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from collections import Counter
 from dataclasses import replace
@@ -296,20 +298,22 @@ def test_a_killed_build_leaves_nothing_and_the_next_one_is_whole(cache):
     assert pa.ipc.open_file(pa.memory_map(path)).read_all().num_rows == 2624
 
 
-def test_a_full_disk_passes_through_and_leaves_no_file(loose, cache):
+def test_a_full_disk_is_one_line_that_may_be_tried_again_and_leaves_no_file(loose, cache):
     code = (
         "import resource, signal, sys\n"
         "from trainable.config.trial import DataConfig\n"
         "from trainable.data.input_spec import InputSpec\n"
         "from trainable.data.pack import open_pack\n"
+        "from trainable.errors import OutageError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "spec = InputSpec(size=64, mean=(), std=(), interpolation='bilinear', crop_share=0.875)\n"
         "try: open_pack(DataConfig(path=sys.argv[1], cache=sys.argv[2]), spec)\n"
-        "except OSError as error: print(error.strerror)"
+        "except OutageError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(loose), cache], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "File too large\n", done.stderr
+    line = f"data.cache: cannot use {cache} (File too large); free space there, or name another folder\n"
+    assert done.stdout == line, done.stderr
     assert files(cache) == [".lock"]
 
 
@@ -325,3 +329,34 @@ def test_the_cache_folder_is_the_one_named_else_the_systems(monkeypatch, tmp_pat
 def test_a_pack_of_private_images_is_for_their_owner_alone(given, cache, spec):
     path = open_pack(config(given, cache), spec).path
     assert [entry.stat().st_mode & 0o077 for entry in (path, path.parent)] == [0, 0]
+
+
+def open_as(config, spec, *, user):
+    """What a process of this user says to a pack that is opened."""
+    code = f"""
+        import os, pickle, sys
+        from trainable.data.pack import open_pack
+        from trainable.errors import UserError
+        config, spec = pickle.load(sys.stdin.buffer)
+        os.setuid({user})
+        try:
+            open_pack(config, spec)
+        except UserError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, input=pickle.dumps((config, spec)), capture_output=True, cwd=ROOT)
+    return done.stdout.decode() + done.stderr.decode()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_cache_that_cannot_be_written_to_is_one_line(given, spec, is_there):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        cache = Path(folder) / "cache"
+        if is_there:
+            cache.mkdir()
+        shutil.copytree(given, Path(folder) / "images")
+        line = open_as(config(Path(folder) / "images", str(cache)), spec, user=54321)
+    assert line == f"data.cache: cannot use {cache} (Permission denied); name a folder that can be written to\n"
