@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from search.ledger import ledger as ledgers
 from search.ledger.ledger import Ledger, NoSearchError
+from search.ledger.sqlite_address import sqlite_address, sqlite_file
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.renamed import space_with_new_names
@@ -104,7 +105,8 @@ def _begun_in(folder: Path, *, search_folder: str) -> Path | None:
 
 def _counted_from(uri: str, *, root: Path) -> str:
     """The address whose relative SQLite file, if it names one, is in or below ``root``."""
-    name, mark, query = uri.partition(":///")[2].partition("?")
-    if not uri.startswith("sqlite") or not name or Path(name).is_absolute():
+    named = sqlite_file(uri)
+    if named is None or named[0].is_absolute():
         return uri
-    return f"sqlite:///{root / name}{mark}{query}"
+    path, query = named
+    return sqlite_address(root / path, query=query)

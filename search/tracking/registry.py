@@ -19,8 +19,9 @@ from mlflow.entities.model_registry import ModelVersion as StoredVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.ledger.sqlite_address import sqlite_file
 from search.tracking.model_files import hashes
-from search.tracking.uri import StoreFailsError, artifact_folder, check_uri, first_line
+from search.tracking.uri import StoreFailsError, check_uri, first_line
 from trainable.errors import UserError, nearest
 from trainable.masking import masked_address
 
@@ -228,7 +229,8 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
 
 def resolve(uri: str, model_uri: str) -> ModelVersion:
     """The version that an address names. Raises UserError for one that there is not, StoreFailsError."""
-    if artifact_folder(uri) is not None and not _sqlite_file(uri).is_file():
+    named = sqlite_file(uri)
+    if named is not None and not named[0].is_file():
         raise UserError(f"tracking.uri: {masked_address(uri)!r} does not exist; --uri says where MLflow is")
     parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model_uri)
     if parts is None:
@@ -279,10 +281,7 @@ def _hash_tags(folder: Path) -> dict[str, str]:
 
 def _lock_path(uri: str, *, name: str, folder: Path) -> Path:
     """Beside an SQLite file, which has one place; else in the folder of all searches, which promoters share."""
-    if artifact_folder(uri) is not None:
-        folder = _sqlite_file(uri).parent
+    named = sqlite_file(uri)
+    if named is not None:
+        folder = named[0].parent
     return folder.absolute() / f".{name}.promotion.lock"
-
-
-def _sqlite_file(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0])

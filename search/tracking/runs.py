@@ -21,7 +21,7 @@ from search.ledger.trials import Trial, best_trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking import projection
 from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
-from search.tracking.uri import experiment_folder, page_address
+from search.tracking.uri import artifact_folder, folder_name, page_address
 from search.tracking.views import experiment_link, links_of_tags, view_tags, views
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -300,7 +300,8 @@ def open_experiment(client: MlflowClient, spec: SearchSpec, *, uri: str) -> str:
         client.restore_experiment(experiment.experiment_id)
     if experiment is not None:
         return str(experiment.experiment_id)
-    location = experiment_folder(uri, experiment=name)
+    folder = artifact_folder(uri)
+    location = None if folder is None else f"{folder}/{folder_name(name)}"
     tags = {"mlflow.experimentKind": KIND_OF_EXPERIMENT}
     return str(client.create_experiment(name, artifact_location=location, tags=tags))
 

@@ -1,16 +1,17 @@
 """Addresses of MLflow stores: checked, made absolute, shown without secrets."""
 
+import hashlib
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from search.ledger.sqlite_address import sqlite_address, sqlite_file
 from trainable.errors import OutageError, UserError
+from trainable.home import expand_home
 from trainable.masking import masked, masked_address
 
 DEFAULT_PORT = 5000
 DATABRICKS = "databricks"
 LONGEST_REASON = 200
-_NO_NAME_OF_A_FOLDER = re.compile(r"[^\w .-]|^[.]")
 
 
 class StoreFailsError(OutageError):
@@ -29,15 +30,15 @@ def check_uri(uri: str) -> str:
             f"tracking.uri: {masked_address(uri)!r} is a folder of plain files, which MLflow no longer writes; "
             "must be a database such as 'sqlite:///mlflow.db' or a server such as 'http://127.0.0.1:5000'"
         )
-    if scheme != "sqlite":
+    if not scheme.startswith("sqlite"):
         return uri
-    name, _, query = uri.partition(":///")[2].partition("?")
-    path = Path(name).absolute()
-    if not name or not path.parent.is_dir():
+    named = sqlite_file(expand_home(uri))
+    if named is None or not named[0].absolute().parent.is_dir():
         raise UserError(
             f"tracking.uri: {masked_address(uri)!r} names no file in a folder that exists; must be like 'sqlite:///mlflow.db'"
         )
-    return f"sqlite:///{path}" + (f"?{query}" if query else "")
+    path, query = named
+    return sqlite_address(path.absolute(), query=query)
 
 
 def first_line(error: Exception) -> str:
@@ -61,14 +62,13 @@ def _scheme(uri: str) -> str:
     return DATABRICKS if uri.lower() == DATABRICKS else urlsplit(uri).scheme.lower()
 
 
-def experiment_folder(uri: str, *, experiment: str) -> str | None:
-    """Where the files of an experiment lie, in :func:`artifact_folder` whatever its name; None where that is None."""
-    folder = artifact_folder(uri)
-    return None if folder is None else f"{folder}/{_NO_NAME_OF_A_FOLDER.sub('_', experiment)}"
-
-
 def artifact_folder(uri: str) -> str | None:
     """Where MLflow keeps files beside an SQLite database; None where the server or the user decides."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent / "mlartifacts").as_uri()
+    named = sqlite_file(uri)
+    return None if named is None else (named[0].parent / "mlartifacts").as_uri()
+
+
+def folder_name(name: str) -> str:
+    """A name as that of one folder, whose address is written as it is; two names never become one."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return plain if plain == name and name.strip(".") else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

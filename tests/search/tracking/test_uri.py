@@ -1,9 +1,6 @@
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+import re
 
-import pytest
-
-from search.tracking.uri import check_uri, experiment_folder, is_server
+from search.tracking.uri import artifact_folder, check_uri, folder_name, is_server
 from trainable.errors import UserError
 
 
@@ -26,18 +23,41 @@ def test_a_folder_of_plain_files_is_refused(uri):
         check_uri(uri)
 
 
-@pytest.mark.parametrize(
-    "name", ["../../escape", "/etc", "..", ".", "a/../../b", "..%2F..%2Fescape", "~root", "a\\..\\b", "?x#y"]
-)
-def test_no_name_of_an_experiment_leads_out_of_the_folder_of_artifacts(name):
-    place = urlsplit(experiment_folder("sqlite:////data/mlflow.db", experiment=name))
-    assert (place.query, place.fragment) == ("", "")
-    assert Path(unquote(place.path)).parent == Path("/data/mlartifacts")
-    assert ".." not in Path(unquote(place.path)).parts
+def test_a_folder_with_odd_signs_is_the_one_that_is_meant(tmp_path, monkeypatch):
+    folder = tmp_path / "a%20b?c"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    uri = check_uri("sqlite:///mlflow.db")
+    assert check_uri(uri) == uri
+    assert artifact_folder(uri) == (folder / "mlartifacts").as_uri()
 
 
-def test_an_experiment_of_an_ordinary_name_is_called_by_it():
-    assert (
-        experiment_folder("sqlite:////data/mlflow.db", experiment="cells 2.0") == "file:///data/mlartifacts/cells 2.0"
-    )
-    assert experiment_folder("http://host", experiment="cells") is None
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_uri("sqlite:///~/mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize("name", ["cells", "resnet-1.2_b"])
+def test_an_experiment_of_plain_name_has_a_folder_of_its_name(name):
+    assert folder_name(name) == name
+
+
+def test_an_experiment_of_odd_name_has_one_folder_of_its_own():
+    names = [
+        "a/b",
+        "a b",
+        "a:b",
+        "../a",
+        "../../escape",
+        "/etc",
+        "..",
+        ".",
+        "a%2Fb",
+        "..%2F..%2Fescape",
+        "~root",
+        "?x#y",
+        "ä",
+    ]
+    folders = [folder_name(name) for name in names]
+    assert len(set(folders)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", folder) and folder.strip(".") for folder in folders)
