@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
@@ -200,7 +200,9 @@ def mend_journal(path: Path) -> None:
 def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        journal = str(folder / JOURNAL)
+        # Its default lock is a symbolic link, which exFAT, SMB and mounted cloud drives do not have.
+        return JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
     try:
         return RDBStorage(storage)
     except Exception as error:

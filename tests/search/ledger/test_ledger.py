@@ -1,5 +1,6 @@
 """The ledger on a real journal file, and on PostgreSQL where one is given."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -53,6 +54,17 @@ def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
     assert trial.values("val/loss") == {1: float("inf")}
     assert trial.seconds == 5.0
     assert other.notes.data == DataFacts(fingerprint="f", fingerprints={"path": ["f"]})
+
+
+def test_a_folder_without_links_holds_a_ledger(tmp_path, monkeypatch):
+    def refuse(source, target, **kwargs):
+        raise PermissionError(errno.EPERM, "Operation not permitted", source, None, target)
+
+    monkeypatch.setattr(os, "symlink", refuse)  # as exFAT, SMB and mounted cloud drives do
+    monkeypatch.setattr(os, "link", refuse)
+    ledger = new(tmp_path)
+    ledger.record(begin(ledger), epoch=1, metrics={METRIC: 0.5})
+    assert [trial.values(METRIC) for trial in ledger.trials()] == [{1: 0.5}]
 
 
 def test_one_begun_before_every_data_set_was_noted_may_train_on_the_one_it_names(tmp_path):
