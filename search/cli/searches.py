@@ -23,7 +23,7 @@ from search.cli.options import (
     print_json,
 )
 from search.space.lint import lint
-from search.space.loading import load
+from search.space.loading import load, with_changes
 from search.space.preflight import check_code
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.trial import TrialConfig
@@ -132,16 +132,24 @@ def run(
 def resume(
     name: Name,
     folder: Folder = Path("searches"),
+    overrides: Set = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where its images lie now; others than it was begun with are refused.")
+    ] = None,
     trials: Trials = None,
     address: Address = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a search that was interrupted or killed, without its file."""
+    """Go on with a search that was interrupted or killed, without its file; what makes no other search of it can be set."""
     from search.ledger.stored import check_called_as_its_folder, stored_spec
 
-    spec = stored_spec(folder / name, trials=trials)
-    check_called_as_its_folder(spec, folder=folder / name)
+    stored = stored_spec(folder / name)
+    check_called_as_its_folder(stored, folder=folder / name)
+    spec = with_changes(stored, overrides or (), data=data, trials=trials)
+    path = spec.base.get("data.path")
+    if path and not exists(path):
+        raise UserError(f"data.path: {path!r} does not exist; `--data PATH` says where the images lie now")
     _conduct(spec, address=address, as_json=as_json)
 
 

@@ -9,6 +9,7 @@ from search.ledger import ledger as ledgers
 from search.ledger.files import kept_checkpoint
 from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.notes import SoupResult, made, plain
+from search.ledger.stored import study_name
 from search.ledger.trials import Trial
 from search.space.dimension import Number
 from search.space.space import Space, make_space
@@ -137,7 +138,7 @@ def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
     metric = spec.search.metric
     return ledgers.create(
         folder,
-        name=_study(spec),
+        name=_study(spec, folder=folder),
         storage=spec.search.storage,
         metric=metric,
         space=refit_space(spec),
@@ -148,7 +149,9 @@ def open_refits(spec: SearchSpec, *, folder: Path) -> Ledger:
 def existing_refits(spec: SearchSpec, *, folder: Path) -> Ledger | None:
     """Open the study of the refits for reading; None where there is none. Raises LedgerFailsError."""
     try:
-        return ledgers.open_existing(folder, name=_study(spec), storage=spec.search.storage, space=refit_space(spec))
+        return ledgers.open_existing(
+            folder, name=_study(spec, folder=folder), storage=spec.search.storage, space=refit_space(spec)
+        )
     except NoSearchError:
         return None
 
@@ -164,5 +167,5 @@ def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any
     return spec.refit_config(searched, seed=int(str(params[SEED])))
 
 
-def _study(spec: SearchSpec) -> str:
-    return f"{spec.search.name}/{FOLDER}"  # no search's name has a slash
+def _study(spec: SearchSpec, *, folder: Path) -> str:
+    return f"{study_name(spec, folder=folder)}/{FOLDER}"  # no search's name has a slash

@@ -17,7 +17,7 @@ from search.ledger.files import tidy
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger, NoSearchError, identify
 from search.ledger.notes import DataFacts
-from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of
+from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of, study_name
 from search.ledger.trials import Trial
 from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
@@ -141,7 +141,7 @@ def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> 
     notes = {"metric": spec.search.metric, "spec": written, "data": facts}
     ledger = ledgers.create(
         folder,
-        name=spec.search.name,
+        name=study_name(spec, folder=folder),
         storage=spec.search.storage,
         metric=spec.search.metric,
         space=spec.space,

@@ -37,6 +37,26 @@ def load(
     return _validated(document, where=str(path))
 
 
+def with_changes(
+    spec: SearchSpec, overrides: Sequence[str] = (), *, data: str | None = None, trials: int | None = None
+) -> SearchSpec:
+    """A search that goes on, with other values; which of them make it another search is for its ledger to say.
+
+    ``data`` is where its images lie now. Raises SettingsError, and UserError for what says which search it is.
+    """
+    document = spec.model_dump()
+    for text in overrides:
+        override = parse_override(text)
+        if override.path in ("search.name", "search.folder", "search.storage"):
+            raise UserError(f"--set {override.path}: a search that has begun stays where it is")
+        document = apply_override(document, override)
+    if data is not None:
+        document = with_data(document, data)
+    if trials is not None:
+        document = apply_override(document, Override("search.trials", trials))
+    return _validated(document, where=spec.search.name)
+
+
 def with_promotion(spec: SearchSpec, overrides: Iterable[str]) -> SearchSpec:
     """The search with other values of its ``promote`` section, PATH=VALUE. Raises UserError for any other path."""
     document = spec.model_dump()

@@ -61,3 +61,37 @@ def test_a_moved_search_goes_on_where_it_lies_now(begun):
     assert searches_below(moved.folder) == ["archive/cells"]
     assert len(own.ledger().trials()) == trials - 1
     shutil.rmtree(moved.folder)
+
+
+def test_a_renamed_search_goes_on_under_its_new_name_with_its_trials_and_refits(begun):
+    own, other = begun
+    shutil.copytree(own.folder, other.folder.parent / "d")
+    renamed = replace(own, folder=other.folder.parent / "d")
+    (renamed.folder / "searches/cells").rename(renamed.folder / "searches/old")
+    trials = 1 + len(own.ledger().trials())
+    document = renamed.read("resume", "old", "--trials", str(trials), "--set", "resources.gpu=auto")
+    assert document["trials"] == {"COMPLETE": trials}
+    assert searches_below(renamed.folder) == ["searches/old"]
+    assert "trials are in" in renamed.told("sync", "old")
+    shutil.rmtree(renamed.folder)
+
+
+def test_images_that_were_moved_are_named_anew_and_others_are_refused(begun):
+    own, other = begun
+    images = (other.folder.parent / "images").resolve()
+    place = replace(own, folder=other.folder.parent / "e")
+    shutil.copytree(own.folder, place.folder)
+    shutil.copytree(images, place.folder / "first")
+    text = (place.folder / "searches/cells/search.json").read_text()
+    (place.folder / "searches/cells/search.json").write_text(text.replace(str(images), "first"))
+    (place.folder / "first").rename(place.folder / "moved")
+    lost = place.call("resume", "cells")
+    assert lost.returncode == 2
+    assert lost.stderr == "error: data.path: 'first' does not exist; `--data PATH` says where the images lie now\n"
+    assert place.read("resume", "cells", "--data", "moved")["status"] == "finished"
+    assert place.read("resume", "cells")["status"] == "finished"
+    next((place.folder / "moved/defective").iterdir()).unlink()
+    refused = place.call("resume", "cells")
+    assert "the images have changed since this search began" in refused.stderr
+    assert refused.returncode == 2
+    shutil.rmtree(place.folder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search.ledger.stored import SPEC_FILE, as_written, check_called_as_its_folder, stored_spec
+from search.ledger.stored import SPEC_FILE, as_written, check_called_as_its_folder, stored_spec, study_name
 from search.run.search import search_folder
 from search.space.spec import BACKBONE, SearchSpec, difference
 from trainable.errors import UserError
@@ -88,8 +88,33 @@ def test_what_is_kept_of_a_search_that_goes_on_from_elsewhere_holds_where_it_was
         assert as_written(other, folder=folder) == make_spec(uri="sqlite:///other.db")
 
 
-def test_a_folder_that_was_renamed_is_not_gone_on_with(keep, tmp_path):
-    keep(make_spec())
+def test_a_search_is_called_as_its_folder_and_keeps_what_it_was_called_outside(keep, tmp_path):
+    spec = keep(make_spec())
     folder = (tmp_path / "a/searches/cells").rename(tmp_path / "a/searches/old")
-    with pytest.raises(UserError, match=r"/old: holds the search 'cells'; call the folder so to go on with it$"):
+    found = stored_spec(Path("searches/old"))
+    assert (search_folder(found), found.search.name) == (Path("searches/old"), "old")
+    assert (found.tracking.experiment, found.model_name) == ("cells", "cells")
+    assert study_name(found, folder=folder) == "cells"
+    assert as_written(found, folder=Path("searches/old")) == spec
+    check_called_as_its_folder(found, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "search"), [("an old one", {}), ("old", {"storage": "postgresql://user@host/searches"})]
+)
+def test_a_name_that_no_search_has_or_a_ledger_elsewhere_is_not_gone_on_with(keep, tmp_path, name, search):
+    keep(make_spec(search={"name": "cells", "trials": 1, **search}))
+    folder = (tmp_path / "a/searches/cells").rename(tmp_path / "a/searches" / name)
+    with pytest.raises(UserError, match=rf"/{name}: holds the search 'cells'; call the folder so to go on with it$"):
         check_called_as_its_folder(stored_spec(folder), folder=folder)
+
+
+def test_relative_images_are_those_of_the_directory_the_search_was_begun_in(keep, tmp_path):
+    spec = keep(make_spec(base={"data.path": "images", "model.weights": "pretrained"}))
+    (tmp_path / "a/images").mkdir()
+    assert stored_spec(Path("searches/cells")).base["data.path"] == "images"
+    folder = tmp_path / "a/searches/cells"
+    with contextlib.chdir(tmp_path / "b"):
+        found = stored_spec(folder)
+        assert found.base == {"data.path": str(tmp_path / "a/images"), "model.weights": "pretrained"}
+        assert as_written(found, folder=folder) == spec

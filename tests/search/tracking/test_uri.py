@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from search.tracking.uri import artifact_folder, check_uri, folder_name, is_server
 from trainable.errors import UserError
 
