@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from search.cli.options import Address, AllowCode, AsJson, Folder, Name, TrackingUri, console, errors, print_json
-from search.space.loading import with_promotion
+from search.space.loading import URI_VARIABLE, with_promotion
 from search.space.preflight import check_code
 from search.space.spec import resume_command
 from trainable.errors import UserError
@@ -126,7 +126,9 @@ def export(
     recovery_epochs: Annotated[int, typer.Option("--recovery-epochs", help="Epochs trained after pruning.")] = 3,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; else the search's own.")] = None,
     folder: Folder = Path("searches"),
-    uri: Annotated[str | None, typer.Option("--uri", help="MLflow's tracking address, for models:/….")] = None,
+    uri: Annotated[
+        str | None, typer.Option("--uri", envvar=URI_VARIABLE, help="MLflow's tracking address, for models:/….")
+    ] = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from search.space.loading import URI_VARIABLE
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
 from trainable.terminal import Terminal
@@ -33,7 +34,7 @@ AllowCode = Annotated[
     bool,
     typer.Option("--allow-code", help="Import the functions that augment.custom names.", callback=allow_code),
 ]
-TrackingUri = Annotated[str, typer.Option("--uri", help="MLflow's tracking address.")]
+TrackingUri = Annotated[str, typer.Option("--uri", envvar=URI_VARIABLE, help="MLflow's tracking address.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 

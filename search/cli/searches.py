@@ -23,11 +23,12 @@ from search.cli.options import (
     print_json,
 )
 from search.space.lint import lint
-from search.space.loading import load, with_changes
+from search.space.loading import load, uri_note, with_changes
 from search.space.preflight import check_code
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.trial import TrialConfig
 from trainable.data.readers.read import read_source
+from trainable.data.readers.storage import exists
 from trainable.errors import UserError
 
 
@@ -124,8 +125,9 @@ def run(
 ) -> None:
     """Run a whole search; the same command goes on with one that was interrupted."""
     spec = load(space, overrides or (), data=data, trials=trials, name=name)
-    for note in lint(spec):
-        errors.print(f"note: {note}", markup=False)
+    for note in (*lint(spec), uri_note(spec)):
+        if note is not None:
+            errors.print(f"note: {note}", markup=False)
     _conduct(spec, address=address, as_json=as_json)
 
 

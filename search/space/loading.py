@@ -1,5 +1,6 @@
 """Reads a space file, strictly: YAML text to a SearchSpec, or one line for each mistake."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from search.space.spec import SearchSpec
 from trainable.config.strict_yaml import parse, read_document
 from trainable.config.validation import explain
 from trainable.errors import SettingsError, UserError
+from trainable.home import expand_home
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"  # MLflow's own
 
 
 def load(
@@ -24,9 +28,9 @@ def load(
     """The search a space file says, after ``path=value`` overrides.
 
     ``data``, ``trials`` and ``name`` replace ``data.path``, ``search.trials`` and ``search.name``. Raises
-    SettingsError, whose lines begin with the file's path.
+    SettingsError, whose lines begin with the file's path. Where the file says none, MLflow's address is the environment's.
     """
-    document = read_document(path)
+    document = _with_uri_of_environment(read_document(path))
     for text in overrides:
         document = apply_override(document, parse_override(text))
     if data is not None:
@@ -35,6 +39,15 @@ def load(
         if value is not None:
             document = apply_override(document, Override(spec_path, value))
     return _validated(document, where=str(path))
+
+
+def uri_note(spec: SearchSpec) -> str | None:
+    """Say which address of MLflow's is meant where the environment names one; None where it does not."""
+    uri = os.environ.get(URI_VARIABLE)
+    if not uri:
+        return None
+    is_heeded = expand_home(uri) == spec.tracking.uri
+    return f"tracking.uri: {'from' if is_heeded else 'is given; not from'} {URI_VARIABLE} of the environment"
 
 
 def with_changes(
@@ -74,6 +87,13 @@ def parse_override(text: str) -> Override:
     if not equals or not path.strip():
         raise SettingsError([f"--set {text}: must be path=value, such as optimizer.lr=1e-3"])
     return Override(path.strip(), parse(value, where=f"--set {path.strip()}"))
+
+
+def _with_uri_of_environment(document: dict[str, Any]) -> dict[str, Any]:
+    uri, tracking = os.environ.get(URI_VARIABLE), document.get("tracking") or {}
+    if not uri or not isinstance(tracking, dict) or "uri" in tracking:
+        return document
+    return document | {"tracking": tracking | {"uri": uri}}
 
 
 def _validated(document: dict[str, Any], *, where: str) -> SearchSpec:

@@ -139,7 +139,11 @@ class ResourcesSection(Section):
 class TrackingSection(Section):
     """Where MLflow shows the search."""
 
-    uri: PathText = Field("sqlite:///mlflow.db", min_length=1, description="MLflow tracking address.")
+    uri: PathText = Field(
+        "sqlite:///mlflow.db",
+        min_length=1,
+        description="MLflow tracking address; `MLFLOW_TRACKING_URI` of the environment where none is given.",
+    )
     experiment: str | None = Field(None, description="MLflow experiment; without it the search's name.")
 
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.space.loading import load
+from search.space.loading import load, uri_note, with_changes
 from search.space.spec import difference
 from trainable.config.strict_yaml import read_document
 from trainable.errors import SettingsError, UserError
@@ -246,7 +246,7 @@ def test_a_file_is_checked_without_the_heavy_libraries(file):
     program = f"""
 import sys
 from search.space.lint import lint
-from search.space.loading import load
+from search.space.loading import load, uri_note, with_changes
 lint(load({file()!r}))
 print(sorted({{"torch", "ray", "optuna", "mlflow", "numpy", "pandas"}} & set(sys.modules)))
 """
@@ -352,3 +352,29 @@ def test_a_tilde_is_the_home_in_every_path_of_a_file_and_of_the_command_line(fil
         .model.weights
         == "/home/me/a.pt"
     )
+
+
+def test_the_address_of_mlflow_is_the_files_or_else_the_environments_and_that_is_said(file, monkeypatch):
+    assert load(file()).tracking.uri == "sqlite:///mlflow.db"
+    assert uri_note(load(file())) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    spec = load(file())
+    assert spec.tracking.uri == "http://mlflow:5000"
+    assert uri_note(spec) == "tracking.uri: from MLFLOW_TRACKING_URI of the environment"
+    for own in (
+        load(file(TEXT + "tracking: {uri: sqlite:///own.db}")),
+        load(file(), ["tracking.uri=sqlite:///own.db"]),
+    ):
+        assert own.tracking.uri == "sqlite:///own.db"
+        assert uri_note(own) == "tracking.uri: is given; not from MLFLOW_TRACKING_URI of the environment"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert load(file()).tracking.uri == "sqlite:///mlflow.db"
+
+
+def test_what_goes_on_takes_other_values_but_stays_where_it_is(file):
+    spec = load(file())
+    changed = with_changes(spec, ["resources.gpu=0"], data="images", trials=9)
+    assert (changed.resources.gpu, changed.base["data.path"], changed.search.trials) == (0, "images", 9)
+    for path in ("search.name", "search.folder", "search.storage"):
+        with pytest.raises(UserError, match=rf"^--set {path}: a search that has begun stays where it is$"):
+            with_changes(spec, [f"{path}=other"])
