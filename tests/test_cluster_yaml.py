@@ -40,3 +40,10 @@ def test_every_node_mounts_the_shared_files_before_it_installs_the_project():
     install = next(index for index, command in enumerate(commands) if "$HOME/finetune-search" in command)
     assert mount < install
     assert "/home/ubuntu/finetune-search" in CLUSTER["file_mounts"]
+
+
+def test_every_node_has_the_token_and_asks_for_it():
+    assert CLUSTER["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+    for commands in (CLUSTER["head_start_ray_commands"], CLUSTER["worker_start_ray_commands"]):
+        (start,) = (command for command in commands if "ray start" in command)
+        assert "RAY_AUTH_MODE=token $HOME/venv/bin/ray start" in start

@@ -2,18 +2,23 @@
 
 import logging
 import os
+import secrets
 import socket
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
+from ray._raylet import Config  # type: ignore[attr-defined]
 
-from trainable.atomic import make_private_folder
 from trainable.cpus import usable_cpus
 from trainable.errors import OutageError, UserError
 from trainable.loader.own_code import permission
+
+logger = logging.getLogger(__name__)
 
 # Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
 # once, results without a metric (a trial's end), no proposal ahead of a free worker, relative paths as the user meant
@@ -30,6 +35,11 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
+# A socket's path has 107 bytes at most, of which Ray's session and the socket's name take up to 64.
+LONGEST_FOLDER = 107 - 64
+SHORT_FOLDER = Path("/tmp/ray")  # Ray's own choice where no TMPDIR says otherwise
+TOKEN_MODE = "RAY_AUTH_MODE"
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # One OpenMP thread a worker until it is told otherwise: two trials with two threads each fight over two cores.
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -65,36 +75,92 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
         "runtime_env": {"env_vars": WORKER_ENVIRONMENT | _import_path() | permission()},
     }
     if address is None:
-        _hide_token()
-        options |= {
-            "num_cpus": num_cpus or usable_cpus(),
-            "num_gpus": num_gpus,
-            "_temp_dir": os.environ.get("RAY_TMPDIR"),
-        }
+        options |= {"num_cpus": num_cpus or usable_cpus(), "num_gpus": num_gpus, "_temp_dir": _temporary_folder()}
+    _use_token(is_joined=address is not None)
+    with _no_raw_logs():
+        _start(address or "local", options=options, is_joined=address is not None)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str, *, options: dict[str, Any], is_joined: bool) -> None:
     try:
-        ray.init(address=address or "local", **options)
+        with _quiet_library() if is_joined else nullcontext():
+            ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        is_outage = address is not None or isinstance(error, ConnectionError | RuntimeError)
-        raise (OutageError if is_outage else UserError)(f"{_not_begun(address)} ({reason})") from error
+        is_outage = is_joined or isinstance(error, ConnectionError | RuntimeError)
+        raise (OutageError if is_outage else UserError)(
+            f"{_not_begun(address, is_joined=is_joined)} ({reason})"
+        ) from error
+
+
+def _temporary_folder() -> str | None:
+    """Where Ray keeps its files: as RAY_TMPDIR says, else a folder short enough for its sockets. Raises UserError."""
+    asked = os.environ.get("RAY_TMPDIR")
+    if asked and len(os.fsencode(asked)) > LONGEST_FOLDER:
+        raise UserError(
+            f"{_not_begun('local', is_joined=False)} (RAY_TMPDIR has {len(os.fsencode(asked))} bytes, at most {LONGEST_FOLDER} "
+            "leave room for sockets)"
+        )
+    usual = Path(os.environ.get("TMPDIR") or tempfile.gettempdir(), "ray")
+    return asked or (str(SHORT_FOLDER) if len(os.fsencode(usual)) > LONGEST_FOLDER else None)
+
+
+def _use_token(*, is_joined: bool) -> None:
+    """Let a protected cluster be joined by the token there is; a local one has one of its own where there is none.
+
+    Ray itself takes no token for an address that is given, and writes one into the home for a cluster of a single run.
+    """
+    if TOKEN_MODE in os.environ:
+        return
+    has_token = any(os.environ.get(name) for name in TOKENS) or (Path.home() / ".ray/auth_token").is_file()
+    if not has_token and not is_joined:
+        os.environ[TOKENS[0]] = secrets.token_hex(32)
+    if has_token or not is_joined:
+        os.environ[TOKEN_MODE] = "token"
+        Config.initialize("")  # which has read the environment already
+
+
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Inside, what Ray's C++ part writes past Python, a line a second while a cluster does not answer, goes nowhere."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        ray.shutdown()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
-def _hide_token() -> None:
-    """Close the folder of Ray's token: who can read it runs code here, and Ray writes it with the rights of any file."""
-    folder = Path.home() / ".ray"
-    with suppress(OSError):  # a home that nobody writes to, in which Ray finds or names its own way
-        make_private_folder(folder)
-        folder.chmod(0o700)
+@contextmanager
+def _no_raw_logs() -> Iterator[None]:
+    """Inside, the lines of Ray's own logs that it prints where a node dies, past its loggers, go to ours."""
+
+    def log(data: dict[str, Any], *_: Any, **__: Any) -> None:
+        logger.debug("%s", data.get("lines"))
+
+    before, ray_worker.print_to_stdstream = ray_worker.print_to_stdstream, log
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
 
 
-def _not_begun(address: str | None) -> str:
+def _not_begun(address: str, *, is_joined: bool) -> str:
     """What to say where there is no Ray."""
-    if address is not None:
-        return f"--address: cannot join Ray at {address!r}"
+    if is_joined:
+        has_token = TOKEN_MODE in os.environ and os.environ[TOKEN_MODE] == "token"
+        advice = (
+            "the token here may be another than its head's"
+            if has_token
+            else "a protected one asks for its head's token"
+        )
+        return f"--address: cannot join Ray at {address!r}; {advice}, in ~/.ray/auth_token or RAY_AUTH_TOKEN"
     return "Ray cannot be started on this machine; RAY_TMPDIR names a short folder for its files"
 
 
