@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.ledger.sqlite_address import sqlite_file
 from search.tracking.model_files import hashes
-from search.tracking.uri import StoreFailsError, check_uri, first_line
+from search.tracking.uri import StoreFailsError, check_uri, store_failure
 from trainable.errors import UserError, nearest
 from trainable.masking import masked_address
 
@@ -59,7 +59,8 @@ class Registry:
         self.name = name
         self.uri = check_uri(uri)
         self._lock = _lock_path(self.uri, name=name, folder=lock_folder)
-        self._client = MlflowClient(self.uri, registry_uri=self.uri)
+        with store_errors_as_outages(self.uri):
+            self._client = MlflowClient(self.uri, registry_uri=self.uri)
 
     def by_alias(self, alias: str) -> ModelVersion | None:
         """The version that bears an alias now."""
@@ -197,11 +198,11 @@ class Registry:
 
 @contextmanager
 def store_errors_as_outages(uri: str) -> Iterator[None]:
-    """Inside, what MLflow's store refuses or cannot do is a StoreFailsError that names it."""
+    """Inside, what MLflow's store refuses or cannot do is what :func:`store_failure` says of it."""
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise StoreFailsError(f"tracking.uri: {masked_address(uri)} fails ({first_line(error)})") from error
+        raise store_failure(uri, error) from error
 
 
 def download(uri: str, model_uri: str, *, folder: Path) -> Path:
@@ -236,8 +237,8 @@ def resolve(uri: str, model_uri: str) -> ModelVersion:
     if parts is None:
         raise UserError(f"{model_uri!r} is no model; must be like models:/NAME@champion or models:/NAME/1")
     name, alias, number = parts.groups()
-    client = MlflowClient(uri, registry_uri=uri)
     with store_errors_as_outages(uri):
+        client = MlflowClient(uri, registry_uri=uri)
         model = find_model(client, name)
         if model is None:
             names = [other.name for other in client.search_registered_models()]

@@ -17,7 +17,7 @@ from search.ledger.stored import is_finished, open_ledger_of
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking.projection import SearchPlace, SearchState, data_used
-from search.tracking.uri import StoreFailsError, check_uri, first_line, is_server
+from search.tracking.uri import check_uri, first_line, is_server, store_failure
 from trainable.masking import masked_address
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Tracker(Listener):
 def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
     """Write everything of a search that is not at work to MLflow; says in one line what was done.
 
-    Raises UserError while the search is at work, StoreFailsError where MLflow cannot be written to.
+    Raises HeldError while the search is at work, and what :func:`store_failure` gives where MLflow cannot be written to.
     """
     uri = check_uri(spec.tracking.uri)
     set_environment()
@@ -178,9 +178,7 @@ def sync_ledger(spec: SearchSpec, *, folder: Path) -> str:
         try:
             runs = runs_of(spec, ledger, folder=folder)
         except STORE_ERRORS as error:
-            raise StoreFailsError(
-                f"tracking.uri: cannot write to {masked_address(uri)} ({first_line(error)})"
-            ) from error
+            raise store_failure(uri, error) from error
     return f"{spec.search.name}: {len(ledger.trials())} trials are in {masked_address(uri)}, {next(iter(runs.links.values()))}"
 
 

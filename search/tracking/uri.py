@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from urllib.parse import urlsplit
 
 from search.ledger.sqlite_address import sqlite_address, sqlite_file
@@ -45,6 +46,16 @@ def first_line(error: Exception) -> str:
     """The beginning of what a store's error says, without secrets."""
     text = masked(str(error).strip()) or type(error).__name__
     return text.splitlines()[0][:LONGEST_REASON]
+
+
+def store_failure(uri: str, error: Exception) -> UserError | StoreFailsError:
+    """What to say of a store's error: what the user must change where its tables are of another version of MLflow's."""
+    if "mlflow db upgrade" in str(error):
+        upgrade = f"`mlflow db upgrade {shlex.quote(masked_address(uri))}`"
+        return UserError(
+            f"tracking.uri: {masked_address(uri)} is of another MLflow; {upgrade}, after a backup, makes it one of this"
+        )
+    return StoreFailsError(f"tracking.uri: {masked_address(uri)} fails ({first_line(error)})")
 
 
 def is_server(uri: str) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sqlite3
 import sys
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -154,6 +155,27 @@ def test_a_version_that_is_not_there_is_a_mistake(place, empty_database):
     for version in ("@champion", "/1"):
         result = call("predict", f"models:/cells{version}", "images", folder=place)
         assert_ends(result, code=2, said="there is no such version; 'cells' has no alias yet")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "models:/cells@champion", "images"),
+        ("rollback", "cells"),
+        ("export", "models:/cells/1"),
+        ("sync", "cells"),
+        ("refresh", "space.yaml"),
+    ],
+)
+def test_tables_of_an_older_mlflow_are_the_users_to_upgrade(place, empty_database, words):
+    (place / "mlflow.db").write_bytes(empty_database.read_bytes())
+    with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as database, database:
+        database.execute("update alembic_version set version_num = 'bd07f7e963c5'")
+    document = space() | {"tracking": {"uri": "sqlite:///mlflow.db"}}
+    (place / "space.yaml").write_text(yaml.safe_dump(document))
+    (place / "searches/cells" / SPEC_FILE).write_text(SearchSpec.model_validate(document).model_dump_json())
+    said = f"`mlflow db upgrade sqlite:///{place}/mlflow.db`, after a backup, makes it one of this"
+    assert_ends(call(*words, folder=place), code=2, said=said)
 
 
 @pytest.fixture
