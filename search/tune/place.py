@@ -1,10 +1,12 @@
 """Where a trial runs: its share of CPUs and GPUs, how many run at once, what a worker is given."""
 
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from search.engine.conductor import Conductor
 from search.ledger.ledger import Ledger
@@ -21,13 +23,24 @@ INTERRUPTED = "interrupted"
 class Place:
     """What a worker is given: shares of CPUs and GPUs, the CPU threads that torch may use, the images it is held to.
 
-    ``fingerprints`` are those of the search's data sets by the field of ``data`` that names them.
+    ``fingerprints`` are those of the search's data sets by the field of ``data`` that names them; ``directory`` is the driver's
+    working directory, from which relative paths count.
     """
 
     cpu: float
     gpu: float
     threads: int
     fingerprints: Fingerprints
+    directory: str
+
+
+def enter(directory: str) -> None:
+    """Let relative paths count from the driver's working directory in a worker, which a cluster may have started elsewhere.
+
+    Where a node does not have it, only absolute paths can be meant, and the others are said not to exist.
+    """
+    with suppress(OSError):
+        os.chdir(directory)
 
 
 @contextmanager
@@ -75,8 +88,10 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
 def make_places(spec: SearchSpec, *, ledger: Ledger, is_joined: bool) -> Callable[[], Place]:
     """Make a call that gives the place of work that is handed out now, from the ``resources`` of a search."""
     cpu, gpu = spec.resources.cpu, gpu_share(spec, is_joined=is_joined)
-    fingerprints = ledger.notes.data.fingerprints
-    return lambda: Place(cpu=cpu, gpu=gpu(), threads=max(1, math.floor(cpu)), fingerprints=fingerprints)
+    fingerprints, directory = ledger.notes.data.fingerprints, str(Path.cwd())
+    return lambda: Place(
+        cpu=cpu, gpu=gpu(), threads=max(1, math.floor(cpu)), fingerprints=fingerprints, directory=directory
+    )
 
 
 def gpu_share(spec: SearchSpec, *, is_joined: bool) -> Callable[[], float]:

@@ -17,7 +17,9 @@ def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any
     That call raises the UserError or OutageError that the function raised.
     """
     remote = ray.remote(num_cpus=place.cpu, num_gpus=place.gpu, max_retries=2)(run_task)
-    reference = remote.remote(function, *args, threads=place.threads, fingerprints=place.fingerprints, **kwargs)
+    reference = remote.remote(
+        function, *args, threads=place.threads, fingerprints=place.fingerprints, directory=place.directory, **kwargs
+    )
 
     def result() -> Any:
         try:

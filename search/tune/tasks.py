@@ -9,6 +9,7 @@ import torch
 
 from search.ledger.files import epoch_folder
 from search.tune.machine import prepare
+from search.tune.place import enter
 from search.tune.worker import prune_checkpoints, resume_point
 from trainable.atomic import write_beside
 from trainable.config.meta import MetaConfig
@@ -29,8 +30,16 @@ from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
 from trainable.training.soup import Ingredient, make_soup, score_soup
 
 
-def run_task(function: Callable[..., Any], *args: Any, threads: int, fingerprints: Fingerprints, **kwargs: Any) -> Any:
-    """Call one of the functions below with so many CPU threads, on no other images than these."""
+def run_task(
+    function: Callable[..., Any],
+    *args: Any,
+    threads: int,
+    fingerprints: Fingerprints,
+    directory: str,
+    **kwargs: Any,
+) -> Any:
+    """Call one of the functions below in a directory, with so many CPU threads, on no other images than these."""
+    enter(directory)
     torch.set_num_threads(threads)
     with held_to(fingerprints):
         return function(*args, **kwargs)

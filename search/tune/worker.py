@@ -14,7 +14,7 @@ from ray import tune
 
 from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch, plain_report
 from search.ledger.files import epoch_folder
-from search.tune.place import Place
+from search.tune.place import Place, enter
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import Fingerprints, held_to
 from trainable.errors import OutageError, UserError
@@ -29,7 +29,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the leg that ``config`` describes (see :func:`leg_settings`)."""
         torch.set_num_threads(config["threads"])
-        self._folder = Path(config["folder"])
+        self._folder, self._directory = Path(config["folder"]), str(config["directory"])
         start = int(config["start"])
         self._fingerprints: Fingerprints = config["fingerprints"]
         self._metric = str(config["trial"]["train"]["metric"])
@@ -44,6 +44,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train, save and report one epoch, or say why there is none."""
+        enter(self._directory)  # Tune may have moved in between
         try:
             with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
                 epoch = next(self._epochs)
@@ -77,7 +78,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
 def leg_settings(*, trial: dict[str, Any], folder: Path, start: int, place: Place) -> dict[str, Any]:
     """Say as plain data what a worker needs for a leg: configuration, checkpoint folder, the epoch it stands at, its place."""
-    place_settings = {"threads": place.threads, "fingerprints": place.fingerprints}
+    place_settings = {"threads": place.threads, "fingerprints": place.fingerprints, "directory": place.directory}
     return {"trial": trial, "start": start, "folder": str(folder), **place_settings}
 
 

@@ -1,4 +1,4 @@
-"""A search on a cluster to which a machine with a GPU comes while it is at work."""
+"""A search on a cluster to which a machine with a GPU comes while it is at work, begun elsewhere than the cluster."""
 
 import logging
 import time
@@ -33,7 +33,6 @@ def test_trials_that_begin_after_a_gpu_has_come_ask_for_it(make_place, cluster):
         scheduler={"name": "none", "max_epochs": 2},
         resources={"gpu": "auto", "concurrency": 2},
         soup=0,
-        base={"data": {"path": str((place.folder / "images").resolve()), "image_size": 32}},
     )
     process = place.start("run", "space.yaml", "--address", cluster.address)
     wait_until(lambda: place.lines() and any(trial.epochs for trial in place.ledger().trials()), process=process)

@@ -1,6 +1,7 @@
 """What a worker answers, asked without a cluster."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ def leg(trial, tmp_path, *, start, fingerprints):
             trial=trial,
             folder=tmp_path / "checkpoints",
             start=start,
-            place=Place(cpu=1, gpu=0, threads=1, fingerprints=fingerprints),
+            place=Place(cpu=1, gpu=0, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())),
         )
     )
     while True:
@@ -55,10 +56,13 @@ def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_p
 
 def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
     fingerprints = prepare([trial]).fingerprints
-    assert run_task(transferability, trial, threads=1, fingerprints=fingerprints).keys() == {"logme", "h_score"}
+    assert run_task(transferability, trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())).keys() == {
+        "logme",
+        "h_score",
+    }
     next((tmp_path / "images" / "functional").iterdir()).unlink()
     with pytest.raises(ImagesChangedError):
-        run_task(transferability, trial, threads=1, fingerprints=fingerprints)
+        run_task(transferability, trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
 
 
 def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
@@ -69,4 +73,4 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
     assert len(fingerprints["path"]) == 2
     assert set(fingerprints["rehearsal"]) < set(fingerprints["path"])
     for one in (trial, other):
-        run_task(transferability, one, threads=1, fingerprints=fingerprints)
+        run_task(transferability, one, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
