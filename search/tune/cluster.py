@@ -4,6 +4,8 @@ import logging
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -76,7 +78,7 @@ def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int |
     }
     if address is None:
         options |= {"num_cpus": num_cpus or usable_cpus(), "num_gpus": num_gpus, "_temp_dir": _temporary_folder()}
-    _use_token(is_joined=address is not None)
+    _use_token(address)
     with _no_raw_logs():
         _start(address or "local", options=options, is_joined=address is not None)
         try:
@@ -109,7 +111,7 @@ def _temporary_folder() -> str | None:
     return asked or (str(SHORT_FOLDER) if len(os.fsencode(usual)) > LONGEST_FOLDER else None)
 
 
-def _use_token(*, is_joined: bool) -> None:
+def _use_token(address: str | None) -> None:
     """Let a protected cluster be joined by the token there is; a local one has one of its own where there is none.
 
     Ray itself takes no token for an address that is given, and writes one into the home for a cluster of a single run.
@@ -117,11 +119,32 @@ def _use_token(*, is_joined: bool) -> None:
     if TOKEN_MODE in os.environ:
         return
     has_token = any(os.environ.get(name) for name in TOKENS) or (Path.home() / ".ray/auth_token").is_file()
-    if not has_token and not is_joined:
+    if address is None and not has_token:
         os.environ[TOKENS[0]] = secrets.token_hex(32)
-    if has_token or not is_joined:
-        os.environ[TOKEN_MODE] = "token"
+    if address is None or has_token:
+        os.environ[TOKEN_MODE] = "token" if address is None or _asks_for_token(address) else "disabled"
         Config.initialize("")  # which has read the environment already
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether a cluster is protected. One that is not must not be joined with a token: its workers would have none for us."""
+    code = (
+        "import sys; from ray._raylet import GcsClient; from ray._private.services import canonicalize_bootstrap_address; "
+        "GcsClient(address=canonicalize_bootstrap_address(sys.argv[1]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, address],
+        env=os.environ | {TOKEN_MODE: "disabled"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process:
+        try:
+            return any("Unauthenticated" in line for line in process.stderr)  # else it ends, by itself
+        finally:
+            process.kill()
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def test_a_local_ray_starts_under_a_long_tmpdir_and_leaves_nothing_in_the_home(t
 
 
 @contextmanager
-def protected_head(home):
-    """The address of a cluster of one node that asks for the token of its home."""
+def head(home, *, mode="token"):
+    """The address of a cluster of one node that asks for the token of its home, or, where ``disabled``, for none."""
     (home / ".ray").mkdir(parents=True)
     (home / ".ray/auth_token").write_text(HEADS_TOKEN)
     code = """
@@ -87,7 +87,7 @@ def protected_head(home):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token"},
+        env=os.environ | {"HOME": str(home), "RAY_AUTH_MODE": mode},
     )
     try:
         lines = iter(process.stdout.readline, "")
@@ -98,11 +98,27 @@ def protected_head(home):
 
 @pytest.mark.slow
 def test_a_protected_cluster_is_joined_by_its_token_and_by_no_other_without_a_raw_log(tmp_path):
-    with protected_head(tmp_path / "home") as address:
+    with head(tmp_path / "home") as address:
         assert run(RESOURCES, address, home=tmp_path / "home") == ("3.0\n", "")
         out, err = run(RESOURCES, address, home=tmp_path / "home", RAY_AUTH_TOKEN=NOBODYS_TOKEN)
     assert out.startswith(f"--address: cannot join Ray at {address!r}; the token here may be another than its head's")
     assert (out.count("\n"), err) == (1, "")
+
+
+@pytest.mark.slow
+def test_an_open_cluster_is_worked_on_though_there_is_a_token(tmp_path):
+    code = """
+        import sys
+        import ray
+        from search.tune.cluster import cluster
+        with cluster(address=sys.argv[1]):
+            class Actor:
+                def answer(self):
+                    return 42
+            print(ray.get(ray.remote(Actor).remote().answer.remote(), timeout=60))
+    """
+    with head(tmp_path / "home", mode="disabled") as address:
+        assert run(code, address, home=tmp_path / "home") == ("42\n", "")
 
 
 @pytest.mark.slow
