@@ -85,7 +85,7 @@ def rollback(
     if as_json:
         print_json({"name": model, "champion": now})
     else:
-        console.print(f"{model}: version {now} is champion again", highlight=False)
+        console.print(f"{model}: version {now} is champion again", highlight=False, markup=False)
 
 
 def predict(
@@ -112,7 +112,7 @@ def predict(
         console.print(predictions_table(predictions))
     failed = sum(prediction.error is not None for prediction in predictions)
     if failed:
-        errors.print(f"error: {failed} of {len(predictions)} images cannot be used", highlight=False)
+        errors.print(f"error: {failed} of {len(predictions)} images cannot be used", highlight=False, markup=False)
         sys.exit(1)
 
 

@@ -187,7 +187,7 @@ def report(name: Name, folder: Folder = Path("searches"), as_json: AsJson = Fals
         print_json(report_data(place))
     else:
         print_report(place, console=console)
-        console.print(f"page: {write_page(place)}", highlight=False)
+        console.print(f"page: {write_page(place)}", highlight=False, markup=False)
 
 
 def compare(
@@ -216,7 +216,7 @@ def sync(name: Name, folder: Folder = Path("searches")) -> None:
     from search.tracking.tracker import sync_ledger
 
     spec = stored_spec(folder / name)
-    console.print(sync_ledger(spec, folder=folder / name), highlight=False)
+    console.print(sync_ledger(spec, folder=folder / name), highlight=False, markup=False)
     write_refresh_runs(spec, folder=folder / name)
 
 

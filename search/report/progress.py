@@ -5,6 +5,7 @@ from collections import Counter
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -47,7 +48,7 @@ class Progress(Listener):
         if self._live is None:
             line = self._line(before, trial)
             if line:
-                self._console.print(line, highlight=False, soft_wrap=True)
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def pulse(self) -> None:
         """Redraw the live table when it is time."""
@@ -60,7 +61,7 @@ class Progress(Listener):
         if self._live is not None:
             self._live.stop()
         if outcome.status == "finished":
-            self._console.print(f"finished: {outcome.reason}", highlight=False)
+            self._console.print(f"finished: {outcome.reason}", highlight=False, markup=False)
 
     def _describe(self, ledger: Ledger) -> None:
         data = ledger.notes.data
@@ -69,20 +70,22 @@ class Progress(Listener):
             f"search {self._spec.search.name}: {self._spec.search.trials} trials over {len(self._spec.space.dimensions)} "
             f"values, rungs at epoch {', '.join(map(str, self._rule.rungs))}",
             highlight=False,
+            markup=False,
         )
         self._console.print(
             f"data {data.fingerprint[:12]}: {len(data.classes)} classes; "
             + ", ".join(f"{count} {split}" for split, count in counts.items()),
             highlight=False,
+            markup=False,
         )
         if data.oracle:
             self._console.print(ORACLE, highlight=False, markup=False)
         for finding in data.report.get("findings", ()):
             self._console.print(f"note: {finding['line']}", highlight=False, markup=False)
         for line in lowered_batches(self._spec, num_images=counts.get("train", 0)):
-            self._console.print(f"note: {line}", highlight=False)
+            self._console.print(f"note: {line}", highlight=False, markup=False)
         if self._trials:
-            self._console.print(f"going on: {len(self._trials)} trials in the ledger", highlight=False)
+            self._console.print(f"going on: {len(self._trials)} trials in the ledger", highlight=False, markup=False)
 
     def _line(self, before: Trial | None, trial: Trial) -> str:
         metric = self._spec.search.metric
@@ -120,7 +123,7 @@ class Progress(Listener):
             values = " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items())
             score = "" if best is None else f"{best:.4f}"
             epoch = f"{trial.last_epoch}/{self._rule.rungs[-1]}"
-            table.add_row(str(trial.number), trial.state.lower(), epoch, score, values)
+            table.add_row(str(trial.number), trial.state.lower(), epoch, score, escape(values))
         return table
 
     def _remaining(self) -> str:

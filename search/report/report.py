@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search.ledger.files import best_checkpoint, soup_path
@@ -61,7 +62,7 @@ def print_report(folder: Path, *, console: Console) -> None:
     for line in comparison_texts(data):
         console.print(line, highlight=False, markup=False)
     if data["best_config"] is not None:
-        console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False)
+        console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False, markup=False)
         for path, value in sorted(data["best_config"].items()):
             console.print(f"  {path}: {value}", highlight=False, markup=False)
         console.print(f"  checkpoint: {data['best_checkpoint']}", highlight=False, markup=False)
@@ -71,12 +72,12 @@ def print_report(folder: Path, *, console: Console) -> None:
             "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
         )
         split = "test split" if data["adaptation"] is None else "test split of the source"
-        console.print(f"\n{split}, {seen}, {candidate_text(data)}: {scores}", highlight=False)
+        console.print(f"\n{split}, {seen}, {candidate_text(data)}: {scores}", highlight=False, markup=False)
         for line in known_in_test_texts(data):
             console.print(line, highlight=False, markup=False)
     if data["test_oracle"] is not None:
         scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
-        console.print(f"test split of the target, by its labels: {scores}", highlight=False)
+        console.print(f"test split of the target, by its labels: {scores}", highlight=False, markup=False)
 
 
 def known_in_test_texts(data: dict[str, Any]) -> list[str]:
@@ -158,7 +159,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
 def _leaderboard(data: dict[str, Any]) -> Table:
     table = Table("trial", data["metric"], "state", "epochs", "seconds", "values", box=None, pad_edge=False)
     for row in data["leaderboard"]:
-        table.add_row(*row_cells(row))
+        table.add_row(*map(escape, row_cells(row)))
     return table
 
 
