@@ -38,9 +38,9 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
     reports = comparison["searches"]
     table = Table("", *(report["name"] for report in reports), box=None, pad_edge=False)
     for title, row in _figures(reports).items():
-        table.add_row(title, *map(escape, row))
+        table.add_row(title, *row)
     for path, values in comparison["best_values"].items():
-        table.add_row(f"  {path}", *(escape(_text(value)) for value in values))
+        table.add_row(f"  {path}", *map(_text, values))
     return table
 
 

@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from search.ledger.lease import is_held
@@ -58,7 +57,7 @@ def status_table(result: dict[str, Any]) -> Table:
     """One search as two columns."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _cells(result).items():
-        table.add_row(key, escape(value))
+        table.add_row(key, value)
     return table
 
 
@@ -67,10 +66,10 @@ def list_table(results: list[dict[str, Any]]) -> Table:
     table = Table("name", "state", "trials", "epochs", "best", box=None, pad_edge=False)
     for result in results:
         if "problem" in result:
-            table.add_row(escape(result["name"]), result["state"], escape(result["problem"]))
+            table.add_row(result["name"], result["state"], result["problem"])
             continue
         cells = _cells(result)
-        table.add_row(escape(result["name"]), result["state"], cells["trials"], cells["epochs"], cells["best"])
+        table.add_row(result["name"], result["state"], cells["trials"], cells["epochs"], cells["best"])
     return table
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -123,7 +122,7 @@ class Progress(Listener):
             values = " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items())
             score = "" if best is None else f"{best:.4f}"
             epoch = f"{trial.last_epoch}/{self._rule.rungs[-1]}"
-            table.add_row(str(trial.number), trial.state.lower(), epoch, score, escape(values))
+            table.add_row(str(trial.number), trial.state.lower(), epoch, score, values)
         return table
 
     def _remaining(self) -> str:
