@@ -5,7 +5,6 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from search.ledger.files import best_checkpoint, soup_path
@@ -159,7 +158,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
 def _leaderboard(data: dict[str, Any]) -> Table:
     table = Table("trial", data["metric"], "state", "epochs", "seconds", "values", box=None, pad_edge=False)
     for row in data["leaderboard"]:
-        table.add_row(*map(escape, row_cells(row)))
+        table.add_row(*row_cells(row))
     return table
 
 

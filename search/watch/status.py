@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from search.space.spec import SearchSpec
@@ -41,7 +40,7 @@ def standings_table(rows: Iterable[Standing]) -> Table:
             ended = "-" if standing.record.ended is None else _local(standing.record.ended)
             upcoming = "-" if standing.state == "not watched" else _next(standing.record)
             table.add_row(
-                standing.name, standing.state, standing.record.when, ended, escape(_outcome(standing.record)), upcoming
+                standing.name, standing.state, standing.record.when, ended, _outcome(standing.record), upcoming
             )
     return table
 
