@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import AnyType, Array, Map
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -79,16 +79,24 @@ def size_mb(folder: Path) -> float:
 
 def _signature() -> ModelSignature:
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary)]),  # without a name, so that bytes alone are taken too
+        # Without a name, so that bytes alone are taken; as `binary` MLflow would decode base64, the standard one alone.
+        inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
         outputs=Schema(
             [
                 ColSpec(DataType.string, "label"),
                 ColSpec(DataType.double, "score"),
                 ColSpec(Array(DataType.string), "top_k"),
                 ColSpec(Array(DataType.double), "top_k_scores"),
+                ColSpec(Map(DataType.double), "probabilities", required=False),
             ]
         ),
-        params=ParamSchema([ParamSpec("top_k", DataType.long, 5), ParamSpec("batch_size", DataType.long, 32)]),
+        params=ParamSchema(
+            [
+                ParamSpec("top_k", DataType.long, 5),
+                ParamSpec("batch_size", DataType.long, 32),
+                ParamSpec("probabilities", DataType.boolean, False),
+            ]
+        ),
     )
 
 

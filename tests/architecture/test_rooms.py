@@ -18,7 +18,7 @@ ELSEWHERE = {
     "tests/integration/test_search.py": """
         search/__main__.py search/cli/searches.py search/cli/options.py search/run/finish.py search/run/plan.py
         search/engine/listeners.py search/report/overview.py search/report/html.py
-        search/tracking/served_model.py search/tune/submit.py search/tune/tuner.py
+        search/tune/submit.py search/tune/tuner.py
     """,
     "tests/integration/test_techniques.py": """
         search/run/baselines.py search/run/pretraining.py
