@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 from fsspec.core import url_to_fs
 
+from trainable.data.readers.walk import Walk
 from trainable.errors import OutageError, UserError
 from trainable.masking import holds_secret, masked, masked_address
 
@@ -45,13 +46,17 @@ def is_folder(path: str) -> bool:
 
 
 def files_below(folder: str) -> list[str]:
-    """Every file below a folder, however deep, as its path from there; links are followed."""
+    """Every file below a folder, however deep, as its path from there; links are followed once."""
     if is_address(folder):
         filesystem, root = _locate(folder)
         with _naming_errors(folder):
             return [path.removeprefix(root).lstrip("/") for path in filesystem.find(root)]
-    below = ((Path(parent).relative_to(folder), names) for parent, _, names in os.walk(folder, followlinks=True))
-    return [(inner / name).as_posix() for inner, names in below for name in names]
+    walk, files = Walk(), []
+    walk.enter(folder)
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if walk.enter(os.path.join(parent, name))]  # noqa: PTH118
+        files += [(Path(parent).relative_to(folder) / name).as_posix() for name in names]
+    return files
 
 
 def file_in(folder: str, name: str) -> str:

@@ -101,6 +101,13 @@ def test_nested_folders_give_the_columns_that_their_names_say(flat, hive):
     }
 
 
+def test_a_loop_of_links_in_a_table_s_folders_ends(hive):
+    expected = rows(read(hive))
+    for name in ("first", "second"):
+        (hive / name).symlink_to(hive, target_is_directory=True)
+    assert rows(read(hive)) == expected
+
+
 def test_flat_nested_and_remote_tables_have_one_fingerprint(flat, hive, address):
     fingerprints = {content_fingerprint(read(path)) for path in (flat, hive, address, flat / "cells.parquet")}
     assert len(fingerprints) == 1
