@@ -44,6 +44,7 @@ class DataUsed:
     digest: str
     source: str
     profile: str
+    known_in_test: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,8 @@ def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, re
         f"data: {data.name}",
         f"to go on: `{resume}`",
     ]
+    if data.known_in_test:
+        lines.append(f"test scores are too good: {data.known_in_test} test images are in train or val as well")
     if spec.base.get("data.oracle"):
         lines.insert(0, ORACLE)
     return "\n".join(f"- {line}" for line in lines)
@@ -197,6 +200,7 @@ def data_used(spec: SearchSpec, *, facts: DataFacts) -> DataUsed:
         digest=fingerprint[:36],
         source=path or folder,
         profile=json.dumps(profile)[:60_000],
+        known_in_test=facts.report.get("known_in_test", 0),
     )
 
 

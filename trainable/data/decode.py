@@ -170,8 +170,8 @@ def _load_image(image: Image.Image, *, mode: str, bit_depth: int | str | None, b
         remarks.append("sixteen_bit_colour")
     if middle.has_transparency_data:
         middle = _laid_on(middle, background=background, remarks=remarks)
-    if middle.mode == "CMYK":
-        remarks.append("cmyk")
+    if middle.mode in ("CMYK", "P"):
+        remarks.append({"CMYK": "cmyk", "P": "palette"}[middle.mode])
     return Loaded(middle.convert(mode), tuple(remarks))
 
 

@@ -23,7 +23,7 @@ from trainable.data.kept_splits import kept_digest
 from trainable.data.readers.arrow_files import load_own
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
 from trainable.data.report import DataReport, Look, make_report
-from trainable.data.rows import MIN_TARGET_IMAGES, Assignment, Row, assign
+from trainable.data.rows import Assignment, Row, assign, lost_to_bad_images
 from trainable.errors import UserError
 
 VERSION = 2  # of everything in this file and in decode.py that determines the pack's bytes
@@ -168,13 +168,6 @@ def bad_images_error(descriptions: Sequence[str]) -> UserError:
 def _check_bad_images(bad: Sequence[tuple[Row, BadImageError]], *, assignment: Assignment, config: DataConfig) -> None:
     if bad and config.on_bad_image == "error":
         raise bad_images_error([f"{row.sample.name!r} ({error})" for row, error in bad])
-    left_out = {id(row) for row, _ in bad}
-    good = [row for row in assignment.rows if id(row) not in left_out]
-    planned = {(row.split, row.sample.label) for row in assignment.rows if row.split in SPLITS}
-    lost = sorted(planned - {(row.split, row.sample.label) for row in good}, key=str)
+    lost = lost_to_bad_images(assignment.rows, bad={row.sample.name for row, _ in bad})
     if lost:
-        listed = ", ".join(f"class {label!r} has no image in {split} that can be used" for split, label in lost)
-        raise UserError(f"data.path: {listed}")
-    for split in TARGET_SPLITS if any(row.split in TARGET_SPLITS for row in assignment.rows) else ():
-        if sum(row.split == split for row in good) < MIN_TARGET_IMAGES:
-            raise UserError(f"data.target: needs two images in its {split} split, there are too few that can be used")
+        raise UserError(lost[0].line())

@@ -16,7 +16,7 @@ from trainable.data.fingerprint import NO_IMAGE, read_or_empty
 from trainable.data.readers.findings import KINDS, Finding, counted
 from trainable.data.readers.read import data_format, read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
-from trainable.data.rows import Assignment, Row, assign
+from trainable.data.rows import Assignment, Row, assign, lost_to_bad_images
 
 IMAGES_PER_TASK = 32
 MOST_CLASSES = 12  # that are counted by name in a line
@@ -135,6 +135,7 @@ def make_report(source: Source, *, assignment: Assignment, looks: Iterable[Look]
     if assignment.rows and num_samples > len(assignment.rows):
         left_out[DROPPED] = num_samples - len(assignment.rows)
     num_bad = sum(row.sample.name in bad for row in assignment.rows) if assignment.rows else len(bad)
+    lost = lost_to_bad_images(assignment.rows, bad=bad) if config.on_bad_image == "skip" else []
     targets = Counter(row.split for row in good if row.split in TARGET_SPLITS)
     return DataReport(
         path=config.path or ", ".join([*config.source, config.target or ""]),
@@ -147,7 +148,7 @@ def make_report(source: Source, *, assignment: Assignment, looks: Iterable[Look]
         cut=tuple(split for split in SPLITS[1:] if split not in source.given_splits),
         target={split: targets[split] for split in TARGET_SPLITS if targets[split]},
         known_in_test=_known_in_test(good),
-        findings=(*assignment.findings, *_left_out(source), *_of_images(looks, config=config)),
+        findings=(*assignment.findings, *_of_images(looks, config=config), *lost),
     )
 
 
@@ -174,16 +175,6 @@ def _counts(rows: Sequence[Row], *, source: Source, classes: Sequence[str]) -> d
 def _known_in_test(rows: Sequence[Row]) -> int:
     known = {row.sample_id for row in rows if row.split in ("train", "val")}
     return sum(row.split == "test" and row.sample_id in known for row in rows)
-
-
-def _left_out(source: Source) -> list[Finding]:
-    number = sum(source.left_out.values())
-    if not number:
-        return []
-    reasons = sorted(source.left_out.items(), key=lambda item: (-item[1], item[0]))
-    text = f"{counted(number, 'file')} left out: {', '.join(f'{reason} {count}' for reason, count in reasons)}"
-    heic = "install pillow-heif to read them" if {".heic", ".heif"} & source.left_out.keys() else ""
-    return [Finding(kind="left_out", count=number, text=text, cure=heic)]
 
 
 def _of_images(looks: Sequence[Look], *, config: DataConfig) -> list[Finding]:

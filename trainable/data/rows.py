@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from trainable.config.trial import DataConfig
@@ -135,3 +135,22 @@ def _few_target(rows: Sequence[Row], *, selection: Selection, config: DataConfig
     text = f"data.target: {there}, which needs {MIN_TARGET_IMAGES}"
     cure = f"with {needed} images there are, or with larger shares data.val_share and data.test_share"
     return [Finding(kind="few_target", count=len(rows), text=text, cure=cure, is_mistake=True)]
+
+
+def lost_to_bad_images(rows: Sequence[Row], *, bad: Collection[str]) -> list[Finding]:
+    """What no image is left of once those called ``bad`` are left out: a class in a split, a split to adapt by."""
+    good = [row for row in rows if row.sample.name not in bad]
+    planned = {(row.split, row.sample.label) for row in rows if row.split in SPLITS}
+    lost = sorted(planned - {(row.split, row.sample.label) for row in good}, key=str)
+    texts = [f"class {label!r} has no image in {split} that can be used" for split, label in lost]
+    counts = Counter(row.split for row in good)
+    if any(row.split in TARGET_SPLITS for row in rows):
+        texts += [
+            f"the {split} split has {counts[split]} images that can be used, {MIN_TARGET_IMAGES} are needed"
+            for split in TARGET_SPLITS
+            if counts[split] < MIN_TARGET_IMAGES
+        ]
+    if not texts:
+        return []
+    cure = "take the bad images out of the data, so that the splits are cut without them"
+    return [Finding(kind="lost", count=len(texts), text=f"data.path: {', '.join(texts)}", cure=cure, is_mistake=True)]

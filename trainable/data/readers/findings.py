@@ -35,6 +35,7 @@ KINDS = {
     "sixteen_bit_colour": Kind("in colours of 16 bits", "the lower 8 bits are dropped"),
     "clipped": Kind("with values outside the range of the bit depth", "clipped", ("bit_depth",)),
     "cmyk": Kind("in CMYK", "converted to RGB without a colour profile"),
+    "palette": Kind("with a palette", "converted to its colours"),
     "transparent": Kind("with transparency", "laid on the background", ("background",)),
     "hidden_colours": Kind("with colours under fully transparent pixels", "not seen", ("background",)),
     # the same image more than once
@@ -48,6 +49,7 @@ KINDS = {
     "untrained": Kind("classes that are in a given val or test, not in train", "a mistake", ("rare",)),
     "missing_in_split": Kind("classes without an image in a given split", "not judged there"),
     "one_group": Kind("a class of which all images are of one group", "rare", ("group_column", "rare")),
+    "lost": Kind("a class of which bad images leave none in a split", "a mistake"),
     "imbalance": Kind("a class ten times as frequent as another", "said", ("class_sampling",)),
     "few_target": Kind("too few images to adapt to", "a mistake", ("val_share", "test_share")),
 }

@@ -53,6 +53,7 @@ def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
         raise UserError(f"data.path: {str(root)!r} has no images ({', '.join(image_suffixes())}){_left(walk)}")
     findings += _empty_classes(empty, root=root)
     ordered = sorted(samples, key=lambda sample: sample.name.split("/"))
+    findings += walk.tally.finding(root=str(root))
     return Found(ordered, [sample.file for sample in ordered], tuple(findings), dict(walk.tally.counts))
 
 
@@ -106,7 +107,8 @@ def _without_classes(path: Path) -> Found:
     for split, folder in places.items():
         images = _images(folder, walk=walk)
         samples += _samples(images, folder=folder, path=path, label="", split=split)
-    return Found(samples, [sample.file for sample in samples], (), dict(walk.tally.counts))
+    left_out = walk.tally.finding(root=str(path))
+    return Found(samples, [sample.file for sample in samples], left_out, dict(walk.tally.counts))
 
 
 def read_unlabelled(config: DataConfig) -> Source:

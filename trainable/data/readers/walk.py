@@ -8,6 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
+from trainable.data.readers.findings import Finding, counted
 from trainable.errors import OutageError, UserError
 
 # Folders that systems and programs leave behind, in lower case: their files are nobody's images. Hidden ones are, too.
@@ -94,6 +95,18 @@ class Tally:
         """Count a file."""
         self.counts[reason] += number
         self.examples.setdefault(reason, file)
+
+    def finding(self, *, root: str) -> tuple[Finding, ...]:
+        """What is said of the files that are left out, an example of each reason by its path from ``root``; nothing of none."""
+        if not self.counts:
+            return ()
+        reasons = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{reason} {count}" for reason, count in reasons)
+        number = sum(self.counts.values())
+        examples = tuple(repr(os.path.relpath(self.examples[reason], root)) for reason, _ in reasons)
+        cure = "install pillow-heif to read them" if {*HEIC_SUFFIXES} & self.counts.keys() else ""
+        text = f"{counted(number, 'file')} left out: {listed}"
+        return (Finding(kind="left_out", count=number, text=text, examples=examples, cure=cure),)
 
 
 @dataclass(frozen=True)
