@@ -1,5 +1,6 @@
 """Sends a piece of work to a worker and waits for what it says."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,10 @@ from ray.exceptions import RayTaskError
 
 from search.tune.place import Place
 from search.tune.tasks import run_task
+from search.tune.waiting import SECONDS_BETWEEN, never_fits, waiting_text
 from trainable.errors import OutageError, UserError
+
+logger = logging.getLogger(__name__)
 
 
 def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any) -> Callable[[], Any]:
@@ -23,6 +27,9 @@ def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any
 
     def result() -> Any:
         try:
+            while not ray.wait([reference], timeout=SECONDS_BETWEEN)[0]:
+                if never_fits(place):
+                    logger.warning(waiting_text(place))
             return ray.get(reference)
         except RayTaskError as error:  # whose message is a traceback
             if isinstance(error.cause, UserError | OutageError):

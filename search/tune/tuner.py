@@ -13,11 +13,13 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
 
 from search.engine.conductor import Conductor, Leg
 from search.engine.reports import read_report
 from search.ledger.files import checkpoint_folder
 from search.tune.place import Place
+from search.tune.waiting import Waiting
 from search.tune.worker import TrialActor, leg_settings
 
 RESOURCES = "resources"  # in the settings of a leg: what it occupies, by Ray's names
@@ -46,6 +48,7 @@ def run_legs(
         return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=leg_place) | occupied
 
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
+    steps = _Steps(on_step, waiting=Waiting(place))
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, occupied),
         tune_config=TuneConfig(
@@ -61,7 +64,8 @@ def run_legs(
             verbose=0,
             failure_config=FailureConfig(max_failures=0),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-            callbacks=[_Pulse(on_step)],
+            callbacks=[steps],
+            stop=_StopWaiting(conductor, steps=steps),
         ),
     )
     tuner.fit()
@@ -138,14 +142,36 @@ class LegScheduler(FIFOScheduler):  # type: ignore[misc]
         return {}
 
 
-class _Pulse(tune.Callback):  # type: ignore[misc]
-    """Calls a function at every turn of Tune's loop."""
+class _Steps(tune.Callback):  # type: ignore[misc]
+    """Calls a function at every turn of Tune's loop, and looks whether all that was handed out waits for room."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], *, waiting: Waiting) -> None:
         self._function = function
+        self._waiting = waiting
+        self.all_wait = False
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        states = {trial.status for trial in trials}
+        self.all_wait = TuneTrial.PENDING in states and TuneTrial.RUNNING not in states
+        self._waiting.look(self.all_wait)
         self._function()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StopWaiting(Stopper):  # type: ignore[misc]
+    """Ends the loop of a search that is stopping while nothing of it is at work: what waits for room may wait for ever."""
+
+    def __init__(self, conductor: Conductor, *, steps: _Steps) -> None:
+        self._conductor = conductor
+        self._steps = steps
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._conductor.stopping is not None and self._steps.all_wait
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -1,6 +1,7 @@
-"""A search on a cluster to which a machine with a GPU comes while it is at work, begun elsewhere than the cluster."""
+"""A search on a cluster that was begun elsewhere: a machine with a GPU comes while it is at work, or none comes ever."""
 
 import logging
+import signal
 import time
 
 import pytest
@@ -41,3 +42,18 @@ def test_trials_that_begin_after_a_gpu_has_come_ask_for_it(make_place, cluster):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert {trial.state for trial in place.ledger().trials()} == {"COMPLETE"}
+
+
+def test_ctrl_c_ends_a_search_that_waits_for_room(make_place, cluster):
+    search = make_place()
+    search.write_space(resources={"gpu": 1}, soup=0)
+    process = search.start("run", "space.yaml", "--address", cluster.address)
+    while not search.lines() or not search.ledger().trials():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "To go on: python -m search resume cells" in err
+    assert "Traceback" not in out + err
