@@ -3,8 +3,11 @@
 import contextlib
 import io
 import os
+import signal
 import sqlite3
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -21,6 +24,7 @@ from search.watch.record import watched
 from trainable import __main__ as trial_commands
 from trainable.errors import OutageError, UserError
 
+ROOT = Path(__file__).parents[3]
 NOTHING_ANSWERS = "127.0.0.1:1"
 NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -259,3 +263,50 @@ def test_code_that_is_searched_is_found_too(coded):
     document["vary"]["augment.custom"] = {"choice": [[], ["own_views:black"]]}
     (coded / "space.yaml").write_text(yaml.safe_dump(document))
     assert_ends(call("check", "space.yaml", folder=coded), code=2, said="augment.custom: 'own_views:black' is code")
+
+
+def documented_codes():
+    """The exit codes of the table in the README."""
+    lines = (ROOT / "README.md").read_text().partition("| exit code |")[2].partition("\n\n")[0].splitlines()
+    return {int(line.split("|")[1]) for line in lines if line.split("|")[1:2] and line.split("|")[1].strip().isdigit()}
+
+
+def test_commands_end_with_the_codes_of_the_table_in_the_readme_and_with_no_others(place):
+    patient = space() | {"refresh": {"settle_seconds": 1e9}}
+    (place / "patient.yaml").write_text(yaml.safe_dump(patient))
+    endings = {
+        call("check", "space.yaml", folder=place).code: "done",
+        call("rollback", "cells", "--uri", f"http://{NOTHING_ANSWERS}", folder=place).code: "may go away",
+        call("resume", "cell", folder=place).code: "a mistake",
+        call("refresh", "patient.yaml", folder=place).code: "nothing to do",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "search", "watch", "space.yaml", "--every", "1h"],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+    )
+    process.stdout.readline()  # it is watching
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    endings[process.returncode] = "interrupted"
+    expected = {0: "done", 1: "may go away", 2: "a mistake", 3: "nothing to do", 130: "interrupted"}
+    assert endings == expected
+    assert documented_codes() == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("check", "space.yaml", "--set", "optimizer.lr=-1"), 2),
+        (("check", "nosuch.yaml"), 2),
+        (("run", "space.yaml", "--no-such-option"), 2),
+        (("status",), 2),
+        (("run", "space.yaml", "--set", "resources.cpu=4096"), 2),
+        (("resume", "cells", "--set", "optimizer.lr=0.1"), 2),
+        (("fields", "optimizer.lr"), 0),
+        (("list",), 0),
+    ],
+)
+def test_what_the_user_must_change_is_a_two_and_nothing_else(place, words, code):
+    assert call(*words, folder=place).code == code

@@ -255,7 +255,9 @@ def test_many_bad_images_are_counted_while_three_are_named(loose, cache, spec):
 
 def test_a_class_whose_only_image_of_a_split_is_bad_cannot_be_used(given, cache, spec):
     (given / "val" / "dog" / "0.png").write_text("no image")
-    with pytest.raises(UserError, match=r"^data.path: class 'dog' has no image in val that can be used; take the bad images out"):
+    with pytest.raises(
+        UserError, match=r"^data.path: class 'dog' has no image in val that can be used; take the bad images out"
+    ):
         open_pack(config(given, cache, on_bad_image="skip"), spec)
 
 
