@@ -14,6 +14,7 @@ from search.space.paths import config_problems, nest
 from search.space.preflight import check_techniques
 from search.space.spec import SearchSpec
 from trainable.config.trial import DataConfig, TrialConfig
+from trainable.cpus import usable_cpus
 from trainable.data.readers.storage import exists
 from trainable.errors import SettingsError, UserError
 
@@ -64,7 +65,7 @@ def _check_space(
 ) -> dict[str, Any]:
     spec = load(Path(path), overrides, data=data, trials=trials)
     check_techniques(spec)
-    notes = lint(spec)
+    notes = [*lint(spec), *_shortages(spec)]
     result: dict[str, Any] = {
         "file": path,
         "name": spec.search.name,
@@ -133,6 +134,15 @@ def _data_config(path: str, *, overrides: Sequence[str]) -> DataConfig:
 def _print(lines: Sequence[str]) -> None:
     for line in lines:
         console.print(f"  {line}", highlight=False, markup=False)
+
+
+def _shortages(spec: SearchSpec) -> list[str]:
+    """What a trial asks for more than this machine has; torch, which knows the GPUs, is loaded only where it is asked."""
+    if spec.resources.cpu <= usable_cpus() and spec.resources.gpu in ("auto", 0):
+        return []
+    from search.tune.place import local_shortages
+
+    return local_shortages(spec)
 
 
 def _is_there(spec: SearchSpec) -> bool:

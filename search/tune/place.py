@@ -61,11 +61,19 @@ def interruptible(conductor: Conductor) -> Iterator[None]:
 
 def check_local_resources(spec: SearchSpec) -> None:
     """Raise UserError where one trial asks for more than this machine has."""
+    for line in local_shortages(spec):
+        raise UserError(line)
+
+
+def local_shortages(spec: SearchSpec) -> list[str]:
+    """One line for each of what a trial asks for more than this machine has, and so can never get on it."""
+    lines = []
     for name, available in machine.local_resources().items():
         asked = getattr(spec.resources, name)
         if asked != "auto" and asked > available:
             without = "; `--set resources.gpu=0` runs without" if name == "gpu" else ""
-            raise UserError(f"resources.{name}: {asked:g} asked for a trial, this machine has {available:g}{without}")
+            lines.append(f"resources.{name}: {asked:g} asked for a trial, this machine has {available:g}{without}")
+    return lines
 
 
 def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float, can_grow: bool) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -310,3 +311,14 @@ def test_commands_end_with_the_codes_of_the_table_in_the_readme_and_with_no_othe
 )
 def test_what_the_user_must_change_is_a_two_and_nothing_else(place, words, code):
     assert call(*words, folder=place).code == code
+
+
+def test_check_notes_what_a_trial_asks_for_and_this_machine_does_not_have(place):
+    result = call(
+        "check", "space.yaml", "--set", "resources.cpu=4096", "--set", "resources.gpu=64", "--json", folder=place
+    )
+    assert result.code == 0
+    notes = json.loads(result.out)[0]["notes"]
+    assert sum(note.startswith(("resources.cpu: 4096 asked", "resources.gpu: 64 asked")) for note in notes) == 2
+    plain = json.loads(call("check", "space.yaml", "--json", folder=place).out)[0]["notes"]
+    assert not any(note.startswith("resources.") for note in plain)
