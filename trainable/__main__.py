@@ -14,6 +14,7 @@ from rich.table import Table
 from trainable.config.strict_yaml import parse, read_document
 from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, TrialConfig
 from trainable.config.validation import explain
+from trainable.cpus import limit_threads
 from trainable.errors import OutageError, SettingsError, UserError
 from trainable.home import ensure_home, expand_words
 from trainable.json_text import to_json
@@ -32,6 +33,7 @@ console = Terminal()
 def main() -> None:
     """Run a command; the first word may be a trial's file instead. Exit code 2 is a mistake of the user's, 1 a failure."""
     ensure_home()
+    limit_threads()
     words = expand_words(sys.argv[1:])
     if words and words[0] not in COMMANDS and not words[0].startswith("-"):
         words = ["fit", *words]

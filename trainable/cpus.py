@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 # What batch systems grant a job on this node (Slurm, Grid Engine, PBS, LSF), whether or not they bind it to those CPUs.
@@ -22,6 +22,16 @@ def usable_cpus(*, environment: Mapping[str, str] = os.environ, root: Path = Pat
 def _bound_to() -> int:
     """CPUs that this process may run on; all there are on a system that does not bind processes (macOS, Windows)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def limit_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let libraries that are loaded from now on have no more threads than CPUs may be used, unless they are told otherwise.
+
+    They look at affinity at best, never at a quota.
+    """
+    usable = usable_cpus(environment=environment)
+    if usable < (os.cpu_count() or 1):
+        environment.setdefault("OMP_NUM_THREADS", str(usable))
 
 
 def _quotas(root: Path) -> Iterator[float]:

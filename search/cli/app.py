@@ -23,6 +23,7 @@ from search.cli.searches import (
     sync,
     ui,
 )
+from trainable.cpus import limit_threads
 from trainable.errors import OutageError, SettingsError, UserError
 from trainable.home import ensure_home, expand_words
 
@@ -52,6 +53,7 @@ def main() -> None:
     """Run a command; a mistake of the user's is one line and exit code 2, what cannot be done now one line and exit code 1."""
     try:
         ensure_home()
+        limit_threads()
         make_app()(expand_words(sys.argv[1:]))
     except (UserError, OutageError) as error:
         for line in error.problems if isinstance(error, SettingsError) else (error,):

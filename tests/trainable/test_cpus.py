@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trainable.cpus import usable_cpus
+from trainable.cpus import limit_threads, usable_cpus
 
 ALL = len(os.sched_getaffinity(0))
 
@@ -59,3 +59,13 @@ def test_what_a_batch_system_grants_is_kept(tmp_path, name):
 
 def test_a_grant_that_is_no_number_is_passed_over(tmp_path):
     assert usable_cpus(environment={"SLURM_CPUS_ON_NODE": "2(x3)", "NSLOTS": ""}, root=tmp_path) == ALL
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU is all there is")
+def test_threads_are_as_many_as_cpus_may_be_used_unless_the_user_says_otherwise():
+    environment = {"NSLOTS": "1"}
+    limit_threads(environment)
+    assert environment["OMP_NUM_THREADS"] == "1"
+    environment = {"NSLOTS": "1", "OMP_NUM_THREADS": "3"}
+    limit_threads(environment)
+    assert environment["OMP_NUM_THREADS"] == "3"
