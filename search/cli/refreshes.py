@@ -22,7 +22,7 @@ from search.cli.options import (
     errors,
     print_json,
 )
-from search.space.loading import load
+from search.space.loading import load, uri_note
 from search.space.preflight import check_code
 from search.space.spec import SearchSpec
 from trainable.errors import OutageError, UserError
@@ -140,6 +140,8 @@ def _answer(space: Path, *, overrides: Sequence[str], data: str | None, address:
     try:
         spec = load(space, overrides, data=data)
         check_code(spec)
+        if (note := uri_note(spec)) is not None:
+            errors.print(f"note: {note}", markup=False)
         answer = look_first(spec, records=records_of(spec), now=datetime.now(UTC))
         return answer or _refresh_once(spec, address=address)
     except UserError as error:

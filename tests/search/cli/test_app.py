@@ -70,7 +70,8 @@ def call(*words, folder, main=app.main):
         except SystemExit as end:
             code = end.code or 0
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("note: ")]
-    return SimpleNamespace(code=code, lines=lines, out=out.getvalue())
+    notes = [line for line in err.getvalue().splitlines() if line.startswith("note: ")]
+    return SimpleNamespace(code=code, lines=lines, notes=notes, out=out.getvalue())
 
 
 def assert_ends(result, *, code, said):
@@ -322,3 +323,13 @@ def test_check_notes_what_a_trial_asks_for_and_this_machine_does_not_have(place)
     assert sum(note.startswith(("resources.cpu: 4096 asked", "resources.gpu: 64 asked")) for note in notes) == 2
     plain = json.loads(call("check", "space.yaml", "--json", folder=place).out)[0]["notes"]
     assert not any(note.startswith("resources.") for note in plain)
+
+
+@pytest.mark.parametrize("words", [("check", "space.yaml"), ("refresh", "space.yaml"), ("run", "space.yaml")])
+def test_a_command_says_that_mlflow_is_where_the_environment_says(place, monkeypatch, words):
+    document = space()
+    del document["tracking"]
+    (place / "space.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")  # a folder of plain files, which is refused
+    result = call(*words, folder=place)
+    assert "tracking.uri: from MLFLOW_TRACKING_URI of the environment" in "\n".join([result.out, *result.notes])
