@@ -22,11 +22,12 @@ SPEC = SearchSpec.model_validate(
 
 def test_names_with_brackets_are_printed_whole(tmp_path):
     ledger = ledgers.create(tmp_path, name="cells", storage=None, space=SPEC.space, metric=SPEC.search.metric, notes={})
-    ledger.note(data=DataFacts(bad_images=["a/photo [edited].png"]))
+    line = "1 image that cannot be decoded (left out), such as 'a/photo [edited].png'"
+    ledger.note(data=DataFacts(report={"findings": [{"line": line}]}))
     text = io.StringIO()
     progress = Progress(Console(file=text, soft_wrap=True, width=240))
     progress.begin(ledger, spec=SPEC, rule=scheduler_rule(SPEC))
-    assert "left out: 1 unreadable images, first a/photo [edited].png\n" in text.getvalue()
+    assert f"note: {line}\n" in text.getvalue()
     distributions = {"model.weights": CategoricalDistribution(("weights [edited].pt", "random"))}
     ledger.start(
         encoded={"model.weights": "weights [edited].pt"}, distributions=distributions, target=1, origin="random"

@@ -1,4 +1,5 @@
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_the_command_to_go_on_is_read_by_a_shell_as_it_is_meant(folder, command)
         }
     )
     words = shlex.split(resume_command(spec, command=command))
-    assert words == ["python", "-m", "search", command, "cells", "--folder", folder]
+    assert words == ["python", "-m", "search", command, "cells", "--folder", str(Path(folder).expanduser())]
 
 
 def test_a_password_that_an_old_search_keeps_goes_no_further(tmp_path):
