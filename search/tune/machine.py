@@ -60,11 +60,15 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataF
 
 def _report(pack: Pack) -> dict[str, Any]:
     """The report on the data without what comes of the target's labels, which is only told."""
-    report = dict(pack.report)
-    of_labels = [finding for finding in report.get("findings", []) if finding["kind"] == "partial_set"]
-    for finding in of_labels:
-        logger.warning(finding["text"])
-    return report | {"findings": [finding for finding in report.get("findings", []) if finding not in of_labels]}
+    report = pack.report
+    of_labels = [finding["line"] for finding in report.get("findings", []) if finding["kind"] == "partial_set"]
+    for line in of_labels:
+        logger.warning(line)
+    kept = {
+        "findings": [finding for finding in report.get("findings", []) if finding["line"] not in of_labels],
+        "lines": [line for line in report.get("lines", []) if line.removeprefix("note: ") not in of_labels],
+    }
+    return report | kept if report else {}
 
 
 def _target_counts(pack: Pack) -> dict[str, int]:

@@ -111,7 +111,9 @@ def test_a_folder_that_is_not_there(place):
 
 def test_a_class_without_images(place):
     (place.folder / "images" / "cracked").mkdir()
-    assert "cracked" in refused(place)
+    assert "note: the folder 'cracked' has no images, and is no class" in place.told("check", "images")
+    (place.folder / "images" / "cracked" / "scan.dcm").write_bytes(b"")  # an image, of a kind that is not read
+    assert "class folder 'cracked' has no images; its files were left out: .dcm 1" in refused(place)
 
 
 def test_one_class_only(place):
@@ -139,7 +141,7 @@ def test_a_truncated_image_is_named(place):
 
 def test_a_truncated_image_is_left_out_when_asked(mishaps):
     _, damaged, result = mishaps
-    assert "left out: 1 unreadable images" in result.stdout
+    assert "note: 1 image that cannot be decoded (left out), such as " in result.stdout
     assert damaged in result.stdout
 
 
