@@ -41,6 +41,8 @@ def test_any_separator_is_read_and_an_unusual_one_is_said(read, separator, name,
         ("utf-16", b"", "UTF-16"),
         ("utf-16-be", b"\xfe\xff", "UTF-16"),
         ("utf-16-le", b"", "UTF-16"),
+        ("utf-16-be", b"", "UTF-16"),
+        ("utf-32", b"", "UTF-32"),
         ("latin-1", b"", "Latin-1; save it as UTF-8"),
     ],
 )
@@ -48,6 +50,39 @@ def test_any_common_encoding_is_read_and_one_that_may_be_wrong_is_said(read, enc
     table = read(mark + QUOTED.format(",").encode(encoding))
     assert table.table.to_pydict() == ROWS
     assert [note in finding.line() for finding in table.findings] == ([True] if note else [])
+
+
+def test_letters_of_windows_are_read_where_latin_1_has_none(read):
+    table = read("image,label\na.png,half–way\n".encode("cp1252"))
+    assert table.table["label"].to_pylist() == ["half–way"]
+    assert "Windows-1252" in table.findings[0].line()
+
+
+@pytest.mark.parametrize("first", ["\n\n", " \r\n", "sep=,\n", "sep=,\r\n"])
+def test_no_row_is_lost_to_lines_before_the_names(read, first):
+    assert read((first + QUOTED.format(",")).encode()).table.to_pydict() == ROWS
+
+
+def test_line_breaks_may_be_those_of_old_macs(read):
+    assert read(QUOTED.format(",").replace("\n", "\r").encode()).table.to_pydict() == ROWS
+
+
+def test_rows_without_any_value_are_dropped(read):
+    assert read((QUOTED.format(",") + ",\n , \n\n").encode()).table.to_pydict() == ROWS
+    assert read(b"image,label\na.png,\n,cat\n").table.to_pydict() == {"image": ["a.png", ""], "label": ["", "cat"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"PK\x03\x04\x14\x00\x06\x00" * 20, "is a spreadsheet's workbook or another archive; save it as CSV"),
+        (b"image,label\na.png,c\x00t\n", "is no text, it holds bytes of value 0; save it as CSV in UTF-8"),
+    ],
+)
+def test_what_is_no_text_says_what_it_is(read, data, reason):
+    with pytest.raises(UserError) as caught:
+        read(data)
+    assert str(caught.value) == f"data.path: 'list.csv' {reason}"
 
 
 def test_blanks_after_commas_are_dropped_and_quotes_after_them_heeded(read):
@@ -69,7 +104,17 @@ def test_a_column_that_is_wanted_stands_there_once(read):
     assert read(data, columns=["image"]).table.column_names == ["image", "label", "label.2"]
 
 
-@pytest.mark.parametrize("data", [b"", b"image,label\na\n", b"image,label\na,b,c\n", "a,b".encode("utf-16")[:-1]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"a, b\nx\ry, z\n",
+        b"a\rb,c\n1,2\n",
+        b"image,label\na\n",
+        b"image,label\na,b,c\n",
+        "a,b".encode("utf-16")[:-1],
+    ],
+)
 def test_what_is_no_table_is_one_line(read, data):
     with pytest.raises(UserError) as caught:
         read(data)
