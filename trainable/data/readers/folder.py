@@ -28,6 +28,10 @@ def read_folder(path: str, config: DataConfig) -> Found:
         raise UserError(
             f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/{lists_beside(root)}"
         )
+    labels = {place.label for place in layout.classes}
+    lists = lists_beside(root) if len(labels) == 1 and config.target is None else ""
+    if lists:
+        raise UserError(f"data.path: {labels.pop()!r} is the only class; a classifier needs two{lists}")
     return _read_classes(root, layout=layout, keeps_masks=config.layout == "classes")
 
 

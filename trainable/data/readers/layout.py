@@ -56,12 +56,15 @@ def find_layout(root: Path, *, wanted: str) -> Layout:
     names = {folder.name: split_in_name(folder.name) for folder in folders}
     if wanted == "splits" and "train" not in names.values():
         raise UserError(f"data.layout: splits, but no folder in {str(root)!r} is named as train")
-    if "train" not in names.values() or not _are_splits(folders, names=names, wanted=wanted, root=root):
-        if all(_are_splits_below(folder) for folder in folders) and folders:
-            return _splits_below_classes(folders, notes=notes)
-        _check_masks(folders, root=root)
-        return Layout(classes=_classes(place, split=None), findings=tuple(notes))
-    return _with_splits(folders, names=names, root=root, notes=notes)
+    if "train" in names.values() and _are_splits(folders, names=names, wanted=wanted, root=root):
+        return _with_splits(folders, names=names, wanted=wanted, root=root, notes=notes)
+    _check_train(folders, names=names)
+    below = [folder for folder in folders if _are_splits_below(folder)]
+    if below and below == folders:
+        return _splits_below_classes(folders, notes=notes)
+    _check_masks(folders, cure="`data.layout: classes` takes both for classes")
+    notes += [*_partly_split(below, folders=folders), *_nested(folders)]
+    return Layout(classes=_classes(place, split=None), findings=tuple(notes))
 
 
 def find_masks(names: list[str]) -> set[str]:
@@ -90,32 +93,48 @@ def _are_splits(folders: list[Path], *, names: Mapping[str, str | None], wanted:
         if not others and len(folders) > 1 and all(Walk().has_images(str(folder)) for folder in folders):
             raise _flat_error(root, folders=folders)
         return False
-    if others:
+    if others and wanted == "auto":
         hint = nearest(others[0].name.lower(), ["train", "val", "test"])
         raise UserError(
-            f"data.path: {others[0].name!r} is no split, expected train, val or test{hint}; `data.layout: classes` takes all "
-            "folders for classes"
+            f"data.path: {others[0].name!r} is no split, expected train, val or test{hint}; `data.layout: splits` leaves it "
+            "out, `classes` takes all folders for classes"
         )
     return True
 
 
-def _with_splits(folders: list[Path], *, names: Mapping[str, str | None], root: Path, notes: list[Finding]) -> Layout:
+def _check_train(folders: list[Path], *, names: Mapping[str, str | None]) -> None:
+    """A UserError where all folders are named as splits and hold class folders, and none is named as train."""
+    splits = [folder for folder in folders if _has_any_image(folder)]
+    if not splits or any(names[folder.name] in (None, "train") or not _inner_folders(folder) for folder in splits):
+        return
+    there = " and ".join(f"{folder.name}/" for folder in splits)
+    raise UserError(
+        f"data.path: there is {there} with class folders, but no train/; name the folder of the images to train on so, or "
+        "`data.layout: classes` takes all folders for classes"
+    )
+
+
+def _with_splits(
+    folders: list[Path], *, names: Mapping[str, str | None], wanted: str, root: Path, notes: list[Finding]
+) -> Layout:
+    by_split = _by_split(folders, names=names)
+    left_out = {folder: "beside the splits" for folder in folders if names[folder.name] is None}
     classes: list[ClassFolder] = []
-    by_split: dict[str, Path] = {}
-    left_out: dict[Path, str] = {}
-    for folder in folders:
-        split = names[folder.name]
-        if split is None:
-            left_out[folder] = "beside the splits"
-            continue
-        if split in by_split:
-            raise UserError(f"data.path: folders {by_split[split].name!r} and {folder.name!r} both mean {split}")
-        by_split[split] = folder
-        inner = _unwrapped(folder)
-        found = _classes(inner, split=split)
-        if split != "train" and not found:
+    trained: set[str] = set()
+    for split, folder in sorted(by_split.items(), key=lambda item: item[0] != "train"):
+        place = folder if {inner.name for inner in _folders(folder)} <= trained else _unwrapped(folder)
+        inner = _folders(place)
+        if wanted == "auto":
+            _check_masks(inner, cure="`data.layout: splits` takes both for classes")
+        found = [below for below in inner if below.name in trained or split_in_name(below.name) != split]
+        if split == "train":
+            if not found:
+                raise _flat_error(root, folders=list(by_split.values()))
+            trained = {below.name for below in found}
+            notes += _nested(found)
+        elif not found:
             left_out[folder] = f"{folder.name} without class folders"
-        classes += found
+        classes += [ClassFolder(split, below.name, below) for below in found]
     odd = {folder.name: split for split, folder in by_split.items() if folder.name != split}
     if odd:
         meaning = ", ".join(f"{name}/ for {split}" for name, split in odd.items())
@@ -125,10 +144,48 @@ def _with_splits(folders: list[Path], *, names: Mapping[str, str | None], root: 
     return Layout(classes=tuple(classes), findings=tuple(notes), left_out=left_out)
 
 
+def _by_split(folders: list[Path], *, names: Mapping[str, str | None]) -> dict[str, Path]:
+    by_split: dict[str, Path] = {}
+    for folder in folders:
+        split = names[folder.name]
+        if split in by_split:
+            both = f"{by_split[split].name!r} and {folder.name!r}"
+            raise UserError(f"data.path: folders {both} both mean {split}; join them, or move one elsewhere")
+        if split is not None:
+            by_split[split] = folder
+    return by_split
+
+
+def _partly_split(below: list[Path], *, folders: list[Path]) -> list[Finding]:
+    """What is said where some classes' folders hold train, val or test and some hold images."""
+    if not below:
+        return []
+    other = next(folder for folder in folders if folder not in below)
+    text = (
+        f"the folders train, val or test in {below[0].name!r} were not taken for splits, since {other.name!r} has none"
+    )
+    return [_note(text, cure="give all classes such folders, or a list with the splits")]
+
+
+def _nested(folders: list[Path]) -> list[Finding]:
+    """What is said where all classes' folders hold nothing but folders, some of them several, which may be the classes."""
+    inner = {folder: [below for below in _inner_folders(folder) if not _is_mask(below.name)] for folder in folders}
+    if not inner or not all(inner.values()):
+        return []
+    several = next((below for below in inner.values() if len(below) > 1), None)
+    if several is None:
+        return []
+    examples = " and ".join(repr(f"{below.parent.name}/{below.name}") for below in several[:2])
+    text = f"each class's folder holds folders, such as {examples}; all their images are {several[0].parent.name!r}"
+    return [
+        _note(text, cure="give a list of the images, or another folder as data.path, if the classes are those inside")
+    ]
+
+
 def _are_splits_below(folder: Path) -> bool:
     """Whether a class's folder holds train, val or test instead of images."""
-    inner = [split_in_name(below.name) for below in _folders(folder)]
-    return "train" in inner and None not in inner and not Walk().has_images(str(folder))
+    inner = [split_in_name(below.name) for below in _inner_folders(folder)]
+    return "train" in inner and None not in inner
 
 
 def _splits_below_classes(folders: list[Path], *, notes: list[Finding]) -> Layout:
@@ -140,15 +197,14 @@ def _splits_below_classes(folders: list[Path], *, notes: list[Finding]) -> Layou
     return Layout(classes=tuple(classes), findings=tuple(notes))
 
 
-def _check_masks(folders: list[Path], *, root: Path) -> None:
+def _check_masks(folders: list[Path], *, cure: str) -> None:
     """A UserError where one of the folders holds masks of the other's images."""
-    for mask in folders:
+    for mask in [folder for folder in folders if _is_mask(folder.name)]:
         for other in folders:
-            if mask != other and _is_mask(mask.name) and _same_stems(mask, other):
+            if mask != other and _same_stems(mask, other):
                 raise UserError(
                     f"data.path: {mask.name}/ holds files of the same names as {other.name}/, masks rather than a class; give "
-                    f"{str(other)!r} as data.path if the classes are folders in it, else a list of the labels; "
-                    "`data.layout: classes` takes both for classes"
+                    f"{str(other)!r} as data.path if the classes are folders in it, else a list of the labels; {cure}"
                 )
 
 
@@ -161,31 +217,41 @@ def _flat_error(root: Path, *, folders: list[Path]) -> UserError:
 
 
 def lists_beside(root: Path) -> str:
-    """The end of a message that offers the lists in a folder, in which the labels may be."""
-    lists = sorted(entry for entry in root.iterdir() if entry.suffix.lower() in CSV_SUFFIXES and entry.is_file())
+    """The end of a message that offers the lists in a folder or in those below it, in which the labels may be."""
+    lists = [
+        entry
+        for folder in (root, *_folders(root))
+        for entry in sorted(folder.iterdir())
+        if entry.suffix.lower() in CSV_SUFFIXES and entry.is_file()
+    ]
     if not lists:
         return ""
     first = next((entry for entry in lists if "train" in entry.name.lower() or "label" in entry.name.lower()), lists[0])
     columns = _columns(first)
-    given = ", ".join(columns)
+    given = f", columns {', '.join(columns)}" if columns else ""
     keys = "; data.image_column and data.label_column name them" if {"image", "label"} - set(columns) else ""
-    return f"; the labels may be in {first.name}, columns {given}: give {str(first)!r} as data.path{keys}"
+    name = first.relative_to(root).as_posix()
+    return f"; the labels may be in {name}{given}: give {str(first)!r} as data.path{keys}"
 
 
 def _columns(path: Path) -> list[str]:
-    return [str(name) for name in read_text_table(path).table.column_names]
+    try:
+        return [str(name) for name in read_text_table(path).table.column_names]
+    except (OSError, UserError):  # of which nobody spoke yet
+        return []
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder below, if this one holds nothing but it, and it holds several folders: `data/data/cat`, `train/train/cat`."""
+    """The first folder below that holds several, if each above holds nothing but one: `data/data/cat`, `train/train/cat`."""
     folders = _folders(root)
     if len(folders) != 1 or Walk().has_images(str(root)) or Walk().has_images(str(folders[0])):
         return root
-    inner = _folders(folders[0])
     is_split = split_in_name(folders[0].name) is not None and split_in_name(root.name) is None
-    if len(inner) < 2 or (is_split and not any(split_in_name(folder.name) for folder in inner)):
+    if is_split and not any(split_in_name(folder.name) for folder in _folders(folders[0])):
         return root
-    return _unwrapped(folders[0])
+    place = _unwrapped(folders[0])
+    inner = _folders(place)
+    return place if len(inner) > 1 or any(split_in_name(folder.name) for folder in inner) else root
 
 
 def _classes(parent: Path, *, split: str | None) -> tuple[ClassFolder, ...]:
@@ -194,6 +260,12 @@ def _classes(parent: Path, *, split: str | None) -> tuple[ClassFolder, ...]:
 
 def _folders(path: Path) -> list[Path]:
     return sorted(path / name for name in Walk().folders(str(path)))
+
+
+def _inner_folders(folder: Path) -> list[Path]:
+    """The folders in a folder beside which no image lies."""
+    inner = _folders(folder)
+    return [] if inner and Walk().has_images(str(folder)) else inner
 
 
 def _has_any_image(folder: Path) -> bool:

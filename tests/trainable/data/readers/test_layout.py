@@ -119,3 +119,87 @@ def test_one_folder_under_two_names_is_one_class(draw_folder):
     _, source = read(root)
     assert source.classes == ("cat", "dog")
     assert "'puppy' has no images of its own" in source.findings[0].line()
+
+
+def test_folders_beside_the_splits_are_a_question_and_left_out_where_it_is_answered(draw_folder):
+    root = draw_folder({"seg_train/cat": 2, "seg_train/dog": 2, "seg_pred": 3})
+    with pytest.raises(
+        UserError, match="'seg_pred' is no split, .*; `data.layout: splits` leaves it out, `classes` takes"
+    ):
+        read(root)
+    splits, source = read(root, layout="splits")
+    assert splits == [("train", "cat"), ("train", "dog")]
+    assert source.left_out == {"beside the splits": 3}
+
+
+@pytest.mark.parametrize("splits", [("val", "test"), ("test",)])
+def test_splits_without_train_are_no_classes_but_where_it_is_said(draw_folder, splits):
+    root = draw_folder({f"{split}/{label}": 2 for split in splits for label in ("cat", "dog")})
+    with pytest.raises(
+        UserError, match="^data.path: there is .*test/.* with class folders, but no train/; name the folder"
+    ):
+        read(root)
+    flat = draw_folder({"flat/val": 2, "flat/test": 2}) / "flat"
+    assert read(flat)[0] == [(None, "test"), (None, "val")]
+
+
+def test_a_split_in_which_only_a_folder_of_its_own_name_lies_has_no_classes(draw_folder):
+    _, source = read(draw_folder({"train/cat": 2, "train/dog": 2, "test/test": 3}))
+    assert source.left_out == {"test without class folders": 3}
+    root = draw_folder({"flat/train/train": 2, "flat/test1/test1": 2}) / "flat"
+    with pytest.raises(
+        UserError, match="^data.path: images lie straight in test1/ and train/, without class folders; "
+    ):
+        read(root)
+
+
+def test_a_class_alone_in_its_split_is_that_class_whatever_folders_it_holds(draw_folder):
+    root = draw_folder(
+        {"train/cat/2019": 2, "train/cat/2020": 2, "train/dog/2019": 2, "test/cat/2019": 1, "test/cat/2020": 1}
+    )
+    assert read(root)[0] == [("test", "cat"), ("train", "cat"), ("train", "dog")]
+
+
+def test_a_data_set_may_begin_below_any_number_of_folders(draw_folder):
+    splits, source = read(draw_folder({"a/b/c/cat": 2, "a/b/c/dog": 2}))
+    assert splits == [(None, "cat"), (None, "dog")]
+    assert source.findings[0].line() == "the data set was taken to begin at 'a/b/c/'"
+    assert read(draw_folder({"x/data/train/cat": 2, "x/data/train/dog": 2}) / "x")[0] == [
+        ("train", "cat"),
+        ("train", "dog"),
+    ]
+
+
+def test_masks_in_splits_are_a_question(draw_folder):
+    root = draw_folder({"train/images": 2, "train/masks": 2, "test/images": 2})
+    with pytest.raises(
+        UserError, match="masks/ holds files of the same names as images/, .*; `data.layout: splits` takes both"
+    ):
+        read(root)
+    assert ("train", "masks") in read(root, layout="splits")[0]
+
+
+@pytest.mark.parametrize("place", ["labels.csv", "images/labels.csv"])
+def test_a_list_beside_the_only_folder_is_named(draw_folder, place):
+    root = draw_folder({"images": 2})
+    (root / place).write_text("id,breed\n0,pug\n1,boxer\n")
+    with pytest.raises(UserError) as caught:
+        read(root)
+    line = str(caught.value)
+    assert line.startswith("data.path: 'images' is the only class; a classifier needs two; the labels may be in ")
+    assert f"{place}, columns id, breed: give '{root / place}' as data.path" in line
+
+
+def test_folders_in_classes_that_could_be_classes_or_splits_are_said(draw_folder):
+    nested = {f"fold_{fold}/{label}": 2 for fold in (0, 1) for label in ("cat", "dog")}
+    splits, source = read(draw_folder(nested))
+    assert splits == [(None, "fold_0"), (None, "fold_1")]
+    (line,) = (finding.line() for finding in source.findings)
+    assert line.startswith(
+        "each class's folder holds folders, such as 'fold_0/cat' and 'fold_0/dog'; all their images are 'fold_0'"
+    )
+    _, source = read(draw_folder({"part/cat/train": 2, "part/cat/test": 2, "part/dog": 2}) / "part")
+    (line,) = (finding.line() for finding in source.findings)
+    assert line.startswith(
+        "the folders train, val or test in 'cat' were not taken for splits, since 'dog' has none; give"
+    )
