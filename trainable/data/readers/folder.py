@@ -1,12 +1,12 @@
 """Reads folders of images: class folders, with or without train, val and test above them, or no classes at all."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainable.config.trial import DataConfig
-from trainable.data.readers.findings import Finding
+from trainable.data.readers.findings import Finding, counted
 from trainable.data.readers.layout import ClassFolder, Layout, find_layout, find_masks, lists_beside, mask_folders
 from trainable.data.readers.sample import Found, Sample, Source, file_reader, split_in_name
 from trainable.data.readers.walk import UNREAD_SUFFIXES, Walk, image_suffixes
@@ -57,7 +57,7 @@ def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
         raise UserError(f"data.path: {str(root)!r} has no images ({', '.join(image_suffixes())}){_left(walk)}")
     findings += _empty_classes(empty, root=root)
     ordered = sorted(samples, key=lambda sample: sample.name.split("/"))
-    findings += walk.tally.finding(root=str(root))
+    findings += [*_of_one_name([sample.name for sample in ordered]), *walk.tally.finding(root=str(root))]
     return Found(ordered, [sample.file for sample in ordered], tuple(findings), dict(walk.tally.counts))
 
 
@@ -74,6 +74,19 @@ def _images_of_class(folder: Path, *, walk: Walk, keeps_masks: bool) -> list[str
         inner = place.relative_to(folder).as_posix()
         images += [name if inner == "." else f"{inner}/{name}" for name in names if name not in masks]
     return sorted(images, key=lambda image: image.split("/"))
+
+
+def _of_one_name(names: list[str]) -> Iterator[Finding]:
+    """What is said of images whose names, which are sorted, differ in the suffix alone: `cell.jpg` and its mask `cell.png`."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_stem[name.rpartition(".")[0]].append(name)
+    pairs = [same for same in by_stem.values() if len(same) > 1]
+    if pairs:
+        text = f"{counted(len(pairs), 'image')} beside another one of that name with another suffix, both used"
+        examples = tuple(" and ".join(map(repr, same[:2])) for same in pairs)
+        cure = "if these are masks or copies, move them elsewhere"
+        yield Finding(kind="one_name", count=len(pairs), text=text, examples=examples, cure=cure)
 
 
 def _empty_classes(places: list[ClassFolder], *, root: Path) -> Iterator[Finding]:

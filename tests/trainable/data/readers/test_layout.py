@@ -87,6 +87,19 @@ def test_masks_are_a_question_at_the_top_and_left_out_in_a_class(draw_folder):
     assert len(read(root, layout="classes")[1].samples) == 10
 
 
+def test_images_that_differ_in_their_suffix_alone_are_said_and_used(draw_folder):
+    root = draw_folder({"cat": 3, "dog": 3})
+    for number in (0, 1):
+        shutil.copy(root / f"cat/{number}.png", root / f"cat/{number}.jpg")
+    _, source = read(root)
+    (line,) = (finding.line() for finding in source.findings)
+    assert line == (
+        "2 images beside another one of that name with another suffix, both used, such as 'cat/0.jpg' and 'cat/0.png', "
+        "'cat/1.jpg' and 'cat/1.png'; if these are masks or copies, move them elsewhere"
+    )
+    assert len(source.samples) == 8
+
+
 def test_classes_may_share_the_names_of_their_files(draw_folder):
     _, source = read(draw_folder({"images": 3, "photos": 3}))
     assert len(source.samples) == 6
