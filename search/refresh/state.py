@@ -15,9 +15,9 @@ from search.space.spec import SearchSpec
 from search.tracking.registry import CANDIDATE, CHAMPION, ROOT, ModelVersion, Registry
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.inventory import TICK_NS, Inventory, take_inventory
-from trainable.data.pack_builder import bad_images_error
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
+from trainable.data.report import Look, bad_images_error
 from trainable.data.selection import select
 from trainable.data.versions import Difference, Entry, difference, read_version, version_of
 from trainable.data.versions import Version as DataVersion
@@ -140,7 +140,7 @@ class Situation:
         config = TrialConfig.model_validate(self.spec.trial_config({}))
         bad = find_bad_images(self.inventory, among=current_ids - earlier_ids, config=config)
         if bad and self.data.on_bad_image == "error":
-            raise bad_images_error([repr(name) for name in bad.values()])
+            raise bad_images_error([Look(name=name, remarks=("bad_image",)) for name in bad.values()], config=self.data)
         in_vain = self.refresh_in_vain(record)
         bad_before = current_ids & set(in_vain.bad if in_vain is not None else ())
         has_older_classes = record.champion is not None and in_vain is None

@@ -319,7 +319,7 @@ def test_new_images_that_cannot_be_decoded_are_named(second, make_place):
     (place.folder / "cells/mono/broken.png").write_bytes(b"no image")
     result = place.call("refresh", "space.yaml", "--set", "data.on_bad_image=error")
     assert result.returncode == 2
-    assert "data.path: bad images (1): 'mono/broken.png'" in result.stderr
+    assert "data.path: 1 image that cannot be decoded, such as 'mono/broken.png'; `data.on_bad_image" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     answer = refreshed(place, code=0)
     assert answer["decision"] == "re-evaluate"

@@ -22,7 +22,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.data.kept_splits import kept_digest
 from trainable.data.readers.arrow_files import load_own
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
-from trainable.data.report import DataReport, Look, make_report
+from trainable.data.report import DataReport, Look, bad_images_error, make_report
 from trainable.data.rows import Assignment, Row, assign, lost_to_bad_images
 from trainable.errors import UserError
 
@@ -159,15 +159,10 @@ def _looks(path: Path) -> Iterator[Look]:
         yield Look(name=name, remarks=tuple(remarks.split(",")) if remarks else (), fault=fault)
 
 
-def bad_images_error(descriptions: Sequence[str]) -> UserError:
-    """What the user hears of images that cannot be used, each told in words."""
-    first = ", ".join(descriptions[:3]) + (", …" if len(descriptions) > 3 else "")
-    return UserError(f"data.path: bad images ({len(descriptions)}): {first}; `data.on_bad_image: skip` leaves them out")
-
-
 def _check_bad_images(bad: Sequence[tuple[Row, BadImageError]], *, assignment: Assignment, config: DataConfig) -> None:
     if bad and config.on_bad_image == "error":
-        raise bad_images_error([f"{row.sample.name!r} ({error})" for row, error in bad])
+        looks = [Look(name=row.sample.name, remarks=(error.kind,), fault=str(error)) for row, error in bad]
+        raise bad_images_error(looks, config=config)
     lost = lost_to_bad_images(assignment.rows, bad={row.sample.name for row, _ in bad})
     if lost:
         raise UserError(lost[0].line())

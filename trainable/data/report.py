@@ -1,9 +1,9 @@
 """Reports on a data set: how it was understood, what is used of it, what should be known about it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from trainable.data.readers.findings import KINDS, Finding, counted
 from trainable.data.readers.read import data_format, read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
 from trainable.data.rows import Assignment, Row, assign, lost_to_bad_images
+from trainable.errors import SettingsError
 
 IMAGES_PER_TASK = 32
 MOST_CLASSES = 12  # that are counted by name in a line
@@ -83,16 +84,17 @@ class DataReport:
             *self._split_lines(),
             self._class_line(),
         ]
-        notes = [note.line() for note in self.findings if not note.is_mistake and note.kind != "left_out"]
+        notes = [_short(note).line() for note in self.findings if not note.is_mistake]
         return [*lines, *(f"note: {line}" for line in notes)]
 
     def _split_lines(self) -> list[str]:
+        target = ", ".join(f"{split} {count}" for split, count in self.target.items())
+        to_adapt_to = [f"to adapt to: {target}"] if target else []
         if "all" in self.counts:
-            return []
+            return to_adapt_to
         splits = ", ".join(f"{split} {sum(classes.values())}" for split, classes in self.counts.items())
         cut = f" ({' and '.join(self.cut)} cut by data.split_seed)" if self.cut else " (as given)"
-        target = ", ".join(f"{split} {count}" for split, count in self.target.items())
-        return [f"splits: {splits}{cut}", *([f"to adapt to: {target}"] if target else [])]
+        return [f"splits: {splits}{cut}", *to_adapt_to]
 
     def _class_line(self) -> str:
         totals: Counter[str] = Counter()
@@ -137,6 +139,8 @@ def make_report(source: Source, *, assignment: Assignment, looks: Iterable[Look]
     num_bad = sum(row.sample.name in bad for row in assignment.rows) if assignment.rows else len(bad)
     lost = lost_to_bad_images(assignment.rows, bad=bad) if config.on_bad_image == "skip" else []
     targets = Counter(row.split for row in good if row.split in TARGET_SPLITS)
+    if not assignment.rows:
+        targets["target"] = sum(sample.name not in bad for sample in source.target)
     return DataReport(
         path=config.path or ", ".join([*config.source, config.target or ""]),
         format=data_format(config) if config.path or config.format == "elpv" else "folder",
@@ -144,12 +148,18 @@ def make_report(source: Source, *, assignment: Assignment, looks: Iterable[Look]
         used=len(good) if assignment.rows else num_samples - num_bad,
         bad=num_bad,
         left_out=left_out,
-        counts=_counts(good, source=source, classes=assignment.classes),
+        counts=_counts(assignment.rows and good, source=source, classes=assignment.classes, bad=bad),
         cut=tuple(split for split in SPLITS[1:] if split not in source.given_splits),
         target={split: targets[split] for split in TARGET_SPLITS if targets[split]},
         known_in_test=_known_in_test(good),
         findings=(*assignment.findings, *_of_images(looks, config=config), *lost),
     )
+
+
+def bad_images_error(looks: Sequence[Look], *, config: DataConfig) -> SettingsError:
+    """What ends training where images are bad: the lines of the report on them."""
+    findings = [finding for finding in _of_images(looks, config=config) if finding.is_mistake]
+    return SettingsError([finding.line() for finding in findings])
 
 
 def _look_at(samples: Sequence[Sample], *, settings: Mapping[str, Any]) -> list[tuple[bytes, Look]]:
@@ -164,10 +174,17 @@ def _look_at(samples: Sequence[Sample], *, settings: Mapping[str, Any]) -> list[
     return looks
 
 
-def _counts(rows: Sequence[Row], *, source: Source, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def _short(finding: Finding) -> Finding:
+    """A finding without what the first line says of it: of files left out the examples."""
+    return replace(finding, text="files left out") if finding.kind == "left_out" else finding
+
+
+def _counts(
+    rows: Sequence[Row], *, source: Source, classes: Sequence[str], bad: Collection[str]
+) -> dict[str, dict[str, int]]:
     if not rows:
-        totals = Counter(sample.label for sample in source.samples)
-        return {"all": {label: totals[label] for label in classes}}
+        totals = Counter(sample.label for sample in source.samples if sample.name not in bad)
+        return {"all": {label: totals[label] for label in source.classes}}
     numbers = Counter((row.split, row.sample.label) for row in rows)
     return {split: {label: numbers[split, label] for label in classes} for split in SPLITS}
 
@@ -179,7 +196,7 @@ def _known_in_test(rows: Sequence[Row]) -> int:
 
 def _of_images(looks: Sequence[Look], *, config: DataConfig) -> list[Finding]:
     by_kind: dict[str, list[Look]] = defaultdict(list)
-    for look in looks:
+    for look in sorted(looks, key=lambda look: look.name.split("/")):
         for remark in look.remarks:
             by_kind[remark].append(look)
     return [_of_kind(kind, by_kind[kind], config=config) for kind in KINDS if kind in by_kind]
@@ -211,9 +228,14 @@ def _done(kind: str, *, config: DataConfig) -> str:
     if kind == "hidden_colours" and config.background == "keep":
         return "seen by the network: data.background is keep"
     if kind == "transparent":
-        return f"laid on {config.background}" if config.background != "keep" else "left out"
+        return f"laid on {config.background}" if config.background != "keep" else "seen without it"
     return KINDS[kind].done
 
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{label} {count}" for label, count in counts)
+    return ", ".join(f"{_plain(label)} {count}" for label, count in counts)
+
+
+def _plain(label: str) -> str:
+    """A label as it is, in quotes where blanks or line breaks in it would mislead."""
+    return label if label.isprintable() and label == label.strip() != "" else repr(label)

@@ -252,3 +252,63 @@ def test_a_report_decodes_as_training_does(draw_folder, channels):
     np.save(root / "cat" / "x.npy", np.zeros((8, 8, 3), np.uint8))
     report = examine(DataConfig(path=str(root), channels=channels))
     assert len(report.mistakes) == (channels == 1)
+
+
+def test_what_is_said_of_bad_and_odd_images_is_the_same_where_they_are_trained_on(draw_folder, cache, spec):
+    root = draw_folder({"cat": 20, "dog": 20})
+    for number in range(5):
+        (root / f"cat/bad{number}.png").write_text(f"no image {number}")
+        (root / f"dog/film{number}.gif").write_bytes(animation(number))
+    config = DataConfig(path=str(root), cache=cache)
+    report = examine(config)
+    with pytest.raises(UserError) as caught:
+        open_pack(config, spec)
+    assert report.mistakes == [str(caught.value)]
+    assert "such as 'cat/bad0.png' (not an image), 'cat/bad1.png' (not an image), 'cat/bad2.png'" in report.mistakes[0]
+    skipping = config.model_copy(update={"on_bad_image": "skip"})
+    assert examine(skipping).as_dict() == open_pack(skipping, spec).report
+
+
+def animation(number):
+    buffer = io.BytesIO()
+    frames = [Image.open(io.BytesIO(encoded(1000 + 2 * number + frame))) for frame in (0, 1)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def test_the_numbers_add_up_where_a_mistake_leaves_nothing_to_train_on(draw_folder, draw_image):
+    root = draw_folder({"cat": 6, "dog": 1})
+    (root / "cat/bad.png").write_bytes(b"no image")
+    report = examine(DataConfig(path=str(root), on_bad_image="skip"))
+    assert len(report.mistakes) == 1
+    assert report.counts == {"all": {"cat": 6, "dog": 1}}
+    assert (report.files, report.used, report.bad) == (8, 7, 1)
+    for number in range(3):
+        draw_image(root / f"target/{number}.png", number=100 + number)
+    (root / "target/bad.png").write_bytes(b"no image")
+    shutil.move(root / "target", root.parent / "target")
+    adapting = DataConfig(source=[str(root)], target=str(root.parent / "target"), on_bad_image="skip")
+    report = examine(adapting)
+    assert (report.files, report.used, report.bad, dict(report.target)) == (12, 10, 2, {"target": 3})
+    assert "to adapt to: target 3" in report.lines()
+
+
+def test_files_left_out_are_named_those_of_programs_last(draw_folder):
+    root = draw_folder({"cat": 4, "dog": 4})
+    for name in ("cat/Thumbs.db", "dog/Thumbs.db", "cat/notes.txt", "dog/0.png.bak"):
+        (root / name).write_text("")
+    lines = examine(DataConfig(path=str(root))).lines()
+    assert lines[0] == "8 images of 2 classes; left out 4 of 12 files: Thumbs.db 2, .bak 1, .txt 1"
+    assert lines[-1] == "note: files left out, such as 'dog/0.png.bak', 'cat/notes.txt', 'cat/Thumbs.db'"
+
+
+def test_names_of_classes_break_no_line_and_hide_no_blanks(draw_folder):
+    lines = examine(DataConfig(path=str(draw_folder({"new\nline": 4, "blank ": 4, "café": 4})))).lines()
+    assert lines[2] == r"classes: 'blank ' 4, café 4, 'new\nline' 4"
+
+
+def test_transparency_that_is_kept_out_is_not_said_as_images_left_out(draw_folder):
+    root = draw_folder({"cat": 4, "dog": 4})
+    Image.fromarray(np.full((8, 8, 4), 77, np.uint8)).save(root / "cat/clear.png")
+    report = examine(DataConfig(path=str(root), background="keep"))
+    assert lines(report) == ["1 image with transparency (seen without it), such as 'cat/clear.png'"]

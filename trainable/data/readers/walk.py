@@ -25,6 +25,7 @@ FOREIGN_FOLDERS = {
     "__pycache__": "__pycache__",
 }
 FOREIGN_FILES = {"thumbs.db": "Thumbs.db", "desktop.ini": "desktop.ini", ".ds_store": ".DS_Store"}
+_FOREIGN = {*FOREIGN_FOLDERS.values(), *FOREIGN_FILES.values(), "._*", "hidden"}
 
 # Of arrays, and of every format that the decoder takes.
 SUFFIXES = (
@@ -97,13 +98,16 @@ class Tally:
         self.examples.setdefault(reason, file)
 
     def finding(self, *, root: str) -> tuple[Finding, ...]:
-        """What is said of the files that are left out, an example of each reason by its path from ``root``; nothing of none."""
+        """What is said of the files that are left out, an example of each reason by its path from ``root``,
+        those of foreign files last; nothing of none.
+        """
         if not self.counts:
             return ()
         reasons = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        by_interest = sorted((reason for reason, _ in reasons), key=lambda reason: reason in _FOREIGN)
         listed = ", ".join(f"{reason} {count}" for reason, count in reasons)
         number = sum(self.counts.values())
-        examples = tuple(repr(os.path.relpath(self.examples[reason], root)) for reason, _ in reasons)
+        examples = tuple(repr(os.path.relpath(self.examples[reason], root)) for reason in by_interest)
         cure = "install pillow-heif to read them" if {*HEIC_SUFFIXES} & self.counts.keys() else ""
         text = f"{counted(number, 'file')} left out: {listed}"
         return (Finding(kind="left_out", count=number, text=text, examples=examples, cure=cure),)
