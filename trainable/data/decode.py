@@ -118,6 +118,8 @@ def load(
     """The image before it is resized, with what was lost or guessed on the way, keys of the data report's table."""
     limit = max_pixels or MAX_PIXELS
     try:
+        if not data:
+            raise BadImageError("empty, or cannot be read")
         if data.startswith(NPY_MAGIC):
             return _load_array(data, channels=channels, limit=limit, bit_depth=bit_depth)
         if channels not in MODES:
@@ -242,7 +244,12 @@ def _load_array(data: bytes, *, channels: int, limit: int, bit_depth: int | str 
     )
     if array.ndim != 3 or array.shape[2] != channels or array.size == 0 or not is_number:
         shape = "×".join(str(length) for length in array.shape)
-        raise BadImageError(f"array {shape} of {array.dtype}, expected H×W×{channels} of uint8")
+        hint = (
+            ""
+            if is_number or array.dtype.kind not in "uif"
+            else "; bit_depth says the range of others, `unit` for 0 to 1"
+        )
+        raise BadImageError(f"array {shape} of {array.dtype}, expected H×W×{channels} of uint8{hint}")
     left, top, right, bottom = _middle((array.shape[1], array.shape[0]))
     middle = array[top:bottom, left:right]
     if middle.shape != array.shape:

@@ -239,13 +239,18 @@ def test_the_interpolation_is_the_one_asked_for():
 @pytest.mark.parametrize(
     ("data", "channels", "reason"),
     [
-        (b"", 3, "not an image"),
+        (b"", 3, "empty, or cannot be read"),
         (b"no image at all", 3, "not an image"),
         (encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")[:700], 3, "truncated"),
         (encoded(Image.fromarray(noise(64, 64, 3)))[:700], 3, "truncated"),
         (encoded(Image.new("F", (8, 8)), "TIFF"), 3, "floating-point"),
         (encoded(Image.new("RGB", (8, 8))), 5, "not a .npy array, which alone can hold 5 channels"),
         (as_npy(noise(8, 8, 4)), 5, "array 8×8×4 of uint8, expected H×W×5 of uint8"),
+        (
+            as_npy(noise(8, 8, 3) / 1.0),
+            3,
+            "array 8×8×3 of float64, expected H×W×3 of uint8; bit_depth says the range of others",
+        ),
         (as_npy(np.zeros((8, 8, 3))), 3, "array 8×8×3 of float64"),
         (as_npy(noise(8, 8, 5))[:200], 5, ""),
         (as_npy(np.array([{}])), 5, ""),
