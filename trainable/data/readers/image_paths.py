@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from trainable.data.readers.findings import Finding
 from trainable.data.readers.walk import is_image
@@ -26,7 +27,8 @@ def find_files(names: Sequence[str], *, folder: str, preferred: str = "") -> tup
     """The file of every image that a list in ``folder`` names, and how the names had to be read.
 
     They are absolute or relative to the folder. Where some lead nowhere, all are read in the one other way in which every one
-    leads to an image: backslashes as slashes, in one of the folders below, without their first parts, with a suffix.
+    leads to an image: backslashes as slashes, in one of the folders below, without their first parts, with a suffix, `%20` as
+    a blank; else each in whichever folder below holds an image of that name.
     Of several ways the one in the folder called ``preferred`` is taken. Where there is no way the files are those of the names as
     they stand. Raises UserError where there are several.
     """
@@ -61,8 +63,7 @@ def _joined(folder: str, name: str) -> str:
 
 def _readings(missing: Sequence[str], *, folder: str) -> list[_Reading]:
     """The readings, the first that work of the simplest kind, in which every missing name leads to a file."""
-    slashed = any("\\" in name for name in missing)
-    ways = [("with slashes", _slashed)] if slashed else [("", str)]
+    ways = _ways(missing)
     for change, rewrite in ways:
         for with_suffix in (False, True):
             bases = (
@@ -80,7 +81,42 @@ def _readings(missing: Sequence[str], *, folder: str) -> list[_Reading]:
                 ]
                 if working:
                     return working
-    return []
+    spread = (
+        _spread(missing, change, rewrite=rewrite, with_suffix=with_suffix, folder=folder)
+        for change, rewrite in ways
+        for with_suffix in (False, True)
+    )
+    return [reading for reading in spread if reading is not None][:1]
+
+
+def _ways(missing: Sequence[str]) -> list[tuple[str, Callable[[str], str]]]:
+    """The ways to write the names for this machine, each in words."""
+    slashed = any("\\" in name for name in missing)
+    ways: list[tuple[str, Callable[[str], str]]] = [("with slashes", _slashed)] if slashed else [("", str)]
+    if any("%" in name for name in missing):
+        ways.append(("with slashes and `%20` decoded" if slashed else "with `%20` decoded", _decoded))
+    return ways
+
+
+def _spread(
+    missing: Sequence[str], change: str, *, rewrite: Callable[[str], str], with_suffix: bool, folder: str
+) -> _Reading | None:
+    """The reading in which each name is that of one image, in whichever of the folders below it lies."""
+    images: dict[str, list[str]] = defaultdict(list)
+    for place in _places(folder):
+        for stem, names in _images_by_stem(place).items():
+            for name in names:
+                images[stem if with_suffix else name].append(_joined(place, name))
+    places = {name: images.get(rewrite(name).rpartition("/")[2], []) for name in missing}
+    if not all(places.values()):
+        return None
+    several = next((name for name in missing if len(places[name]) > 1), None)
+    if several is not None:
+        found = " or ".join(map(repr, places[several][:2]))
+        raise UserError(f"data.path: image {several!r} may be {found}; write the folders into the list")
+    parts = [change] if change else []
+    parts += ["in whichever folder below holds them", *(["with the suffix of the image there"] if with_suffix else [])]
+    return _Reading(" and ".join(parts), folder, lambda name: places[name][0])
 
 
 def _reading(
@@ -97,8 +133,12 @@ def _slashed(name: str) -> str:
     return name.replace("\\", "/")
 
 
+def _decoded(name: str) -> str:
+    return unquote(_slashed(name))
+
+
 class _Stems:
-    """The images in and below a folder by their paths without suffix."""
+    """The images in and below a folder by their paths without suffix, or with one in another case."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -109,12 +149,19 @@ class _Stems:
         inner, _, stem = name.rpartition("/")
         if inner not in self._names:
             self._names[inner] = _images_by_stem(_joined(self.place, inner))
-        names = self._names[inner].get(stem, [])
+        names = self._names[inner].get(stem, []) or self._in_other_case(inner, stem)
         if len(names) > 1:
             raise UserError(
                 f"data.path: image {name!r} may be {' or '.join(map(repr, sorted(names)))}; write the suffixes into the list"
             )
         return _joined(_joined(self.place, inner), names[0]) if names else ""
+
+    def _in_other_case(self, inner: str, name: str) -> list[str]:
+        if not is_image(name):
+            return []
+        stem, _, suffix = name.rpartition(".")
+        names = self._names[inner].get(stem, [])
+        return [other for other in names if other.rpartition(".")[2].lower() == suffix.lower()]
 
 
 def _images_by_stem(folder: str) -> dict[str, list[str]]:

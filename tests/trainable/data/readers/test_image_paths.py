@@ -40,6 +40,28 @@ def test_paths_of_another_machine_or_program_are_read_where_they_have_one_meanin
     assert f"image names were read {how.format(root=root)}, such as" in line
 
 
+def test_images_may_lie_in_several_folders_below_each_in_one(root):
+    files, (line,) = found(["0.png", "9.png"], root)
+    assert files == ["img/0.png", "other/9.png"]
+    assert "2 of 2 image names were read in whichever folder below holds them, such as '0.png' as " in line
+    files, (line,) = found(["x\\1", "x\\9"], root)
+    assert files == ["img/1.png", "other/9.png"]
+    assert "with slashes and in whichever folder below holds them and with the suffix of the image there" in line
+    (root / "other" / "0.png").write_bytes(b"")
+    with pytest.raises(
+        UserError, match="image '0.png' may be '.*img/0.png' or '.*other/0.png'; write the folders into"
+    ):
+        found(["0.png", "1.png", "9.png"], root)
+
+
+def test_letters_of_addresses_and_suffixes_in_another_case_are_read(root):
+    (root / "img" / "my cat.png").write_bytes(b"")
+    assert found(["img/my%20cat.png", "img/1.png"], root)[0] == ["img/my cat.png", "img/1.png"]
+    assert "with `%20` decoded" in found(["file:///home/someone/img/my%20cat.png"], root)[1][0]
+    assert found(["img/0.PNG", "img/1.Png", "img/2.JPG"], root)[0] == ["img/0.png", "img/1.png", "img/2.jpg"]
+    assert found(["img/2.png"], root) == (["img/2.png"], [])  # which may be a mask
+
+
 def test_one_name_that_leads_nowhere_leaves_all_as_they_stand(root):
     assert found(["img\\0.png", "img\\7.png"], root) == (["img\\0.png", "img\\7.png"], [])
     assert found([], root) == ([], [])
