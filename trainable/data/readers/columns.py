@@ -1,14 +1,18 @@
 """Reads labels, splits, groups, domains from the columns of a table."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from trainable.config.trial import DataConfig
-from trainable.data.readers.sample import split_of
+from trainable.data.readers.findings import Finding, counted
+from trainable.data.readers.sample import SPLIT_NAMES, split_of
 from trainable.errors import UserError, nearest
+
+NOTHING = ("nan", "na", "n/a", "<na>", "none", "null", "nil", "?")  # what programs write where there is no value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +64,43 @@ def require_column(present: Iterable[str], name: str, *, field: str) -> None:
 
 
 def text_column(table: pa.Table, name: str, *, field: str) -> list[str | None]:
-    """The column as text, None where it is null or empty."""
+    """The column as text, None where it is null, empty or blank."""
     values = table[name]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_nested(values.type):
         raise UserError(f"data.{field}: column {name!r} holds {values.type}, expected text or numbers")
-    return [value or None for value in values.cast(pa.string()).to_pylist()]
+    return [value if value and not value.isspace() else None for value in values.cast(pa.string()).to_pylist()]
+
+
+def notes_on_columns(table: pa.Table, *, config: DataConfig) -> Iterator[Finding]:
+    """What is said of columns that may mean something else: words for nothing as labels or groups, splits not asked for."""
+    for field, done in (("label_column", "a class"), ("group_column", "one group")):
+        name = getattr(config, field)
+        if name is None or name not in table.column_names:
+            continue
+        words = Counter(value for value in text_column(table, name, field=field) if (value or "").casefold() in NOTHING)
+        for word, count in words.items():
+            text = f"data.{field}: {word!r} stands in {counted(count, 'row')} and was taken for {done}"
+            yield Finding(
+                kind="list", count=count, text=text, cure="leave the cells empty, or the rows out, if it means nothing"
+            )
+    if config.split_column in table.column_names:
+        return
+    for name in table.column_names:
+        if _names_splits(table[name]):
+            text = f"column {name!r} names splits and was not used"
+            yield Finding(kind="list", count=1, text=text, cure=f"`data.split_column: {name}` takes them")
+
+
+def _names_splits(values: pa.ChunkedArray) -> bool:
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if not is_text or not len(values) or SPLIT_NAMES.get(str(values[0]).strip().lower()) is None:
+        return False
+    splits = {
+        SPLIT_NAMES.get(str(value).strip().lower()) for value in values.unique().to_pylist()[: len(SPLIT_NAMES) + 1]
+    }
+    return "train" in splits and None not in splits and len(splits) > 1
 
 
 def _labels(table: pa.Table, *, config: DataConfig) -> list[str | None]:
@@ -77,7 +111,8 @@ def _labels(table: pa.Table, *, config: DataConfig) -> list[str | None]:
         labels = [by_number.get(label or "") for label in labels]
     if config.target is None and None in labels:
         first = labels.index(None)
-        raise UserError(f"data.label_column: {labels.count(None)} rows have no label, the first is row {first}")
+        some = f"{labels.count(None)} of {len(labels)} rows have no label"
+        raise UserError(f"data.label_column: {some}, the first is row {first}; leave those rows out")
     return labels
 
 

@@ -21,7 +21,11 @@ KINDS = {
     "left_out": Kind("files that are no images, by suffix or place", "left out, counted by reason"),
     "empty_class": Kind("a folder beside classes without any image", "no class"),
     "one_name": Kind("images with the name of another beside them but for the suffix, such as a mask", "both used"),
-    "list": Kind("a list that is not plain CSV: separators, encoding, spaces, paths", "read where it has one meaning"),
+    "list": Kind(
+        "a list that is not plain CSV: separators, encoding, spaces, paths; words for nothing, splits in a column that is not "
+        "used",
+        "read where it has one meaning",
+    ),
     "partial_set": Kind("classes that no image of a labelled target has", "said"),
     # images: what one of them is, `3 images with transparency`
     "bad_image": Kind("that cannot be decoded", "a mistake", ("on_bad_image",)),

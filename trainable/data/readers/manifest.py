@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from trainable.config.trial import DataConfig
 from trainable.data.readers.arrow_files import load_foreign
-from trainable.data.readers.columns import read_columns, require_column, text_column, wanted_columns
+from trainable.data.readers.columns import notes_on_columns, read_columns, require_column, text_column, wanted_columns
 from trainable.data.readers.findings import Finding
 from trainable.data.readers.image_paths import find_files
 from trainable.data.readers.sample import Found, Sample, file_reader
@@ -50,7 +50,8 @@ def read_manifest(path: str, config: DataConfig) -> Found:
         )
         for name, label, split, group, domain, file in rows
     ]
-    return Found(samples, [path, *listing.files], findings=listing.findings)
+    findings = (*listing.findings, *notes_on_columns(listing.table, config=config))
+    return Found(samples, [path, *listing.files], findings=findings)
 
 
 def listed_images(path: str, config: DataConfig) -> dict[str, str]:

@@ -194,7 +194,7 @@ def test_a_manifest_takes_absolute_paths_and_parquet(draw_folder):
         (
             "image,label\nx/0.png,a\nx/1.png,\nx/2.png,\n",
             {},
-            "data.label_column: 2 rows have no label, the first is row 1",
+            "data.label_column: 2 of 3 rows have no label, the first is row 1; leave those rows out",
         ),
         (
             "image,label,split\nx/0.png,a,train\nx/1.png,b,tain\n",
@@ -260,6 +260,38 @@ def test_a_table_gives_the_encoded_images_of_its_rows(tmp_path, name, write, wra
     ]
 
 
+def list_notes(tmp_path, text, **fields):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    (tmp_path / "list.csv").write_text(text)
+    source = read_source(DataConfig(path=str(tmp_path / "list.csv"), **fields))
+    return [finding.line() for finding in source.findings]
+
+
+def test_words_for_nothing_are_labels_and_groups_and_said(tmp_path):
+    text = "image,label,patient\n0.png,cat,NaN\n1.png,None,a\n2.png,dog,NaN\n3.png,dog,NaN\n"
+    assert list_notes(tmp_path, text) == [
+        "data.label_column: 'None' stands in 1 row and was taken for a class; leave the cells empty, or the rows out, if it "
+        "means nothing"
+    ]
+    assert list_notes(tmp_path, text.replace("None", "cat"), group_column="patient")[0].startswith(
+        "data.group_column: 'NaN' stands in 3 rows and was taken for one group; "
+    )
+    assert list_notes(tmp_path, text.replace("None", "nonesuch")) == []
+    with pytest.raises(UserError, match="1 of 4 rows have no label, the first is row 1"):
+        list_notes(tmp_path, text.replace("None", "  "))
+
+
+def test_a_column_of_splits_that_is_not_used_is_said(tmp_path):
+    text = "image,label,{0}\n0.png,cat,train\n1.png,dog,train\n2.png,dog,Test\n3.png,cat,val\n"
+    assert list_notes(tmp_path, text.format("subset")) == [
+        "column 'subset' names splits and was not used; `data.split_column: subset` takes them"
+    ]
+    assert list_notes(tmp_path, text.format("subset"), split_column="subset") == []
+    assert list_notes(tmp_path, text.format("split")) == []
+    assert list_notes(tmp_path, text.format("place").replace("Test", "garden")) == []
+
+
 def test_dictionary_labels_are_sorted_by_their_text(tmp_path):
     labels = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array(["zebra", "ape"]))
     pq.write_table(pa.table({"image": BYTES, "label": labels}), tmp_path / "t.parquet")
@@ -275,7 +307,10 @@ def test_integer_labels_take_the_names_that_hugging_face_wrote_and_minus_one_is_
         pq.write_table(table, tmp_path / "t.parquet")
         config = DataConfig(path=str(tmp_path / "t.parquet"))
         if expected is None:
-            assert complaint(config) == "data.label_column: 1 rows have no label, the first is row 2"
+            assert (
+                complaint(config)
+                == "data.label_column: 1 of 3 rows have no label, the first is row 2; leave those rows out"
+            )
         else:
             assert [s.label for s in read_source(config).samples] == expected
 
