@@ -51,7 +51,7 @@ def find_layout(root: Path, *, wanted: str) -> Layout:
     if wanted == "classes":
         return Layout(classes=_classes(root, split=None))
     place = root if wanted == "splits" else _unwrapped(root)
-    notes = [] if place == root else [_note(f"the data set was taken to begin at {_inner(place, root)!r}")]
+    notes = [] if place == root else [_note(f"the data set was taken to begin at {_inner(place, root) + '/'!r}")]
     folders = _folders(place)
     names = {folder.name: split_in_name(folder.name) for folder in folders}
     if wanted == "splits" and "train" not in names.values():
@@ -226,12 +226,13 @@ def lists_beside(root: Path) -> str:
     ]
     if not lists:
         return ""
-    first = next((entry for entry in lists if "train" in entry.name.lower() or "label" in entry.name.lower()), lists[0])
+    first = next(
+        (entry for entry in lists if any(word in _inner(entry, root).lower() for word in ("train", "label"))), lists[0]
+    )
     columns = _columns(first)
     given = f", columns {', '.join(columns)}" if columns else ""
     keys = "; data.image_column and data.label_column name them" if {"image", "label"} - set(columns) else ""
-    name = first.relative_to(root).as_posix()
-    return f"; the labels may be in {name}{given}: give {str(first)!r} as data.path{keys}"
+    return f"; the labels may be in {_inner(first, root)}{given}: give {str(first)!r} as data.path{keys}"
 
 
 def _columns(path: Path) -> list[str]:
@@ -292,7 +293,7 @@ def _unmasked(name: str) -> str:
 
 
 def _inner(place: Path, root: Path) -> str:
-    return place.relative_to(root).as_posix() + "/"
+    return place.relative_to(root).as_posix()
 
 
 def _note(text: str, *, cure: str = "") -> Finding:

@@ -216,3 +216,11 @@ def test_folders_in_classes_that_could_be_classes_or_splits_are_said(draw_folder
     assert line.startswith(
         "the folders train, val or test in 'cat' were not taken for splits, since 'dog' has none; give"
     )
+
+
+def test_of_several_lists_that_of_the_training_images_is_named(draw_folder):
+    root = draw_folder({"train": 2, "test": 2})
+    for split in ("train", "test"):
+        (root / split / "metadata.csv").write_text("file_name,label\n0.png,pug\n1.png,boxer\n")
+    with pytest.raises(UserError, match="the labels may be in train/metadata.csv, columns file_name, label: give"):
+        read(root)
