@@ -1,5 +1,6 @@
 """The command that looks before anything is trained: at space files, and at the images themselves."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,11 @@ def check(
     for thing in things:
         is_space = thing.lower().endswith(SPACE_SUFFIXES)
         check_one = _check_space if is_space else _check_images
-        results.append(check_one(thing, overrides=overrides or (), data=data, trials=trials, is_quiet=as_json))
+        try:
+            results.append(check_one(thing, overrides=overrides or (), data=data, trials=trials, is_quiet=as_json))
+        except UserError as error:  # of which there is nothing to report, while there may be of the next
+            mistakes = list(error.problems) if isinstance(error, SettingsError) else [str(error)]
+            results.append({"file": thing, "mistakes": mistakes})
     if as_json:
         print_json(results)
     mistakes = [line for result in results for line in result.get("mistakes", ())]
@@ -55,7 +60,8 @@ def _check_images(
         console.print(f"{path}: {described['as_read']}", highlight=False, markup=False)
         _print(described["lines"])
         if not described["mistakes"]:
-            step = f"python -m search diagnose {path} --out spaces/mine.yaml"
+            given = [word for text in overrides for word in ("--set", text)]
+            step = f"python -m search diagnose {shlex.join([path, *given])} --out spaces/mine.yaml"
             console.print(f"good; what to search: {step}", highlight=False, markup=False)
     return {"data": described, "mistakes": described["mistakes"]}
 

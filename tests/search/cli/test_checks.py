@@ -80,6 +80,29 @@ def test_a_check_as_json_has_the_whole_report(call, draw_folder):
     assert finding["examples"] == ["'cat/0.png' (cat) and 'dog/again.png' (dog)"]
 
 
+def test_what_cannot_be_reported_on_is_a_document_too_and_does_not_hide_the_next(call, draw_folder):
+    draw_folder({"cat": 6, "dog": 6})
+    draw_folder({"cells/images": 3, "cells/masks": 3})
+    done = call("images/cells", "nowhere", "images/cat", "--json")
+    assert done.returncode == 2
+    results = json.loads(done.stdout)
+    assert [result["file"] for result in results] == ["images/cells", "nowhere", "images/cat"]
+    lines = [line for result in results for line in result["mistakes"]]
+    assert [line.split(",")[0] for line in lines] == [
+        "data.path: masks/ holds files of the same names as images/",
+        "data.path: 'nowhere' does not exist",
+        "data.path: 'images/cat' has no class folders",
+    ]
+    assert done.stderr.splitlines() == [f"error: {line}" for line in lines]
+
+
+def test_the_next_step_has_what_was_set_and_quotes_what_a_shell_would_part(call, draw_folder, tmp_path):
+    draw_folder({"cat": 6, "dog": 6, "owl": 1}).rename(tmp_path / "my images")
+    done = call("my images", "--set", "data.rare=drop")
+    step = "python -m search diagnose 'my images' --set data.rare=drop --out spaces/mine.yaml"
+    assert done.stdout.splitlines()[-1] == f"good; what to search: {step}"
+
+
 def test_a_space_is_good_only_where_its_images_are(call, draw_folder, space):
     draw_folder({"cat": 6, "dog": 6})
     done = call(space)
