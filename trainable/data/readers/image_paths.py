@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -30,7 +30,7 @@ def find_files(names: Sequence[str], *, folder: str, preferred: str = "") -> tup
     leads to an image: backslashes as slashes, in one of the folders below, without their first parts, with a suffix, `%20` as
     a blank; else each in whichever folder below holds an image of that name.
     Of several ways the one in the folder called ``preferred`` is taken. Where there is no way the files are those of the names as
-    they stand. Raises UserError where there are several.
+    they stand, and what holds for most is said. Raises UserError where there are several.
     """
     as_it_stands = [_joined(folder, name) for name in names]
     missing = [name for name, file in zip(names, as_it_stands, strict=True) if not os.path.isfile(file)]  # noqa: PTH113
@@ -38,7 +38,7 @@ def find_files(names: Sequence[str], *, folder: str, preferred: str = "") -> tup
         return as_it_stands, ()
     readings = _readings(missing, folder=folder)
     if not readings:
-        return as_it_stands, ()
+        return as_it_stands, tuple(_nearly(missing, folder=folder))
     readings = [reading for reading in readings if Path(reading.place).name == preferred] or readings
     if len({tuple(reading.file(name) for name in missing[:MOST_FOLDERS]) for reading in readings}) > 1:
         meanings = " or ".join(reading.meaning for reading in readings)
@@ -55,6 +55,24 @@ def find_files(names: Sequence[str], *, folder: str, preferred: str = "") -> tup
     )
     files = [reading.file(name) if name in ways else file for name, file in zip(names, as_it_stands, strict=True)]
     return files, (finding,)
+
+
+def _nearly(missing: Sequence[str], *, folder: str) -> Iterator[Finding]:
+    """What is said where most of the missing names, the first or the last among them, could be read in one way but for others."""
+    for name in dict.fromkeys([missing[0], missing[-1]] if len(missing) > 1 else []):
+        try:
+            readings = _readings([name], folder=folder)
+            if len(readings) != 1:
+                continue
+            lost = [other for other in missing if not os.path.isfile(readings[0].file(other))]  # noqa: PTH113
+        except UserError:  # of several images that it may be
+            continue
+        if 0 < len(lost) < len(missing) / 2:
+            there = f"{len(missing) - len(lost)} of {len(missing)} image names that lead nowhere could be read"
+            text = f"{there} {readings[0].meaning}, and {len(lost)} not"
+            cure = "take those out of the list, or add their images"
+            yield Finding(kind="list", count=len(lost), text=text, examples=tuple(map(repr, lost)), cure=cure)
+            return
 
 
 def _joined(folder: str, name: str) -> str:

@@ -25,7 +25,8 @@ class Listing(NamedTuple):
     table: pa.Table
     names: list[str]
     files: list[str]
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...]  # about the table
+    how: tuple[Finding, ...]  # the names had to be read
 
 
 def read_manifest(path: str, config: DataConfig) -> Found:
@@ -50,7 +51,7 @@ def read_manifest(path: str, config: DataConfig) -> Found:
         )
         for name, label, split, group, domain, file in rows
     ]
-    findings = (*listing.findings, *notes_on_columns(listing.table, config=config))
+    findings = (*listing.findings, *listing.how, *notes_on_columns(listing.table, config=config))
     return Found(samples, [path, *listing.files], findings=findings)
 
 
@@ -67,7 +68,7 @@ def _listing(path: str, config: DataConfig) -> Listing:
     own = os.path.dirname(path)  # noqa: PTH120 - none for a manifest here, where Path says `.`
     folder = own if config.images is None else str(Path(config.images).expanduser())
     files, how = find_files(names, folder=folder, preferred=Path(path).stem)
-    return Listing(table, names, files, (*findings, *how))
+    return Listing(table, names, files, findings, how)
 
 
 def _image_column(table: pa.Table, *, path: str, config: DataConfig) -> str:
@@ -100,7 +101,8 @@ def _check_readable(listing: Listing) -> None:
     if missing:
         name, file = missing[0]
         tried = os.path.abspath(file)  # noqa: PTH100
+        hint = "".join(f"; {finding.line()}" for finding in listing.how)
         raise UserError(
             f"data.path: {len(missing)} of {len(listing.names)} images cannot be read, the first is {name!r}, looked for at "
-            f"{tried!r}; `data.on_bad_image: skip` leaves them out"
+            f"{tried!r}; `data.on_bad_image: skip` leaves them out{hint}"
         )

@@ -65,6 +65,13 @@ def test_letters_of_addresses_and_suffixes_in_another_case_are_read(root):
 def test_one_name_that_leads_nowhere_leaves_all_as_they_stand(root):
     assert found(["img\\0.png", "img\\7.png"], root) == (["img\\0.png", "img\\7.png"], [])
     assert found([], root) == ([], [])
+    names = ["7", "0", "1", "2"]
+    files, (line,) = found(names, root)
+    assert files == names
+    assert line == (
+        f"3 of 4 image names that lead nowhere could be read in '{root}/img' and with the suffix of the image there, and 1 not, "
+        "such as '7'; take those out of the list, or add their images"
+    )
 
 
 def test_two_meanings_are_a_question_that_a_key_answers(root):
