@@ -45,6 +45,13 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
     kept, train_only, of_classes = _without_rare(samples, of_samples, config=config)
     samples = [sample for sample in kept if sample is not None]
     of_samples = [digest for sample, digest in zip(kept, of_samples, strict=True) if sample is not None]
+    if (
+        config.rare != "error" and config.duplicates != "keep_first"
+    ):  # images went, or to train, while copies are held out
+        in_splits = [
+            found for found in _duplicates(samples, of_samples, policy=config.duplicates) if _is_of_splits(found)
+        ]
+        findings = [*(found for found in findings if not _is_of_splits(found)), *in_splits]
     classes = tuple(sorted({sample.label or "" for sample in samples}))
     if len(classes) < 2 <= len(source.classes):
         raise UserError(f"data.rare: {config.rare} leaves fewer than two classes ({', '.join(classes)})")
@@ -143,6 +150,10 @@ def _duplicates(samples: Sequence[Sample], digests: Sequence[bytes], *, policy: 
         )
         if groups
     ]
+
+
+def _is_of_splits(finding: Finding) -> bool:
+    return finding.kind == "in_two_splits"
 
 
 def _told(sample: Sample, *, field: str | None) -> str:

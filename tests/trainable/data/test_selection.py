@@ -1,7 +1,7 @@
 import pytest
 
 from trainable.config.trial import DataConfig
-from trainable.data.readers.sample import Found, Sample, make_source
+from trainable.data.readers.sample import SPLITS, Found, Sample, make_source
 from trainable.data.selection import select, united_groups
 from trainable.errors import UserError
 
@@ -168,6 +168,22 @@ def test_a_class_that_a_given_split_lacks_is_said_and_one_that_is_never_trained_
     assert not selection.findings[1].is_mistake
     moved = chosen(samples, rare="train_only").source.samples
     assert [sample.split for sample in moved if sample.label == "dgo"] == ["train"]
+
+
+def test_a_class_moved_to_train_whose_copies_are_held_out_is_said_and_one_left_out_is_not():
+    given = [
+        sample(f"{kind}{i}", label=kind, split=split) for kind in ("cat", "dog") for i, split in enumerate(SPLITS * 3)
+    ]
+    samples, contents = [*given, sample("owl", label="owl", split="test")], [*(sample.name for sample in given), "cat2"]
+    assert given[2].split == "test"
+    selection = chosen(samples, contents, rare="train_only")
+    (line,) = [finding.line() for finding in selection.findings if finding.kind == "in_two_splits"]
+    assert "such as 'cat2' (test) and 'owl' (train)" in line
+    kept = chosen(samples, contents, rare="train_only", duplicates="keep_first")
+    assert "owl" not in labels(kept)
+    samples[-1] = sample("owl", label="owl", split="val")  # whose copy is in another split only until it is left out
+    assert "in_two_splits" in kinds(chosen(samples, contents))
+    assert "in_two_splits" not in kinds(chosen(samples, contents, rare="drop"))
 
 
 def test_labels_that_look_alike_are_said():
