@@ -129,7 +129,7 @@ def examine(config: DataConfig, *, progress: Callable[[int, int], None] | None =
 
 def make_report(source: Source, *, assignment: Assignment, looks: Iterable[Look], config: DataConfig) -> DataReport:
     """The report on a source whose images were assigned and decoded."""
-    looks = list(looks)
+    looks = _of_rows(looks, rows=assignment.rows) if assignment.rows else list(looks)
     bad = {look.name for look in looks if look.fault is not None}
     good = [row for row in assignment.rows if row.sample.name not in bad]
     num_samples = len(source.every_sample)
@@ -172,6 +172,17 @@ def _look_at(samples: Sequence[Sample], *, settings: Mapping[str, Any]) -> list[
         except BadImageError as error:
             looks.append((digest, Look(name=sample.name, remarks=(error.kind,), fault=str(error))))
     return looks
+
+
+def _of_rows(looks: Iterable[Look], *, rows: Sequence[Row]) -> list[Look]:
+    """The looks at images that are used, each as often as it is: what is wrong with others stops nothing."""
+    left = Counter(row.sample.name for row in rows)
+    of_rows = []
+    for look in looks:
+        if left[look.name]:
+            left[look.name] -= 1
+            of_rows.append(look)
+    return of_rows
 
 
 def _short(finding: Finding) -> Finding:

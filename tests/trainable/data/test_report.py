@@ -312,3 +312,23 @@ def test_transparency_that_is_kept_out_is_not_said_as_images_left_out(draw_folde
     Image.fromarray(np.full((8, 8, 4), 77, np.uint8)).save(root / "cat/clear.png")
     report = examine(DataConfig(path=str(root), background="keep"))
     assert lines(report) == ["1 image with transparency (seen without it), such as 'cat/clear.png'"]
+
+
+def test_images_that_are_not_used_are_not_decoded_and_stop_nothing(draw_folder, cache, spec):
+    root = draw_folder({"cat": 8, "dog": 8, "owl": 1})
+    (root / "owl/bad.png").write_bytes(b"no image")
+    config = DataConfig(path=str(root), cache=cache, rare="drop")
+    report = examine(config)
+    assert report.mistakes == []
+    assert (report.files, report.used, report.bad, report.left_out) == (18, 16, 0, {DROPPED: 2})
+    assert report.as_dict() == open_pack(config, spec).report
+    (root / "list.csv").write_text(
+        "image,label\n" + "".join(f"{kind}/{i}.png,{kind}\n" for kind in ("cat", "dog") for i in range(8))
+    )
+    with (root / "list.csv").open("a") as file:
+        file.write("cat/bad.gif,cat\n" * 2)
+    (root / "cat/bad.gif").write_bytes(b"no image")
+    listed = DataConfig(path=str(root / "list.csv"), cache=cache, duplicates="keep_first", on_bad_image="skip")
+    report = examine(listed)
+    assert (report.files, report.used, report.bad, report.left_out) == (18, 16, 1, {DROPPED: 1})
+    assert report.as_dict() == open_pack(listed, spec).report
