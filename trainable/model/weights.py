@@ -2,17 +2,16 @@
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from trainable.errors import UserError, nearest
+from trainable.model.weights_file import StateDict, read_weights_file
 
-StateDict = dict[str, Tensor]
-WHOLE_NETWORK = "backbone."  # what the names in a file of a whole Network begin with
+Names = str | Sequence[str] | None  # of modules, as timm's records have them
 
 _LITE0_NAMES = [  # of the package's names (after the block is renumbered) to timm's
     ("_conv_stem", "conv_stem"),
@@ -32,42 +31,38 @@ _LATER_STAGE_NAMES = {
 }
 
 
-def load_weights(backbone: nn.Module, *, source: str, classifier: str, first_conv: str) -> None:
+def load_weights(backbone: nn.Module, *, source: str, classifier: Names, first_conv: Names) -> None:
     """Load a file or a package's weights into a timm model, all tensors but the classifier's.
 
     A file may also hold a whole fine-tuned network of ours, whose backbone is taken.
 
-    ``classifier`` and ``first_conv`` are module names. Raises UserError for a source that is not there, not readable
-    without unpickling code, or of another architecture.
+    ``classifier`` and ``first_conv`` are names of modules, of several where a model has several heads or branches. Raises
+    UserError for a source that is not there, not readable without unpickling code, or of another architecture.
     """
-    state = _read_package(source, backbone) if source.startswith("package:") else _read_file(Path(source))
-    if any(name.startswith(WHOLE_NETWORK) for name in state):
-        state = {name.removeprefix(WHOLE_NETWORK): t for name, t in state.items() if name.startswith(WHOLE_NETWORK)}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{classifier}.")}
-    model_state = backbone.state_dict()
-    _fit_input_channels(state, model_state, first_conv=first_conv)
-    _check_same_architecture(state, model_state, source=source, classifier=classifier)
+    state = fitting_weights(backbone, source=source, classifier=classifier, first_conv=first_conv)
     backbone.load_state_dict(state, strict=False)
 
 
-def _read_file(path: Path) -> StateDict:
-    if not path.is_file():
-        raise UserError(f"model.weights: no file {str(path)!r}; give a file, `pretrained`, `random` or `package:NAME`")
-    try:
-        if path.suffix == ".safetensors":
-            loaded: StateDict = load_file(path)
-            return loaded
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"model.weights: {path} is no readable safetensors or torch weights file ({_line(error)})"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"model.weights: {path} holds no state dict of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+def fitting_weights(
+    backbone: nn.Module, *, source: str, classifier: Names, first_conv: Names, device: str = "cpu"
+) -> StateDict:
+    """What :func:`load_weights` loads, on ``device``, ``meta`` for its shapes alone; raises UserError as that does."""
+    model_state = backbone.state_dict()
+    if source.startswith("package:"):
+        state = _read_package(source, backbone)
+    else:
+        state = read_weights_file(Path(source), names=model_state, device=device)
+    heads = tuple(f"{name}." for name in _as_tuple(classifier))
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
+    expected = {name: tensor for name, tensor in model_state.items() if not name.startswith(heads)}
+    for name in _as_tuple(first_conv):
+        _fit_input_channels(state, expected, first_conv=name)
+    _check_same_architecture(state, expected, source=source)
+    return state
+
+
+def _as_tuple(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _read_package(source: str, backbone: nn.Module) -> StateDict:
@@ -124,8 +119,7 @@ def _fit_input_channels(state: StateDict, model_state: StateDict, *, first_conv:
         state[name] = repeated * (3 / channels)
 
 
-def _check_same_architecture(state: StateDict, model_state: StateDict, *, source: str, classifier: str) -> None:
-    expected = {name: tensor for name, tensor in model_state.items() if not name.startswith(f"{classifier}.")}
+def _check_same_architecture(state: StateDict, expected: StateDict, *, source: str) -> None:
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     shapes = [name for name in state if name in expected and state[name].shape != expected[name].shape]
@@ -135,7 +129,3 @@ def _check_same_architecture(state: StateDict, model_state: StateDict, *, source
             f"model.weights: {source} is of another architecture: {len(missing)} tensors missing, "
             f"{len(unexpected)} unknown, {len(shapes)} of another shape, first {example!r}"
         )
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
