@@ -25,6 +25,7 @@ from trainable.config.techniques import (
     WeightScheduleName,
     unmet,
 )
+from trainable.config.timm_name import timm_name
 from trainable.home import expand_home
 from trainable.metrics import MetricName
 
@@ -32,6 +33,7 @@ from trainable.metrics import MetricName
 NO_SAY_IN_IMAGES = ("class_sampling", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
 
 PathText = Annotated[str, AfterValidator(expand_home)]  # a path or an address; `~` is the user's home
+ModelName = Annotated[str, AfterValidator(timm_name)]
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 
@@ -181,7 +183,11 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Which backbone, from which weights, under which head."""
 
-    name: str = Field("resnet50", description="Any timm architecture.")
+    name: ModelName = Field(
+        "resnet50",
+        description="Any timm architecture, or one with the tag of its weights: `resnet18`, `resnet18.a1_in1k`; as the hub "
+        "has them, `timm/resnet18.a1_in1k` and `hf-hub:timm/…`, too.",
+    )
     weights: PathText = Field(
         "pretrained",
         description="`pretrained` (timm's hub), `random`, a safetensors or torch file, or `package:efficientnet-lite0`.",

@@ -130,7 +130,7 @@ def _accepts(name: str, option: str) -> bool:
 
 def _check_name(name: str) -> None:
     if not timm.is_model(name):
-        raise UserError(f"model.name: unknown timm architecture {name!r}{nearest(name, timm.list_models())}")
+        raise UserError(f"model.name: unknown timm architecture {name!r}{nearest(name.lower(), timm.list_models())}")
     architecture, dot, tag = name.partition(".")
     tags = timm.list_pretrained(f"{architecture}.*") if dot else []
     if dot and name not in tags:
