@@ -41,8 +41,12 @@ def create_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator_seed)
         backbone = _build(config, channels=len(spec.mean), flexible=flexible)
+    heads = _remove_classifier(backbone)
     plan = make_plan(backbone)
-    backbone.reset_classifier(0)  # type: ignore[operator]
+    if config.weights not in ("pretrained", "random"):
+        _check_package(config)
+        first_conv = _pretrained_cfg(backbone).get("first_conv")
+        load_weights(backbone, source=config.weights, classifier=heads, first_conv=first_conv)
     if hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size:
         _set_input_size(backbone, name=config.name, size=spec.size)
     return backbone, plan
@@ -56,6 +60,7 @@ def plan_of(name: str) -> LayerPlan:
 def laid_out(name: str) -> tuple[nn.Module, LayerPlan]:
     """An architecture without weights, on torch's meta device, and its plan."""
     backbone = _on_meta(name)
+    _remove_classifier(backbone)
     return backbone, make_plan(backbone)
 
 
@@ -92,12 +97,21 @@ def _build(config: ModelConfig, *, channels: int, flexible: bool) -> nn.Module:
         options["drop_path_rate"] = config.drop_path
     if config.weights == "pretrained":
         return _from_hub(config.name, options=options)
-    backbone = _create(config.name, options=options)
-    if config.weights != "random":
-        _check_package(config)
-        cfg = _pretrained_cfg(backbone)
-        load_weights(backbone, source=config.weights, classifier=cfg["classifier"], first_conv=cfg["first_conv"])
-    return backbone
+    return _create(config.name, options=options)
+
+
+def _remove_classifier(backbone: nn.Module) -> tuple[str, ...]:
+    """Take off the classifier, all of them where there are several; gives the names of the modules that were theirs."""
+    classifier = backbone.get_classifier()  # type: ignore[operator]
+    modules = list(classifier) if isinstance(classifier, tuple | list) else [classifier]
+    heads = {name for name, module in backbone.named_modules() if any(module is head for head in modules)}
+    recorded = _pretrained_cfg(backbone).get("classifier") or ()
+    heads |= {recorded} if isinstance(recorded, str) else set(recorded)
+    before = list(backbone.state_dict())
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    left = backbone.state_dict()
+    heads |= {name.rpartition(".")[0] for name in before if name not in left}
+    return tuple(sorted(heads))
 
 
 def _from_hub(name: str, *, options: dict[str, Any]) -> nn.Module:

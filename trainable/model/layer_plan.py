@@ -65,29 +65,21 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def make_plan(backbone: nn.Module) -> LayerPlan:
-    """The plan of a timm model that still has its classifier.
+    """The plan of a timm model whose classifier has been taken off.
 
-    The head is ``get_classifier()`` and nothing more: what timm groups with it is pretrained and stays in the
-    backbone, as its last unit (MobileNetV3's ``conv_head``) or, a norm alone, in it (ConvNeXt's ``head.norm``).
+    What timm groups with the classifier is pretrained and stays in the backbone, as its last unit (MobileNetV3's
+    ``conv_head``) or, a norm alone, in it (ConvNeXt's ``head.norm``).
     """
-    head = _classifier_parameters(backbone)
     groups = _timm_groups(backbone)
     fallback = groups is None
     if groups is None:
         groups = _children_groups(backbone)
         logger.warning("%s has no timm layer groups; its children are the units", type(backbone).__name__)
-    groups = _with_their_norms(backbone, _without_head(groups, head=head))
+    groups = _with_their_norms(backbone, groups)
     names = [_common_name(group) for group in groups]
     stages = _stages_of(backbone, groups)
     units = (Unit(name, stage, tuple(group)) for name, stage, group in zip(names, stages, groups, strict=True))
     return LayerPlan(tuple(units), fallback=fallback)
-
-
-def _classifier_parameters(backbone: nn.Module) -> set[str]:
-    classifier = backbone.get_classifier()  # type: ignore[operator]
-    modules = classifier if isinstance(classifier, tuple | list) else [classifier]
-    identities = {id(parameter) for module in modules for parameter in module.parameters()}
-    return {name for name, parameter in backbone.named_parameters() if id(parameter) in identities}
 
 
 def _timm_groups(backbone: nn.Module) -> list[list[str]] | None:
@@ -111,11 +103,6 @@ def _children_groups(backbone: nn.Module) -> list[list[str]]:
         owner = next((prefix for prefix in prefixes if name.startswith(f"{prefix}.")), prefixes[0])
         groups.setdefault(owner, []).append(name)
     return [groups[prefix] for prefix in prefixes if prefix in groups]
-
-
-def _without_head(groups: list[list[str]], *, head: set[str]) -> list[list[str]]:
-    rest = ([name for name in group if name not in head] for group in groups)
-    return [group for group in rest if group]
 
 
 def _with_their_norms(backbone: nn.Module, groups: list[list[str]]) -> list[list[str]]:
@@ -145,16 +132,18 @@ def _stages_of(backbone: nn.Module, groups: list[list[str]]) -> list[str]:
     """One of STAGES for each group, never going back.
 
     The first group is the stem. The rest is cut where the resolution halves (the last four of timm's
-    ``feature_info``), or into four equal parts where it does not, as in a ViT.
+    ``feature_info``), or into four equal parts where it does not, as in a ViT, or where one module has several resolutions.
     """
     ends = _resolution_ends(backbone)
-    if len(ends) < 4:
+    if len(set(ends[-4:])) < 4:
         body = max(1, len(groups) - 1)
         return ["stem", *(STAGES[1 + index * 4 // body] for index in range(len(groups) - 1))]
     order = {name: position for position, (name, _) in enumerate(backbone.named_modules())}
     stages, reached = ["stem"], 1
     for group in groups[1:]:
-        position = order[group[0].rsplit(".", 1)[0]]
+        position = max(
+            order[name.rpartition(".")[0]] for name in group[:2]
+        )  # the first may be the network's own, a token
         reached = max(reached, 1 + sum(position > end for end in ends[-4:-1]))
         stages.append(STAGES[reached])
     return stages

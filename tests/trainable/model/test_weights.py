@@ -161,3 +161,37 @@ def test_real_half_precision_weights_of_a_resnet_load_whole():
     state = load_file(RESNET50)
     assert torch.equal(backbone.state_dict()["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"].float())
     assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 2048)
+
+
+TWO_HEADS = [
+    "deit_tiny_distilled_patch16_224",
+    "levit_128s",
+    "crossvit_9_240",
+    "volo_d1_224",
+    "pit_ti_distilled_224",
+    "efficientformer_l1",
+    "efficientvim_m1_dist",
+    "repvit_m0_9",
+    "swiftformer_xs",
+]
+
+
+@pytest.mark.parametrize("name", TWO_HEADS)
+def test_every_head_of_own_weights_is_left_out_whatever_its_size(name, tmp_path):
+    torch.manual_seed(6)
+    state = timm.create_model(name, num_classes=5).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    config = ModelConfig(name=name, weights=str(tmp_path / "w.safetensors"))
+    size = input_spec(config, image_size=None, channels=3).size
+    backbone = create_backbone(config, spec=spec(size=size), generator_seed=0)[0].state_dict()
+    assert all(torch.equal(backbone[key], state[key]) for key in backbone)
+    of_classes = {key for key, tensor in state.items() if tensor.shape[:1] == (5,)}
+    assert len(of_classes) >= 4
+    assert not of_classes & set(backbone)
+
+
+@pytest.mark.parametrize("change", [{"fc.weight": None, "fc.bias": None}, {"fc.0.weight": torch.ones(9, 9)}])
+def test_a_head_that_is_not_there_or_of_another_kind_is_left_out_too(change, resnet_file, tmp_path):
+    state = {name: tensor for name, tensor in (resnet_file[1] | change).items() if tensor is not None}
+    save_file(state, tmp_path / "w.safetensors")
+    assert torch.equal(load("resnet10t", tmp_path / "w.safetensors").state_dict()["bn1.weight"], state["bn1.weight"])
