@@ -12,7 +12,7 @@ from search.cli.options import AllowCode, AsJson, Data, Set, Trials, console, er
 from search.space.lint import lint, lowered_batches
 from search.space.loading import load, parse_override, uri_note
 from search.space.paths import config_problems, nest
-from search.space.preflight import check_techniques
+from search.space.preflight import check_models, check_techniques
 from search.space.spec import SearchSpec
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.cpus import usable_cpus
@@ -71,7 +71,7 @@ def _check_space(
 ) -> dict[str, Any]:
     spec = load(Path(path), overrides, data=data, trials=trials)
     check_techniques(spec)
-    notes = [*lint(spec), *_shortages(spec), *filter(None, [uri_note(spec)])]
+    notes = [*check_models(spec), *lint(spec), *_shortages(spec), *filter(None, [uri_note(spec)])]
     result: dict[str, Any] = {
         "file": path,
         "name": spec.search.name,

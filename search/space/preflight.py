@@ -1,14 +1,18 @@
 """Looks, before a worker is asked for, at what only a backbone's layers or a user's own code can tell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from search.space.sections import STEPS
 from search.space.space import corners
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from trainable.config.techniques import ALIGNING_METHODS, NORM_METHODS
-from trainable.config.trial import TrialConfig
+from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.loader.own_code import find_code
+
+# Paths that decide how a backbone is built, and whether it can be.
+BUILT_BY = ("model.name", "model.weights", "model.drop_path", "data.image_size", "finetune.strategy")
 
 
 def check_techniques(spec: SearchSpec) -> None:
@@ -27,6 +31,49 @@ def check_techniques(spec: SearchSpec) -> None:
         if _asks_the_layers(config) and key not in seen:
             seen.add(key)
             _check_layers(config, layouts=layouts)
+
+
+def check_models(spec: SearchSpec) -> list[str]:
+    """Raise UserError for a backbone of the space that cannot be built as some trial asks for it, told by shapes alone.
+
+    That is an unknown name, weights that are not there or do not fit, an option that it does not take, a size of images that
+    it cannot take. What a step before the search trains is not there yet. Gives a line for each file of weights, of whose
+    head nothing is used.
+    """
+    from trainable.model.network import check_network
+
+    seen: set[str] = set()
+    files: dict[str, None] = {}
+    for config in _models(spec):
+        model, data = config.model, config.data
+        asked = [model.name, model.weights, model.drop_path > 0, data.image_size, data.early_size, data.channels]
+        key = repr([*asked, config.finetune.strategy == "scratch"])
+        if key not in seen:
+            seen.add(key)
+            check_network(config)
+            if model.weights not in ("pretrained", "random") and not model.weights.startswith("package:"):
+                files[model.weights] = None
+    return [f"model.weights: the head in {file} is left out, if it has one; a new one is trained" for file in files]
+
+
+def _models(spec: SearchSpec) -> Iterator[TrialConfig]:
+    """A configuration for each combination of what decides how a backbone is built, and for the steps before the search."""
+    paths = [path for path in BUILT_BY if path in spec.space.dimensions]
+    for of in range(len(paths) + 1):
+        for point in corners(spec.space, of=of, among=paths):
+            if set(paths) & set(spec.space.active(point)) <= set(point):
+                weights = str(point.get("model.weights", spec.base.get("model.weights")))
+                config = spec.validated(point)
+                yield _with(config, weights="random") if weights in STEPS else config
+    for step in STEPS:
+        settings = getattr(spec, step)
+        for name in spec.step_backbones(step) if settings is not None else ():
+            yield _with(spec.validated({}), name=name, weights=settings.weights, drop_path=0.0)
+
+
+def _with(config: TrialConfig, **changes: Value) -> TrialConfig:
+    model = ModelConfig.model_validate(config.model.model_dump() | changes)
+    return config.model_copy(update={"model": model})
 
 
 def check_code(spec: SearchSpec, *, look: Callable[[str], object] = find_code) -> None:

@@ -1,6 +1,6 @@
 """What varies: the searched values of a trial by dotted path, drawn one after the other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
@@ -95,9 +95,12 @@ def possible_values(space: Space, path: str, *, given: str) -> tuple[Value, ...]
     return tuple(member for member in dimension.members if all(member in values for values in required))
 
 
-def corners(space: Space, *, of: int) -> Iterator[dict[str, Value]]:
-    """Every combination of the extreme values of ``of`` paths, with what their conditions ask for; impossible ones left out."""
-    for paths in combinations(space.dimensions, of):
+def corners(space: Space, *, of: int, among: Collection[str] | None = None) -> Iterator[dict[str, Value]]:
+    """Every combination of the extreme values of ``of`` paths, of all or ``among`` some, with what their conditions ask for.
+
+    Impossible ones are left out.
+    """
+    for paths in combinations(space.dimensions if among is None else among, of):
         for values in product(*(space.dimensions[path].extremes for path in paths)):
             point = dict(zip(paths, values, strict=True))
             if _meet_conditions(space, point):

@@ -40,9 +40,6 @@ PLANNED = [
 ]
 
 
-dropping = pytest.mark.xfail(strict=True, reason="timm's own stochastic depth of 0.1 stays where model.drop_path is 0")
-
-
 def config_of(name, depth):
     return TrialConfig.model_validate({"model": {"name": name, "weights": "random"}, "freeze": {"depth": depth}})
 
@@ -111,9 +108,7 @@ def test_depth_0_trains_everything_and_depth_1_the_head_alone(name, depth):
     assert trains == (every if depth == 0 else {key for key in every if key.startswith("head.")})
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[dropping] if name.startswith("swin") else []) for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_without_dropout_and_stochastic_depth_a_pass_in_training_is_the_same_again(name):
     network = make(name).train()
     assert torch.equal(network(images_of(name)), network(images_of(name)))

@@ -1,5 +1,6 @@
 """The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
 
+from functools import cache
 from typing import Any, cast
 
 import timm
@@ -12,6 +13,9 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError, nearest
 from trainable.model.layer_plan import LayerPlan, make_plan
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
+from trainable.terminal import plain
+
+ENCODER = "_enc"  # what timm's architectures end in that have no classifier
 
 
 def input_spec(config: ModelConfig, *, image_size: int | None, channels: int) -> InputSpec:
@@ -30,15 +34,16 @@ def input_spec(config: ModelConfig, *, image_size: int | None, channels: int) ->
 
 
 def create_backbone(
-    config: ModelConfig, *, spec: InputSpec, generator_seed: int, flexible: bool = False
+    config: ModelConfig, *, spec: InputSpec, generator_seed: int, flexible: bool = False, device: str = "cpu"
 ) -> tuple[nn.Module, LayerPlan]:
     """The pooled backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed.
 
     ``generator_seed`` decides random starts; one that is ``flexible`` takes other sizes than S as well, resampling its
-    position embeddings as it goes. Raises UserError for an unknown name or unusable weights.
+    position embeddings as it goes. On ``device`` meta only shapes are made, those of a weights file too, and no hub is asked.
+    Raises UserError for an unknown name, an option that the architecture does not take, or unusable weights.
     """
     _check_name(config.name)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.default_generator.manual_seed(generator_seed)
         backbone = _build(config, channels=len(spec.mean), flexible=flexible)
     heads = _remove_classifier(backbone)
@@ -46,7 +51,7 @@ def create_backbone(
     if config.weights not in ("pretrained", "random"):
         _check_package(config)
         first_conv = _pretrained_cfg(backbone).get("first_conv")
-        load_weights(backbone, source=config.weights, classifier=heads, first_conv=first_conv)
+        load_weights(backbone, source=config.weights, classifier=heads, first_conv=first_conv, device=device)
     if hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size:
         _set_input_size(backbone, name=config.name, size=spec.size)
     return backbone, plan
@@ -93,11 +98,39 @@ def _options(name: str, *, channels: int, flexible: bool) -> dict[str, Any]:
 
 def _build(config: ModelConfig, *, channels: int, flexible: bool) -> nn.Module:
     options = _options(config.name, channels=channels, flexible=flexible)
-    if config.drop_path:
-        options["drop_path_rate"] = config.drop_path
-    if config.weights == "pretrained":
-        return _from_hub(config.name, options=options)
-    return _create(config.name, options=options)
+    if _accepts(config.name, "drop_path_rate"):
+        options["drop_path_rate"] = config.drop_path  # 0 as well: some architectures have a rate of their own
+    elif config.drop_path:
+        raise UserError(
+            f"model.drop_path: {config.name!r} takes no stochastic depth; set it to 0, not {config.drop_path:g}"
+        )
+    backbone = _create(config, options=options)
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # which some architectures have too; the head's is `model.dropout`
+    return backbone
+
+
+def _create(config: ModelConfig, *, options: dict[str, Any]) -> nn.Module:
+    is_sketch = torch.get_default_device().type == "meta"
+    if config.weights != "pretrained" or is_sketch:
+        backbone = cast(nn.Module, timm.create_model(config.name, pretrained=False, **options))
+        cfg = _pretrained_cfg(backbone)
+        if config.weights == "pretrained" and not any(
+            cfg.get(place) for place in ("url", "file", "hf_hub_id", "state_dict")
+        ):
+            raise UserError(
+                f"model.weights: timm has no pretrained weights of {config.name!r}; give a weights file, or `random`"
+            )
+        return backbone
+    try:
+        return cast(nn.Module, timm.create_model(config.name, pretrained=True, **options))
+    except Exception as error:
+        reason = plain(str(error).strip().partition("\n")[0]) or type(error).__name__
+        raise UserError(
+            f"model.weights: the pretrained weights of {config.name!r} cannot be had ({reason}); "
+            "give a weights file, or run once where the hub can be reached"
+        ) from error
 
 
 def _remove_classifier(backbone: nn.Module) -> tuple[str, ...]:
@@ -125,18 +158,12 @@ def _from_hub(name: str, *, options: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def _create(name: str, *, options: dict[str, Any]) -> nn.Module:
-    try:
-        return cast(nn.Module, timm.create_model(name, pretrained=False, **options))
-    except TypeError as error:
-        raise UserError(f"model.drop_path: {name!r} takes no stochastic depth; set it to 0 ({error})") from error
-
-
+@cache
 def _accepts(name: str, option: str) -> bool:
     """Whether an architecture is built with an option: timm passes unknown ones on to a constructor that refuses them."""
     try:
         with torch.device("meta"):
-            timm.create_model(name, **{option: True})
+            timm.create_model(name, **{option: 0})
     except TypeError:
         return False
     return True
@@ -150,6 +177,8 @@ def _check_name(name: str) -> None:
     if dot and name not in tags:
         hint = f"there are {', '.join(tags)}" if tags else f"{architecture!r} has none"
         raise UserError(f"model.name: timm knows no weights {tag!r} of {architecture!r}; {hint}")
+    if architecture.endswith(ENCODER):
+        raise UserError(f"model.name: {name!r} is an encoder of a larger model, without pooled features to classify by")
 
 
 def _check_package(config: ModelConfig) -> None:

@@ -13,13 +13,14 @@ from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.adapter import Adapter, create_adapter
-from trainable.model.backbone import create_backbone
+from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.prefix_cut import Cut, from_prefix
 from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
+from trainable.terminal import plain
 
 
 class Network(nn.Module):
@@ -133,16 +134,7 @@ class Network(nn.Module):
 
 def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) -> Network:
     """The network of a trial in its first phase; the head's random start depends on the trial's seed alone."""
-    model = config.model
-    if not STRATEGIES[config.finetune.strategy].from_weights:
-        model = model.model_copy(update={"weights": "random"})
-    flexible = config.data.early_size is not None
-    backbone, plan = create_backbone(
-        model, spec=spec, flexible=flexible, generator_seed=derive(config.seed, "backbone")
-    )
-    width = _feature_width(backbone, spec=spec)
-    if config.data.early_size is not None:
-        _feature_width(backbone, spec=replace(spec, size=config.data.early_size))
+    backbone, plan, width = _sized_backbone(config, spec=spec)
     head = create_head(config, width=width, num_classes=num_classes, epoch=0)
     end = aligned_stage(config, backbone=backbone, plan=plan)
     adapter = create_adapter(
@@ -153,6 +145,30 @@ def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) ->
         add_target_statistics(network.backbone)
     network.enter(phase(config, plan=plan, epoch=1))
     return network
+
+
+def check_network(config: TrialConfig) -> None:
+    """Raise UserError where :func:`create_network` will: shapes alone are made, no hub is asked."""
+    spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
+    _sized_backbone(config, spec=spec, device="meta")
+
+
+def _sized_backbone(config: TrialConfig, *, spec: InputSpec, device: str = "cpu") -> tuple[nn.Module, LayerPlan, int]:
+    """The backbone, its plan and its features' width; a UserError where it cannot take images of the trial's sizes."""
+    model, early_size = config.model, config.data.early_size
+    if not STRATEGIES[config.finetune.strategy].from_weights:
+        model = model.model_copy(update={"weights": "random"})
+    backbone, plan = create_backbone(
+        model,
+        spec=spec,
+        flexible=early_size is not None,
+        generator_seed=derive(config.seed, "backbone"),
+        device=device,
+    )
+    width = _feature_width(backbone, spec=spec)
+    if early_size is not None:
+        _feature_width(backbone, spec=replace(spec, size=early_size))
+    return backbone, plan, width
 
 
 def aligned_stage(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) -> StageEnd | None:
@@ -197,12 +213,13 @@ def _create_head(config: ModelConfig, *, width: int, num_classes: int) -> nn.Mod
 
 def _feature_width(backbone: nn.Module, *, spec: InputSpec) -> int:
     """Measured, because neither of timm's two width attributes holds for every family."""
-    training = backbone.training
+    training, device = backbone.training, next(backbone.parameters()).device
     try:
         with torch.no_grad():
-            features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size))
+            features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size, device=device))
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"data.image_size: this backbone cannot take images of {spec.size} pixels ({error})") from error
+        reason = f" ({plain(str(error).partition(chr(10))[0])})" if str(error) else ""
+        raise UserError(f"data.image_size: this backbone cannot take images of {spec.size} pixels{reason}") from error
     backbone.train(training)
     return int(features.shape[1])
 

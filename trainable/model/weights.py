@@ -31,22 +31,17 @@ _LATER_STAGE_NAMES = {
 }
 
 
-def load_weights(backbone: nn.Module, *, source: str, classifier: Names, first_conv: Names) -> None:
+def load_weights(
+    backbone: nn.Module, *, source: str, classifier: Names, first_conv: Names, device: str = "cpu"
+) -> None:
     """Load a file or a package's weights into a timm model, all tensors but the classifier's.
 
     A file may also hold a whole fine-tuned network of ours, whose backbone is taken.
 
-    ``classifier`` and ``first_conv`` are names of modules, of several where a model has several heads or branches. Raises
-    UserError for a source that is not there, not readable without unpickling code, or of another architecture.
+    ``classifier`` and ``first_conv`` are names of modules, of several where a model has several heads or branches; a model on
+    ``device`` meta is given shapes alone. Raises UserError for a source that is not there, not readable without unpickling
+    code, or of another architecture.
     """
-    state = fitting_weights(backbone, source=source, classifier=classifier, first_conv=first_conv)
-    backbone.load_state_dict(state, strict=False)
-
-
-def fitting_weights(
-    backbone: nn.Module, *, source: str, classifier: Names, first_conv: Names, device: str = "cpu"
-) -> StateDict:
-    """What :func:`load_weights` loads, on ``device``, ``meta`` for its shapes alone; raises UserError as that does."""
     model_state = backbone.state_dict()
     if source.startswith("package:"):
         state = _read_package(source, backbone)
@@ -58,7 +53,7 @@ def fitting_weights(
     for name in _as_tuple(first_conv):
         _fit_input_channels(state, expected, first_conv=name)
     _check_same_architecture(state, expected, source=source)
-    return state
+    backbone.load_state_dict(state, strict=False)
 
 
 def _as_tuple(names: Names) -> tuple[str, ...]:

@@ -1,0 +1,142 @@
+"""What `check` says of the backbones of a space before anything is trained."""
+
+import argparse
+
+import pytest
+import timm
+import torch
+import yaml
+
+from search.space.loading import load
+from search.space.preflight import check_models
+from trainable.errors import UserError
+
+
+def spec_of(tmp_path, *, model, vary=None, data=None, **sections):
+    base_data = {"path": "data"} | ({} if "data.image_size" in (vary or {}) else {"image_size": 32})
+    space = {
+        "search": {"name": "looked-at", "trials": 3, "folder": str(tmp_path)},
+        "scheduler": {"min_epochs": 1, "max_epochs": 2},
+        "base": {"data": base_data | (data or {}), "model": model},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-2]}} | (vary or {}),
+    }
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(space | sections))
+    return load(path, ())
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.save(timm.create_model("test_resnet", num_classes=5).state_dict(), tmp_path / "w.pth")
+    return str(tmp_path / "w.pth")
+
+
+RANDOM = {"name": "test_resnet", "weights": "random"}
+MISTAKES = {
+    "an unknown name": (
+        RANDOM | {"name": "resnet19"},
+        "model.name: unknown timm architecture 'resnet19'; did you mean",
+    ),
+    "an unknown tag": (
+        RANDOM | {"name": "resnet18.a9"},
+        "model.name: timm knows no weights 'a9' of 'resnet18'; there are",
+    ),
+    "an encoder": (RANDOM | {"name": "qwen3_vit_88m_enc"}, "model.name: 'qwen3_vit_88m_enc' is an encoder of a larger"),
+    "a file that is not there": (RANDOM | {"weights": "no.pth"}, "model.weights: no file 'no.pth'"),
+    "weights that timm has not": (
+        {"name": "halonet_h1", "weights": "pretrained"},
+        "model.weights: timm has no pretrained weights of 'halonet_h1'; give a weights file, or `random`",
+    ),
+    "stochastic depth, random": (
+        {"name": "vgg11", "weights": "random", "drop_path": 0.1},
+        "model.drop_path: 'vgg11' takes no stochastic depth; set it to 0, not 0.1",
+    ),
+    "stochastic depth, pretrained": (
+        {"name": "vgg11", "weights": "pretrained", "drop_path": 0.1},
+        "model.drop_path: 'vgg11' takes no stochastic depth; set it to 0, not 0.1",
+    ),
+    "stochastic depth, own": (
+        {"name": "vgg11", "weights": "no.pth", "drop_path": 0.1},
+        "model.drop_path: 'vgg11' takes no stochastic depth; set it to 0, not 0.1",
+    ),
+    "a size that it cannot take": (
+        {"name": "coat_tiny", "weights": "random"},
+        "data.image_size: this backbone cannot take images of 32 pixels (Input height (32) doesn't match model (224).)",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_backbone_that_cannot_be_built_is_one_line(mistake, tmp_path):
+    model, said = MISTAKES[mistake]
+    with pytest.raises(UserError) as caught:
+        check_models(spec_of(tmp_path, model=model))
+    assert str(caught.value).startswith(said)
+    assert str(caught.value).isprintable()
+
+
+def test_own_weights_of_another_architecture_or_with_other_objects_are_one_line(tmp_path, weights):
+    with pytest.raises(UserError, match=r"model\.weights: .*w\.pth is of another architecture: \d+ tensors missing"):
+        check_models(spec_of(tmp_path, model={"name": "test_vit", "weights": weights}))
+    torch.save({"args": argparse.Namespace()}, tmp_path / "args.pth")
+    with pytest.raises(UserError, match=r"args\.pth also holds other Python objects \(argparse\.Namespace\)"):
+        check_models(spec_of(tmp_path, model={"name": "test_vit", "weights": str(tmp_path / "args.pth")}))
+
+
+def test_what_can_be_built_passes(tmp_path, weights):
+    for model in (RANDOM, {"name": "resnet18", "weights": "pretrained"}):
+        assert check_models(spec_of(tmp_path, model=model)) == []
+    for channels in (1, 3):
+        spec = spec_of(tmp_path, model={"name": "test_resnet", "weights": weights}, data={"channels": channels})
+        assert check_models(spec) == [
+            f"model.weights: the head in {weights} is left out, if it has one; a new one is trained"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ({"model.name": {"choice": ["test_resnet", "resnet19"]}}, "unknown timm architecture 'resnet19'"),
+        (
+            {"model.drop_path": {"uniform": [0.0, 0.2]}, "model.name": {"choice": ["test_resnet", "vgg11"]}},
+            "'vgg11' takes no",
+        ),
+        (
+            {"model.name": {"choice": ["test_resnet", "coat_tiny"]}, "data.image_size": {"choice": [64, 224]}},
+            "of 64 pixels",
+        ),
+        (
+            {
+                "model.name": {"choice": ["test_resnet", "vgg11"]},
+                "model.drop_path": {"uniform": [0.1, 0.2], "when": {"model.name": "vgg11"}},
+            },
+            "'vgg11' takes no stochastic depth",
+        ),
+    ],
+)
+def test_every_backbone_of_a_space_is_looked_at_with_what_may_go_with_it(vary, said, tmp_path):
+    model = {name: value for name, value in RANDOM.items() if f"model.{name}" not in vary}
+    spec = spec_of(tmp_path, model=model, vary=vary)
+    with pytest.raises(UserError, match=said):
+        check_models(spec)
+
+
+def test_weights_that_another_backbone_begins_with_are_not_asked_of_this_one(tmp_path, weights):
+    vary = {
+        "model.name": {"choice": ["test_resnet", "test_vit"]},
+        "model.weights": {"choice": [weights], "when": {"model.name": "test_resnet"}},
+    }
+    check_models(spec_of(tmp_path, model={"weights": "random"}, vary=vary))
+
+
+def test_weights_that_scratch_never_reads_need_not_be_there(tmp_path):
+    vary = {"finetune.strategy": {"choice": ["scratch"]}}
+    check_models(spec_of(tmp_path, model=RANDOM | {"weights": "no.pth"}, vary=vary))
+
+
+def test_what_a_step_trains_need_not_be_there_but_what_it_begins_with(tmp_path):
+    spec = spec_of(tmp_path, model={"name": "test_resnet", "weights": "ssl"}, ssl={"weights": "random", "epochs": 1})
+    check_models(spec)
+    spec = spec_of(tmp_path, model={"name": "test_resnet", "weights": "ssl"}, ssl={"weights": "no.pth", "epochs": 1})
+    with pytest.raises(UserError, match=r"no file 'no\.pth'"):
+        check_models(spec)
