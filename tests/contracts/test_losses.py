@@ -26,7 +26,7 @@ def logits_of(scale=1.0):
 
 
 @pytest.mark.parametrize(("name", "weights", "smoothing"), SETTINGS)
-@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, 1e4, 1e30])
 @pytest.mark.parametrize("targets", [LABELS, MIXED], ids=["labels", "mixed"])
 def test_loss_and_gradient_are_finite_and_no_loss_is_below_0(name, weights, smoothing, scale, targets):
     loss, logits = make(name, weights, smoothing), logits_of(scale).requires_grad_()
@@ -37,6 +37,33 @@ def test_loss_and_gradient_are_finite_and_no_loss_is_below_0(name, weights, smoo
     assert found >= 0
     assert torch.isfinite(logits.grad).all()
     assert loss.weight(targets) > 0
+
+
+@pytest.mark.parametrize(("alpha", "weights"), [(None, "inverse"), (0.95, "none")])
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("certain", [10.0, 1e4, 1e30])
+def test_focal_loss_of_certain_answers_right_and_wrong_is_finite_with_its_gradient(
+    alpha, weights, gamma, smoothing, certain
+):
+    loss = make("focal", weights, smoothing, focal_gamma=gamma, focal_alpha=alpha)
+    for answers in (LABELS, (LABELS + 1) % 3):
+        logits = (certain * one_hot(answers, 3).float()).requires_grad_()
+        value = loss.sum(logits, LABELS)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_class_weights_weigh_what_smoothing_gives_to_a_class_as_torch_does():
+    """So a rare class also draws on the images of others: half of this image's loss, at a smoothing of 0.1."""
+    loss = create_loss(LossConfig(class_weights="inverse", label_smoothing=0.1), counts=torch.tensor([950, 50]))
+    logits, label = torch.zeros(1, 2), torch.tensor([0])
+    expected = cross_entropy(logits, label, weight=torch.tensor([0.1, 1.9]), label_smoothing=0.1)
+    torch.testing.assert_close(loss.weights, torch.tensor([0.1, 1.9]))
+    torch.testing.assert_close(loss.sum(logits, label) / loss.weight(label), expected)
+    smoothed = 0.05 * 1.9 / (0.95 * 0.1 + 0.05 * 1.9)
+    assert smoothed == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("name", "weights", "smoothing"), SETTINGS)

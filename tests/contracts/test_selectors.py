@@ -121,3 +121,39 @@ def test_of_what_is_not_finite_it_is_the_worst(name, bad):
     broken = given()["target"].features.copy()
     broken[3, 1] = bad
     assert selectors(**(given() | {"target": replace(given()["target"], features=broken)}))[name] == WORST[name]
+
+
+FEATURES = {"random": cloud, "constant": lambda count, *, seed: np.ones((count, 5), np.float32)}
+PREDICTIONS = {
+    "random": probabilities,
+    "of one class": lambda count, *, seed: np.eye(3, dtype=np.float32)[np.zeros(count, int)],
+    "of every class alike": lambda count, *, seed: np.full((count, 3), 1 / 3, np.float32),
+    "with one class there is": lambda count, *, seed: np.ones((count, 1), np.float32),
+}
+
+
+def few(count, *, features, predictions):
+    made, said = FEATURES[features], PREDICTIONS[predictions]
+    return selectors(
+        target=Outputs(made(count, seed=1), said(count, seed=1)),
+        source=Outputs(made(count, seed=2), said(count, seed=2)),
+        source_labels=np.zeros(count, int),
+        target_train=made(count, seed=3),
+        source_train=made(count, seed=4),
+        seed=7,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_few_images_of_one_class_or_of_features_that_are_all_alike_it_is_a_number(count, features, predictions):
+    values = few(count, features=features, predictions=predictions)
+    assert set(values) == set(SELECTORS)
+    assert all(np.isfinite(value) for value in values.values()), values
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_of_fewer_than_two_images_it_is_the_worst(count):
+    assert few(count, features="random", predictions="random") == WORST

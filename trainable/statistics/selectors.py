@@ -16,6 +16,7 @@ from trainable.statistics.arrays import Array, Double, Labels
 from trainable.statistics.ranking import SELECTORS
 from trainable.statistics.transferability import mmd
 
+LEAST_IMAGES = 2  # of each sample, one to fit to and one to ask
 MAX_IMAGES = 1000  # of each sample; distances between all of two samples are 4 million numbers then
 MAX_WIDTH = 256  # of the features a domain classifier sees: its fit after every epoch is to take hundredths of a second
 # Inverse L2 strengths for `iwv` and `dev`. With 1 alone, and training samples of 300 images of one distribution of 1280
@@ -50,10 +51,11 @@ def selectors(
     ``target`` and ``source`` are of held-out images, two at least of each; ``source_labels`` N are the latter's classes.
     ``target_train`` and ``source_train``, features of the images trained on, fit the ratio of densities that `iwv` and
     `dev` weigh with. Of a sample larger than ``MAX_IMAGES`` a random part of so many is taken, the same for one seed. A
-    selector that is not a finite number has its worst value, infinite; so have all where any input is not finite.
+    selector that is not a finite number has its worst value, infinite; so have all where any input is not finite, or has
+    fewer than two images, of which nothing can be told.
     """
     inputs = (target.features, target.probabilities, source.features, source.probabilities, target_train, source_train)
-    if not all(np.isfinite(array).all() for array in inputs):
+    if not all(len(array) >= LEAST_IMAGES and np.isfinite(array).all() for array in inputs):
         return dict(WORST)
     on_target, predictions, on_source, confidences, to_target, to_source = (_few(array, seed=seed) for array in inputs)
     labels = source_labels[_rows(len(source_labels), seed=seed)]
