@@ -21,6 +21,7 @@ from search.space.space import Space
 from trainable.atomic import make_private_folder
 from trainable.config.renamed import new_name
 from trainable.errors import OutageError, UserError
+from trainable.json_text import restorable, restored
 from trainable.masking import masked, masked_address
 from trainable.metrics import DIRECTIONS
 
@@ -67,11 +68,12 @@ class Ledger:
 
     def stored_notes(self) -> dict[str, Any]:
         """Give the notes as they are stored, by key."""
-        return dict(self.study.user_attrs)
+        attrs: dict[str, Any] = restored(self.study.user_attrs)
+        return attrs
 
     def store_note(self, key: str, value: Any) -> None:
         """Store JSON values under a key, in one write."""
-        self.study.set_user_attr(key, value)
+        self.study.set_user_attr(key, restorable(value))
 
     def trials(self) -> list[Trial]:
         """All trials by number."""
@@ -138,7 +140,7 @@ class Ledger:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
     def _set(self, number: int, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(self._id(number), key, value)
+        self._storage.set_trial_user_attr(self._id(number), key, restorable(value))
 
 
 def create(
@@ -219,7 +221,7 @@ def _no_sampler() -> optuna.samplers.BaseSampler:
 
 
 def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
-    attrs = frozen.user_attrs
+    attrs = restored(frozen.user_attrs)
     return Trial(
         number=frozen.number,
         params=space.decoded({new_name(path): value for path, value in frozen.params.items()}),

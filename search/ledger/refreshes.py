@@ -16,6 +16,7 @@ from trainable.config.renamed import identity_with_new_names
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.readers.file_state import QuickState, quick_state
 from trainable.errors import UserError
+from trainable.json_text import restorable, restored, to_json
 
 FOLDER = "refresh"
 JSON_NAMES = {"difference_text": "said"}
@@ -95,7 +96,7 @@ class Records:
         path = self.folder / f"{changed.number:04d}-{changed.key}.json"
         make_private_folder(self.folder)
         with write_beside(path) as file:
-            file.write(json.dumps(changed.as_dict(), indent=1).encode())
+            file.write(to_json(restorable(changed.as_dict()), indent=1).encode())
         return _read(path)
 
     def fingerprint_seen(self, files_text: str) -> str | None:
@@ -158,7 +159,7 @@ def key_of(spec: SearchSpec, *, fingerprint: str) -> str:
 
 def _read(path: Path) -> Record:
     try:
-        document = json.loads(path.read_text())
+        document = restored(json.loads(path.read_text()))
         document["identity"] = identity_with_new_names(document["identity"])
         document |= {name: document.pop(written) for name, written in JSON_NAMES.items()}
         for name in ("bad", "rungs", "searches", "promotions"):

@@ -21,6 +21,7 @@ from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import check_held, held_to
 from trainable.errors import UserError
+from trainable.json_text import to_json
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest, has_own_code, package
 from trainable.training.checkpoint import OPTIMIZER
@@ -156,4 +157,4 @@ def _content_key(config: Mapping[str, Any], *, weights: Mapping[str, Path]) -> s
 def _write_answers(answers: Answers, *, path: Path) -> None:
     document = {"labels": answers.labels.tolist(), "predicted": answers.probabilities.tolist()}
     with write_beside(path) as file:
-        file.write(json.dumps(document).encode())
+        file.write(to_json(document).encode())

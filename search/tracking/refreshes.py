@@ -13,6 +13,7 @@ from search.space.spec import SearchSpec
 from search.tracking.registry import store_errors_as_outages
 from search.tracking.runs import open_experiment, source_tags
 from search.tracking.uri import check_uri
+from trainable.json_text import finite
 
 KEY = "refresh.key"
 LONGEST_TAG = 5000
@@ -51,7 +52,7 @@ def write_refresh_run(record: Record, *, spec: SearchSpec, uri: str, folder: Pat
     now = time.time_ns() // 1_000_000
     metrics = [Metric(name, value, now, 0) for name, value in _numbers(record).items() if math.isfinite(value)]
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text[:LONGEST_TAG]) for name, text in texts.items()])
-    client.log_dict(run_id, record.as_dict(), "refresh.json")
+    client.log_dict(run_id, finite(record.as_dict()), "refresh.json")
     client.set_terminated(run_id, status="FINISHED")
     return str(run_id)
 

@@ -23,6 +23,7 @@ from search.ledger.sqlite_address import sqlite_file
 from search.tracking.model_files import hashes
 from search.tracking.uri import StoreFailsError, check_uri, store_failure
 from trainable.errors import UserError, nearest
+from trainable.json_text import finite
 from trainable.masking import masked_address
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -115,7 +116,7 @@ class Registry:
 
     def note_gate(self, version: ModelVersion, document: Mapping[str, Any]) -> None:
         """Put what the gate said last among the files of the version's run."""
-        self._client.log_dict(version.run_id, dict(document), "gate.json")
+        self._client.log_dict(version.run_id, finite(dict(document)), "gate.json")
 
     def challenge(self, version: ModelVersion) -> None:
         """Let a version be the challenger, unless it is champion already."""

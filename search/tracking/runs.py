@@ -23,6 +23,7 @@ from search.tracking import projection
 from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
 from search.tracking.uri import artifact_folder, folder_name, page_address
 from search.tracking.views import experiment_link, links_of_tags, view_tags, views
+from trainable.json_text import finite
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 METRICS_PER_BATCH = 800  # of MLflow's 1000 items a request; params and tags need the rest
@@ -257,7 +258,7 @@ class Runs:
         if not report or entry.tags.get(_REPORT_TAG) == self.place.data.digest:
             return
         with suppress(MlflowException, OSError):
-            self._client.log_dict(entry.run_id, dict(report), "data.json")
+            self._client.log_dict(entry.run_id, finite(dict(report)), "data.json")
             self._client.log_text(entry.run_id, "\n".join(report["lines"]) + "\n", "data.txt")
             self._client.set_tag(entry.run_id, _REPORT_TAG, self.place.data.digest)
             entry.tags[_REPORT_TAG] = self.place.data.digest

@@ -1,6 +1,5 @@
 """Pieces of work beside the trials, which a worker is sent by name: scores, soups, baselines, trainings before a search."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from trainable.data.image_guard import Fingerprints, held_to
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.diagnosis.probe import linear_probe, stage_probe
 from trainable.diagnosis.tsne import domain_picture as pictured
+from trainable.json_text import to_json
 from trainable.metrics import best_epoch
 from trainable.pretraining.meta import meta_reports
 from trainable.pretraining.training import pretrain_epochs
@@ -150,7 +150,7 @@ def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str) -> None
     Path(path).unlink(missing_ok=True)
     if picture is not None:
         with write_beside(Path(path)) as file:
-            file.write(json.dumps(picture).encode())
+            file.write(to_json(picture).encode())
 
 
 def _newest_epoch(folder: Path) -> int:

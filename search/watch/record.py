@@ -13,6 +13,7 @@ from typing import Any
 from search.ledger.lease import hold_lock, is_locked, writing_errors
 from search.space.spec import SearchSpec
 from trainable.atomic import make_private_folder, write_beside
+from trainable.json_text import to_json
 
 FOLDER = ".watch"  # in the folder of all searches
 TIMES = ("due", "began", "ended", "retry_at", "next_due", "next_run")
@@ -71,7 +72,7 @@ def write_record(record: WatchRecord, *, spec: SearchSpec) -> None:
     with writing_errors(place):
         make_private_folder(place.parent)
         with write_beside(place) as file:
-            file.write(json.dumps(record.as_dict(), indent=1).encode())
+            file.write(to_json(record.as_dict(), indent=1).encode())
 
 
 @contextmanager

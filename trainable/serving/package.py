@@ -1,7 +1,6 @@
 """Puts a trained network into a folder from which it can be served without this project."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from trainable.data import decode as decode_module
 from trainable.data.kept_splits import group_key
 from trainable.data.pack import Pack
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
+from trainable.json_text import to_json
 from trainable.model.backbone import serving_options
 from trainable.model.norms import target_statistics
 from trainable.serving import classifier as classifier_module
@@ -85,7 +85,7 @@ def _comparable(config: TrialConfig) -> TrialConfig:
 def _write(setup: Setup, *, config: TrialConfig, folder: Path) -> None:
     folder.mkdir()
     save_file(network_state(setup.network), folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(json.dumps(_description(setup, config=config), indent=1, sort_keys=True))
+    (folder / DESCRIPTION).write_text(to_json(_description(setup, config=config), indent=1, sort_keys=True))
     pq.write_table(images_table(setup.pack), folder / IMAGES)
     for name, module in CODE.items():
         shutil.copyfile(str(module.__file__), folder / name)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from trainable.json_text import restorable, restored, to_json
 from trainable.model.network import Network
 
 WEIGHTS, AVERAGE, OPTIMIZER = "weights.safetensors", "average.safetensors", "optimizer.safetensors"
@@ -63,7 +64,7 @@ def save_checkpoint(
         "results": results,
         "bytes": {name: len(content) for name, content in contents.items()},
     }
-    contents[STATE] = json.dumps(state).encode()
+    contents[STATE] = to_json(restorable(state)).encode()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -113,7 +114,7 @@ def _load_tensors(path: Path, network: nn.Module, names: Collection[str]) -> Non
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON state of a whole checkpoint: epoch, history, results; raises BrokenCheckpointError."""
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+        state: dict[str, Any] = restored(json.loads((folder / STATE).read_text()))
         sizes = {name: (folder / name).stat().st_size for name in state["bytes"]}
     except (OSError, ValueError, KeyError) as error:
         raise BrokenCheckpointError(f"{folder} is no whole checkpoint ({error})") from error

@@ -1,6 +1,7 @@
 """The ledger on a real journal file, and on PostgreSQL where one is given."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,18 @@ def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
     assert trial.values("val/loss") == {1: float("inf")}
     assert trial.seconds == 5.0
     assert other.notes.data == DataFacts(fingerprint="f", fingerprints={"path": ["f"]})
+
+
+def test_metrics_that_are_not_finite_are_no_numbers_in_its_json_and_come_back(tmp_path):
+    ledger = new(tmp_path)
+    number = begin(ledger)
+    ledger.record(number, epoch=1, metrics={METRIC: 0.5, "target/iwv": float("inf"), "target/dev": -0.25})
+    ledger.store_note("measured", {"target/snd": float("-inf")})
+    for line in (tmp_path / ledgers.JOURNAL).read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    other = ledgers.open_existing(tmp_path, name="s", storage=None, space=SPACE)
+    assert other.trial(number).epochs[0].metrics == {METRIC: 0.5, "target/iwv": float("inf"), "target/dev": -0.25}
+    assert other.stored_notes()["measured"] == {"target/snd": float("-inf")}
 
 
 def test_a_folder_without_links_holds_a_ledger(tmp_path, monkeypatch):

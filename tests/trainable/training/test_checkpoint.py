@@ -1,12 +1,15 @@
 """What a checkpoint gives back, beyond what the stories of whole trials show."""
 
+import json
+from math import inf
+
 import pytest
 import torch
 
 from trainable.config.trial import OptimizerConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.model.network import create_network
-from trainable.training.checkpoint import Counters, load_checkpoint, save_checkpoint
+from trainable.training.checkpoint import STATE, Counters, load_checkpoint, read_state, save_checkpoint
 from trainable.training.optimizer import create_optimizer
 
 SPEC = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=1.0)
@@ -47,3 +50,23 @@ def test_an_optimizer_comes_back_whole_and_in_the_layout_of_its_parameters(rule,
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(again))
             if isinstance(again, torch.Tensor) and again.shape == new.shape:
                 assert again.stride() == new.stride()
+
+
+def test_the_state_is_json_for_every_reader_and_comes_back_with_its_infinite_metrics(tmp_path):
+    network, optimizer = make("sgd")
+    save_checkpoint(
+        tmp_path / "one",
+        network=network,
+        moved=set(),
+        average=None,
+        optimizer=optimizer,
+        counters=Counters(2, {1: inf, 2: -0.5}, {}),
+        results={"metrics": {"target/snd": -inf, "target/dev": -0.25}},
+    )
+    text = (tmp_path / "one" / STATE).read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read_state(tmp_path / "one")["results"] == {"metrics": {"target/snd": -inf, "target/dev": -0.25}}
+    counters = load_checkpoint(
+        tmp_path / "one", network=network, moved=lambda epoch: set(), average=None, optimizer=optimizer
+    )
+    assert counters.history == {1: inf, 2: -0.5}
