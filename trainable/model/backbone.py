@@ -108,6 +108,8 @@ def _build(config: ModelConfig, *, channels: int, flexible: bool) -> nn.Module:
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # which some architectures have too; the head's is `model.dropout`
+    if getattr(backbone, "drop_rate", 0.0):
+        backbone.drop_rate = 0.0  # type: ignore[assignment] # of those that drop by a function
     return backbone
 
 
