@@ -48,11 +48,18 @@ def create_backbone(
         backbone = _build(config, channels=len(spec.mean), flexible=flexible)
     heads = _remove_classifier(backbone)
     plan = make_plan(backbone)
+    is_set = hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size
     if config.weights not in ("pretrained", "random"):
         _check_package(config)
-        first_conv = _pretrained_cfg(backbone).get("first_conv")
-        load_weights(backbone, source=config.weights, classifier=heads, first_conv=first_conv, device=device)
-    if hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size:
+        try:
+            _load_own(backbone, config=config, heads=heads, device=device)
+        except UserError:
+            if not is_set:
+                raise
+            _set_input_size(backbone, name=config.name, size=spec.size)  # those of a network of this size, perhaps
+            _load_own(backbone, config=config, heads=heads, device=device)
+            is_set = False
+    if is_set:
         _set_input_size(backbone, name=config.name, size=spec.size)
     return backbone, plan
 
@@ -188,6 +195,11 @@ def _check_package(config: ModelConfig) -> None:
     architecture = PACKAGE_ARCHITECTURES.get(package)
     if config.weights.startswith("package:") and architecture and config.name != architecture:
         raise UserError(f"model.name: package:{package} holds weights of {architecture!r}, not of {config.name!r}")
+
+
+def _load_own(backbone: nn.Module, *, config: ModelConfig, heads: tuple[str, ...], device: str) -> None:
+    first_conv = _pretrained_cfg(backbone).get("first_conv")
+    load_weights(backbone, source=config.weights, classifier=heads, first_conv=first_conv, device=device)
 
 
 def _set_input_size(backbone: nn.Module, *, name: str, size: int) -> None:

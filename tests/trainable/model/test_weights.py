@@ -195,3 +195,17 @@ def test_a_head_that_is_not_there_or_of_another_kind_is_left_out_too(change, res
     state = {name: tensor for name, tensor in (resnet_file[1] | change).items() if tensor is not None}
     save_file(state, tmp_path / "w.safetensors")
     assert torch.equal(load("resnet10t", tmp_path / "w.safetensors").state_dict()["bn1.weight"], state["bn1.weight"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("trained_at", [160, 64])
+def test_own_weights_of_a_transformer_are_taken_at_its_own_size_and_at_the_trials(trained_at, device, tmp_path):
+    """The position embeddings of a network that was fine-tuned at 64 pixels are those of 64 pixels."""
+    state = timm.create_model("test_vit", num_classes=5, img_size=trained_at).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    config = ModelConfig(name="test_vit", weights=str(tmp_path / "w.safetensors"))
+    backbone = create_backbone(config, spec=spec(size=64), generator_seed=0, device=device)[0].state_dict()
+    assert backbone["pos_embed"].shape[1] == 17
+    if device == "cpu":
+        assert torch.equal(backbone["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
+        assert torch.equal(backbone["pos_embed"], state["pos_embed"]) == (trained_at == 64)
