@@ -10,7 +10,7 @@ from torch import nn
 
 from trainable.config.trial import ModelConfig
 from trainable.data.input_spec import InputSpec
-from trainable.errors import UserError, nearest
+from trainable.errors import OutageError, UserError, nearest
 from trainable.model.layer_plan import LayerPlan, make_plan
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
 from trainable.terminal import plain
@@ -136,7 +136,8 @@ def _create(config: ModelConfig, *, options: dict[str, Any]) -> nn.Module:
         return cast(nn.Module, timm.create_model(config.name, pretrained=True, **options))
     except Exception as error:
         reason = plain(str(error).strip().partition("\n")[0]) or type(error).__name__
-        raise UserError(
+        kind = OutageError if isinstance(error, OSError) else UserError  # no connection, or none allowed
+        raise kind(
             f"model.weights: the pretrained weights of {config.name!r} cannot be had ({reason}); "
             "give a weights file, or run once where the hub can be reached"
         ) from error
@@ -154,17 +155,6 @@ def _remove_classifier(backbone: nn.Module) -> tuple[str, ...]:
     left = backbone.state_dict()
     heads |= {name.rpartition(".")[0] for name in before if name not in left}
     return tuple(sorted(heads))
-
-
-def _from_hub(name: str, *, options: dict[str, Any]) -> nn.Module:
-    try:
-        return cast(nn.Module, timm.create_model(name, pretrained=True, **options))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"model.weights: the pretrained weights of {name!r} cannot be had ({reason}); "
-            "give a weights file, or run once where the hub can be reached"
-        ) from error
 
 
 @cache

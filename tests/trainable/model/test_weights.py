@@ -1,5 +1,8 @@
 """Pretrained weights from real files: the demo package's, and files written here."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +90,20 @@ def test_weights_that_are_not_there_are_one_line(weights, said):
     with pytest.raises(UserError) as caught:
         load("resnet10t", weights)
     assert said in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_may_be_asked_again(tmp_path):
+    code = (
+        "from trainable.config.trial import ModelConfig\n"
+        "from trainable.errors import OutageError\n"
+        "from trainable.model.backbone import create_backbone, input_spec\n"
+        "config = ModelConfig(name='resnet10t')\n"
+        "try: create_backbone(config, spec=input_spec(config, image_size=32, channels=3))\n"
+        "except OutageError as error: print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.startswith("model.weights: the pretrained weights of 'resnet10t' cannot be had ("), done.stderr
 
 
 def test_the_plain_variant_of_the_demo_architecture_is_refused():
