@@ -74,7 +74,6 @@ class Built:
 def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: Path) -> Built:
     """The pack's file in ``folder``, named by its content; not written again where it is there already."""
     digests = image_digests(source)
-    _check_domains_differ(source, digests=digests)
     fingerprint = content_fingerprint(source, digests=digests)
     assignment = assign(source, digests=digests, config=config)
     assignment.check()
@@ -83,13 +82,6 @@ def build_pack(source: Source, *, config: DataConfig, spec: InputSpec, folder: P
     if not path.exists():
         _write(path, assignment, fingerprint=fingerprint, config=config, spec=spec)
     return Built(path=path, report=make_report(source, assignment=assignment, looks=_looks(path), config=config))
-
-
-def _check_domains_differ(source: Source, *, digests: Sequence[bytes]) -> None:
-    """A target that holds the source's images would be learnt with their labels."""
-    of_source, of_target = set(digests[: len(source.samples)]), set(digests[len(source.samples) :])
-    if of_target and of_target <= of_source:
-        raise UserError("data.target: every image of it is among those of data.source; name another domain")
 
 
 def _content_key(rows: Sequence[Row], *, fingerprint: str, config: DataConfig, spec: InputSpec) -> str:

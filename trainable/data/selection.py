@@ -34,11 +34,13 @@ class Selection:
 def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> Selection:
     """The images of a source that are used, by ``data.duplicates``, ``data.min_images`` and ``data.rare``.
 
-    ``digests`` are those of its samples, labelled ones first. Raises UserError where fewer than two classes are left.
+    ``digests`` are those of its samples, labelled ones first. Raises UserError where fewer than two classes are
+    left, and where all images of the target are among the others.
     """
+    in_both = _in_both_domains(source, digests=digests)
     samples, of_samples = list(source.samples), list(digests[: len(source.samples)])
     of_target = list(digests[len(source.samples) :])
-    findings = [*_alike(source.classes), *_duplicates(samples, of_samples, policy=config.duplicates)]
+    findings = [*in_both, *_alike(source.classes), *_duplicates(samples, of_samples, policy=config.duplicates)]
     if config.duplicates == "keep_first":
         samples, of_samples = _without_copies(samples, of_samples)
     findings += _united(samples, of_samples, config=config)
@@ -65,6 +67,22 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
         train_only=train_only,
         findings=(*source.findings, *findings),
     )
+
+
+def _in_both_domains(source: Source, *, digests: Sequence[bytes]) -> list[Finding]:
+    """What is said of the target's images that are the source's too, which are learnt with their labels; not all may be."""
+    of_source = set(digests[: len(source.samples)]) - {NO_IMAGE}
+    of_target = digests[len(source.samples) :]
+    shared = [sample for sample, digest in zip(source.target, of_target, strict=True) if digest in of_source]
+    if not shared:
+        return []
+    if len(shared) == len(of_target):
+        raise UserError("data.target: every image of it is among those of data.source; name another domain")
+    text = f"data.target: {counted(len(shared), 'image')} of it among those of data.source as well, where labels are learnt"
+    examples = tuple(repr(sample.name) for sample in shared)
+    return [
+        Finding(kind="in_both_domains", count=len(shared), text=text, examples=examples, cure="leave them out of one")
+    ]
 
 
 def missing_shares(samples: Iterable[Sample], *, config: DataConfig) -> dict[str, float]:

@@ -47,6 +47,7 @@ KINDS = {
     "twice_in_class": Kind("the same image twice in a class", "both used, never in two splits", ("duplicates",)),
     "in_two_classes": Kind("the same image in two classes", "both used", ("duplicates",)),
     "in_two_splits": Kind("the same image in two given splits", "said again with the test score", ("duplicates",)),
+    "in_both_domains": Kind("images of the target that are in the source as well", "both used"),
     "groups_united": Kind("groups that share an image", "one group", ("group_column",)),
     # classes
     "alike_labels": Kind("names of classes that look alike", "different classes", ("labels",)),

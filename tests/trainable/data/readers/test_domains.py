@@ -9,6 +9,7 @@ from trainable.config.trial import DataConfig
 from trainable.data.pack import open_pack
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import TARGET_SPLITS
+from trainable.data.report import examine
 from trainable.errors import UserError
 
 
@@ -168,9 +169,15 @@ def test_a_target_that_is_the_source_is_refused(tmp_path, draw_image, cache, spe
         for index in range(18):
             draw_image(tmp_path / place / ("cat" if index % 2 else "dog") / f"{place}{index}.png", number=index)
     config = DataConfig(source=[str(tmp_path / "one")], target=str(tmp_path / "two"), cache=cache)
-    with pytest.raises(UserError) as caught:
-        open_pack(config, spec)
-    assert str(caught.value) == "data.target: every image of it is among those of data.source; name another domain"
+    for look in (lambda: open_pack(config, spec), lambda: examine(config)):
+        with pytest.raises(UserError) as caught:
+            look()
+        assert str(caught.value) == "data.target: every image of it is among those of data.source; name another domain"
+    draw_image(tmp_path / "two/cat/new.png", number=99)
+    (line,) = [finding.line() for finding in examine(config).findings if finding.kind == "in_both_domains"]
+    assert line.startswith(
+        "data.target: 18 images of it among those of data.source as well, where labels are learnt, such as"
+    )
 
 
 def test_a_target_folder_may_have_splits_without_classes(tmp_path, draw_image, cache, spec):
