@@ -16,7 +16,7 @@ from search.tracking.registry import download
 from search.tracking.uri import check_uri
 from trainable.atomic import write_beside
 from trainable.data.readers.folder import image_names
-from trainable.data.readers.walk import image_suffixes
+from trainable.data.readers.walk import known_suffixes
 from trainable.errors import UserError
 
 IMAGES_AT_ONCE = 64
@@ -93,7 +93,7 @@ def _images(path: Path) -> list[Path]:
         raise UserError(f"{path}: there is no such file or folder")
     images = sorted(Path(folder, name) for folder, names in image_names(str(path)) for name in names)
     if not images:
-        raise UserError(f"{path}: has no images ({', '.join(image_suffixes())})")
+        raise UserError(f"{path}: has no images; {known_suffixes()}")
     return images
 
 

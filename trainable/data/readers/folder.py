@@ -9,7 +9,7 @@ from trainable.config.trial import DataConfig
 from trainable.data.readers.findings import Finding, counted
 from trainable.data.readers.layout import ClassFolder, Layout, find_layout, find_masks, lists_beside, mask_folders
 from trainable.data.readers.sample import Found, Sample, Source, file_reader, split_in_name
-from trainable.data.readers.walk import UNREAD_SUFFIXES, Walk, image_suffixes
+from trainable.data.readers.walk import UNREAD_SUFFIXES, Walk, known_suffixes
 from trainable.errors import UserError
 
 
@@ -26,7 +26,8 @@ def read_folder(path: str, config: DataConfig) -> Found:
     layout = find_layout(root, wanted=config.layout)
     if not layout.classes:
         raise UserError(
-            f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/{lists_beside(root)}"
+            f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/{_straight_in(root)}"
+            f"{lists_beside(root)}"
         )
     labels = {place.label for place in layout.classes}
     lists = lists_beside(root) if len(labels) == 1 and config.target is None else ""
@@ -54,7 +55,7 @@ def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
             for name in names:
                 walk.tally.add(reasons[0] if reasons else "outside of class folders", f"{parent}/{name}")
     if not samples:
-        raise UserError(f"data.path: {str(root)!r} has no images ({', '.join(image_suffixes())}){_left(walk)}")
+        raise UserError(f"data.path: {str(root)!r} has no images{_left(walk)}; {known_suffixes()}")
     findings += _empty_classes(empty, root=root)
     ordered = sorted(samples, key=lambda sample: sample.name.split("/"))
     findings += [*_of_one_name([sample.name for sample in ordered]), *walk.tally.finding(root=str(root))]
@@ -89,6 +90,14 @@ def _of_one_name(names: list[str]) -> Iterator[Finding]:
         yield Finding(kind="one_name", count=len(pairs), text=text, examples=examples, cure=cure)
 
 
+def _straight_in(root: Path) -> str:
+    """What lies in a folder that was to hold class folders."""
+    walk = Walk()
+    images = [name for _, names in walk.images(str(root)) for name in names]
+    straight = f"; {counted(len(images), 'image')} straight in it, such as {min(images)!r}" if images else ""
+    return straight + _left(walk)
+
+
 def _empty_classes(places: list[ClassFolder], *, root: Path) -> Iterator[Finding]:
     """What is said of class folders without images; a UserError where images lie in one that cannot be read."""
     for place in places:
@@ -107,7 +116,8 @@ def _left(walk: Walk) -> str:
     counts = walk.tally.counts
     files = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
     heic = ", which pip install pillow-heif reads" if {".heic", ".heif"} & counts.keys() else ""
-    return f"; its files were left out: {files}{heic}" if counts else ""
+    packed = ", which must be unpacked" if {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"} & counts.keys() else ""
+    return f"; its files were left out: {files}{heic}{packed}" if counts else ""
 
 
 def _has_classes(path: Path) -> bool:
@@ -136,7 +146,7 @@ def read_unlabelled(config: DataConfig) -> Source:
     walk = Walk()
     images = _images(path, walk=walk)
     if not images:
-        raise UserError(f"data.path: {config.path!r} has no images ({', '.join(image_suffixes())}){_left(walk)}")
+        raise UserError(f"data.path: {config.path!r} has no images{_left(walk)}; {known_suffixes()}")
     samples = _samples(images, folder=path, path=path, label="", split=None)
     counts = Counter(walk.tally.counts)
     return Source(

@@ -65,6 +65,7 @@ SUFFIXES = (
     ".avif",
     ".avifs",
 )
+COMMON = 9  # of them, which a message names
 HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")  # with the extra `heic`
 # Images all the same, so that a folder of them alone is a class that would be lost.
 UNREAD_SUFFIXES = (
@@ -187,6 +188,11 @@ class Walk:
 def image_suffixes() -> tuple[str, ...]:
     """Suffixes of what can be decoded here."""
     return SUFFIXES + (HEIC_SUFFIXES if find_spec("pillow_heif") else ())
+
+
+def known_suffixes() -> str:
+    """The end of a message that says what is taken for an image."""
+    return f"images end in {', '.join(SUFFIXES[:COMMON])} and {len(image_suffixes()) - COMMON} more (docs/data.md)"
 
 
 def is_image(name: str) -> bool:

@@ -224,3 +224,17 @@ def test_of_several_lists_that_of_the_training_images_is_named(draw_folder):
         (root / split / "metadata.csv").write_text("file_name,label\n0.png,pug\n1.png,boxer\n")
     with pytest.raises(UserError, match="the labels may be in train/metadata.csv, columns file_name, label: give"):
         read(root)
+
+
+def test_a_folder_without_classes_says_what_lies_there(draw_folder):
+    root = draw_folder({"x/images": 2, "packed": 0, "scans/a": 0, "scans/b": 0}) / "x"
+    with pytest.raises(UserError, match="has no class folders, .*; 2 images straight in it, such as '0.png'$"):
+        read(root / "images")
+    (root / "../packed/images.zip").write_bytes(b"")
+    with pytest.raises(UserError, match="; its files were left out: .zip 1, which must be unpacked$"):
+        read(root / "../packed")
+    (root / "../scans/a/1.mp4").write_bytes(b"")
+    with pytest.raises(
+        UserError, match="has no images; its files were left out: .mp4 1; images end in .jpg, .jpeg, .* more"
+    ):
+        read(root / "../scans")

@@ -97,7 +97,7 @@ def test_a_sample_reads_the_bytes_of_its_own_file(draw_folder):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"cat": 0, "dog": 0}, "data.path: {root!r} has no images (.jpg"),
+        ({"cat": 0, "dog": 0}, "data.path: {root!r} has no images; images end in .jpg"),
         ({"cat": 0, "dog": 1}, "data.path: 'dog' is the only class; a classifier needs two"),
         ({"cat": 1}, "data.path: 'cat' is the only class; a classifier needs two"),
         ({}, "data.path: {root!r} has no class folders"),
