@@ -80,7 +80,7 @@ def write_csv(predictions: Sequence[Prediction], *, path: Path) -> None:
     )
     try:
         with write_beside(path) as file:
-            file.write(text.getvalue().encode())
+            file.write(text.getvalue().encode(errors="surrogateescape"))  # names of files as they are
     except OSError as error:
         raise UserError(f"--csv: cannot write {path} ({error.strerror})") from error
 

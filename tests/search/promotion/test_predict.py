@@ -2,12 +2,13 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
 from mlflow import MlflowClient
 
-from search.promotion.predict import predict, predictions_table, write_csv
+from search.promotion.predict import Prediction, predict, predictions_table, write_csv
 from search.tracking.registry import Registry
 from trainable.errors import UserError
 
@@ -50,7 +51,10 @@ def test_a_path_without_images_is_a_mistake(uri, tmp_path):
         write_csv(predict_nothing(), path=tmp_path / "none" / "out.csv")
 
 
-def predict_nothing():
-    from search.promotion.predict import Prediction
+def test_names_that_are_no_utf_8_are_written_as_they_are(tmp_path):
+    write_csv([Prediction(path=os.fsdecode(b"caf\xe9.png"), error="no image")], path=tmp_path / "out.csv")
+    assert b"caf\xe9.png," in (tmp_path / "out.csv").read_bytes()
 
+
+def predict_nothing():
     return [Prediction(path="a.png", error="no image")]
