@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trainable.config.trial import DataConfig
 from trainable.data.readers.findings import Finding, counted
@@ -64,12 +65,14 @@ def require_column(present: Iterable[str], name: str, *, field: str) -> None:
 
 
 def text_column(table: pa.Table, name: str, *, field: str) -> list[str | None]:
-    """The column as text, None where it is null, empty or blank."""
+    """The column as text, None where it is null, empty, blank or not a number where numbers are."""
     values = table[name]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_nested(values.type):
         raise UserError(f"data.{field}: column {name!r} holds {values.type}, expected text or numbers")
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
     return [value if value and not value.isspace() else None for value in values.cast(pa.string()).to_pylist()]
 
 

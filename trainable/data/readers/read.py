@@ -76,12 +76,27 @@ def whole_files(config: DataConfig) -> Iterator[None]:
 
 
 def _find(config: DataConfig) -> Found:
-    read = READERS[data_format(config)]
-    with whole_files(config):
-        data = read(data_path(config), config)
+    kind = data_format(config)
+    with _naming_the_folder(config, is_table=kind == "table"), whole_files(config):
+        data = READERS[kind](data_path(config), config)
     for sample in data.samples:
         _check_name(sample.name)
     return data if config.labels == "exact" else data._replace(samples=_with_plain_labels(data.samples))
+
+
+@contextmanager
+def _naming_the_folder(config: DataConfig, *, is_table: bool) -> Iterator[None]:
+    """Says of a folder that was read for the Parquet files in it that there is another way to read it."""
+    try:
+        yield
+    except UserError as error:
+        path = data_path(config)
+        is_guess = is_table and config.format == "auto" and not is_address(path) and is_folder(path)
+        if not is_guess or not any(names for _, names in Walk().images(path)):
+            raise
+        raise UserError(
+            f"{error}; the folder was read for its Parquet files, `data.format: folder` reads its images"
+        ) from error
 
 
 def _with_plain_labels(samples: Sequence[Sample]) -> list[Sample]:

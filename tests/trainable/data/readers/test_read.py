@@ -282,6 +282,26 @@ def test_words_for_nothing_are_labels_and_groups_and_said(tmp_path):
         list_notes(tmp_path, text.replace("None", "  "))
 
 
+def test_numbers_that_are_none_are_no_labels(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"")
+    rows = {"image": ["0.png"] * 3, "label": [0.0, float("nan"), 1.0]}
+    pq.write_table(pa.table(rows), tmp_path / "list.parquet")
+    assert "1 of 3 rows have no label, the first is row 1" in complaint(DataConfig(path=str(tmp_path / "list.parquet")))
+
+
+def test_a_folder_of_images_beside_another_table_says_how_it_is_read(draw_folder):
+    root = draw_folder({"cat": 2, "dog": 2})
+    pq.write_table(pa.table({"x": [1]}), root / "notes.parquet")
+    line = complaint(DataConfig(path=str(root)))
+    assert line.startswith(
+        "data.image_column: there is no column 'image', there are x; the folder was read for its Parquet"
+    )
+    assert "`data.format: folder` reads its images" in line
+    (root / "notes.parquet").write_bytes(b"PAR1")
+    assert "`data.format: folder` reads its images" in complaint(DataConfig(path=str(root)))
+    assert len(read_source(DataConfig(path=str(root), format="folder")).samples) == 4
+
+
 def test_a_column_of_splits_that_is_not_used_is_said(tmp_path):
     text = "image,label,{0}\n0.png,cat,train\n1.png,dog,train\n2.png,dog,Test\n3.png,cat,val\n"
     assert list_notes(tmp_path, text.format("subset")) == [
