@@ -43,6 +43,7 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
     findings = [*in_both, *_alike(source.classes), *_duplicates(samples, of_samples, policy=config.duplicates)]
     if config.duplicates == "keep_first":
         samples, of_samples = _without_copies(samples, of_samples)
+        findings += _of_copies_alone(source.classes, samples)
     findings += _united(samples, of_samples, config=config)
     kept, train_only, of_classes = _without_rare(samples, of_samples, config=config)
     samples = [sample for sample in kept if sample is not None]
@@ -53,7 +54,7 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
         in_splits = [
             found for found in _duplicates(samples, of_samples, policy=config.duplicates) if _is_of_splits(found)
         ]
-        findings = [*(found for found in findings if not _is_of_splits(found)), *in_splits]
+        findings = [*in_splits, *(found for found in findings if not _is_of_splits(found))]
     classes = tuple(sorted({sample.label or "" for sample in samples}))
     if len(classes) < 2 <= len(source.classes):
         raise UserError(f"data.rare: {config.rare} leaves fewer than two classes ({', '.join(classes)})")
@@ -155,9 +156,9 @@ def _duplicates(samples: Sequence[Sample], digests: Sequence[bytes], *, policy: 
         Finding(
             kind=kind,
             count=len(groups),
-            text=f"{counted(len(groups), 'image')} more than once {where}"
+            text=f"{'data.duplicates: ' if policy == 'error' else ''}{counted(len(groups), 'image')} more than once {where}"
             + (", one is used" if policy == "keep_first" else ""),
-            examples=tuple(" and ".join(_told(sample, field=field) for sample in same[:2]) for same in groups),
+            examples=tuple(_told(same, field=field) for same in groups),
             cure=cure,
             is_mistake=policy == "error",
         )
@@ -174,8 +175,12 @@ def _is_of_splits(finding: Finding) -> bool:
     return finding.kind == "in_two_splits"
 
 
-def _told(sample: Sample, *, field: str | None) -> str:
-    return repr(sample.name) if field is None else f"{sample.name!r} ({getattr(sample, field)})"
+def _told(same: Sequence[Sample], *, field: str | None) -> str:
+    """Two of the samples that are one image, which differ in the field."""
+    if field is None:
+        return " and ".join(repr(sample.name) for sample in same[:2])
+    other = next(sample for sample in same if getattr(sample, field) != getattr(same[0], field))
+    return " and ".join(f"{sample.name!r} ({getattr(sample, field)})" for sample in (same[0], other))
 
 
 def _without_copies(samples: Sequence[Sample], digests: Sequence[bytes]) -> tuple[list[Sample], list[bytes]]:
@@ -186,6 +191,16 @@ def _without_copies(samples: Sequence[Sample], digests: Sequence[bytes]) -> tupl
         first.setdefault(digests[row], row)
     rows = [row for row in range(len(samples)) if digests[row] == NO_IMAGE or first[digests[row]] == row]
     return [samples[row] for row in rows], [digests[row] for row in rows]
+
+
+def _of_copies_alone(classes: Sequence[str], samples: Sequence[Sample]) -> list[Finding]:
+    """What is said of classes all of whose images are used in another one."""
+    gone = sorted({*classes} - {sample.label for sample in samples})
+    if not gone:
+        return []
+    number = counted(len(gone), "class", plural="classes")
+    text = f"{number} of copies alone, whose images are used in other classes: {', '.join(map(repr, gone))}"
+    return [Finding(kind="empty_class", count=len(gone), text=text)]
 
 
 def _united(samples: Sequence[Sample], digests: Sequence[bytes], *, config: DataConfig) -> list[Finding]:

@@ -80,6 +80,21 @@ def test_of_an_image_in_several_splits_the_tests_copy_is_kept():
     assert set(names) - kept == {"traincat0", "valcat0", "traindog0"}
 
 
+def test_of_several_copies_two_that_differ_are_named():
+    samples = [*MANY, sample("a", label="cat"), sample("b", label="cat"), sample("c", label="dog")]
+    contents = [*(sample.name for sample in MANY), "x", "x", "x"]
+    assert "such as 'a' (cat) and 'c' (dog)" in chosen(samples, contents).findings[0].line()
+    (line,) = [finding.line() for finding in chosen(samples, contents, duplicates="error").findings]
+    assert line.startswith("data.duplicates: 1 image more than once in different classes")
+
+
+def test_a_class_all_of_whose_images_are_used_in_others_is_said():
+    samples, contents = [*MANY, sample("owl", label="owl")], [*(sample.name for sample in MANY), "cat0"]
+    selection = chosen(samples, contents, duplicates="keep_first")
+    assert labels(selection) == ["cat", "dog"]
+    assert selection.findings[-1].line() == "1 class of copies alone, whose images are used in other classes: 'owl'"
+
+
 def test_images_that_cannot_be_read_are_no_copies_of_each_other():
     from trainable.data.fingerprint import NO_IMAGE
 

@@ -19,7 +19,9 @@ KINDS = {
     # how files are understood
     "layout": Kind("how folders were understood, where they could mean something else", "said", ("layout",)),
     "left_out": Kind("files that are no images, by suffix or place", "left out, counted by reason"),
-    "empty_class": Kind("a folder beside classes without any image", "no class"),
+    "empty_class": Kind(
+        "a folder beside classes without any image, a class of copies of others' images alone", "no class"
+    ),
     "one_name": Kind("images with the name of another beside them but for the suffix, such as a mask", "both used"),
     "list": Kind(
         "a list that is not plain CSV: separators, encoding, spaces, paths; words for nothing, splits in a column that is not "
