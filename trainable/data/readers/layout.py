@@ -59,11 +59,12 @@ def find_layout(root: Path, *, wanted: str) -> Layout:
     if "train" in names.values() and _are_splits(folders, names=names, wanted=wanted, root=root):
         return _with_splits(folders, names=names, wanted=wanted, root=root, notes=notes)
     _check_train(folders, names=names)
-    below = [folder for folder in folders if _are_splits_below(folder)]
+    inner = {folder: _inner_folders(folder) for folder in folders}
+    below = [folder for folder in folders if _hold_splits(inner[folder])]
     if below and below == folders:
         return _splits_below_classes(folders, notes=notes)
     _check_masks(folders, cure="`data.layout: classes` takes both for classes")
-    notes += [*_partly_split(below, folders=folders), *_nested(folders)]
+    notes += [*_partly_split(below, folders=folders), *_nested(inner)]
     return Layout(classes=_classes(place, split=None), findings=tuple(notes))
 
 
@@ -131,7 +132,7 @@ def _with_splits(
             if not found:
                 raise _flat_error(root, folders=list(by_split.values()))
             trained = {below.name for below in found}
-            notes += _nested(found)
+            notes += _nested({below: _inner_folders(below) for below in found})
         elif not found:
             left_out[folder] = f"{folder.name} without class folders"
         classes += [ClassFolder(split, below.name, below) for below in found]
@@ -167,9 +168,9 @@ def _partly_split(below: list[Path], *, folders: list[Path]) -> list[Finding]:
     return [_note(text, cure="give all classes such folders, or a list with the splits")]
 
 
-def _nested(folders: list[Path]) -> list[Finding]:
+def _nested(folders: Mapping[Path, list[Path]]) -> list[Finding]:
     """What is said where all classes' folders hold nothing but folders, some of them several, which may be the classes."""
-    inner = {folder: [below for below in _inner_folders(folder) if not _is_mask(below.name)] for folder in folders}
+    inner = {folder: [below for below in inside if not _is_mask(below.name)] for folder, inside in folders.items()}
     if not inner or not all(inner.values()):
         return []
     several = next((below for below in inner.values() if len(below) > 1), None)
@@ -182,10 +183,10 @@ def _nested(folders: list[Path]) -> list[Finding]:
     ]
 
 
-def _are_splits_below(folder: Path) -> bool:
-    """Whether a class's folder holds train, val or test instead of images."""
-    inner = [split_in_name(below.name) for below in _inner_folders(folder)]
-    return "train" in inner and None not in inner
+def _hold_splits(inner: list[Path]) -> bool:
+    """Whether the folders in a class's folder are train, val or test."""
+    splits = [split_in_name(below.name) for below in inner]
+    return "train" in splits and None not in splits
 
 
 def _splits_below_classes(folders: list[Path], *, notes: list[Finding]) -> Layout:
