@@ -35,7 +35,7 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
     """The images of a source that are used, by ``data.duplicates``, ``data.min_images`` and ``data.rare``.
 
     ``digests`` are those of its samples, labelled ones first. Raises UserError where fewer than two classes are
-    left, and where all images of the target are among the others.
+    left, where none is to be validated, and where all images of the target are among the others.
     """
     in_both = _in_both_domains(source, digests=digests)
     samples, of_samples = list(source.samples), list(digests[: len(source.samples)])
@@ -57,7 +57,10 @@ def select(source: Source, *, digests: Sequence[bytes], config: DataConfig) -> S
         findings = [*in_splits, *(found for found in findings if not _is_of_splits(found))]
     classes = tuple(sorted({sample.label or "" for sample in samples}))
     if len(classes) < 2 <= len(source.classes):
-        raise UserError(f"data.rare: {config.rare} leaves fewer than two classes ({', '.join(classes)})")
+        few = "" if config.min_images == 1 else f"; data.min_images is {config.min_images}"
+        raise UserError(f"data.rare: {config.rare} leaves fewer than two classes ({', '.join(classes) or 'none'}){few}")
+    if train_only.issuperset(classes):
+        raise UserError("data.rare: train_only leaves no class to validate and test, since all are rare")
     used = replace(source, samples=tuple(samples), classes=classes)
     findings += [*of_classes, *_missing(used), *_imbalance(used)]
     groups = united_groups([*samples, *source.target], [*of_samples, *of_target])

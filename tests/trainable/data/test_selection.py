@@ -143,11 +143,25 @@ def test_what_is_merged_may_still_be_too_few():
     assert "'other' (1 image)" in selection.findings[-1].line()
 
 
+def test_some_classes_must_be_left_to_train_and_to_judge_by():
+    for rare, left in (("drop", "none"), ("merge", "other")):
+        with pytest.raises(
+            UserError, match=rf"^data.rare: {rare} leaves fewer than two classes \({left}\); data.min_images is 9$"
+        ):
+            chosen(MANY, rare=rare, min_images=9)
+    with pytest.raises(
+        UserError, match=r"^data.rare: train_only leaves no class to validate and test, since all are rare$"
+    ):
+        chosen(MANY, rare="train_only", min_images=9)
+
+
 def test_how_many_images_are_few_can_be_said():
     samples = [*MANY, *(sample(f"owl{i}", label="owl") for i in range(4))]
     assert chosen(samples).findings == ()
     assert "at least 5 " in chosen(samples, min_images=5).findings[0].line()
-    with pytest.raises(UserError, match=r"^data.rare: drop leaves fewer than two classes \(\)$"):
+    with pytest.raises(
+        UserError, match=r"^data.rare: drop leaves fewer than two classes \(none\); data.min_images is 7$"
+    ):
         chosen(samples, min_images=7, rare="drop")
 
 
