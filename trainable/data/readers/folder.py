@@ -29,11 +29,14 @@ def read_folder(path: str, config: DataConfig) -> Found:
             f"data.path: {config.path!r} has no class folders, expected <class>/ or train/<class>/{_straight_in(root)}"
             f"{lists_beside(root)}"
         )
-    labels = {place.label for place in layout.classes}
-    lists = lists_beside(root) if len(labels) == 1 and config.target is None else ""
-    if lists:
-        raise UserError(f"data.path: {labels.pop()!r} is the only class; a classifier needs two{lists}")
-    return _read_classes(root, layout=layout, keeps_masks=config.layout == "classes")
+    found = _read_classes(root, layout=layout, keeps_masks=config.layout == "classes")
+    labels = {sample.label for sample in found.samples}
+    others = (
+        "" if len(labels) > 1 or config.target else _other_readings(root, layout=layout, label=found.samples[0].label)
+    )
+    if others:
+        raise UserError(f"data.path: {found.samples[0].label!r} is the only class; a classifier needs two{others}")
+    return found
 
 
 def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
@@ -88,6 +91,16 @@ def _of_one_name(names: list[str]) -> Iterator[Finding]:
         examples = tuple(" and ".join(map(repr, same[:2])) for same in pairs)
         cure = "if these are masks or copies, move them elsewhere"
         yield Finding(kind="one_name", count=len(pairs), text=text, examples=examples, cure=cure)
+
+
+def _other_readings(root: Path, *, layout: Layout, label: str | None) -> str:
+    """The end of a message on a single class: the folders in it may be the classes, a list beside it may have the labels."""
+    split, folder = next((place.split, place.folder) for place in layout.classes if place.label == label)
+    inner = Walk().folders(str(folder))
+    is_outer = len(inner) > 1 and not Walk().has_images(str(folder)) and split is None
+    return (f"; give {str(folder)!r} as data.path if they are the folders in it" if is_outer else "") + lists_beside(
+        root
+    )
 
 
 def _straight_in(root: Path) -> str:

@@ -238,3 +238,15 @@ def test_a_folder_without_classes_says_what_lies_there(draw_folder):
         UserError, match="has no images; its files were left out: .mp4 1; images end in .jpg, .jpeg, .* more"
     ):
         read(root / "../scans")
+
+
+def test_of_a_single_class_that_holds_folders_the_way_inside_is_named(draw_folder):
+    root = draw_folder({"images/cat": 2, "images/dog": 2, "annotations": 0})
+    (root / "annotations/0.xml").write_text("")
+    with pytest.raises(UserError) as caught:
+        read(root)
+    assert str(caught.value) == (
+        f"data.path: 'images' is the only class; a classifier needs two; give '{root}/images' as data.path if they are the "
+        "folders in it"
+    )
+    assert len(read(root / "images")[1].samples) == 4
