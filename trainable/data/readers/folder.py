@@ -30,13 +30,18 @@ def read_folder(path: str, config: DataConfig) -> Found:
             f"{lists_beside(root)}"
         )
     found = _read_classes(root, layout=layout, keeps_masks=config.layout == "classes")
-    labels = {sample.label for sample in found.samples}
-    others = (
-        "" if len(labels) > 1 or config.target else _other_readings(root, layout=layout, label=found.samples[0].label)
-    )
-    if others:
-        raise UserError(f"data.path: {found.samples[0].label!r} is the only class; a classifier needs two{others}")
-    return found
+    if config.target is None and len({sample.label for sample in found.samples}) == 1:
+        _check_alone(str(found.samples[0].label), root=root, layout=layout)
+    return found._replace(findings=(*_of_columns(config), *found.findings))
+
+
+def _of_columns(config: DataConfig) -> Iterator[Finding]:
+    """What is said of settings that only a list can follow."""
+    for name in ("group_column", "images"):
+        value = getattr(config, name)
+        if value is not None:
+            text = f"data.{name}: {value!r} has no effect on a folder of images"
+            yield Finding(kind="layout", count=1, text=text, cure="give a list of them, such as a CSV")
 
 
 def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
@@ -93,14 +98,15 @@ def _of_one_name(names: list[str]) -> Iterator[Finding]:
         yield Finding(kind="one_name", count=len(pairs), text=text, examples=examples, cure=cure)
 
 
-def _other_readings(root: Path, *, layout: Layout, label: str | None) -> str:
-    """The end of a message on a single class: the folders in it may be the classes, a list beside it may have the labels."""
+def _check_alone(label: str, *, root: Path, layout: Layout) -> None:
+    """A UserError where a class is alone and the folders in it may be the classes, or a list beside it may have the labels."""
     split, folder = next((place.split, place.folder) for place in layout.classes if place.label == label)
-    inner = Walk().folders(str(folder))
-    is_outer = len(inner) > 1 and not Walk().has_images(str(folder)) and split is None
-    return (f"; give {str(folder)!r} as data.path if they are the folders in it" if is_outer else "") + lists_beside(
+    is_outer = split is None and len(Walk().folders(str(folder))) > 1 and not Walk().has_images(str(folder))
+    others = (f"; give {str(folder)!r} as data.path if they are the folders in it" if is_outer else "") + lists_beside(
         root
     )
+    if others:
+        raise UserError(f"data.path: {label!r} is the only class; a classifier needs two{others}")
 
 
 def _straight_in(root: Path) -> str:
