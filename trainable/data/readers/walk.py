@@ -94,7 +94,8 @@ class Tally:
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, reason: str, file: str, *, number: int = 1) -> None:
-        """Count a file."""
+        """Count a file; a reason that holds what breaks a line or is no text is written with escapes."""
+        reason = reason if reason.isprintable() else ascii(reason)[1:-1]
         self.counts[reason] += number
         self.examples.setdefault(reason, file)
 

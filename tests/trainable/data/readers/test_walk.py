@@ -103,3 +103,14 @@ def test_a_folder_that_may_not_be_listed_is_an_error_and_never_fewer_images(tmp_
         assert "deep' may not be listed (Permission denied)" in done.stdout, done.stderr
     finally:
         (tmp_path / "a" / "deep").chmod(0o755)
+
+
+def test_a_reason_is_text_of_one_line_whatever_a_file_is_called(tmp_path):
+    for name in (b"notes.\xff", b"notes.a\nb", b"notes.txt"):
+        touch(tmp_path / os.fsdecode(name))
+    walk = Walk()
+    assert names(tmp_path, walk) == []
+    assert dict(walk.tally.counts) == {r".\udcff": 1, r".a\nb": 1, ".txt": 1}
+    (finding,) = walk.tally.finding(root=str(tmp_path))
+    finding.line().encode()
+    assert "\n" not in finding.line()
