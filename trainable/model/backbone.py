@@ -40,7 +40,8 @@ def create_backbone(
 
     ``generator_seed`` decides random starts; one that is ``flexible`` takes other sizes than S as well, resampling its
     position embeddings as it goes. On ``device`` meta only shapes are made, those of a weights file too, and no hub is asked.
-    Raises UserError for an unknown name, an option that the architecture does not take, or unusable weights.
+    Raises UserError for an unknown name, an option that the architecture does not take, or unusable weights, OutageError for a
+    hub that does not answer.
     """
     _check_name(config.name)
     with torch.random.fork_rng(devices=[]), torch.device(device):
