@@ -53,7 +53,8 @@ def load_weights(
     for name in _as_tuple(first_conv):
         _fit_input_channels(state, expected, first_conv=name)
     _check_same_architecture(state, expected, source=source)
-    backbone.load_state_dict(state, strict=False)
+    if not any(tensor.is_meta for tensor in model_state.values()):  # of shapes alone there is nothing to be filled
+        backbone.load_state_dict(state, strict=False)
 
 
 def _as_tuple(names: Names) -> tuple[str, ...]:
