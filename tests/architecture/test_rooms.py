@@ -54,6 +54,7 @@ ELSEWHERE = {
         search/space/overrides.py trainable/config/strict_yaml.py trainable/config/validation.py
     """,
     "tests/search/space/test_space.py": "search/space/dimension.py search/space/values.py",
+    "tests/trainable/data/test_selection.py": "trainable/data/copies.py trainable/data/classes.py",
     "tests/trainable/test_main.py": "trainable/config/trial.py trainable/diagnosis/plan_table.py trainable/errors.py",
     "tests/trainable/pretraining/test_meta.py": "trainable/config/meta.py",
     "tests/trainable/pretraining/test_training.py": """

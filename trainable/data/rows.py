@@ -6,11 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from trainable.config.trial import DataConfig
+from trainable.data.classes import missing_shares
+from trainable.data.copies import group_of
 from trainable.data.fingerprint import id_of
 from trainable.data.kept_splits import known_splits, strongest_split
 from trainable.data.readers.findings import Finding, only_mistakes
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample, Source
-from trainable.data.selection import Selection, group_of, missing_shares, select
+from trainable.data.selection import Selection, select
 from trainable.data.splits import cut_splits, cut_unlabelled
 from trainable.errors import SettingsError
 

@@ -1,8 +1,9 @@
 import pytest
 
 from trainable.config.trial import DataConfig
+from trainable.data.copies import united_groups
 from trainable.data.readers.sample import SPLITS, Found, Sample, make_source
-from trainable.data.selection import select, united_groups
+from trainable.data.selection import select
 from trainable.errors import UserError
 
 
