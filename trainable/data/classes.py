@@ -148,7 +148,8 @@ def find_missing(source: Source) -> list[Finding]:
         if absent:
             number = counted(len(absent), "class", plural="classes")
             text = f"{number} without an image in {split}, not judged there: {', '.join(map(repr, absent))}"
-            findings.append(Finding(kind="missing_in_split", count=len(absent), text=text))
+            cure = f"give {split} some of their images to have them judged"
+            findings.append(Finding(kind="missing_in_split", count=len(absent), text=text, cure=cure))
     return findings
 
 

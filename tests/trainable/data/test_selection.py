@@ -194,7 +194,9 @@ def test_a_class_that_a_given_split_lacks_is_said_and_one_that_is_never_trained_
     assert kinds(selection) == ["untrained", "missing_in_split", "missing_in_split"]
     assert selection.findings[0].is_mistake
     assert "'dgo' (1 image; did you mean 'dog'?)" in selection.findings[0].line()
-    assert selection.findings[1].line() == "1 class without an image in val, not judged there: 'owl'"
+    assert selection.findings[1].line() == (
+        "1 class without an image in val, not judged there: 'owl'; give val some of their images to have them judged"
+    )
     assert not selection.findings[1].is_mistake
     moved = chosen(samples, rare="train_only").source.samples
     assert [sample.split for sample in moved if sample.label == "dgo"] == ["train"]
