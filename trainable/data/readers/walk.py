@@ -120,13 +120,13 @@ class Walk:
     """One look at a data set's folders: what was ``visited`` is not visited again, whatever links lead to it."""
 
     tally: Tally = field(default_factory=Tally)
-    visited: set[tuple[int, int]] = field(default_factory=set)
+    visited: set[str] = field(default_factory=set)
 
     def enter(self, folder: str) -> bool:
         """Whether a folder is visited for the first time."""
-        status = os.stat(folder)  # noqa: PTH116 - a million Path objects take seconds
-        is_new = (status.st_dev, status.st_ino) not in self.visited
-        self.visited.add((status.st_dev, status.st_ino))
+        place = os.path.realpath(folder)  # not by inode, of which network disks may have one for several folders
+        is_new = place not in self.visited
+        self.visited.add(place)
         return is_new
 
     def images(self, folder: str) -> Iterator[tuple[str, list[str]]]:
