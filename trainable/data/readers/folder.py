@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from trainable.config.trial import DataConfig
@@ -53,8 +53,11 @@ def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
         walk.enter(str(folder))
     samples: list[Sample] = []
     empty: list[ClassFolder] = []
-    for place in sorted(layout.classes, key=lambda place: place.folder.is_symlink()):
-        images = _images_of_class(place.folder, walk=walk, keeps_masks=keeps_masks)
+    places = sorted(layout.classes, key=lambda place: place.folder.is_symlink())
+    is_new = {place: walk.enter(str(place.folder)) for place in places if not place.folder.is_symlink()}
+    for place in places:  # no link in one class's folder takes another's away
+        folders = walk.inside(str(place.folder)) if is_new.get(place) else walk.images(str(place.folder))
+        images = _images_of_class(place.folder, folders=folders, walk=walk, keeps_masks=keeps_masks)
         empty += [] if images else [place]
         samples += _samples(images, folder=place.folder, path=root, label=place.label, split=place.split)
     for folder in above:
@@ -70,11 +73,13 @@ def _read_classes(root: Path, *, layout: Layout, keeps_masks: bool) -> Found:
     return Found(ordered, [sample.file for sample in ordered], tuple(findings), dict(walk.tally.counts))
 
 
-def _images_of_class(folder: Path, *, walk: Walk, keeps_masks: bool) -> list[str]:
-    """The images below a class's folder as paths from it, without masks of others."""
+def _images_of_class(
+    folder: Path, *, folders: Iterable[tuple[str, list[str]]], walk: Walk, keeps_masks: bool
+) -> list[str]:
+    """The images in the ``folders`` below a class's as paths from it, without masks of others."""
     of_masks = set() if keeps_masks else mask_folders(folder)
     images: list[str] = []
-    for parent, names in walk.images(str(folder)):
+    for parent, names in folders:
         place = Path(parent)
         masks = set() if keeps_masks else find_masks(names)
         masks |= set(names) if any(place.is_relative_to(mask) for mask in of_masks) else set()
@@ -180,7 +185,7 @@ def image_names(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 def _images(folder: Path, *, walk: Walk) -> list[str]:
     """The images below a folder as paths from it, sorted by their parts."""
-    return _images_of_class(folder, walk=walk, keeps_masks=True)
+    return _images_of_class(folder, folders=walk.images(str(folder)), walk=walk, keeps_masks=True)
 
 
 def _samples(images: list[str], *, folder: Path, path: Path, label: str, split: str | None) -> list[Sample]:

@@ -140,10 +140,13 @@ class Walk:
 
     def inside(self, folder: str) -> Iterator[tuple[str, list[str]]]:
         """:meth:`images` of a folder that may have been visited; those below it are not again."""
-        files, folders = self._entries(folder)
-        yield folder, files
-        for inner in folders:
-            yield from self.images(inner)
+        waiting = [folder]  # a list of its own: a tree may be deeper than calls can be
+        while waiting:
+            place = waiting.pop()
+            files, folders = self._entries(place)
+            yield place, files
+            new = [inner for inner in folders if self.enter(inner)]
+            waiting += reversed(new)
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder that may hold images, sorted, links last."""

@@ -126,6 +126,14 @@ def test_an_empty_folder_is_no_class_and_one_of_unread_files_is_a_mistake(draw_f
         read(root)
 
 
+def test_a_link_from_one_class_to_another_takes_no_image_away(draw_folder):
+    root = draw_folder({"cat": 2, "dog": 3})
+    (root / "cat" / "more").symlink_to("../dog")
+    samples = read(root)[1].samples
+    assert sorted(sample.name for sample in samples if sample.label == "dog") == ["dog/0.png", "dog/1.png", "dog/2.png"]
+    assert len(samples) == 5
+
+
 def test_one_folder_under_two_names_is_one_class(draw_folder):
     root = draw_folder({"cat": 2, "dog": 2})
     (root / "puppy").symlink_to("dog")

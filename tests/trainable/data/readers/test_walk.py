@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -69,6 +70,14 @@ def test_links_are_followed_once_whatever_loops_they_make(tmp_path):
     walk = Walk()
     assert sorted(names(tmp_path / "root", walk)) == ["a/0.png", "b/0.png", "b/again/1.png"]
     assert not walk.tally.counts
+
+
+def test_a_tree_may_be_deeper_than_calls_can_be(tmp_path):
+    deepest = tmp_path / Path(*["a"] * 1100)
+    subprocess.run(["mkdir", "-p", deepest], check=True)  # Python's own calls itself for each
+    touch(deepest / "0.png")
+    assert sum(len(files) for _, files in Walk().images(str(tmp_path))) == 1
+    subprocess.run(["rm", "-r", tmp_path / "a"], check=True)
 
 
 def test_a_pipe_is_no_image_and_a_link_to_nowhere_is_one_that_will_be_bad(tmp_path):
