@@ -123,11 +123,8 @@ class Walk:
     visited: set[str] = field(default_factory=set)
 
     def enter(self, folder: str) -> bool:
-        """Whether a folder is visited for the first time."""
-        place = os.path.realpath(folder)  # not by inode, of which network disks may have one for several folders
-        is_new = place not in self.visited
-        self.visited.add(place)
-        return is_new
+        """Whether a folder is visited for the first time; told by its real path, since disks of a network may share inodes."""
+        return self._is_first(os.path.realpath(folder))
 
     def images(self, folder: str) -> Iterator[tuple[str, list[str]]]:
         """The path of this folder and of each below it, with the names of its images; both follow from what is there alone.
@@ -140,24 +137,30 @@ class Walk:
 
     def inside(self, folder: str) -> Iterator[tuple[str, list[str]]]:
         """:meth:`images` of a folder that may have been visited; those below it are not again."""
-        waiting = [folder]  # a list of its own: a tree may be deeper than calls can be
+        waiting = [(folder, os.path.realpath(folder))]  # a list of its own: a tree may be deeper than calls can be
         while waiting:
-            place = waiting.pop()
+            place, real = waiting.pop()
             files, folders = self._entries(place)
             yield place, files
-            new = [inner for inner in folders if self.enter(inner)]
+            inner = [(path, os.path.realpath(path) if is_link else f"{real}/{name}") for is_link, name, path in folders]
+            new = [(path, real_path) for path, real_path in inner if self._is_first(real_path)]
             waiting += reversed(new)
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder that may hold images, sorted, links last."""
-        return [os.path.basename(inner) for inner in self._entries(folder, is_counted=False)[1]]  # noqa: PTH119
+        return [name for _, name, _ in self._entries(folder, is_counted=False)[1]]
 
     def has_images(self, folder: str) -> bool:
         """Whether images lie in a folder itself."""
         return bool(self._entries(folder, is_counted=False)[0])
 
-    def _entries(self, folder: str, *, is_counted: bool = True) -> tuple[list[str], list[str]]:
-        """Names of the images in a folder, paths of the folders to go on with."""
+    def _is_first(self, real_path: str) -> bool:
+        is_first = real_path not in self.visited
+        self.visited.add(real_path)
+        return is_first
+
+    def _entries(self, folder: str, *, is_counted: bool = True) -> tuple[list[str], list[tuple[bool, str, str]]]:
+        """Names of a folder's images; of the folders to go on with whether each is a link, its name, its path, links last."""
         images: list[str] = []
         folders: list[tuple[bool, str, str]] = []
         others: list[os.DirEntry[str]] = []
@@ -177,7 +180,7 @@ class Walk:
             else:
                 images.append(entry.name)
         images.sort()
-        return images, [path for _, _, path in sorted(folders)]
+        return images, sorted(folders)
 
     def _count(self, entry: os.DirEntry[str], *, reason: str) -> None:
         if not _is_folder(entry):

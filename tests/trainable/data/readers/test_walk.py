@@ -72,7 +72,6 @@ def test_links_are_followed_once_whatever_loops_they_make(tmp_path):
     assert not walk.tally.counts
 
 
-@pytest.mark.slow
 def test_a_tree_may_be_deeper_than_calls_can_be(tmp_path):
     deepest = tmp_path / Path(*["a"] * 1100)
     subprocess.run(["mkdir", "-p", deepest], check=True)  # Python's own calls itself for each
