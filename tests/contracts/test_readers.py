@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -73,6 +74,9 @@ def written(tmp_path, monkeypatch):
         root = tmp_path / name
         root.mkdir()
         monkeypatch.syspath_prepend(root)
+        monkeypatch.delitem(
+            sys.modules, "elpv_dataset", raising=False
+        )  # the installed one, which another test may have imported
         importlib.invalidate_caches()
         return WRITERS[name](root, labels=labels, splits=splits)
 

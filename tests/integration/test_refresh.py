@@ -26,7 +26,14 @@ SPACE = {
     "scheduler": {"min_epochs": 2, "max_epochs": 2},
     "resources": {"cpu": 1, "concurrency": 1},
     "soup": 0,
-    "promote": {"confirm": {"top": 1, "seeds": 1}, "max_ece": None, "old_tolerance": 0.2, "auto": True},
+    # Some thirty test images: p of McNemar's test is 0.07 or 0.04, as the seed will have it, which the space's identity decides.
+    "promote": {
+        "confirm": {"top": 1, "seeds": 1},
+        "max_ece": None,
+        "old_tolerance": 0.2,
+        "auto": True,
+        "mcnemar_p": 0.1,
+    },
     "refresh": {"settle_seconds": 0, "warm": 2, "fresh": 1},
     "base": {
         "data": {"path": "cells", "image_size": 48, "test_share": 0.35, "val_share": 0.2, "on_bad_image": "skip"},

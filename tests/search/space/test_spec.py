@@ -3,6 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from search.space.identity import identity_difference
 from search.space.spec import SearchSpec, difference
 from trainable.config.validation import explain, leaf_fields
 
@@ -333,3 +334,12 @@ def test_a_step_stands_for_its_weights_under_the_searchs_own_folder():
 )
 def test_a_step_or_a_selection_that_fits_nothing_is_one_line(changes, line):
     assert mistakes(**BACKBONES | changes) == [line]
+
+
+def test_a_value_that_came_later_is_its_default_in_what_was_written_before():
+    now = {"base.data.background": "black", "base.data.channels": 3}
+    assert identity_difference({"base.data.channels": 3}, now) == []
+    assert identity_difference({"base.data.channels": 3}, now | {"base.data.background": "white"}) == [
+        "base.data.background: absent -> white"
+    ]
+    assert identity_difference({"vary.optimizer.lr": 1}, {}) == ["vary.optimizer.lr: 1 -> absent"]
