@@ -340,6 +340,6 @@ def test_a_value_that_came_later_is_its_default_in_what_was_written_before():
     now = {"base.data.background": "black", "base.data.channels": 3}
     assert identity_difference({"base.data.channels": 3}, now) == []
     assert identity_difference({"base.data.channels": 3}, now | {"base.data.background": "white"}) == [
-        "base.data.background: absent -> white"
+        "base.data.background: absent -> 'white'"
     ]
     assert identity_difference({"vary.optimizer.lr": 1}, {}) == ["vary.optimizer.lr: 1 -> absent"]
