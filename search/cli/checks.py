@@ -156,8 +156,4 @@ def _is_there(spec: SearchSpec) -> bool:
     if base.get("data.format") == "elpv":
         return True
     paths = [base["data.path"]] if base.get("data.path") else [*base.get("data.source", []), base.get("data.target")]
-    return all(isinstance(path, str) and exists(_here(path)) for path in paths)
-
-
-def _here(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser())
+    return all(isinstance(path, str) and exists(path) for path in paths)

@@ -19,7 +19,7 @@ from trainable.errors import SettingsError, UserError
 
 SPEC_FILE = "search.json"
 # Values of the base that are files or folders, counted from the working directory where they are relative.
-FILES = ("data.path", "data.rehearsal", "data.keep_splits", "data.cache", "model.weights")
+FILES = ("data.path", "data.images", "data.rehearsal", "data.keep_splits", "data.cache", "model.weights")
 
 
 def stored_spec(folder: Path) -> SearchSpec:

@@ -90,7 +90,7 @@ def config_with_data_below(config: Mapping[str, Any], *, root: Path) -> TrialCon
     config = with_new_names(config)
     data = dict(config["data"])
     if data["path"]:
-        data["path"] = locate(data["path"])
+        data |= {name: locate(data.get(name)) for name in ("path", "images")}
     elif data["format"] != "elpv":
         data |= {"target": locate(data["target"]), "source": [locate(path) for path in data["source"]]}
     return TrialConfig.model_validate({**config, "data": data})

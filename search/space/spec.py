@@ -185,7 +185,7 @@ class SearchSpec(Section):
         for name in ("sampler", "scheduler"):
             values |= {f"{name}.{key}": value for key, value in getattr(self, name).model_dump().items()}
         is_one_set = self.base.get("data.path") or self.base.get("data.format") == "elpv"
-        places = {"data.path"} if is_one_set else {"data.path", "data.source", "data.target"}
+        places = {"data.path", "data.images"} | (set() if is_one_set else {"data.source", "data.target"})
         settled = NO_EFFECT_ON_RESULTS | SET_BY_SEARCH.keys() | places
         fixed = {f"base.{path}": value for path, value in (defaults() | self.base).items() if path not in settled}
         searched = {f"vary.{path}": dimension for path, dimension in self.space.plain().items()}

@@ -98,7 +98,7 @@ class DataConfig(Section):
         "`refresh` writes it): images it knows, and their groups, keep theirs; new ones are cut so that each class comes "
         "nearest to its shares.",
     )
-    images: str | None = Field(
+    images: PathText | None = Field(
         None, description="Folder in which the paths of a list (manifest) begin; without it the list's own."
     )
     image_column: str = Field("image", description="Column of the path or the encoded bytes (manifest, table).")

@@ -110,11 +110,12 @@ def test_a_name_that_no_search_has_or_a_ledger_elsewhere_is_not_gone_on_with(kee
 
 
 def test_relative_images_are_those_of_the_directory_the_search_was_begun_in(keep, tmp_path):
-    spec = keep(make_spec(base={"data.path": "images", "model.weights": "pretrained"}))
+    spec = keep(make_spec(base={"data.path": "images", "data.images": "images", "model.weights": "pretrained"}))
     (tmp_path / "a/images").mkdir()
+    there = str(tmp_path / "a/images")
     assert stored_spec(Path("searches/cells")).base["data.path"] == "images"
     folder = tmp_path / "a/searches/cells"
     with contextlib.chdir(tmp_path / "b"):
         found = stored_spec(folder)
-        assert found.base == {"data.path": str(tmp_path / "a/images"), "model.weights": "pretrained"}
+        assert found.base == {"data.path": there, "data.images": there, "model.weights": "pretrained"}
         assert as_written(found, folder=folder) == spec

@@ -15,6 +15,8 @@ def test_relative_paths_of_data_count_from_where_a_version_was_made(served, fold
     relative = {**description, "data": {**description["data"], "path": "old"}}
     assert config_with_data_below(relative, root=folders).data.path == str(folders / "old")
     assert config_with_data_below(relative, root=folders / "nowhere").data.path == "old"
+    listed = {**relative, "data": {**relative["data"], "images": "grown"}}
+    assert config_with_data_below(listed, root=folders).data.images == str(folders / "grown")
 
 
 def test_a_domain_is_no_path_though_a_folder_bears_its_name(served, folders):

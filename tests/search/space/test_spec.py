@@ -343,3 +343,14 @@ def test_a_value_that_came_later_is_its_default_in_what_was_written_before():
         "base.data.background: absent -> 'white'"
     ]
     assert identity_difference({"vary.optimizer.lr": 1}, {}) == ["vary.optimizer.lr: 1 -> absent"]
+
+
+def test_where_images_lie_makes_no_other_search():
+    document = {
+        "search": {"name": "cells", "trials": 1},
+        "scheduler": {"min_epochs": 1, "max_epochs": 1},
+        "base": {"data": {"path": "list.csv", "images": "here"}},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-1]}},
+    }
+    moved = document | {"base": {"data": {"path": "far/list.csv", "images": "there"}}}
+    assert difference(SearchSpec.model_validate(document), SearchSpec.model_validate(moved)) == []

@@ -1,7 +1,7 @@
 """Reads folders of images: class folders, with or without train, val and test above them, or no classes at all."""
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -172,9 +172,11 @@ def read_unlabelled(config: DataConfig) -> Source:
     if not images:
         raise UserError(f"data.path: {config.path!r} has no images{_left(walk)}; {known_suffixes()}")
     samples = _samples(images, folder=path, path=path, label="", split=None)
-    counts = Counter(walk.tally.counts)
     return Source(
-        samples=tuple(samples), classes=("",), files=tuple(sample.file for sample in samples), left_out=dict(counts)
+        samples=tuple(samples),
+        classes=("",),
+        files=tuple(sample.file for sample in samples),
+        left_out=dict(walk.tally.counts),
     )
 
 

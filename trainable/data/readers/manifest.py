@@ -66,7 +66,7 @@ def _listing(path: str, config: DataConfig) -> Listing:
     column = _image_column(table, path=path, config=config)
     names = [name or "" for name in text_column(table, column, field="image_column")]
     own = os.path.dirname(path)  # noqa: PTH120 - none for a manifest here, where Path says `.`
-    folder = own if config.images is None else str(Path(config.images).expanduser())
+    folder = own if config.images is None else config.images
     files, how = find_files(names, folder=folder, preferred=Path(path).stem)
     return Listing(table, names, files, findings, how)
 

@@ -93,10 +93,10 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def add(self, reason: str, file: str, *, number: int = 1) -> None:
+    def add(self, reason: str, file: str) -> None:
         """Count a file; a reason that holds what breaks a line or is no text is written with escapes."""
         reason = reason if reason.isprintable() else ascii(reason)[1:-1]
-        self.counts[reason] += number
+        self.counts[reason] += 1
         self.examples.setdefault(reason, file)
 
     def finding(self, *, root: str) -> tuple[Finding, ...]:
