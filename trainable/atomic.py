@@ -1,5 +1,6 @@
 """Writes a file that is either whole or not there."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # what passes without the user's doing anything else
 NAME_DIGITS = 8  # hexadecimal, of a name that no other writer has
 
 

@@ -1,6 +1,5 @@
 """One driver a search: the lease on its folder."""
 
-import errno
 import fcntl
 import json
 import os
@@ -11,11 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainable.atomic import make_private_folder, write_beside
+from trainable.atomic import OF_DISK, make_private_folder, write_beside
 from trainable.errors import OutageError, UserError
 
 LOCK = "driver.lock"
-OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # what passes without the user's doing anything else
 SECONDS_FOR_A_LOOK = 1.0  # how long somebody who only looks may hold a lock
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trainable.atomic import make_private_folder, write_beside
+from trainable.atomic import OF_DISK, make_private_folder, write_beside
 from trainable.config.trial import DataConfig
 from trainable.data.decode import Pixels
 from trainable.data.fingerprint import quick_key
@@ -88,7 +88,7 @@ def cache_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        of_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+        of_disk = error.errno in (*OF_DISK, errno.EFBIG)
         advice = "free space there, or name another folder" if of_disk else "name a folder that can be written to"
         raise (OutageError if of_disk else UserError)(
             f"data.cache: cannot use {folder} ({error.strerror or error}); {advice}"
