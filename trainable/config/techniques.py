@@ -146,6 +146,7 @@ COLOUR_CHANNELS = (1, 3)  # the numbers of channels that operations on colours k
 _WHOLE_IMAGE = ("augment.flip", "augment.rotate")
 STRENGTHS = {
     "none": Technique(),
+    "symmetries": Technique(keys=_WHOLE_IMAGE),
     "light": Technique(keys=_WHOLE_IMAGE),
     "medium": Technique(keys=_WHOLE_IMAGE),
     "strong": Technique(keys=_WHOLE_IMAGE),

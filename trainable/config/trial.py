@@ -30,7 +30,15 @@ from trainable.home import expand_home
 from trainable.metrics import MetricName
 
 # Fields of `data` that neither choose images nor say how they are stored.
-NO_SAY_IN_IMAGES = ("class_sampling", "rehearsal_share", "early_epochs", "prefix_gb", "cache", "workers")
+NO_SAY_IN_IMAGES = (
+    "class_sampling",
+    "rehearsal_share",
+    "early_epochs",
+    "prefix_gb",
+    "prefix_dtype",
+    "cache",
+    "workers",
+)
 
 PathText = Annotated[str, AfterValidator(expand_home)]  # a path or an address; `~` is the user's home
 ModelName = Annotated[str, AfterValidator(timm_name)]
@@ -164,8 +172,13 @@ class DataConfig(Section):
         None,
         ge=0,
         description="Disk in the cache for what frozen layers make of the images, gigabytes, shared by all trials that freeze "
-        "the same layers and vary the images alike; 0 computes it anew in every trial. Without it 4 where there is a "
-        "`target`, else 0. The last bits of results may differ.",
+        "the same layers and vary the images alike; without it a fifth of what is free there; 0 keeps nothing. No effect on "
+        "results.",
+    )
+    prefix_dtype: Literal["float16", "float32"] = Field(
+        "float16",
+        description="What the outputs of frozen layers are rounded to, kept or not, where training or validation begins behind "
+        "them.",
     )
     workers: int = Field(
         0,
@@ -371,7 +384,15 @@ class AugmentConfig(Section):
     """How training images are varied."""
 
     strength: StrengthName = Field(
-        "light", description="Crop and flip (light), + colour jitter (medium), + RandAugment and erasing (strong)."
+        "light",
+        description="Flips and turns alone (symmetries); crop and flip (light), + colour jitter (medium), + RandAugment and "
+        "erasing (strong).",
+    )
+    views: Annotated[int, Field(ge=1, le=1000)] | Literal["each_epoch", "auto"] = Field(
+        "auto",
+        description="How many views of an image training sees, one after the other and again: `each_epoch` another in every "
+        "epoch; `auto` 4 where it begins behind frozen layers with half of the work or more, which are computed once for each, "
+        "else each_epoch. `symmetries` have as many as there are.",
     )
     flip: Literal["none", "horizontal", "both"] = Field(
         "horizontal", description="Mirroring allowed by the subject; needs `strength` other than none."
@@ -515,12 +536,6 @@ def used_batch_size(train: TrainConfig, *, num_images: int) -> int:
     if train.min_updates == 1:
         return train.batch_size
     return min(train.batch_size, max(2, num_images // (train.min_updates * train.accumulate)))
-
-
-def store_bytes(data: DataConfig) -> int:
-    """``data.prefix_gb`` in bytes, its default filled in."""
-    gigabytes = data.prefix_gb if data.prefix_gb is not None else 4.0 if data.target is not None else 0.0
-    return round(1e9 * gigabytes)
 
 
 def classifier_epochs(config: TrialConfig) -> int:

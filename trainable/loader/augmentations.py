@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from trainable.config.techniques import COLOUR_CHANNELS
@@ -37,6 +37,7 @@ class Strength:
 
 STRENGTHS = {
     "none": Strength(smallest_crop=None),
+    "symmetries": Strength(smallest_crop=None),
     "light": Strength(smallest_crop=0.5),
     "medium": Strength(smallest_crop=0.5, jitter=0.2),
     "strong": Strength(smallest_crop=0.25, jitter=0.4, policy="randaugment", erase=0.5),
@@ -67,6 +68,15 @@ POLICIES: dict[str, Callable[[AugmentConfig, list[float]], v2.Transform] | None]
 def crops(config: AugmentConfig) -> bool:
     """Whether the operations begin with the whole image, from which they cut, and not with the evaluation view."""
     return STRENGTHS[config.strength].smallest_crop is not None
+
+
+def symmetries(config: AugmentConfig) -> list[tuple[int, list[int]]]:
+    """The flips and turns that a subject allows, each once: quarter turns after flips over these axes of an image."""
+    turns = range(4) if config.rotate == "quarter" else range(1)
+    flips: list[list[int]] = [[]] if config.flip == "none" else [[], [-1]]
+    if config.flip == "both" and config.rotate == "none":  # a half turn is both flips
+        flips += [[-2], [-2, -1]]
+    return [(turn, axes) for turn in turns for axes in flips]
 
 
 def _crop(config: AugmentConfig, spec: InputSpec) -> v2.Transform:
@@ -113,6 +123,9 @@ class Operation:
 
 
 OPERATIONS = {
+    "symmetries": Operation(
+        lambda config, _: config.strength == "symmetries" and len(symmetries(config)) > 1, lambda *_: nn.Identity()
+    ),
     "crop": Operation(lambda config, _: crops(config), _crop),
     "horizontal flip": Operation(
         lambda config, _: crops(config) and config.flip != "none", lambda *_: v2.RandomHorizontalFlip()

@@ -52,10 +52,14 @@ class Loader:
             pin_memory=pin,
         )
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of this epoch; ends those of an earlier one that was not read to its end."""
-        self._requests.epoch = number
+    def epoch(self, number: int, *, view: int | None = None) -> Iterator[Batch]:
+        """The batches of this epoch, varied by this ``view``, else its own; ends those of one not read to its end."""
+        self._requests.epoch, self._requests.view = number, number if view is None else view
         return iter(self._loader)
+
+    def requests(self, number: int) -> list[Rows]:
+        """The rows of each batch of this epoch."""
+        return self._requests.of(number)
 
 
 def train_loader(
@@ -70,9 +74,8 @@ def train_loader(
     num_old: int = 0,
     workers: int = 0,
     pin: bool = False,
-    instead: Dataset[Batch] | None = None,
 ) -> Loader:
-    """The varied training images, or what stands ``instead`` of them, in an order of each epoch's own.
+    """The varied training images in an order of each epoch's own.
 
     The last batch may be short. ``sampler`` says how an epoch draws them (``data.class_sampling``); ``num_old`` training
     images of ``old`` are among them.
@@ -88,7 +91,7 @@ def train_loader(
         return rehearsed(new_rows, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
 
     return Loader(
-        instead or _TrainingViews(pack=joined or pack, augment=augment, spec=spec, seed=seed),
+        _TrainingViews(pack=joined or pack, augment=augment, spec=spec, seed=seed),
         rows_of=rows_of,
         batch_size=batch_size,
         workers=workers,
@@ -106,9 +109,8 @@ def target_loader(
     count: int,
     workers: int = 0,
     pin: bool = False,
-    instead: Dataset[Batch] | None = None,
 ) -> Loader:
-    """The varied images of the target domain, or what stands ``instead`` of them, beside ``count`` source images an epoch.
+    """The varied images of the target domain, beside ``count`` source images an epoch.
 
     They come in batches of the same sizes. Each comes as often as any other, give or take once. Their labels mean nothing.
     """
@@ -122,7 +124,7 @@ def target_loader(
         chosen: Rows = rows[torch.cat(orders)[:count].numpy()]
         return chosen
 
-    dataset = instead or _TrainingViews(pack=pack, augment=augment, spec=spec, seed=seed)
+    dataset = _TrainingViews(pack=pack, augment=augment, spec=spec, seed=seed)
     return Loader(dataset, rows_of=rows_of, batch_size=batch_size, workers=workers, pin=pin)
 
 
@@ -134,12 +136,12 @@ def evaluation_loader(
     batch_size: int,
     workers: int = 0,
     pin: bool = False,
-    instead: Dataset[Batch] | None = None,
 ) -> Loader:
-    """The evaluation views of a split, or what stands ``instead`` of them, in the pack's order, whatever the epoch."""
+    """The evaluation views of a split in the pack's order, whatever the epoch."""
     rows = pack.indices(split)
-    dataset = instead or _EvaluationViews(pack, spec)
-    return Loader(dataset, rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin)
+    return Loader(
+        _EvaluationViews(pack, spec), rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin
+    )
 
 
 def evaluation_batches(
@@ -173,14 +175,14 @@ class _TrainingViews(Dataset[Batch]):
     seed: int
 
     def __getitem__(self, request: tuple[int, Rows]) -> Batch:
-        epoch, rows = request
+        number, rows = request
         images = views(
             map(self.pack.image, rows),
             config=self.augment,
             spec=self.spec,
             seed=self.seed,
             sample_ids=self.pack.sample_ids[rows],
-            epoch=epoch,
+            number=number,
         )
         return Batch(images, torch.from_numpy(self.pack.labels[rows]))
 
@@ -197,18 +199,22 @@ class _EvaluationViews(Dataset[Batch]):
 
 
 class _Requests:
-    """What a data loader asks for: (epoch, rows of one batch)."""
+    """What a data loader asks for: (view, rows of one batch)."""
 
     def __init__(self, rows_of: Callable[[int], Rows], *, batch_size: int) -> None:
-        self.rows_of, self.batch_size, self.epoch = rows_of, batch_size, 0
+        self.rows_of, self.batch_size, self.epoch, self.view = rows_of, batch_size, 0, 0
 
     def __iter__(self) -> Iterator[tuple[int, Rows]]:
-        epoch, rows = self.epoch, self.rows_of(self.epoch)
-        bounds = [index * self.batch_size for index in range(len(self))] + [len(rows)]
-        return iter([(epoch, rows[start:end]) for start, end in pairwise(bounds)])
+        view = self.view
+        return iter([(view, rows) for rows in self.of(self.epoch)])
 
     def __len__(self) -> int:
-        return num_batches(len(self.rows_of(self.epoch)), batch_size=self.batch_size)
+        return len(self.of(self.epoch))
+
+    def of(self, epoch: int) -> list[Rows]:
+        rows = self.rows_of(epoch)
+        bounds = [index * self.batch_size for index in range(num_batches(len(rows), batch_size=self.batch_size))]
+        return [rows[start:end] for start, end in pairwise([*bounds, len(rows)])]
 
 
 def _drawn(labels: NDArray[np.int64], *, sampler: ClassSamplingName, seed: int, epoch: int) -> Rows:

@@ -14,10 +14,10 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone, input_spec
+from trainable.model.chain import Chain
 from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.phase import STRATEGIES, Phase, phase, phases
-from trainable.model.prefix_cut import Cut, from_prefix
 from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
 from trainable.terminal import plain
@@ -29,12 +29,10 @@ class Network(nn.Module):
     Freezing sets ``requires_grad=False`` and puts the frozen units' modules into eval mode, again after every
     :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move; with
     ``freeze.bn: train_stats`` its norms stay in train mode. ``shift``, K, is taken off the logits in eval mode;
-    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains. With a ``cut``
-    the network takes what the prefix before it made of the images in their place.
+    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains.
     """
 
     shift: Tensor
-    cut: Cut | None = None
 
     def __init__(
         self,
@@ -54,6 +52,8 @@ class Network(nn.Module):
         self.width = width
         self.register_buffer("shift", torch.zeros(num_classes))
         self._resting: tuple[nn.Module, ...] = ()
+        self._links: tuple[nn.Module, ...] = ()  # of its chain, once that is asked for
+        self._suffix: tuple[nn.Module, ...] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits N×K of images N×C×S×S."""
@@ -65,20 +65,28 @@ class Network(nn.Module):
         return logits if self.training else logits - self.shift
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features N×F of images N×C×S×S."""
-        if self.cut is not None:
-            return from_prefix(self.backbone, images, cut=self.cut)
-        features: Tensor = self.backbone(images)
-        return features
+        """Pooled features N×F of images N×C×S×S, or inside :meth:`beginning_behind` of what the links before made of them."""
+        if self._suffix is None:
+            features: Tensor = self.backbone(images)
+            return features
+        for link in self._suffix:
+            images = link(images)
+        return images
+
+    def links(self, chain: Chain) -> tuple[nn.Module, ...]:
+        """The backbone as the modules of its chain, made once."""
+        if not self._links:
+            self._links = tuple(link.module(self.backbone) for link in chain)
+        return self._links
 
     @contextmanager
-    def beginning_at(self, cut: Cut | None) -> Iterator[None]:
-        """Inside, the network takes what the prefix before ``cut`` made of the images; without one the images."""
-        before, self.cut = self.cut, cut
+    def beginning_behind(self, links: int, *, chain: Chain) -> Iterator[None]:
+        """Inside, the network takes what its first ``links`` links made of the images; with 0 the images."""
+        before, self._suffix = self._suffix, self.links(chain)[links:] if links else None
         try:
             yield
         finally:
-            self.cut = before
+            self._suffix = before
 
     def look(self, images: Tensor, *, end: StageEnd | None) -> tuple[Tensor, Tensor]:
         """Pooled features N×F, and the averaged output of the module that ends a stage; without ``end`` the same twice."""

@@ -70,7 +70,7 @@ class _Pairs(Dataset[Batch]):
                 spec=self.spec,
                 seed=derive(self.seed, "pretraining view", number),
                 sample_ids=self.pack.sample_ids[rows],
-                epoch=epoch,
+                number=epoch,
             )
             for number in range(2)
         ]

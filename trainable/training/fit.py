@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,13 @@ from trainable.config.trial import TrialConfig
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
+from trainable.prefix.prefixes import create_prefixes
 from trainable.statistics.probe import solved_head
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor, fisher_information
 from trainable.training.checkpoint import checkpoint_bytes, load_scored, read_state
 from trainable.training.device import autocast, peak_memory_bytes
 from trainable.training.evaluate import Predicted
-from trainable.training.frozen_prefix import create_prefixes
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, set_up
 from trainable.training.trainer import DivergedError, Epoch, Trainer, create_trainer
@@ -71,7 +72,9 @@ def resume(config: TrialConfig, checkpoint: Path) -> Trainer:
 
 
 def _ready(setup: Setup) -> Trainer:
-    prefixes = create_prefixes(setup.config, inputs=setup.inputs)
+    config = setup.config
+    numerics = partial(autocast, setup.device, config.train)
+    prefixes = create_prefixes(config, spec=setup.inputs.full.spec, autocast=numerics)
     return create_trainer(setup, anchor=_anchor(setup), prefixes=prefixes)
 
 

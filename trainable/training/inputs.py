@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
 from trainable.loader.batches import (
     Loader,
+    Rows,
     evaluation_loader,
     normalise,
     num_batches,
@@ -23,10 +25,13 @@ from trainable.loader.batches import (
 )
 from trainable.loader.mixing import mix
 from trainable.loader.rehearsal import open_old, rehearsal_count
+from trainable.loader.views import evaluation_view, varies, views
 from trainable.model.backbone import input_spec
 from trainable.model.layer_plan import LayerPlan
 from trainable.model.phase import phase
-from trainable.training.prefix_store import Stored, StoredViews
+from trainable.prefix.key import View
+from trainable.prefix.outputs import Outputs
+from trainable.prefix.prefixes import Viewed
 
 
 class Shown(NamedTuple):
@@ -78,35 +83,79 @@ class Inputs:
         """Batches of an epoch's training."""
         return num_batches(self.num_images, batch_size=self.batch_size)
 
-    def split(self, split: str, *, epoch: int, stored: Stored | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split as evaluation sees it, normalised images or what is ``stored`` in their place, and labels."""
+    def split(self, split: str, *, epoch: int, behind: Outputs | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split as evaluation sees it, and labels: normalised images, or what the layers before made of them."""
         images = self.at(epoch)
-        for batch in self._evaluation_loader(split, images=images, stored=stored).epoch(epoch):
-            labels = batch.labels.to(self.device)
-            yield (
-                (self.normalised(batch.images, spec=images.spec) if stored is None else self._moved(batch.images)),
-                labels,
-            )
+        loader = self._evaluation_loader(split, images=images)
+        if behind is not None:
+            yield from self._behind(behind, loader.requests(epoch), pack=images.pack)
+            return
+        for batch in loader.epoch(epoch):
+            yield self.normalised(batch.images, spec=images.spec), batch.labels.to(self.device)
 
     def training(
-        self, *, epoch: int, adaptation: Adaptation, stored: Mapping[str, Stored] | None = None
+        self, *, epoch: int, view: int, adaptation: Adaptation, behind: Mapping[str, Outputs] | None = None
     ) -> Iterator[Shown]:
         """An epoch's batches: normalised images, labels or mixed targets, images of the target domain if it is looked at.
 
-        With ``stored``, by split, what frozen layers made of the images stands in their place.
+        ``view`` is the number of that in which they are seen. With ``behind``, by split, what frozen layers made of the images
+        stands in their place.
         """
-        batches = self._loader("train", epoch=epoch, stored=stored).epoch(epoch)
+        if behind is not None:
+            yield from self._training_behind(behind, epoch=epoch)
+            return
+        batches = self._loader("train", epoch=epoch).epoch(epoch, view=view)
         if not adaptation.sees_target:
             others: Iterator[Tensor | None] = itertools.repeat(None)
         else:  # whose labels, if any, go nowhere
-            others = (batch.images for batch in self._loader("target", epoch=epoch, stored=stored).epoch(epoch))
+            others = (batch.images for batch in self._loader("target", epoch=epoch).epoch(epoch, view=view))
         for index, (batch, other) in enumerate(zip(batches, others, strict=False)):
             images, labels = self._moved(batch.images), batch.labels.to(self.device)
             pixels = None if other is None else self._moved(other)
-            if stored is not None:
-                yield Shown(images, labels, pixels)
-            else:
-                yield self._prepared(images, labels, pixels, epoch=epoch, step=index, adaptation=adaptation)
+            yield self._prepared(images, labels, pixels, epoch=epoch, step=index, adaptation=adaptation)
+
+    def viewed(self, split: str, *, epoch: int, view: int | None) -> Viewed:
+        """The images of a split as an epoch looks at them: in a view of training, or as evaluation does."""
+        images, config = self.at(epoch), self.config
+        varied = None
+        if view is not None and varies(config.augment, channels=config.data.channels):
+            varied = View(config.augment, config.seed, view)
+        return Viewed(
+            pack=images.pack,
+            rows=images.pack.indices(split),
+            spec=images.spec,
+            view=varied,
+            images=partial(self._images, images=images, view=varied),
+        )
+
+    def _images(self, rows: Rows, *, images: Images, view: View | None) -> Tensor:
+        pack, spec = images.pack, images.spec
+        if view is None:
+            pixels = torch.stack([evaluation_view(pack.image(row), spec) for row in rows])
+        else:
+            pixels = views(
+                map(pack.image, rows),
+                config=view.augment,
+                spec=spec,
+                seed=view.seed,
+                sample_ids=pack.sample_ids[rows],
+                number=view.number,
+            )
+        return self.normalised(pixels, spec=spec)
+
+    def _training_behind(self, behind: Mapping[str, Outputs], *, epoch: int) -> Iterator[Shown]:
+        pack = self.at(epoch).pack
+        batches = self._behind(behind["train"], self._loader("train", epoch=epoch).requests(epoch), pack=pack)
+        others: Iterator[Tensor | None] = itertools.repeat(None)
+        if "target" in behind:
+            requests = self._loader("target", epoch=epoch).requests(epoch)
+            others = (outputs for outputs, _ in self._behind(behind["target"], requests, pack=pack))
+        for (outputs, labels), other in zip(batches, others, strict=False):
+            yield Shown(outputs, labels, other)
+
+    def _behind(self, outputs: Outputs, requests: list[Rows], *, pack: Pack) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows, values in zip(requests, outputs.batches(requests), strict=True):
+            yield self._moved(values), torch.from_numpy(pack.labels[rows]).to(self.device)
 
     def normalised(self, pixels: Tensor, *, spec: InputSpec) -> Tensor:
         """Pixels N×C×S×S on the device as the network takes them."""
@@ -131,10 +180,7 @@ class Inputs:
         )
         return Shown(images, targets, None if others is None else self.normalised(others, spec=spec))
 
-    def _evaluation_loader(self, split: str, *, images: Images, stored: Stored | None) -> Loader:
-        if stored is not None:
-            views = StoredViews(lambda _epoch: stored, labels=images.pack.labels)
-            return evaluation_loader(images.pack, split, spec=images.spec, batch_size=self.batch_size, instead=views)
+    def _evaluation_loader(self, split: str, *, images: Images) -> Loader:
         key = (f"evaluation of {split}", images.spec.size)
         if key not in self.loaders:
             few = self.config.data.target is not None and split not in (
@@ -147,26 +193,22 @@ class Inputs:
             )
         return self.loaders[key]
 
-    def _loader(self, split: str, *, epoch: int, stored: Mapping[str, Stored] | None) -> Loader:
-        """The training loader of a domain; one of images lives on for its worker processes."""
+    def _loader(self, split: str, *, epoch: int) -> Loader:
+        """The training loader of a domain, which lives on for its worker processes."""
         images = self.at(epoch)
-        if stored is not None:
-            views = StoredViews(lambda _epoch: stored[split], labels=images.pack.labels)
-            return self._new_loader(split, images=images, workers=0, instead=views)
         key = (f"training on {split}", images.spec.size)
         if key not in self.loaders:
-            self.loaders[key] = self._new_loader(split, images=images, workers=self.config.data.workers, instead=None)
+            self.loaders[key] = self._new_loader(split, images=images)
         return self.loaders[key]
 
-    def _new_loader(self, split: str, *, images: Images, workers: int, instead: StoredViews | None) -> Loader:
+    def _new_loader(self, split: str, *, images: Images) -> Loader:
         shared: dict[str, Any] = {
             "augment": self.config.augment,
             "spec": images.spec,
             "batch_size": self.batch_size,
             "seed": self.config.seed,
-            "workers": workers,
+            "workers": self.config.data.workers,
             "pin": self.device.type == "cuda",
-            "instead": instead,
         }
         if split == "target":
             return target_loader(images.pack, count=self.num_images, **shared)

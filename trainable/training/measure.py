@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,11 @@ from trainable.config.trial import TrialConfig
 from trainable.model.network import Network
 from trainable.model.norms import recompute_batch_norm, target_statistics
 from trainable.model.phase import phase
-from trainable.model.prefix_cut import Cut
+from trainable.prefix.prefixes import Prefixes
 from trainable.statistics.scores import Evaluation, score
 from trainable.statistics.selectors import Outputs, selectors
 from trainable.training.device import autocast
 from trainable.training.evaluate import Predicted, predict
-from trainable.training.frozen_prefix import Prefixes
 from trainable.training.inputs import Inputs
 
 IMAGES_OF_DENSITY = 256  # training images of each domain by which selectors weigh the validation images
@@ -29,7 +28,7 @@ IMAGES_OF_DENSITY = 256  # training images of each domain by which selectors wei
 class Measurer:
     """Measures networks of a trial, as an epoch leaves them; which epoch says what size its images have.
 
-    With ``prefixes`` what frozen layers make of the images is taken from their store.
+    With ``prefixes`` what frozen layers make of the images is computed once for all that look at it.
     """
 
     config: TrialConfig
@@ -70,10 +69,8 @@ class Measurer:
     def predict(self, network: Network, split: str, *, epoch: int, limit: int | None = None) -> Predicted:
         """Outputs for a split, or for its first ``limit`` images or few more; each domain by its own norms."""
         network.eval()
-        cut = self._cut(network, epoch=epoch)
         domain = target_statistics(network) if split.startswith("target") else nullcontext()
-        with domain, network.beginning_at(cut):
-            batches = self._batches(network, split, cut=cut, epoch=epoch)
+        with domain, self._batches(network, split, links=self._links(network, epoch=epoch), epoch=epoch) as batches:
             if limit is not None:
                 batches = itertools.islice(batches, math.ceil(limit / self.inputs.batch_size))
             return predict(network, batches=batches, autocast=autocast(self.inputs.device, self.config.train))
@@ -88,9 +85,8 @@ class Measurer:
     def take_target_statistics(self, network: Network, *, epoch: int, every: bool) -> None:
         """Give the batch norms, or those that move, the statistics of the target's training images (AdaBN, Li et al. 2018)."""
         network.eval()
-        cut = None if every else self._cut(network, epoch=epoch)
-        with target_statistics(network), network.beginning_at(cut):
-            batches = self._batches(network, "target", cut=cut, epoch=epoch)
+        links = 0 if every else self._links(network, epoch=epoch)
+        with target_statistics(network), self._batches(network, "target", links=links, epoch=epoch) as batches:
             recompute_batch_norm(network, (images for images, _ in batches), every=every)
 
     @property
@@ -123,16 +119,20 @@ class Measurer:
     def _score(self, predicted: Predicted) -> Evaluation:
         return score(predicted.probabilities, labels=predicted.labels, classes=self.inputs.full.pack.classes)
 
-    def _cut(self, network: Network, *, epoch: int) -> Cut | None:
-        """Behind which frozen layers this epoch's networks begin; None where they look at the images anew."""
+    def _links(self, network: Network, *, epoch: int) -> int:
+        """How many links of this epoch's networks rest, behind which they are measured; 0 where they look at the images anew."""
         if self.prefixes is None:
-            return None
-        now = phase(self.config, plan=network.plan, epoch=epoch)
-        return self.prefixes.cut(network, phase=now, epoch=epoch)
+            return 0
+        return self.prefixes.links(phase(self.config, plan=network.plan, epoch=epoch))
 
-    def _batches(self, network: Network, split: str, *, cut: Cut | None, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split as the network takes it behind ``cut``: what its prefix, as it is now, makes of the images; and labels."""
-        if cut is None or self.prefixes is None:
-            return self.inputs.split(split, epoch=epoch)
-        stored = self.prefixes.open_evaluation(split, network=network, cut=cut, epoch=epoch)
-        return self.inputs.split(split, epoch=epoch, stored=stored)
+    @contextmanager
+    def _batches(
+        self, network: Network, split: str, *, links: int, epoch: int
+    ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        """A split as the network takes it inside: images, or what its first links, as they are now, make of them; and labels."""
+        if not links or self.prefixes is None:
+            yield self.inputs.split(split, epoch=epoch)
+            return
+        behind = self.prefixes.open(network, links=links, viewed=self.inputs.viewed(split, epoch=epoch, view=None))
+        with network.beginning_behind(links, chain=self.prefixes.chain):
+            yield self.inputs.split(split, epoch=epoch, behind=behind)

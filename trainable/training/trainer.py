@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,15 +12,17 @@ from torch import Tensor, nn
 
 from trainable.adapt.methods import Adaptation
 from trainable.adapt.seen import Terms
+from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
+from trainable.loader.mixing import mixes
+from trainable.loader.views import num_views, view_of
 from trainable.model.network import aligned_stage
 from trainable.model.phase import Phase, phase
-from trainable.model.prefix_cut import Cut
+from trainable.prefix.prefixes import Prefixes
 from trainable.randomness import seeded
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor
 from trainable.training.device import autocast, peak_memory_bytes
-from trainable.training.frozen_prefix import Prefixes
 from trainable.training.inputs import Inputs, Shown
 from trainable.training.losses import Loss, create_balanced_loss, create_loss
 from trainable.training.lr_schedule import rate_factor, reaction_factor
@@ -83,7 +86,7 @@ class Trainer:
             "usage/seconds": time.perf_counter() - started,
             "usage/images_per_second": self.inputs.num_images / (trained - started),
             "usage/batch_size": float(self.inputs.batch_size),
-            "usage/prefix_stored": float(self._cut(epoch) is not None),
+            **self._usage_of_prefixes(epoch),
             "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
         }
         classes = list(self.inputs.full.pack.classes)
@@ -109,8 +112,8 @@ class Trainer:
         state.enter(epoch)
         state.network.train()
         averages = state.average is not None and epoch > config.train.ema_start
-        with state.network.beginning_at(self._cut(epoch)):
-            for index, batches in enumerate(_grouped(self._network_batches(epoch), size=config.train.accumulate)):
+        with self._beginning(epoch) as shown:
+            for index, batches in enumerate(_grouped(shown, size=config.train.accumulate)):
                 set_rates(state.optimizer, factor=self._rate(epoch, index=index))
                 with seeded(config.seed, "dropout", epoch, index, device=self.device):
                     losses = self._update(batches, epoch=epoch, index=index)
@@ -185,20 +188,54 @@ class Trainer:
     def _loss(self, epoch: int) -> Loss:
         return self.balanced_loss if self._phase(epoch).balanced else self.loss
 
-    def _network_batches(self, epoch: int) -> Iterator[Shown]:
-        """The epoch's batches, as the network takes them."""
-        stored, network = None, self.state.network
-        if self.prefixes is not None and network.cut is not None:
-            splits = ("train", "target") if self.adaptation.sees_target else ("train",)
-            stored = self.prefixes.open_training(splits, network=network, cut=network.cut, epoch=epoch)
-        return self.inputs.training(epoch=epoch, adaptation=self.adaptation, stored=stored)
+    @contextmanager
+    def _beginning(self, epoch: int) -> Iterator[Iterator[Shown]]:
+        """The epoch's batches as the network takes them inside: images, or what its first links made of them."""
+        links, view = self._links(epoch), self._view(epoch)
+        inputs, network = self.inputs, self.state.network
+        if not links or self.prefixes is None:
+            yield inputs.training(epoch=epoch, view=view, adaptation=self.adaptation)
+            return
+        behind = {
+            split: self.prefixes.open(network, links=links, viewed=inputs.viewed(split, epoch=epoch, view=view))
+            for split in ("train", *(("target",) if self.adaptation.sees_target else ()))
+        }
+        with network.beginning_behind(links, chain=self.prefixes.chain):
+            yield inputs.training(epoch=epoch, view=view, adaptation=self.adaptation, behind=behind)
 
-    def _cut(self, epoch: int) -> Cut | None:
-        """Behind which frozen layers this epoch's training begins; None where it looks at the images anew."""
+    def _links(self, epoch: int) -> int:
+        """Behind how many frozen links an epoch's training begins; 0 where it looks at whole images.
+
+        It does where images are mixed, moved by their gradient, joined by old ones or varied by the user's own code, which
+        may change, and where another layer's outputs than the last one's are to be aligned.
+        """
+        config, method = self.config, METHODS[self.config.adapt.method]
+        if (
+            self.prefixes is None
+            or mixes(config.augment, epoch=epoch)
+            or self.adaptation.end is not None
+            or config.augment.custom
+            or method.changes_images
+            or config.data.rehearsal is not None
+        ):
+            return 0
+        return self.prefixes.links(self._phase(epoch))
+
+    def _num_views(self, epoch: int) -> int | None:
+        links = self._links(epoch)
+        work = sum(link.work for link in self.prefixes.chain[:links]) if self.prefixes is not None else 0.0
+        return num_views(self.config.augment, channels=self.config.data.channels, begins_behind=work)
+
+    def _view(self, epoch: int) -> int:
+        return view_of(epoch, num=self._num_views(epoch))
+
+    def _usage_of_prefixes(self, epoch: int) -> dict[str, float]:
+        """What frozen layers took in this epoch, what was saved, and how many views of an image there are."""
+        views = {"usage/views": float(self._num_views(epoch) or self.config.train.epochs)}
         if self.prefixes is None:
-            return None
-        now, end = self._phase(epoch), self.adaptation.end
-        return self.prefixes.training_cut(self.state.network, phase=now, epoch=epoch, end=end)
+            return views
+        spent = self.prefixes.take_spent()
+        return views | {"usage/prefix_seconds": spent.computing, "usage/prefix_saved_seconds": spent.saved}
 
     def _phase(self, epoch: int) -> Phase:
         return phase(self.config, plan=self.state.network.plan, epoch=epoch)

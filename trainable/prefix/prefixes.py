@@ -1,0 +1,202 @@
+"""The door to what frozen layers make of images: ``open`` gives it, from the disk where it pays to keep it there."""
+
+import errno
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from trainable.atomic import OF_DISK
+from trainable.config.trial import TrialConfig
+from trainable.data.input_spec import InputSpec
+from trainable.data.pack import Pack, cache_errors, cache_folder
+from trainable.loader.batches import Rows
+from trainable.model.chain import Chain, agrees, chain_of, num_frozen_links
+from trainable.model.network import Network
+from trainable.model.phase import Phase
+from trainable.prefix.key import View, image_key, level_names
+from trainable.prefix.outputs import BLOCK_SIZE, Outputs, Source, Spent
+from trainable.prefix.store import Block, Store, block_of, free_share
+
+FOLDER = "prefix"
+READ_BYTES_PER_MS = 1e6  # from a disk's cache, carefully guessed: an output that is computed faster is not kept
+VIEWS_OPEN = 64  # in a process, mapped
+NUM_TRIED = 2  # images on which a chain is held against its backbone
+logger = logging.getLogger(__name__)
+_opened: OrderedDict[str, list[Block]] = OrderedDict()
+_tried: set[Chain] = set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewed:
+    """Images of ``rows``, ascending, of a pack as a ``view`` varies them, None for the evaluation view.
+
+    ``images`` gives any of them normalised, N×C×S×S on the device.
+    """
+
+    pack: Pack
+    rows: Rows
+    spec: InputSpec
+    view: View | None
+    images: Callable[[Rows], Tensor]
+
+
+@dataclass(kw_only=True)
+class Prefixes:
+    """What the frozen layers of a trial's networks make of its images; ``store`` is None where nothing is kept."""
+
+    config: TrialConfig
+    chain: Chain
+    autocast: Callable[[], AbstractContextManager[object]]
+    store: Store | None
+    spent: Spent = field(default_factory=Spent)
+    not_kept: set[str] = field(default_factory=set)
+
+    def links(self, phase: Phase) -> int:
+        """How many links of a network rest in a phase: what they make of an image is the same whenever it is computed."""
+        if phase.moving_norms or phase.within != "nothing":
+            return 0
+        return num_frozen_links(self.chain, frozen=phase.frozen)
+
+    def open(self, network: Network, *, links: int, viewed: Viewed) -> Outputs:
+        """What the first ``links`` links of a network, as they are now, make of images.
+
+        Kept blocks are taken from the store and missing ones computed by all who wait for them, each from the deepest kept output
+        of the links before. What is not worth keeping, or has no room, is computed as it is asked for; the values are the
+        same. Raises UserError for a folder that cannot be used.
+        """
+        self._check(network, viewed=viewed)
+        half = self.config.data.prefix_dtype == "float16"
+        source = Source(
+            links=network.links(self.chain)[:links], images=viewed.images, half=half, autocast=self.autocast
+        )
+        if self.store is None:
+            return Outputs(viewed.rows, source=source, spent=self.spent)
+        key = image_key(viewed.pack, viewed.rows, spec=viewed.spec, view=viewed.view)
+        names = list(level_names(network.backbone, self.chain, links=links, config=self.config, images=key))
+        blocks = None if names[-1] in self.not_kept else self._kept(names, rows=viewed.rows, source=source)
+        return Outputs(viewed.rows, source=source, spent=self.spent, blocks=blocks)
+
+    def take_spent(self) -> Spent:
+        """What was spent and saved since this was asked last."""
+        spent, self.spent = self.spent, Spent()
+        return spent
+
+    def _kept(self, names: list[str], *, rows: Rows, source: Source) -> list[Block] | None:
+        """All blocks of a view; None where they are not to be kept."""
+        assert self.store is not None
+        if names[-1] in _opened:
+            _opened.move_to_end(names[-1])
+            return _opened[names[-1]]
+        try:
+            with cache_errors(self.store.folder):
+                blocks = _Filling(
+                    store=self.store, names=names, rows=rows, source=source, spent=self.spent
+                ).all_blocks()
+        except Exception as error:
+            if getattr(error.__cause__, "errno", None) not in (*OF_DISK, errno.EFBIG):
+                raise
+            logger.warning("%s: nothing more is kept there by this trial", error)
+            self.store = None
+            return None
+        if blocks is None:
+            self.not_kept.add(names[-1])
+            return None
+        _opened[names[-1]] = blocks
+        while len(_opened) > VIEWS_OPEN:
+            _opened.popitem(last=False)
+        return blocks
+
+    def _check(self, network: Network, *, viewed: Viewed) -> None:
+        """Hold the chain against its backbone, once in a process. Raises RuntimeError where they differ."""
+        if self.chain in _tried:
+            return
+        with self.autocast():
+            images = viewed.images(viewed.rows[:NUM_TRIED])
+            if not agrees(network.backbone, network.links(self.chain), images):
+                raise RuntimeError(f"the links of {self.config.model.name} do not compute what it does")
+        _tried.add(self.chain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Filling:
+    """Gets every block of one view, each computed by whoever claims it first; ``names`` are those of the links' outputs."""
+
+    store: Store
+    names: list[str]
+    rows: Rows
+    source: Source
+    spent: Spent
+
+    def all_blocks(self) -> list[Block] | None:
+        """The blocks in order; None where they are not worth keeping or find no room."""
+        count = -(-len(self.rows) // BLOCK_SIZE)
+        found: dict[int, Block] = {}
+        while len(found) < count:
+            missing = [index for index in range(count) if index not in found]
+            before = len(found)
+            for index in missing:
+                if not self._take(index, found=found, wait=False):
+                    return None
+            if len(found) == before and not self._take(missing[0], found=found, wait=True):
+                return None
+        return [found[index] for index in range(count)]
+
+    def _take(self, index: int, *, found: dict[int, Block], wait: bool) -> bool:
+        """Add a block that is there or nobody else is computing; False where no block is to be kept."""
+        block = self.store.load(self._name(index))
+        if block is None:
+            with self.store.claimed(self._name(index), wait=wait) as is_mine:
+                if not is_mine:
+                    return True
+                block = self.store.load(self._name(index))
+                if block is None:
+                    block = self._computed(index)
+                    if not self._is_worth_it(block) or not self.store.save(self._name(index), block):
+                        return False
+                    block = self.store.load(self._name(index)) or block
+        found[index] = block
+        return True
+
+    def _computed(self, index: int) -> Block:
+        rows, started = self.rows[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE], time.perf_counter()
+        done, base = self._deepest_below(index)
+        outputs = self.source.compute(rows) if base is None else self.source.go_on(base, done=done)
+        seconds = time.perf_counter() - started
+        self.spent.computing += seconds
+        milliseconds = 1000 * seconds / len(rows) + (0.0 if base is None else base.milliseconds)
+        return block_of(outputs, half=self.source.half, milliseconds=milliseconds)
+
+    def _deepest_below(self, index: int) -> tuple[int, Block | None]:
+        """The same images behind as many links as is kept of them, from which the others go on."""
+        for done in range(len(self.names) - 1, 0, -1):
+            block = self.store.load(f"{self.names[done - 1]}-{index:05d}")
+            if block is not None:
+                return done, block
+        return 0, None
+
+    def _is_worth_it(self, block: Block) -> bool:
+        num_bytes = block.values.nbytes / len(block.values)
+        whole = int(num_bytes * len(self.rows))
+        return block.milliseconds > num_bytes / READ_BYTES_PER_MS and self.store.has_room_for(whole)
+
+    def _name(self, index: int) -> str:
+        return f"{self.names[-1]}-{index:05d}"
+
+
+def create_prefixes(
+    config: TrialConfig, *, spec: InputSpec, autocast: Callable[[], AbstractContextManager[object]]
+) -> Prefixes:
+    """The prefixes of a trial, kept beside its decoded images unless ``data.prefix_gb`` is 0."""
+    chain = chain_of(config.model, spec=spec, flexible=config.data.early_size is not None)
+    folder = cache_folder(config.data) / FOLDER
+    gigabytes = config.data.prefix_gb
+    store = None
+    if gigabytes != 0:
+        limit = free_share(folder) if gigabytes is None else round(1e9 * gigabytes)
+        store = Store(folder=folder, limit_bytes=limit)
+    return Prefixes(config=config, chain=chain, autocast=autocast, store=store)
