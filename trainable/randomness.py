@@ -11,7 +11,7 @@ import torch
 
 from trainable.seeds import derive
 
-__all__ = ["derive", "generator", "seeded"]
+__all__ = ["derive", "forked", "generator", "reseed", "seeded"]
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:
@@ -25,11 +25,26 @@ def seeded(seed: int, *purpose: int | str, device: torch.device | None = None) -
 
     For library code that draws from the global generators only: dropout, stochastic depth, torchvision's transforms.
     """
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        value = derive(seed, *purpose)
-        torch.default_generator.manual_seed(value)
-        for cuda in devices:
-            with torch.cuda.device(cuda):
-                torch.cuda.manual_seed(value)
+    with forked(device):
+        reseed(seed, *purpose, device=device)
         yield
+
+
+@contextmanager
+def forked(device: torch.device | None = None) -> Iterator[None]:
+    """Torch's global generators after the block as they were before it."""
+    with torch.random.fork_rng(devices=[device] if _is_cuda(device) else []):
+        yield
+
+
+def reseed(seed: int, *purpose: int | str, device: torch.device | None = None) -> None:
+    """Seed torch's global generators; inside :func:`forked`."""
+    value = derive(seed, *purpose)
+    torch.default_generator.manual_seed(value)
+    if _is_cuda(device):
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(value)
+
+
+def _is_cuda(device: torch.device | None) -> bool:
+    return device is not None and device.type == "cuda"

@@ -73,7 +73,7 @@ ELSEWHERE = {
     "tests/trainable/data/test_versions.py": "trainable/data/kept_splits.py",
     "tests/trainable/diagnosis/test_diagnose.py": "trainable/diagnosis/advice.py",
     "tests/trainable/adapt/test_losses.py": "trainable/model/precision.py",
-    "tests/trainable/model/test_prefix_cut.py": "trainable/randomness.py trainable/seeds.py",
+    "tests/trainable/model/test_chain.py": "trainable/randomness.py trainable/seeds.py",
     "tests/trainable/serving/test_package.py": """
         trainable/serving/classifier.py trainable/serving/encoded.py trainable/statistics/scores.py
     """,
@@ -83,7 +83,6 @@ ELSEWHERE = {
         trainable/training/device.py trainable/training/evaluate.py trainable/training/inputs.py
         trainable/training/measure.py trainable/training/setup.py trainable/training/state.py
     """,
-    "tests/trainable/training/test_prefix_store.py": "trainable/training/frozen_prefix.py",
 }
 REASONS = {module: tests for tests, modules in ELSEWHERE.items() for module in modules.split()}
 

@@ -35,19 +35,19 @@ def noise(channels, *, seed=0, width=26):
     return pixels
 
 
-def look(config, channels, *, seed=0, sample_id=7, epoch=1):
-    return view(noise(channels), config=config, spec=spec_of(channels), seed=seed, sample_id=sample_id, epoch=epoch)
+def look(config, channels, *, seed=0, sample_id=7, number=1):
+    return view(noise(channels), config=config, spec=spec_of(channels), seed=seed, sample_id=sample_id, number=number)
 
 
 @each
 def test_it_is_an_image_of_the_networks_size_and_its_own_channels(config, channels):
-    for epoch in range(8):
-        shown = look(config, channels, epoch=epoch)
+    for number in range(8):
+        shown = look(config, channels, number=number)
         assert (shown.shape, shown.dtype) == ((channels, 16, 16), torch.uint8)
 
 
 @each
-def test_it_follows_from_seed_sample_and_epoch_alone(config, channels):
+def test_it_follows_from_seed_sample_and_number_alone(config, channels):
     first = look(config, channels)
     torch.rand(3)
     look(config, channels, sample_id=3)
@@ -55,9 +55,9 @@ def test_it_follows_from_seed_sample_and_epoch_alone(config, channels):
 
 
 @each
-def test_other_seeds_samples_and_epochs_have_other_views_where_anything_varies(config, channels):
+def test_other_seeds_samples_and_numbers_have_other_views_where_anything_varies(config, channels):
     plain = evaluation_view(noise(channels), spec_of(channels))
-    for name in ("seed", "sample_id", "epoch"):
+    for name in ("seed", "sample_id", "number"):
         shown = {look(config, channels, **{name: value}).numpy().tobytes() for value in range(8)}
         if varies(config, channels=channels):
             assert len(shown) >= 4  # a draw may leave an image as it is
@@ -68,10 +68,10 @@ def test_other_seeds_samples_and_epochs_have_other_views_where_anything_varies(c
 @each
 def test_a_batch_is_its_images(config, channels):
     images = [noise(channels, seed=number, width=20 + number) for number in range(4)]
-    common = {"config": config, "spec": spec_of(channels), "seed": 3, "epoch": 2}
+    common = {"config": config, "spec": spec_of(channels), "seed": 3, "number": 2}
     together = views(images, sample_ids=range(4), **common)
-    for number in reversed(range(4)):
-        assert torch.equal(together[number], view(images[number], sample_id=number, **common))
+    for index in reversed(range(4)):
+        assert torch.equal(together[index], view(images[index], sample_id=index, **common))
 
 
 @each
@@ -82,5 +82,5 @@ def test_image_and_global_generator_are_as_they_were(config, channels):
     look(config, channels)
     assert torch.equal(torch.rand(4), expected)
     image = noise(channels)
-    view(image, config=config, spec=spec_of(channels), seed=0, sample_id=0, epoch=1)
+    view(image, config=config, spec=spec_of(channels), seed=0, sample_id=0, number=1)
     assert np.array_equal(image, noise(channels))

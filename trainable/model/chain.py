@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainable.config.trial import ModelConfig
 from trainable.data.input_spec import InputSpec
-from trainable.errors import UserError
 from trainable.model.backbone import create_backbone
 from trainable.model.layer_plan import LayerPlan
 
@@ -60,15 +59,18 @@ def chain_of(config: ModelConfig, *, spec: InputSpec, flexible: bool) -> Chain:
     backbone, plan = create_backbone(config, spec=spec, flexible=flexible, generator_seed=0, device="meta")
     images = torch.zeros(2, len(spec.mean), spec.size, spec.size, device="meta")
     try:
-        graph = _followed(backbone, plan=plan)
-        ends = _ends(graph, backbone=backbone, plan=plan, images=images)
-        links = [_link(graph, start, end, backbone=backbone, done=done) for (start, _), (end, done) in pairwise(ends)]
-        return _weighed(links, backbone=backbone, images=images)
-    except UserError:
-        raise
+        return make_chain(backbone, plan=plan, images=images)
     except Exception as error:  # whatever the architecture's own code makes of a stand-in for its images
         logger.warning("%s cannot be cut behind its frozen layers, which are computed anew (%s)", config.name, error)
         return ()
+
+
+def make_chain(backbone: nn.Module, *, plan: LayerPlan, images: Tensor) -> Chain:
+    """The links of a backbone for ``images`` 2×C×S×S, on its device; raises what its code does where it cannot be followed."""
+    graph = _followed(backbone, plan=plan)
+    ends = _ends(graph, backbone=backbone, plan=plan, images=images)
+    links = [_link(graph, start, end, backbone=backbone, done=done) for (start, _), (end, done) in pairwise(ends)]
+    return _weighed(links, backbone=backbone, images=images)
 
 
 def agrees(backbone: nn.Module, links: Sequence[nn.Module], images: Tensor) -> bool:

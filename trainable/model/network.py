@@ -53,6 +53,7 @@ class Network(nn.Module):
         self.register_buffer("shift", torch.zeros(num_classes))
         self._resting: tuple[nn.Module, ...] = ()
         self._links: tuple[nn.Module, ...] = ()  # of its chain, once that is asked for
+        self._phase: Phase | None = None
         self._suffix: tuple[nn.Module, ...] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,6 +105,9 @@ class Network(nn.Module):
 
     def enter(self, phase: Phase) -> None:
         """Make exactly what the phase says trainable, whatever was before."""
+        if phase == self._phase:
+            return
+        self._phase = phase
         trainable = self.trainable(phase)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trainable)

@@ -1,8 +1,9 @@
 """The names of what is kept: everything that determines the outputs of a prefix for some images."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 
 import torch
@@ -36,19 +37,17 @@ def image_key(pack: Pack, rows: Rows, *, spec: InputSpec, view: View | None) -> 
 
 
 def level_names(
-    backbone: nn.Module, chain: Chain, *, links: int, config: TrialConfig, images: list[object]
-) -> Iterator[str]:
-    """For each of the first ``links`` links the name of what the prefix up to its end makes of the images."""
-    device = next(backbone.parameters()).device
+    digests: Iterable[str], *, config: TrialConfig, device: torch.device, images: list[object]
+) -> list[str]:
+    """For each of the first links, by their digests, the name of what the prefix up to its end makes of the images."""
     shared = json.dumps(
         [VERSION, config.model.name, config.data.prefix_dtype, numerics(device, config=config), images], sort_keys=True
     )
-    for digest in prefix_digests(backbone, chain, links=links):
-        yield str(blake3((shared + digest).encode()).hexdigest(length=16))
+    return [str(blake3((shared + digest).encode()).hexdigest(length=16)) for digest in digests]
 
 
 def prefix_digests(backbone: nn.Module, chain: Chain, *, links: int) -> Iterator[str]:
-    """For each of the first links a digest of all tensors up to its end, but the statistics of a domain not looked at."""
+    """For each of the first ``links`` a digest of all tensors up to its end, but the statistics of a domain not looked at."""
     tensors = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
     digest = blake3()
     for link in chain[:links]:
@@ -67,5 +66,14 @@ def numerics(device: torch.device, *, config: TrialConfig) -> dict[str, object]:
     processor: list[object] = [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     if device.type == "cuda":
         processor = [torch.cuda.get_device_name(device), torch.version.cuda, torch.backends.cudnn.version()]  # type: ignore[no-untyped-call]
-    programs = {name: metadata.version(name) for name in ("torch", "torchvision", "timm")}
-    return {"processor": processor, "amp": config.train.amp, "channels_last": config.train.channels_last, **programs}
+    return {
+        "processor": processor,
+        "amp": config.train.amp,
+        "channels_last": config.train.channels_last,
+        **_versions(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "torchvision", "timm")}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from trainable.prefix.store import Block
 
 FILL_SIZE = 32  # images of every forward pass: torch's convolutions give small batches, and no others, other last bits
 BLOCK_SIZE = 64  # images of a block, which one process computes while others compute the next
+IN_MEMORY = 32_000_000  # bytes of a view that a process has at hand: pooled features, not feature maps
 LARGEST_HALF = 65504.0  # of float16
 
 
@@ -58,34 +59,43 @@ class Source:
         return outputs
 
 
-class Outputs:
-    """What a prefix makes of the images of some rows, ascending; ``blocks`` where it is kept, else it is computed."""
+class Kept:
+    """The outputs of a prefix for some images, from their blocks; in memory where they are few."""
 
-    def __init__(self, rows: Rows, *, source: Source, spent: Spent, blocks: Sequence[Block] | None = None) -> None:
-        self._rows, self._source, self._spent = rows, source, spent
+    def __init__(self, blocks: Sequence[Block]) -> None:
         self._blocks = blocks
+        self._whole: Tensor | None = None
+        if sum(block.values.nbytes for block in blocks) <= IN_MEMORY:
+            self._whole = torch.cat([block.outputs(np.arange(len(block.values))) for block in blocks])
 
     @property
-    def is_kept(self) -> bool:
-        """Whether nothing is computed any more."""
-        return self._blocks is not None
+    def milliseconds(self) -> float:
+        """What computing one image from its pixels took."""
+        return self._blocks[0].milliseconds
+
+    def at(self, positions: Rows) -> Tensor:
+        """The outputs for the images at these positions."""
+        if self._whole is not None:
+            return self._whole[torch.from_numpy(positions)]
+        first = self._blocks[0]
+        values = np.stack([self._blocks[at // BLOCK_SIZE].values[at % BLOCK_SIZE] for at in positions.tolist()])
+        return replace(first, values=values).outputs(np.arange(len(values)))
+
+
+class Outputs:
+    """What a prefix makes of the images of some rows, ascending; ``kept``, or else computed."""
+
+    def __init__(self, rows: Rows, *, source: Source, spent: Spent, kept: Kept | None = None) -> None:
+        self._rows, self._source, self._spent, self._kept = rows, source, spent, kept
 
     def batches(self, requests: Iterable[Rows]) -> Iterator[Tensor]:
         """The outputs for each request, rows in any order; the same to the bit however they are come by."""
-        if self._blocks is None:
+        if self._kept is None:
             yield from self._computed(list(requests))
             return
-        milliseconds = self._blocks[0].milliseconds
         for rows in requests:
-            self._spent.saved += milliseconds * len(rows) / 1000
-            yield self._gathered(np.searchsorted(self._rows, rows))
-
-    def _gathered(self, positions: Rows) -> Tensor:
-        assert self._blocks is not None
-        first = self._blocks[0]
-        values = np.stack([self._blocks[at // BLOCK_SIZE].values[at % BLOCK_SIZE] for at in positions.tolist()])
-        whole = Block(values=values, order=first.order, dtype=first.dtype, milliseconds=first.milliseconds)
-        return whole.outputs(np.arange(len(values)))
+            self._spent.saved += self._kept.milliseconds * len(rows) / 1000
+            yield self._kept.at(np.searchsorted(self._rows, rows))
 
     def _computed(self, requests: list[Rows]) -> Iterator[Tensor]:
         """Full forward passes over all that is asked for, handed out as it was."""

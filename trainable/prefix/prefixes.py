@@ -8,27 +8,30 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from trainable.atomic import OF_DISK
+from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, cache_errors, cache_folder
 from trainable.loader.batches import Rows
 from trainable.model.chain import Chain, agrees, chain_of, num_frozen_links
 from trainable.model.network import Network
-from trainable.model.phase import Phase
-from trainable.prefix.key import View, image_key, level_names
-from trainable.prefix.outputs import BLOCK_SIZE, Outputs, Source, Spent
+from trainable.model.phase import Phase, phases
+from trainable.prefix.key import View, image_key, level_names, prefix_digests
+from trainable.prefix.outputs import BLOCK_SIZE, Kept, Outputs, Source, Spent
 from trainable.prefix.store import Block, Store, block_of, free_share
+from trainable.randomness import generator
 
 FOLDER = "prefix"
 READ_BYTES_PER_MS = 1e6  # from a disk's cache, carefully guessed: an output that is computed faster is not kept
 VIEWS_OPEN = 64  # in a process, mapped
 NUM_TRIED = 2  # images on which a chain is held against its backbone
 logger = logging.getLogger(__name__)
-_opened: OrderedDict[str, list[Block]] = OrderedDict()
-_tried: set[Chain] = set()
+_opened: OrderedDict[str, Kept] = OrderedDict()
+_tried: dict[Chain, bool] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Prefixes:
     store: Store | None
     spent: Spent = field(default_factory=Spent)
     not_kept: set[str] = field(default_factory=set)
+    digests: list[str] = field(default_factory=list)
 
     def links(self, phase: Phase) -> int:
         """How many links of a network rest in a phase: what they make of an image is the same whenever it is computed."""
@@ -69,7 +73,6 @@ class Prefixes:
         of the links before. What is not worth keeping, or has no room, is computed as it is asked for; the values are the
         same. Raises UserError for a folder that cannot be used.
         """
-        self._check(network, viewed=viewed)
         half = self.config.data.prefix_dtype == "float16"
         source = Source(
             links=network.links(self.chain)[:links], images=viewed.images, half=half, autocast=self.autocast
@@ -77,17 +80,30 @@ class Prefixes:
         if self.store is None:
             return Outputs(viewed.rows, source=source, spent=self.spent)
         key = image_key(viewed.pack, viewed.rows, spec=viewed.spec, view=viewed.view)
-        names = list(level_names(network.backbone, self.chain, links=links, config=self.config, images=key))
-        blocks = None if names[-1] in self.not_kept else self._kept(names, rows=viewed.rows, source=source)
-        return Outputs(viewed.rows, source=source, spent=self.spent, blocks=blocks)
+        device = next(network.backbone.parameters()).device
+        names = level_names(self._digests(network, links=links), config=self.config, device=device, images=key)
+        kept = None if names[-1] in self.not_kept else self._kept(names, rows=viewed.rows, source=source)
+        return Outputs(viewed.rows, source=source, spent=self.spent, kept=kept)
+
+    def _digests(self, network: Network, *, links: int) -> list[str]:
+        """Digests of a network's first links, computed once where they never change in this trial."""
+        if METHODS[self.config.adapt.method].target_norms is not None or links > self._always_frozen(network):
+            return list(prefix_digests(network.backbone, self.chain, links=links))
+        if not self.digests:
+            self.digests = list(prefix_digests(network.backbone, self.chain, links=self._always_frozen(network)))
+        return self.digests[:links]
+
+    def _always_frozen(self, network: Network) -> int:
+        every = phases(self.config, plan=network.plan, until=self.config.train.epochs)
+        return min(self.links(phase) for phase in every)
 
     def take_spent(self) -> Spent:
         """What was spent and saved since this was asked last."""
         spent, self.spent = self.spent, Spent()
         return spent
 
-    def _kept(self, names: list[str], *, rows: Rows, source: Source) -> list[Block] | None:
-        """All blocks of a view; None where they are not to be kept."""
+    def _kept(self, names: list[str], *, rows: Rows, source: Source) -> Kept | None:
+        """All of a view; None where they are not to be kept."""
         assert self.store is not None
         if names[-1] in _opened:
             _opened.move_to_end(names[-1])
@@ -106,20 +122,10 @@ class Prefixes:
         if blocks is None:
             self.not_kept.add(names[-1])
             return None
-        _opened[names[-1]] = blocks
-        while len(_opened) > VIEWS_OPEN:
+        _opened[names[-1]] = Kept(blocks)
+        if len(_opened) > VIEWS_OPEN:
             _opened.popitem(last=False)
-        return blocks
-
-    def _check(self, network: Network, *, viewed: Viewed) -> None:
-        """Hold the chain against its backbone, once in a process. Raises RuntimeError where they differ."""
-        if self.chain in _tried:
-            return
-        with self.autocast():
-            images = viewed.images(viewed.rows[:NUM_TRIED])
-            if not agrees(network.backbone, network.links(self.chain), images):
-                raise RuntimeError(f"the links of {self.config.model.name} do not compute what it does")
-        _tried.add(self.chain)
+        return _opened[names[-1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +178,7 @@ class _Filling:
         return block_of(outputs, half=self.source.half, milliseconds=milliseconds)
 
     def _deepest_below(self, index: int) -> tuple[int, Block | None]:
-        """The same images behind as many links as is kept of them, from which the others go on."""
+        """Find the block of these images behind as many links as are kept, from which the others go on."""
         for done in range(len(self.names) - 1, 0, -1):
             block = self.store.load(f"{self.names[done - 1]}-{index:05d}")
             if block is not None:
@@ -189,7 +195,7 @@ class _Filling:
 
 
 def create_prefixes(
-    config: TrialConfig, *, spec: InputSpec, autocast: Callable[[], AbstractContextManager[object]]
+    config: TrialConfig, *, network: Network, spec: InputSpec, autocast: Callable[[], AbstractContextManager[object]]
 ) -> Prefixes:
     """The prefixes of a trial, kept beside its decoded images unless ``data.prefix_gb`` is 0."""
     chain = chain_of(config.model, spec=spec, flexible=config.data.early_size is not None)
@@ -199,4 +205,26 @@ def create_prefixes(
     if gigabytes != 0:
         limit = free_share(folder) if gigabytes is None else round(1e9 * gigabytes)
         store = Store(folder=folder, limit_bytes=limit)
-    return Prefixes(config=config, chain=chain, autocast=autocast, store=store)
+    return Prefixes(
+        config=config,
+        chain=chain if _is_right(chain, network=network, spec=spec, autocast=autocast) else (),
+        autocast=autocast,
+        store=store,
+    )
+
+
+def _is_right(
+    chain: Chain, *, network: Network, spec: InputSpec, autocast: Callable[[], AbstractContextManager[object]]
+) -> bool:
+    """Whether the links compute what the backbone does, tried once in a process."""
+    if chain not in _tried:
+        device = next(network.parameters()).device
+        images = torch.randn(NUM_TRIED, len(spec.mean), spec.size, spec.size, generator=generator(0, "chain"))
+        with autocast():
+            _tried[chain] = agrees(network.backbone, network.links(chain), images.to(device))
+        if not _tried[chain]:
+            logger.warning(
+                "%s computes otherwise than its links: its frozen layers are computed anew",
+                type(network.backbone).__name__,
+            )
+    return _tried[chain]

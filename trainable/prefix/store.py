@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainable.atomic import make_private_folder
+from trainable.atomic import make_private_folder, write_beside
 
 HEADER_BYTES = 1024
 SUFFIX = ".block"
@@ -100,20 +100,16 @@ class Store:
 
     def save(self, name: str, block: Block) -> bool:
         """Keep a block that was claimed; False where there is no room for it."""
-        path = self._path(name)
-        beside = path.with_suffix(".tmp")  # of its claim's holder alone, who also replaces what a killed one left
-        try:
-            with beside.open("wb") as file:
-                file.write(_encoded_header(block))
-                file.write(np.ascontiguousarray(block.values).data)
-            with FileLock(self.folder / "room.lock"):
-                has_room = self._make_room(beside.stat().st_size, worth=_worth(block), of=_view(path))
-                if has_room:
-                    beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        path, header = self._path(name), _encoded_header(block)
+        make_private_folder(self.folder)
+        with FileLock(self.folder / "room.lock"):
+            if not self._make_room(len(header) + block.values.nbytes, worth=_worth(block), of=path):
+                return False
+        with write_beside(path) as file:
+            file.write(header)
+            file.write(np.ascontiguousarray(block.values).data)
         self.seen.add(path)
-        return has_room
+        return True
 
     def has_room_for(self, num_bytes: int) -> bool:
         """Whether so many bytes of one view could be kept beside another one's."""
@@ -122,9 +118,9 @@ class Store:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
-    def _make_room(self, size: int, *, worth: float, of: str) -> bool:
-        """Delete the views that are worth less, until there is room; those of ``of`` belong together and stay."""
-        files = [path for path in self.folder.iterdir() if path.suffix in (SUFFIX, ".npy")]
+    def _make_room(self, size: int, *, worth: float, of: Path) -> bool:
+        """Delete the views that are worth less, until there is room for the file ``of``, whose own view stays."""
+        files = [path for path in self.folder.iterdir() if path.suffix in (SUFFIX, ".npy") and path != of]
         sizes = {path: path.stat().st_size for path in files if path.exists()}
         taken = sum(sizes.values())
         if taken + size <= self.limit_bytes:
@@ -132,7 +128,7 @@ class Store:
         views: dict[str, list[Path]] = defaultdict(list)
         for path in sizes:
             views[_view(path)].append(path)
-        worths = {view: _worth_now(paths) for view, paths in views.items() if view != of}
+        worths = {view: _worth_now(paths) for view, paths in views.items() if view != _view(of)}
         for view in sorted(worths, key=worths.__getitem__):
             if worths[view] > worth:
                 return False
@@ -161,8 +157,8 @@ def _view(path: Path) -> str:
 
 def _worth(block: Block) -> float:
     """Milliseconds saved for each byte read."""
-    num_bytes = int(block.values.nbytes)
-    return block.milliseconds * len(block.values) / max(1, num_bytes)
+    bytes_each = block.values.itemsize * int(np.prod(block.values.shape[1:]))
+    return block.milliseconds / bytes_each
 
 
 def _worth_now(paths: list[Path]) -> float:

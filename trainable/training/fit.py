@@ -74,7 +74,7 @@ def resume(config: TrialConfig, checkpoint: Path) -> Trainer:
 def _ready(setup: Setup) -> Trainer:
     config = setup.config
     numerics = partial(autocast, setup.device, config.train)
-    prefixes = create_prefixes(config, spec=setup.inputs.full.spec, autocast=numerics)
+    prefixes = create_prefixes(config, network=setup.network, spec=setup.inputs.full.spec, autocast=numerics)
     return create_trainer(setup, anchor=_anchor(setup), prefixes=prefixes)
 
 

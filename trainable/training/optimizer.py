@@ -1,6 +1,7 @@
 """Parameter groups with absolute learning rates, and the update rule over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +51,17 @@ def set_rates(optimizer: Optimizer, *, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
+@contextmanager
+def of_trainable(optimizer: Optimizer) -> Iterator[None]:
+    """Inside, an update passes by the groups in which nothing trains, which it would leave as they are."""
+    every = optimizer.param_groups
+    optimizer.param_groups = [group for group in every if any(parameter.requires_grad for parameter in group["params"])]
+    try:
+        yield
+    finally:
+        optimizer.param_groups = every
+
+
 def _split(
     name: str, named: dict[str, nn.Parameter], *, lr: float, config: OptimizerConfig, undecayed: set[str]
 ) -> Groups:
@@ -70,15 +82,15 @@ def _undecayed(backbone: nn.Module) -> set[str]:
 
 
 def _sgd(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=_uses_nesterov(config))
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=_uses_nesterov(config), fused=True)
 
 
 def _adam(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.Adam(groups, betas=(config.momentum, 0.999))
+    return torch.optim.Adam(groups, betas=(config.momentum, 0.999), fused=True)
 
 
 def _adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    return torch.optim.AdamW(groups, betas=(config.momentum, 0.999))
+    return torch.optim.AdamW(groups, betas=(config.momentum, 0.999), fused=True)
 
 
 def _lamb(groups: Groups, config: OptimizerConfig) -> Optimizer:

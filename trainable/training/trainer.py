@@ -19,7 +19,7 @@ from trainable.loader.views import num_views, view_of
 from trainable.model.network import aligned_stage
 from trainable.model.phase import Phase, phase
 from trainable.prefix.prefixes import Prefixes
-from trainable.randomness import seeded
+from trainable.randomness import forked, reseed
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor
 from trainable.training.device import autocast, peak_memory_bytes
@@ -27,7 +27,7 @@ from trainable.training.inputs import Inputs, Shown
 from trainable.training.losses import Loss, create_balanced_loss, create_loss
 from trainable.training.lr_schedule import rate_factor, reaction_factor
 from trainable.training.measure import Measurer
-from trainable.training.optimizer import set_rates
+from trainable.training.optimizer import of_trainable, set_rates
 from trainable.training.setup import Setup
 from trainable.training.state import State, create_state
 
@@ -112,11 +112,11 @@ class Trainer:
         state.enter(epoch)
         state.network.train()
         averages = state.average is not None and epoch > config.train.ema_start
-        with self._beginning(epoch) as shown:
+        with self._beginning(epoch) as shown, of_trainable(state.optimizer), forked(self.device):
             for index, batches in enumerate(_grouped(shown, size=config.train.accumulate)):
                 set_rates(state.optimizer, factor=self._rate(epoch, index=index))
-                with seeded(config.seed, "dropout", epoch, index, device=self.device):
-                    losses = self._update(batches, epoch=epoch, index=index)
+                reseed(config.seed, "dropout", epoch, index, device=self.device)
+                losses = self._update(batches, epoch=epoch, index=index)
                 if averages:  # what is left of the average after one epoch is train.ema
                     state.take_into_average(kept=config.train.ema ** (1 / self.updates_per_epoch))
                 if index % UPDATES_BETWEEN_LOSS_CHECKS == 0:
@@ -221,21 +221,29 @@ class Trainer:
             return 0
         return self.prefixes.links(self._phase(epoch))
 
+    def _share_before(self, epoch: int) -> float:
+        """The share of the backbone's work that is done before the layers at which an epoch's training begins."""
+        if self.prefixes is None:
+            return 0.0
+        return sum(link.work for link in self.prefixes.chain[: self._links(epoch)])
+
     def _num_views(self, epoch: int) -> int | None:
-        links = self._links(epoch)
-        work = sum(link.work for link in self.prefixes.chain[:links]) if self.prefixes is not None else 0.0
-        return num_views(self.config.augment, channels=self.config.data.channels, begins_behind=work)
+        share = self._share_before(epoch)
+        return num_views(self.config.augment, channels=self.config.data.channels, begins_behind=share)
 
     def _view(self, epoch: int) -> int:
         return view_of(epoch, num=self._num_views(epoch))
 
     def _usage_of_prefixes(self, epoch: int) -> dict[str, float]:
         """What frozen layers took in this epoch, what was saved, and how many views of an image there are."""
-        views = {"usage/views": float(self._num_views(epoch) or self.config.train.epochs)}
+        usage = {
+            "usage/views": float(self._num_views(epoch) or self.config.train.epochs),
+            "usage/prefix_share": self._share_before(epoch),
+        }
         if self.prefixes is None:
-            return views
+            return usage
         spent = self.prefixes.take_spent()
-        return views | {"usage/prefix_seconds": spent.computing, "usage/prefix_saved_seconds": spent.saved}
+        return usage | {"usage/prefix_seconds": spent.computing, "usage/prefix_saved_seconds": spent.saved}
 
     def _phase(self, epoch: int) -> Phase:
         return phase(self.config, plan=self.state.network.plan, epoch=epoch)

@@ -54,7 +54,7 @@ VARIANTS = {
 
 
 def told(epoch):
-    return {n: v for n, v in epoch.metrics.items() if not n.startswith("usage/") or n == "usage/prefix_stored"}
+    return {n: v for n, v in epoch.metrics.items() if not n.startswith("usage/") or n == "usage/prefix_share"}
 
 
 def run(config, folder, *, breaks):
@@ -250,9 +250,8 @@ def test_what_frozen_layers_make_of_the_images_is_shared_and_changes_nothing(met
     live, _ = run(adapting(method, data={"prefix_gb": 0.0}, **frozen), tmp_path / "live", breaks=False)
     config = adapting(method, **frozen)
     stored, _ = run(config, tmp_path / "stored", breaks=False)
-    for one, other in zip(live, stored, strict=True):
-        assert (one.pop("usage/prefix_stored"), other.pop("usage/prefix_stored")) == (0.0, 1.0)
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)  # small last batches have other last bits
+    assert live == stored
+    assert all(epoch["usage/prefix_share"] > 0.4 for epoch in stored)
 
 
 def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache):
@@ -260,7 +259,7 @@ def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache
 
     def files_after(method, **adapt):
         next(fit(adapting(method, freeze={"depth": 0.5}, adapt=adapt)))
-        return {path.name for path in store.glob("*.npy")}
+        return {path.name for path in store.glob("*.block")}
 
     first = files_after("dann")
     assert first
@@ -277,15 +276,14 @@ def test_all_methods_share_the_prefix_of_a_cut_but_adabns_target(adapting, cache
         {"adapt": {"method": "adversarial"}},
         {"freeze": {"depth": 0.5, "bn": "train_stats"}},
         {"freeze": {"depth": 0.0}},
-        {"data": {"prefix_gb": 1e-6}},
         {"augment": {"custom": ["torchvision.transforms.v2.functional:vflip"]}},
     ],
     ids=str,
 )
-def test_what_cannot_be_stored_is_computed_anew(sections, adapting, monkeypatch):
+def test_what_cannot_be_computed_once_is_computed_anew(sections, adapting, monkeypatch):
     monkeypatch.setenv("SEARCH_ALLOW_CODE", "1")
     config = adapting(sections.get("adapt", {}).get("method", "mmd"), **({"freeze": {"depth": 0.5}} | sections))
-    assert next(fit(config)).metrics["usage/prefix_stored"] == 0.0
+    assert next(fit(config)).metrics["usage/prefix_share"] == 0.0
 
 
 def test_an_aligned_stage_must_train(adapting):

@@ -56,7 +56,7 @@ def test_every_image_of_a_batch_is_its_own_view(pack, spec):
     batches = train_batches(pack, augment=AUGMENT, spec=spec, batch_size=8, seed=3, epoch=2)
     images = {image.numpy().tobytes() for image in flat(batches)[0]}
     assert images == {
-        view(pack.image(i), config=AUGMENT, spec=spec, seed=3, sample_id=int(pack.sample_ids[i]), epoch=2)
+        view(pack.image(i), config=AUGMENT, spec=spec, seed=3, sample_id=int(pack.sample_ids[i]), number=2)
         .numpy()
         .tobytes()
         for i in pack.indices("train")
