@@ -12,6 +12,8 @@ from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune import machine
 from search.tune.place import check_local_resources, concurrency
+from trainable.config.trial import TrialConfig
+from trainable.prefix.prefixes import limit_bytes
 
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
 
@@ -34,6 +36,9 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
     largest = max(corner["checkpoint_bytes"] for corner in measured)
+    # Frozen layers see each view of the images once for all trials that freeze them, and the held-out images once.
+    once = sum(corner["frozen_seconds"] * min(corner["views"], rule.rungs[-1]) for corner in measured)
+    each_time = epochs * sum(corner["frozen_seconds"] for corner in measured) / len(measured)
     return {
         "name": spec.search.name,
         "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=spec.search.trials).items()},
@@ -44,8 +49,10 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "concurrency": at_once,
         "hours": {
             "least": epochs * min(seconds) / at_once / 3600,
-            "most": epochs * max(seconds) / at_once / 3600,
+            "most": (epochs * max(seconds) + once) / at_once / 3600,
         },
+        "frozen_hours": {"once": once / at_once / 3600, "saved": max(0.0, each_time - once) / at_once / 3600},
+        "frozen_bytes": _frozen_bytes(spec),
         "checkpoint_bytes": spec.search.trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
         "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
     }
@@ -63,9 +70,21 @@ def plan_table(plan: dict[str, Any]) -> Table:
     table.add_row(
         "the search", f"{hours['least']:.2f} to {hours['most']:.2f} h with {plan['concurrency']} trials at once"
     )
+    frozen = plan["frozen_hours"]
+    table.add_row(
+        "frozen layers",
+        f"{frozen['once']:.2f} h at most to compute once, which saves about {frozen['saved']:.2f} h; kept in at most "
+        f"{plan['frozen_bytes'] / 1e9:.1f} GB (data.prefix_gb)",
+    )
     table.add_row("checkpoints", f"at most {plan['checkpoint_bytes'] / 1e9:.2f} GB")
     table.add_row("memory", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB a trial at most")
     return table
+
+
+def _frozen_bytes(spec: SearchSpec) -> int:
+    """What outputs of frozen layers may take of the disk at most."""
+    config = TrialConfig.model_validate(spec.trial_config(_point(spec, end=0)))
+    return limit_bytes(config.data)
 
 
 def _corners(spec: SearchSpec) -> list[dict[str, Value]]:

@@ -95,6 +95,8 @@ def measure(trial: dict[str, Any], *, threads: int) -> dict[str, float]:
     measured = measure_epoch(TrialConfig.model_validate(trial))
     return {
         "epoch_seconds": measured.seconds,
+        "frozen_seconds": measured.frozen_seconds,
+        "views": float(measured.views),
         "checkpoint_bytes": float(measured.checkpoint_bytes),
         "peak_memory_bytes": float(measured.peak_memory_bytes),
     }

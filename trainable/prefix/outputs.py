@@ -20,9 +20,10 @@ LARGEST_HALF = 65504.0  # of float16
 
 @dataclass
 class Spent:
-    """Seconds that frozen layers took, and that what was kept saved."""
+    """Seconds that frozen layers took for so many ``images``, and that what was kept saved."""
 
     computing: float = 0.0
+    images: int = 0
     saved: float = 0.0
 
 
@@ -108,6 +109,7 @@ class Outputs:
                 ready.append(self._source.compute(wanted[start : start + FILL_SIZE]))
                 start += FILL_SIZE
                 self._spent.computing += time.perf_counter() - began
+                self._spent.images += len(ready[-1])
             together = torch.cat(ready) if len(ready) > 1 else ready[0]
             yield together[: len(rows)]
             ready = [together[len(rows) :]] if len(together) > len(rows) else []

@@ -6,14 +6,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trainable.atomic import OF_DISK
 from trainable.config.techniques import METHODS
-from trainable.config.trial import TrialConfig
+from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, cache_errors, cache_folder
 from trainable.loader.batches import Rows
@@ -27,10 +28,10 @@ from trainable.randomness import generator
 
 FOLDER = "prefix"
 READ_BYTES_PER_MS = 1e6  # from a disk's cache, carefully guessed: an output that is computed faster is not kept
-VIEWS_OPEN = 64  # in a process, mapped
+VIEWS_OPEN = 32  # in a process, mapped
 NUM_TRIED = 2  # images on which a chain is held against its backbone
 logger = logging.getLogger(__name__)
-_opened: OrderedDict[str, Kept] = OrderedDict()
+_opened: OrderedDict[tuple[Path, str], Kept] = OrderedDict()  # of this process, by folder and name
 _tried: dict[Chain, bool] = {}
 
 
@@ -99,15 +100,17 @@ class Prefixes:
 
     def take_spent(self) -> Spent:
         """What was spent and saved since this was asked last."""
-        spent, self.spent = self.spent, Spent()
+        spent = replace(self.spent)
+        self.spent.computing, self.spent.images, self.spent.saved = 0.0, 0, 0.0
         return spent
 
     def _kept(self, names: list[str], *, rows: Rows, source: Source) -> Kept | None:
         """All of a view; None where they are not to be kept."""
         assert self.store is not None
-        if names[-1] in _opened:
-            _opened.move_to_end(names[-1])
-            return _opened[names[-1]]
+        key = (self.store.folder, names[-1])
+        if key in _opened:
+            _opened.move_to_end(key)
+            return _opened[key]
         try:
             with cache_errors(self.store.folder):
                 blocks = _Filling(
@@ -122,10 +125,10 @@ class Prefixes:
         if blocks is None:
             self.not_kept.add(names[-1])
             return None
-        _opened[names[-1]] = Kept(blocks)
+        _opened[key] = Kept(blocks)
         if len(_opened) > VIEWS_OPEN:
             _opened.popitem(last=False)
-        return _opened[names[-1]]
+        return _opened[key]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +177,7 @@ class _Filling:
         outputs = self.source.compute(rows) if base is None else self.source.go_on(base, done=done)
         seconds = time.perf_counter() - started
         self.spent.computing += seconds
+        self.spent.images += len(rows)
         milliseconds = 1000 * seconds / len(rows) + (0.0 if base is None else base.milliseconds)
         return block_of(outputs, half=self.source.half, milliseconds=milliseconds)
 
@@ -199,18 +203,20 @@ def create_prefixes(
 ) -> Prefixes:
     """The prefixes of a trial, kept beside its decoded images unless ``data.prefix_gb`` is 0."""
     chain = chain_of(config.model, spec=spec, flexible=config.data.early_size is not None)
-    folder = cache_folder(config.data) / FOLDER
-    gigabytes = config.data.prefix_gb
-    store = None
-    if gigabytes != 0:
-        limit = free_share(folder) if gigabytes is None else round(1e9 * gigabytes)
-        store = Store(folder=folder, limit_bytes=limit)
+    limit = limit_bytes(config.data)
     return Prefixes(
         config=config,
         chain=chain if _is_right(chain, network=network, spec=spec, autocast=autocast) else (),
         autocast=autocast,
-        store=store,
+        store=Store(folder=cache_folder(config.data) / FOLDER, limit_bytes=limit) if limit else None,
     )
+
+
+def limit_bytes(data: DataConfig) -> int:
+    """``data.prefix_gb`` in bytes; without one a share of what is free."""
+    if data.prefix_gb is None:
+        return free_share(cache_folder(data) / FOLDER)
+    return round(1e9 * data.prefix_gb)
 
 
 def _is_right(

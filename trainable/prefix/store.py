@@ -1,6 +1,7 @@
 """Keeps what frozen layers make of images on the disk, in blocks, for every process that names the folder."""
 
 import json
+import math
 import os
 import time
 from collections import defaultdict
@@ -157,8 +158,8 @@ def _view(path: Path) -> str:
 
 def _worth(block: Block) -> float:
     """Milliseconds saved for each byte read."""
-    bytes_each = block.values.itemsize * int(np.prod(block.values.shape[1:]))
-    return block.milliseconds / bytes_each
+    num_bytes = int(block.values.itemsize) * math.prod(block.values.shape[1:])
+    return float(block.milliseconds / num_bytes)
 
 
 def _worth_now(paths: list[Path]) -> float:

@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -16,7 +17,7 @@ from trainable.config.trial import TrialConfig
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
-from trainable.prefix.prefixes import create_prefixes
+from trainable.prefix.prefixes import Prefixes, create_prefixes
 from trainable.statistics.probe import solved_head
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor, fisher_information
@@ -72,10 +73,12 @@ def resume(config: TrialConfig, checkpoint: Path) -> Trainer:
 
 
 def _ready(setup: Setup) -> Trainer:
-    config = setup.config
-    numerics = partial(autocast, setup.device, config.train)
-    prefixes = create_prefixes(config, network=setup.network, spec=setup.inputs.full.spec, autocast=numerics)
-    return create_trainer(setup, anchor=_anchor(setup), prefixes=prefixes)
+    return create_trainer(setup, anchor=_anchor(setup), prefixes=_prefixes(setup))
+
+
+def _prefixes(setup: Setup) -> Prefixes:
+    numerics = partial(autocast, setup.device, setup.config.train)
+    return create_prefixes(setup.config, network=setup.network, spec=setup.inputs.full.spec, autocast=numerics)
 
 
 def _anchor(setup: Setup) -> Anchor | None:
@@ -140,11 +143,17 @@ def network_state(network: Network) -> dict[str, Tensor]:
     return {name: state[name] for name in state if not name.startswith("adapter.") and ".target_" not in name}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What an epoch takes: ``seconds`` extrapolated from some updates, bytes of a checkpoint and of memory."""
+    """What an epoch takes, extrapolated from some updates.
+
+    ``seconds`` are those of an epoch for which everything that frozen layers make of images is there, ``frozen_seconds`` what
+    making it takes, of which there are ``views`` kinds; ``checkpoint_bytes`` and ``peak_memory_bytes`` of the trial.
+    """
 
     seconds: float
+    frozen_seconds: float
+    views: int
     checkpoint_bytes: int
     peak_memory_bytes: int
 
@@ -152,24 +161,42 @@ class Measured:
 def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
     setup = set_up(config)
-    trainer, measurer = create_trainer(setup), Measurer(config, setup.inputs)
+    prefixes = replace(_prefixes(setup), store=None)
+    trainer, measurer = create_trainer(setup, prefixes=prefixes), Measurer(config, setup.inputs, prefixes)
     epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
-    training = _seconds_each((losses["loss"] for losses in trainer.updates(epoch)), count=updates)
-    evaluation = _seconds_each(measurer.logits(setup.network, "val", epoch=epoch), count=updates)
-    seconds = training * trainer.updates_per_epoch
-    seconds += evaluation * math.ceil(measurer.num_measured / setup.inputs.batch_size)
+    training = _seconds_each((losses["loss"] for losses in trainer.updates(epoch)), prefixes=prefixes, count=updates)
+    evaluation = _seconds_each(measurer.logits(setup.network, "val", epoch=epoch), prefixes=prefixes, count=updates)
+    batches = math.ceil(measurer.num_measured / setup.inputs.batch_size)
     moved, state = setup.moved(config.train.epochs), trainer.state
-    size = checkpoint_bytes(setup.network, moved=moved, average=state.average, optimizer=state.optimizer)
-    return Measured(seconds, size, peak_memory_bytes(setup.device))
+    return Measured(
+        seconds=training.rest * trainer.updates_per_epoch + evaluation.rest * batches,
+        frozen_seconds=training.frozen * setup.inputs.num_images + evaluation.frozen * measurer.num_measured,
+        views=trainer.num_views(epoch) or config.train.epochs,
+        checkpoint_bytes=checkpoint_bytes(setup.network, moved=moved, average=state.average, optimizer=state.optimizer),
+        peak_memory_bytes=peak_memory_bytes(setup.device),
+    )
 
 
-def _seconds_each(steps: Iterator[Tensor], *, count: int) -> float:
+class _Seconds(NamedTuple):
+    """What frozen layers take for an image, and all else for a step."""
+
+    frozen: float
+    rest: float
+
+
+def _seconds_each(steps: Iterator[Tensor], *, prefixes: Prefixes, count: int) -> _Seconds:
     """Mean seconds of a step, each waited for: of ``count`` after the first, or of the first where it is alone."""
-    moments = [time.perf_counter()]
+    moments, spent = [time.perf_counter()], [prefixes.take_spent()]
     for value in steps:
         value.sum().item()
         moments.append(time.perf_counter())
+        spent.append(prefixes.take_spent())
         if len(moments) > count + 1:
             break
-    warm = moments[1:] if len(moments) > 2 else moments
-    return (warm[-1] - warm[0]) / max(1, len(warm) - 1)
+    del spent[0]
+    warm = len(moments) > 2
+    computing = sum(one.computing for one in spent[1 if warm else 0 :])
+    images = sum(one.images for one in spent)
+    frozen = sum(one.computing for one in spent) / images if images else 0.0
+    elapsed = moments[-1] - moments[1 if warm else 0]
+    return _Seconds(frozen, max(0.0, elapsed - computing) / max(1, len(moments) - (2 if warm else 1)))

@@ -76,11 +76,12 @@ class Measurer:
             return predict(network, batches=batches, autocast=autocast(self.inputs.device, self.config.train))
 
     def logits(self, network: Network, split: str, *, epoch: int) -> Iterator[Tensor]:
-        """Logits of a split's batches, from the images themselves."""
+        """Logits of a split's batches."""
         network.eval()
-        for images, _ in self.inputs.split(split, epoch=epoch):
-            with torch.inference_mode(), autocast(self.inputs.device, self.config.train):
-                yield network(images)
+        with self._batches(network, split, links=self._links(network, epoch=epoch), epoch=epoch) as batches:
+            for images, _ in batches:
+                with torch.inference_mode(), autocast(self.inputs.device, self.config.train):
+                    yield network(images)
 
     def take_target_statistics(self, network: Network, *, epoch: int, every: bool) -> None:
         """Give the batch norms, or those that move, the statistics of the target's training images (AdaBN, Li et al. 2018)."""

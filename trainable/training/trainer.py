@@ -227,17 +227,18 @@ class Trainer:
             return 0.0
         return sum(link.work for link in self.prefixes.chain[: self._links(epoch)])
 
-    def _num_views(self, epoch: int) -> int | None:
+    def num_views(self, epoch: int) -> int | None:
+        """How many views of an image training sees as an epoch is trained; None for another in every epoch."""
         share = self._share_before(epoch)
         return num_views(self.config.augment, channels=self.config.data.channels, begins_behind=share)
 
     def _view(self, epoch: int) -> int:
-        return view_of(epoch, num=self._num_views(epoch))
+        return view_of(epoch, num=self.num_views(epoch))
 
     def _usage_of_prefixes(self, epoch: int) -> dict[str, float]:
         """What frozen layers took in this epoch, what was saved, and how many views of an image there are."""
         usage = {
-            "usage/views": float(self._num_views(epoch) or self.config.train.epochs),
+            "usage/views": float(self.num_views(epoch) or self.config.train.epochs),
             "usage/prefix_share": self._share_before(epoch),
         }
         if self.prefixes is None:

@@ -29,14 +29,14 @@ def test_lp_ft_starts_with_the_scores_of_the_probe(make_config):
     probe = linear_probe(config)
     epoch = next(fit(config))
     for name in ("accuracy", "balanced_accuracy", "loss"):
-        assert epoch.metrics[f"val/{name}"] == pytest.approx(probe.metrics[name], abs=1e-4)
+        assert epoch.metrics[f"val/{name}"] == pytest.approx(probe.metrics[name], abs=1e-3)
 
 
 def test_lp_ft_trains_on_from_the_probe_whatever_trains(make_config):
     """With a batch's own statistics the solved head would meet other features, at a loss many times the probe's."""
     whole = make_config(finetune={"strategy": "lp_ft"}, optimizer={"lr": 1e-12}, augment={"strength": "none"})
     head = whole.model_copy(update={"freeze": whole.freeze.model_copy(update={"depth": 1.0})})
-    assert next(fit(whole)).metrics["train/loss"] == pytest.approx(next(fit(head)).metrics["train/loss"], rel=1e-4)
+    assert next(fit(whole)).metrics["train/loss"] == pytest.approx(next(fit(head)).metrics["train/loss"], rel=1e-3)
 
 
 def test_l2_sp_holds_the_backbone_near_its_start(make_config, tmp_path):
