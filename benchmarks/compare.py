@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,23 @@ def draw(chance: random.Random, values: list[Any] | tuple[float, float]) -> Any:
     return float(f"{math.exp(chance.uniform(low, high)):.4g}")
 
 
-def run_ours(task: Task, *, place: Path, kill: bool = False) -> Side:
+def run_ours(task: Task, *, place: Path, kill: bool = False, settings: Sequence[str] = ()) -> Side:
+    """Our side, with ``settings`` such as ``data.prefix_gb=0`` beside the space file's."""
     (place / "space.yaml").write_text(yaml.safe_dump(space(task)))
-    command = [sys.executable, "-m", "search", "run", "space.yaml"]
+    command = [
+        sys.executable,
+        "-m",
+        "search",
+        "run",
+        "space.yaml",
+        *(word for pair in settings for word in ("--set", pair)),
+    ]
     measured = run_side(command, place=place, params=[f"cfg.{path}" for path in VARIED], task=task, kill=kill)
     return measured | {"images": names_in_pack(task, cache=place / "cache" / "trainable")}
 
 
 def space(task: Task) -> dict[str, Any]:
-    """The space file of ours, equal in values to ``SPACE`` of the stock script."""
+    """The space file of ours, equal in values to ``space`` of the stock script."""
     vary = {
         path: {"choice": values} if isinstance(values, list) else {"log": list(values)}
         for path, (_, values) in VARIED.items()
@@ -212,6 +220,7 @@ def run_stock(task: Task, *, place: Path, kill: bool = False) -> Side:
         "folder": str(place),
         "tracking_uri": f"sqlite:///{place}/mlflow.db",
         "trials": task.trials,
+        "depths": VARIED["freeze.depth"][1],
         "first": [{VARIED[path][0]: value for path, value in recipe.items()} for recipe in task.recipes],
         "min_epochs": MIN_EPOCHS,
         "max_epochs": task.max_epochs,

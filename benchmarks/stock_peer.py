@@ -28,12 +28,15 @@ from trainable.model.weights import load_weights
 Settings = dict[str, Any]
 METRIC = "val/balanced_accuracy"
 ARCHITECTURE = "tf_efficientnet_lite0"
-SPACE = {
-    "lr": tune.loguniform(2e-4, 1e-2),
-    "freeze": tune.choice([0.5, 0.75, 0.9, 1.0]),
-    "augment": tune.choice(["none", "light"]),
-    "class_weights": tune.choice(["none", "inverse"]),
-}
+
+
+def space(settings: Settings) -> Settings:
+    return {
+        "lr": tune.loguniform(2e-4, 1e-2),
+        "freeze": tune.choice(settings["depths"]),
+        "augment": tune.choice(["none", "light"]),
+        "class_weights": tune.choice(["none", "inverse"]),
+    }
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def read_settings() -> Settings:
 def new_tuner(settings: Settings) -> tune.Tuner:
     return tune.Tuner(
         trainable_of(settings),
-        param_space=SPACE,
+        param_space=space(settings),
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
