@@ -18,12 +18,13 @@ IN_MEMORY = 32_000_000  # bytes of a view that a process has at hand: pooled fea
 LARGEST_HALF = 65504.0  # of float16
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Spent:
-    """Seconds that frozen layers took for so many ``images``, and that what was kept saved."""
+    """Seconds that frozen layers took for so many ``images``, that others were waited for, and that what was kept saved."""
 
     computing: float = 0.0
     images: int = 0
+    waiting: float = 0.0
     saved: float = 0.0
 
 

@@ -101,7 +101,7 @@ class Prefixes:
     def take_spent(self) -> Spent:
         """What was spent and saved since this was asked last."""
         spent = replace(self.spent)
-        self.spent.computing, self.spent.images, self.spent.saved = 0.0, 0, 0.0
+        vars(self.spent).update(vars(Spent()))
         return spent
 
     def _kept(self, names: list[str], *, rows: Rows, source: Source) -> Kept | None:
@@ -159,7 +159,9 @@ class _Filling:
         """Add a block that is there or nobody else is computing; False where no block is to be kept."""
         block = self.store.load(self._name(index))
         if block is None:
+            started = time.perf_counter()
             with self.store.claimed(self._name(index), wait=wait) as is_mine:
+                self.spent.waiting += time.perf_counter() - started
                 if not is_mine:
                     return True
                 block = self.store.load(self._name(index))

@@ -18,6 +18,7 @@ from trainable.loader.mixing import mixes
 from trainable.loader.views import num_views, view_of
 from trainable.model.network import aligned_stage
 from trainable.model.phase import Phase, phase
+from trainable.prefix.outputs import Spent
 from trainable.prefix.prefixes import Prefixes
 from trainable.randomness import forked, reseed
 from trainable.statistics.scores import Evaluation
@@ -30,6 +31,7 @@ from trainable.training.measure import Measurer
 from trainable.training.optimizer import of_trainable, set_rates
 from trainable.training.setup import Setup
 from trainable.training.state import State, create_state
+from trainable.training.usage import Clock, usage
 
 UPDATES_BETWEEN_LOSS_CHECKS = 16  # reading a loss makes a GPU wait
 
@@ -71,6 +73,7 @@ class Trainer:
     anchor: Anchor | None
     prefixes: Prefixes | None
     measurer: Measurer
+    clock: Clock = field(default_factory=Clock)
 
     def one_epoch(self) -> Epoch:
         """Train and validate the next epoch."""
@@ -78,15 +81,17 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         losses = self._mean_losses(epoch)
-        trained = time.perf_counter()
-        evaluation, measured = self.measurer.measure(state.scored, epoch=epoch, trained=state.network)
+        trained, spent = time.perf_counter(), self._take_spent()
+        with self.clock.running("evaluation"):
+            evaluation, measured = self.measurer.measure(state.scored, epoch=epoch, trained=state.network)
         metrics = {**{f"train/{name}": value for name, value in losses.items()}, **measured}
         state.finish(epoch, value=metrics[self.config.train.metric])
         metrics |= {
-            "usage/seconds": time.perf_counter() - started,
+            **usage(time.perf_counter() - started, spent=self.clock.take(), trained=spent, measured=self._take_spent()),
             "usage/images_per_second": self.inputs.num_images / (trained - started),
             "usage/batch_size": float(self.inputs.batch_size),
-            **self._usage_of_prefixes(epoch),
+            "usage/views": float(self.num_views(epoch) or self.config.train.epochs),
+            "usage/prefix_share": self._share_before(epoch),
             "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
         }
         classes = list(self.inputs.full.pack.classes)
@@ -113,7 +118,7 @@ class Trainer:
         state.network.train()
         averages = state.average is not None and epoch > config.train.ema_start
         with self._beginning(epoch) as shown, of_trainable(state.optimizer), forked(self.device):
-            for index, batches in enumerate(_grouped(shown, size=config.train.accumulate)):
+            for index, batches in enumerate(_grouped(self.clock.timed(shown), size=config.train.accumulate)):
                 set_rates(state.optimizer, factor=self._rate(epoch, index=index))
                 reseed(config.seed, "dropout", epoch, index, device=self.device)
                 losses = self._update(batches, epoch=epoch, index=index)
@@ -196,10 +201,11 @@ class Trainer:
         if not links or self.prefixes is None:
             yield inputs.training(epoch=epoch, view=view, adaptation=self.adaptation)
             return
-        behind = {
-            split: self.prefixes.open(network, links=links, viewed=inputs.viewed(split, epoch=epoch, view=view))
-            for split in ("train", *(("target",) if self.adaptation.sees_target else ()))
-        }
+        with self.clock.running("opening"):
+            behind = {
+                split: self.prefixes.open(network, links=links, viewed=inputs.viewed(split, epoch=epoch, view=view))
+                for split in ("train", *(("target",) if self.adaptation.sees_target else ()))
+            }
         with network.beginning_behind(links, chain=self.prefixes.chain):
             yield inputs.training(epoch=epoch, view=view, adaptation=self.adaptation, behind=behind)
 
@@ -235,16 +241,9 @@ class Trainer:
     def _view(self, epoch: int) -> int:
         return view_of(epoch, num=self.num_views(epoch))
 
-    def _usage_of_prefixes(self, epoch: int) -> dict[str, float]:
-        """What frozen layers took in this epoch, what was saved, and how many views of an image there are."""
-        usage = {
-            "usage/views": float(self.num_views(epoch) or self.config.train.epochs),
-            "usage/prefix_share": self._share_before(epoch),
-        }
-        if self.prefixes is None:
-            return usage
-        spent = self.prefixes.take_spent()
-        return usage | {"usage/prefix_seconds": spent.computing, "usage/prefix_saved_seconds": spent.saved}
+    def _take_spent(self) -> Spent:
+        """What frozen layers took and saved since this was asked last."""
+        return Spent() if self.prefixes is None else self.prefixes.take_spent()
 
     def _phase(self, epoch: int) -> Phase:
         return phase(self.config, plan=self.state.network.plan, epoch=epoch)
