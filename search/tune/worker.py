@@ -19,7 +19,7 @@ from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import Fingerprints, held_to
 from trainable.errors import OutageError, UserError
 from trainable.metrics import best_epoch
-from trainable.training.checkpoint import BrokenCheckpointError, read_state
+from trainable.training.checkpoint import BrokenCheckpointError, check_whole, read_state
 from trainable.training.fit import DivergedError, Epoch, fit
 
 
@@ -87,7 +87,7 @@ def resume_point(folder: Path, start: int) -> Path | None:
     for epoch in range(start, 0, -1):
         candidate = epoch_folder(folder, epoch)
         try:
-            read_state(candidate)
+            check_whole(candidate)
         except BrokenCheckpointError:
             continue
         return candidate

@@ -158,8 +158,8 @@ def _view(path: Path) -> str:
 
 def _worth(block: Block) -> float:
     """Milliseconds saved for each byte read."""
-    num_bytes = int(block.values.itemsize) * math.prod(block.values.shape[1:])
-    return float(block.milliseconds / num_bytes)
+    bytes_each: list[int] = [block.values.itemsize, *block.values.shape[1:]]
+    return block.milliseconds / math.prod(bytes_each)
 
 
 def _worth_now(paths: list[Path]) -> float:

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from blake3 import blake3
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -47,8 +50,9 @@ def save_checkpoint(
 ) -> None:
     """Write the ``moved`` parameters, all buffers, the running average, the optimizer and the counters into ``folder``.
 
-    The folder appears under its name when everything is on the disk; one already there is replaced. ``results`` is
-    kept as ``results`` in the state for readers. Raises OSError where the disk is full, leaving nothing behind.
+    The folder appears under its name when everything is written; one already there is replaced. It reaches the disk beside
+    what is done next: should the machine stop before, the digests in the state tell. ``results`` is kept as ``results`` there
+    for readers. Raises OSError where the disk is full, leaving nothing behind.
     """
     contents = {
         WEIGHTS: save_tensors(_moving_tensors(network, moved)),
@@ -63,6 +67,7 @@ def save_checkpoint(
         "scaler": counters.scaler,
         "results": results,
         "bytes": {name: len(content) for name, content in contents.items()},
+        "digests": {name: _digest(content) for name, content in contents.items()},
     }
     contents[STATE] = to_json(restorable(state)).encode()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -70,8 +75,10 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, content in contents.items():
-            _write(temporary / name, content)
+            (temporary / name).write_bytes(content)
+        written = [(temporary / name).open("rb") for name in contents]
         _put_in_place(temporary, folder)
+        threading.Thread(target=_settle, args=(written,)).start()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -87,11 +94,11 @@ def load_checkpoint(
     """Put a checkpoint back; ``moved`` gives the parameters trained up to an epoch. Raises BrokenCheckpointError."""
     state = read_state(folder)
     names = moved(state["epoch"])
-    _load_tensors(folder / WEIGHTS, network, names)
+    _load_tensors(folder / WEIGHTS, network, names, state=state)
     if average is not None:
-        _load_tensors(folder / AVERAGE, average.module, names)
+        _load_tensors(folder / AVERAGE, average.module, names, state=state)
         average.n_averaged.fill_(state["averaged"])
-    _restore_optimizer(network, optimizer, load_tensors((folder / OPTIMIZER).read_bytes()))
+    _restore_optimizer(network, optimizer, _read_tensors(folder / OPTIMIZER, state=state))
     history = {int(epoch): value for epoch, value in state["history"].items()}
     return Counters(state["epoch"], history, state["scaler"])
 
@@ -100,11 +107,22 @@ def load_scored(folder: Path, *, network: Network, moved: Callable[[int], Collec
     """Put into a network the weights that a checkpoint's scores are of: the running average where one had begun."""
     state = read_state(folder)
     name = AVERAGE if state.get("averaged") else WEIGHTS
-    _load_tensors(folder / name, network, moved(state["epoch"]))
+    _load_tensors(folder / name, network, moved(state["epoch"]), state=state)
 
 
-def _load_tensors(path: Path, network: nn.Module, names: Collection[str]) -> None:
-    tensors = load_tensors(path.read_bytes())
+def _read_tensors(path: Path, *, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return dict(load_tensors(_read_content(path, state=state)))
+
+
+def _read_content(path: Path, *, state: Mapping[str, Any]) -> bytes:
+    content = path.read_bytes()
+    if "digests" in state and _digest(content) != state["digests"][path.name]:  # an older one has none
+        raise BrokenCheckpointError(f"{path} is not what was written")
+    return content
+
+
+def _load_tensors(path: Path, network: nn.Module, names: Collection[str], *, state: Mapping[str, Any]) -> None:
+    tensors = _read_tensors(path, state=state)
     expected = _moving_tensors(network, names)
     if tensors.keys() != expected.keys() or any(tensors[n].shape != expected[n].shape for n in tensors):
         raise BrokenCheckpointError(f"{path.parent} holds the weights of another configuration")
@@ -121,6 +139,13 @@ def read_state(folder: Path) -> dict[str, Any]:
     if sizes != state["bytes"]:
         raise BrokenCheckpointError(f"{folder} is cut short")
     return state
+
+
+def check_whole(folder: Path) -> None:
+    """Raise BrokenCheckpointError where a checkpoint is not what was written, its tensors included."""
+    state = read_state(folder)
+    for name in state["bytes"]:
+        _read_content(folder / name, state=state)
 
 
 def checkpoint_bytes(
@@ -169,11 +194,15 @@ def _restore_optimizer(network: Network, optimizer: Optimizer, tensors: dict[str
         optimizer.state[parameter][entry] = value
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _settle(files: list[BinaryIO]) -> None:
+    """Wait until files are on the disk."""
+    for file in files:
+        with file, suppress(OSError):  # a disk that fails is met by the next to write or read there
+            os.fsync(file.fileno())
+
+
+def _digest(content: bytes) -> str:
+    return str(blake3(content).hexdigest(length=16))
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

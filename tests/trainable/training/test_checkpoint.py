@@ -9,7 +9,15 @@ import torch
 from trainable.config.trial import OptimizerConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.model.network import create_network
-from trainable.training.checkpoint import STATE, Counters, load_checkpoint, read_state, save_checkpoint
+from trainable.training.checkpoint import (
+    STATE,
+    BrokenCheckpointError,
+    Counters,
+    check_whole,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+)
 from trainable.training.optimizer import create_optimizer
 
 SPEC = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=1.0)
@@ -70,3 +78,44 @@ def test_the_state_is_json_for_every_reader_and_comes_back_with_its_infinite_met
         tmp_path / "one", network=network, moved=lambda epoch: set(), average=None, optimizer=optimizer
     )
     assert counters.history == {1: inf, 2: -0.5}
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
+def test_one_bit_of_a_checkpoint_that_turned_is_found(name, tmp_path):
+    network, optimizer = make("adamw")
+    names = {name for name, _ in network.named_parameters()}
+    save_checkpoint(
+        tmp_path / "one",
+        network=network,
+        moved=names,
+        average=None,
+        optimizer=optimizer,
+        counters=Counters(1, {1: 0.5}, {}),
+        results={},
+    )
+    check_whole(tmp_path / "one")
+    content = bytearray((tmp_path / "one" / name).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "one" / name).write_bytes(content)
+    with pytest.raises(BrokenCheckpointError, match="is not what was written"):
+        check_whole(tmp_path / "one")
+    with pytest.raises(BrokenCheckpointError, match="is not what was written"):
+        load_checkpoint(tmp_path / "one", network=network, moved=lambda _: names, average=None, optimizer=optimizer)
+
+
+def test_the_head_alone_of_a_large_network_takes_less_than_a_megabyte(tmp_path):
+    config = TrialConfig.model_validate({"model": {"name": "resnet50", "weights": "random"}, "freeze": {"depth": 1.0}})
+    network = create_network(config, spec=SPEC, num_classes=10)
+    optimizer = create_optimizer(network, config=OptimizerConfig())
+    network(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    save_checkpoint(
+        tmp_path / "one",
+        network=network,
+        moved=network.moved(config, until=1),
+        average=None,
+        optimizer=optimizer,
+        counters=Counters(1, {1: 0.5}, {}),
+        results={},
+    )
+    assert sum(path.stat().st_size for path in (tmp_path / "one").iterdir()) < 1e6
