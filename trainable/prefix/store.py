@@ -158,8 +158,7 @@ def _view(path: Path) -> str:
 
 def _worth(block: Block) -> float:
     """Milliseconds saved for each byte read."""
-    bytes_each: list[int] = [block.values.itemsize, *block.values.shape[1:]]
-    return block.milliseconds / math.prod(bytes_each)
+    return block.milliseconds / (block.values.itemsize * math.prod(block.values.shape[1:]))
 
 
 def _worth_now(paths: list[Path]) -> float:
@@ -167,8 +166,9 @@ def _worth_now(paths: list[Path]) -> float:
     try:
         header = _header(paths[0])
         idle = max(0.0, time.time() - max(path.stat().st_mtime for path in paths))
-        num_bytes = int(np.prod(header["shape"])) * np.dtype(header["kept_as"]).itemsize
-        return float(header["milliseconds"]) * int(header["shape"][0]) / num_bytes / (1 + idle / SECONDS_OF_RENT)
+        bytes_each = int(np.dtype(header["kept_as"]).itemsize) * math.prod(map(int, header["shape"][1:]))
+        saved: float = header["milliseconds"] / bytes_each
+        return saved / (1 + idle / SECONDS_OF_RENT)
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return 0.0
 
