@@ -10,6 +10,7 @@ from search.ledger.lease import is_held
 from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
 from search.ledger.trials import Trial, best_trial
+from search.report.spending import spending, spending_line
 from trainable.errors import OutageError, UserError
 
 
@@ -27,6 +28,7 @@ def overview(folder: Path) -> dict[str, Any]:
         "trials_asked": spec.search.trials,
         "epochs": sum(trial.last_epoch for trial in trials),
         "seconds": round(sum(trial.seconds for trial in trials), 1),
+        "spending": {part: round(seconds, 1) for part, seconds in spending(trials).items()},
         "metric": metric,
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
@@ -88,6 +90,7 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
         "state": result["state"],
         "trials": f"{sum(result['trials'].values())} of {result['trials_asked']}: {states}" if states else "none yet",
         "epochs": f"{result['epochs']} in {result['seconds'] / 60:.1f} trial-minutes",
+        "time": spending_line(result["spending"]) or "not known",
         "best": "none yet" if value is None else f"{result['metric']} {value:.4f}, trial {result['best_trial']}",
         "test": "not measured yet"
         if test is None

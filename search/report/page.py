@@ -17,7 +17,14 @@ from search.ledger.stored import open_ledger
 from search.report.domains import domain_figures
 from search.report.history import history_html
 from search.report.html import html_row, page_html
-from search.report.report import candidate_text, comparison_texts, known_in_test_texts, report_data, row_cells
+from search.report.report import (
+    candidate_text,
+    comparison_texts,
+    known_in_test_texts,
+    report_data,
+    row_cells,
+    time_texts,
+)
 from search.space.spec import SearchSpec
 from trainable.atomic import write_beside
 
@@ -50,7 +57,7 @@ def _summary(data: dict[str, Any]) -> str:
     ]
     if data["best_value"] is not None:
         lines.append(f"best: trial {data['best_trial']}, {data['metric']} {data['best_value']:.4f}")
-    lines += comparison_texts(data)
+    lines += [*comparison_texts(data), *time_texts(data)]
     if data["test"] is not None:
         lines.append(
             f"test split, {candidate_text(data)}: "

@@ -15,6 +15,7 @@ from search.ledger.trials import Trial, leaders
 from search.report.domains import judge_domains, judgement_lines
 from search.report.history import history, history_table
 from search.report.overview import overview
+from search.report.spending import spending_line
 from search.space.paths import flatten
 from search.space.spec import SearchSpec
 from trainable.metrics import best_epoch, epochs_to_converge, gain
@@ -58,7 +59,7 @@ def print_report(folder: Path, *, console: Console) -> None:
     if "leaderboard" not in data:
         return
     console.print(_leaderboard(data))
-    for line in comparison_texts(data):
+    for line in [*comparison_texts(data), *time_texts(data)]:
         console.print(line, highlight=False, markup=False)
     if data["best_config"] is not None:
         console.print(f"\nbest configuration, trial {data['best_trial']}:", highlight=False, markup=False)
@@ -77,6 +78,12 @@ def print_report(folder: Path, *, console: Console) -> None:
     if data["test_oracle"] is not None:
         scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
         console.print(f"test split of the target, by its labels: {scores}", highlight=False, markup=False)
+
+
+def time_texts(data: dict[str, Any]) -> list[str]:
+    """What the trials' time was spent on, a line or none."""
+    line = spending_line(data["spending"])
+    return [f"time of the trials: {line}"] if line else []
 
 
 def known_in_test_texts(data: dict[str, Any]) -> list[str]:
