@@ -55,6 +55,8 @@ class Ledger:
         self.metric = metric
         self._storage = storage
         self._ended: dict[int, Trial] = {}
+        self._kept: list[Trial] | None = None  # all trials, once nobody else writes them
+        self._ids: dict[int, int] = {}
 
     @property
     def notes(self) -> SearchNotes:
@@ -75,13 +77,17 @@ class Ledger:
         """Store JSON values under a key, in one write."""
         self.study.set_user_attr(key, restorable(value))
 
+    def write_alone(self) -> None:
+        """Read the trials once more and no more after that: from now on they change by this ledger's own calls alone."""
+        self._kept = self._read()
+
     def trials(self) -> list[Trial]:
-        """All trials by number."""
-        return [self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
+        """All trials by number; of one that has not changed the object is the one given before."""
+        return self._read() if self._kept is None else list(self._kept)
 
     def trial(self, number: int) -> Trial:
         """One trial."""
-        return self._record(self.study.get_trials(deepcopy=False)[number])
+        return self._record(self._frozen(number)) if self._kept is None else self._kept[number]
 
     def start(
         self, *, encoded: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], target: int, origin: str
@@ -93,8 +99,13 @@ class Ledger:
             distributions=dict(distributions),
             user_attrs={"target": target, "origin": origin},
         )
-        self.study.add_trial(trial)
-        return len(self.study.get_trials(deepcopy=False)) - 1
+        trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
+        frozen = self._storage.get_trial(trial_id)
+        self._ids[frozen.number] = trial_id
+        if self._kept is not None:
+            assert frozen.number == len(self._kept), "another process has begun a trial"
+            self._kept.append(self._record(frozen))
+        return frozen.number
 
     def aim(self, number: int, *, target: int) -> None:
         """Record the epoch a trial is now to reach."""
@@ -118,12 +129,21 @@ class Ledger:
         value = self.trial(number).best(self.metric)
         values = None if state == "FAILED" or value is None else [value]
         self._storage.set_trial_state_values(self._id(number), state=_OPTUNA_STATES[state], values=values)
+        self._read_again(number)
 
     def count_attempt(self, number: int) -> int:
         """Record that a worker was lost with this trial, and give how often that has happened."""
         attempts = self.trial(number).attempts + 1
         self._set(number, "attempts", attempts)
         return attempts
+
+    def _read(self) -> list[Trial]:
+        return [self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
+
+    def _read_again(self, number: int) -> None:
+        """Keep what this ledger has just written of a trial as it is stored."""
+        if self._kept is not None:
+            self._kept[number] = self._record(self._frozen(number))
 
     def _record(self, frozen: FrozenTrial) -> Trial:
         if frozen.number in self._ended:
@@ -134,13 +154,17 @@ class Ledger:
         return trial
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+        return self._storage.get_trial(self._id(number))
 
     def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        if number not in self._ids:
+            study_id = self.study._study_id
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return self._ids[number]
 
     def _set(self, number: int, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._id(number), key, restorable(value))
+        self._read_again(number)
 
 
 def create(

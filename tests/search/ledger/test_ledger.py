@@ -57,6 +57,50 @@ def test_what_is_written_is_read_back_by_another_reader(tmp_path, storage):
     assert other.notes.data == DataFacts(fingerprint="f", fingerprints={"path": ["f"]})
 
 
+def test_one_that_writes_alone_knows_what_a_reader_reads_and_keeps_what_has_not_changed(tmp_path, storage):
+    earlier = new(tmp_path, storage)
+    first = begin(earlier)
+    ledger = new(tmp_path, storage)
+    earlier.record(first, epoch=1, metrics={METRIC: 0.5, "val/loss": float("inf")})
+    ledger.write_alone()
+    second = begin(ledger)
+    ledger.record(second, epoch=1, metrics={METRIC: 0.7}, ended="no better")
+    ledger.aim(first, target=9)
+    ledger.count_attempt(first)
+    before = ledger.trials()
+    ledger.end(second, state="COMPLETE", reason="no better")
+    after = ledger.trials()
+    assert after[first] is before[first] is ledger.trial(first)
+    assert (before[second].state, after[second].state) == ("RUNNING", "COMPLETE")
+    assert after == ledgers.open_existing(tmp_path, name="s", storage=storage, space=SPACE).trials()
+
+
+def test_an_epoch_costs_no_more_calls_among_many_trials_than_among_few(tmp_path):
+    ledger = new(tmp_path)
+    ledger.write_alone()
+    counts = []
+    for count in (10, 200):
+        while len(ledger.trials()) < count:
+            begin(ledger)
+        counts.append(calls_of(lambda: ledger.record(0, epoch=len(counts) + 1, metrics={METRIC: 0.5})))
+    assert counts[1] < counts[0] + 50  # the trial itself has one epoch more
+
+
+def calls_of(work):
+    count = 0
+
+    def heard(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(heard)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
 def test_metrics_that_are_not_finite_are_no_numbers_in_its_json_and_come_back(tmp_path):
     ledger = new(tmp_path)
     number = begin(ledger)
