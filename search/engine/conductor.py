@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from search.engine.history import History
 from search.engine.reports import Ended, EpochReport, Infeasible, Report, StopSearch
 from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start, Wait
 from search.engine.sampling import Sampling, propose
@@ -70,6 +71,8 @@ class Conductor:
         self.finished = False
         self.stopping: str | None = None
         self.exhausted = False
+        self._known = History()
+        ledger.write_alone()
 
     def next_leg(self) -> Leg | None:
         """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
@@ -118,26 +121,27 @@ class Conductor:
                 self._end(number, state="FAILED", reason=f"{LOST} {attempts} times: {error}")
             self._stop_if_hopeless(error)
 
-    def budget(self, trials: list[Trial]) -> Budget:
+    def budget(self, trials: History) -> Budget:
         """What is left to spend."""
         limits = self.limits
-        epochs = sum(trial.last_epoch for trial in trials)
-        gpu_hours = sum(trial.seconds for trial in trials) * limits.gpus / 3600
-        if (limits.epochs is not None and epochs >= limits.epochs) or (
-            limits.gpu_hours is not None and gpu_hours >= limits.gpu_hours
+        if (limits.epochs is not None and trials.num_epochs >= limits.epochs) or (
+            limits.gpu_hours is not None and trials.seconds() * limits.gpus / 3600 >= limits.gpu_hours
         ):
             return "compute spent"
         return "trials spent" if self.exhausted or len(trials) >= limits.trials else "open"
 
-    def _trials(self) -> list[Trial]:
+    def _trials(self) -> History:
         """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""
-        for trial in self.ledger.trials():
-            ended = trial.epochs[-1].ended if trial.epochs else None
-            if trial.state == "RUNNING" and ended is not None:
-                self._end(trial.number, state="COMPLETE", reason=ended)
-        return self.ledger.trials()
+        history = self._history()
+        for number in list(history.ending):
+            self._end(number, state="COMPLETE", reason=str(history[number].epochs[-1].ended))
+        return self._history()
 
-    def _start(self, trials: list[Trial], *, until: int) -> Leg | None:
+    def _history(self) -> History:
+        self._known.update(self.ledger.trials())
+        return self._known
+
+    def _start(self, trials: History, *, until: int) -> Leg | None:
         proposal = propose(trials, space=self.space, rule=self.sampling)
         if proposal is None:
             self.exhausted = True
@@ -163,7 +167,7 @@ class Conductor:
 
     def _at_rung(self, number: int) -> Decision:
         """Carry out the rule's verdict on a trial that has reached its target."""
-        match self.rule.verdict(self.ledger.trials(), number=number):
+        match self.rule.verdict(self._history(), number=number):
             case Continue(_, until):
                 self.ledger.aim(number, target=until)
                 return "go on"
@@ -173,10 +177,8 @@ class Conductor:
 
     def _stop_if_hopeless(self, error: str) -> None:
         """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""
-        trials = self.ledger.trials()
-        if sum(trial.attempts for trial in trials) >= LOST_WORKERS_BEFORE_HOPELESS and not any(
-            t.epochs for t in trials
-        ):
+        trials = self._history()
+        if trials.num_epochs == 0 and sum(trial.attempts for trial in trials) >= LOST_WORKERS_BEFORE_HOPELESS:
             self.stopping = f"every trial fails: {error}"
 
     def _end(self, number: int, *, state: Literal["COMPLETE", "PRUNED", "FAILED"], reason: str) -> None:

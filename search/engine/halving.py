@@ -9,20 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from search.engine.rule import (
-    Action,
-    Budget,
-    Close,
-    Continue,
-    Finish,
-    Start,
-    Wait,
-    interrupted,
-    waiting_trials,
-)
+from search.engine.history import History
+from search.engine.rule import Action, Budget, Close, Continue, Finish, Start, Wait, interrupted
 from search.ledger.trials import Trial
 from search.space.sections import geometric_rungs
-from trainable.metrics import DIRECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +47,18 @@ class Halving:
         end the best waiting trials until ``finalists`` have been trained in full. Once the compute is spent only that
         last step is left. What still waits then is closed.
         """
-        waiting = waiting_trials(trials, running=running)
-        unfinished = interrupted(waiting)
+        history = History.of(trials)
+        unfinished = interrupted(history, running=running)
         if unfinished is not None:
             return unfinished
-        judged = None if budget == "compute spent" else self._judged(trials, waiting)
+        judged = None if budget == "compute spent" else self._judged(history, running=running)
         if judged is not None:
             return judged
         if budget == "open":
             return Start(self.rungs[0])
-        if any(trial.target < self.max_epochs for trial in trials if trial.number in running):
+        if any(history[number].target < self.max_epochs for number in running):
             return Wait()
-        return self._finalist(trials, waiting, running=running) or self._end(waiting, running=running)
+        return self._finalist(history, running=running) or self._end(history, running=running)
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Wait:
         """Judge a trial that has reached its rung: in ``promote`` it waits there, in ``stop`` it goes on or is closed.
@@ -78,55 +68,47 @@ class Halving:
         """
         if self.mode == "promote":
             return Wait()
-        rung = next(trial for trial in trials if trial.number == number).last_epoch
-        ranked = self._ranked(trials, rung=rung)
-        if number in ranked[: max(1, len(ranked) // self.reduction)]:
+        history = History.of(trials)
+        rung = history[number].last_epoch
+        ranking = history.ranking(self.metric, rung=rung)
+        place = ranking.place(number)
+        if place is not None and place < max(1, ranking.num_placed // self.reduction):
             return Continue(number, next(level for level in self.rungs if level > rung))
         return self._close(number, rung=rung)
 
-    def _judged(self, trials: Sequence[Trial], waiting: Sequence[Trial]) -> Continue | Close | None:
+    def _judged(self, history: History, *, running: frozenset[int]) -> Continue | Close | None:
         """In ``stop`` the first trial at a rung is judged; in ``promote`` the best of the highest rung goes on."""
         if self.mode == "stop":
-            judged = self.verdict(trials, number=waiting[0].number) if waiting else None
+            first = _first_waiting(history, running=running)
+            judged = None if first is None else self.verdict(history, number=first)
             return None if isinstance(judged, Wait) else judged
         for rung, following in reversed(list(pairwise(self.rungs))):
-            ranked = self._ranked(trials, rung=rung)
-            here = {trial.number for trial in waiting if trial.last_epoch == rung}
-            for number in ranked[: len(ranked) // self.reduction]:
-                if number in here:
-                    return Continue(number, following)
+            best = history.best_resting(self.metric, epoch=rung, besides=running)
+            ranking = history.ranking(self.metric, rung=rung)
+            place = None if best is None else ranking.place(best)
+            if best is not None and place is not None and place < ranking.num_placed // self.reduction:
+                return Continue(best, following)
         return None
 
-    def _finalist(
-        self, trials: Sequence[Trial], waiting: Sequence[Trial], *, running: frozenset[int]
-    ) -> Continue | None:
+    def _finalist(self, history: History, *, running: frozenset[int]) -> Continue | None:
         """Continue the waiting trial nearest to the end, the best of equals, while too few are trained in full."""
-        finished = sum(trial.state == "COMPLETE" for trial in trials) + len(running)
-        if finished >= self.finalists or not waiting:
+        highest = history.last_resting_epoch(self.metric, besides=running)
+        if highest is None or history.num_complete + len(running) >= self.finalists:
             return None
-        highest = max(trial.last_epoch for trial in waiting)
-        here = {trial.number for trial in waiting if trial.last_epoch == highest}
-        best = next((number for number in self._ranked(trials, rung=highest) if number in here), None)
+        best = history.best_resting(self.metric, epoch=highest, besides=running)
         return None if best is None else Continue(best, self.max_epochs)
 
-    def _end(self, waiting: Sequence[Trial], *, running: frozenset[int]) -> Action:
+    def _end(self, history: History, *, running: frozenset[int]) -> Action:
         """Close what waits, one trial after the other, when nobody is at work any more; then the search is over."""
         if running:
             return Wait()
-        return self._close(waiting[0].number, rung=waiting[0].last_epoch) if waiting else Finish()
+        first = _first_waiting(history, running=running)
+        return Finish() if first is None else self._close(first, rung=history[first].last_epoch)
 
     def _close(self, number: int, *, rung: int) -> Close:
         return Close(number, f"not among the best 1/{self.reduction} at epoch {rung}")
 
-    def _ranked(self, trials: Sequence[Trial], *, rung: int) -> list[int]:
-        """Numbers of the trials that reached a rung, the best value up to it first, the older of equals first.
 
-        A trial that early stopping completed before the rung counts with what it reached.
-        """
-        sign = -1.0 if DIRECTIONS[self.metric] == "maximize" else 1.0
-        reached = [trial for trial in trials if trial.last_epoch >= rung or trial.state == "COMPLETE"]
-        values = {trial.number: trial.best(self.metric, until=rung) for trial in reached}
-        return [
-            number
-            for _, number in sorted((sign * value, number) for number, value in values.items() if value is not None)
-        ]
+def _first_waiting(history: History, *, running: frozenset[int]) -> int | None:
+    """The lowest number among the open trials that are not at work."""
+    return next((number for number in history.unfinished if number not in running), None)

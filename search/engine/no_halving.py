@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.engine.rule import Action, Budget, Finish, Start, Wait, interrupted, waiting_trials
+from search.engine.history import History
+from search.engine.rule import Action, Budget, Finish, Start, Wait, interrupted
 from search.ledger.trials import Trial
 
 
@@ -31,7 +32,7 @@ class NoHalving:
 
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Continue what was interrupted, then start new trials while the budget is open."""
-        unfinished = interrupted(waiting_trials(trials, running=running))
+        unfinished = interrupted(History.of(trials), running=running)
         if unfinished is not None:
             return unfinished
         if budget == "open":

@@ -1,9 +1,10 @@
 """What a scheduler is: a rule that says what a free worker does next, from the recorded trials alone."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from search.engine.history import History
 from search.ledger.trials import Trial
 
 
@@ -67,7 +68,7 @@ class Rule(Protocol):
         """How many trials are trained to the end whatever their values."""
 
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
-        """Decide what a free worker does next; ``running`` are the trials at work now.
+        """Decide what a free worker does next; ``running`` are the trials at work now. Quickest for a :class:`History`.
 
         An interrupted trial goes on first. Without budget for trials none is started; without compute only what the rule
         owes to its finalists is trained.
@@ -77,11 +78,7 @@ class Rule(Protocol):
         """Judge the running trial ``number``, which has just reached its target."""
 
 
-def waiting_trials(trials: Sequence[Trial], *, running: frozenset[int]) -> list[Trial]:
-    """List the trials that are open and not at work."""
-    return [trial for trial in trials if trial.state == "RUNNING" and trial.number not in running]
-
-
-def interrupted(waiting: Sequence[Trial]) -> Continue | None:
-    """Continue the first waiting trial that has not reached its target."""
-    return next((Continue(trial.number, trial.target) for trial in waiting if trial.last_epoch < trial.target), None)
+def interrupted(history: History, *, running: Container[int]) -> Continue | None:
+    """Continue the first open trial that is not at work and has not reached its target."""
+    number = next((number for number in history.underway if number not in running), None)
+    return None if number is None else Continue(number, history[number].target)

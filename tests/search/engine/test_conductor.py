@@ -1,11 +1,16 @@
 """A search played out by hand over a real ledger: no worker, no Ray, reports as a worker would send them."""
 
+import random
+import shutil
+from collections import Counter
+from itertools import count
+
 import pytest
 
 from search.engine.conductor import Conductor, Leg, Limits
 from search.engine.halving import Halving
 from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch
-from search.engine.sampling import Sampling
+from search.engine.sampling import SAMPLERS, Sampling
 from search.ledger import ledger as ledgers
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
@@ -18,13 +23,13 @@ SPACE = make_space({"optimizer.lr": parse_dimension({"log": [1e-5, 1e-1]}, where
 def conduct(tmp_path):
     """Opens the search in ``tmp_path`` as a new driver would."""
 
-    def open_(mode="promote", trials=4, space=SPACE, **limits):
-        ledger = ledgers.create(tmp_path, name="s", storage=None, space=space, metric=METRIC, notes={"metric": METRIC})
+    def open_(mode="promote", trials=4, space=SPACE, sampler="tpe", folder=tmp_path, **limits):
+        ledger = ledgers.create(folder, name="s", storage=None, space=space, metric=METRIC, notes={"metric": METRIC})
         return Conductor(
             ledger,
             space=space,
             rule=Halving(metric=METRIC, mode=mode, min_epochs=1, max_epochs=4, reduction=2),
-            sampling=Sampling(sampler="tpe", seed=0, random_share=0.2, metric=METRIC, rungs=(1, 2, 4)),
+            sampling=Sampling(sampler=sampler, seed=0, random_share=0.2, metric=METRIC, rungs=(1, 2, 4)),
             limits=Limits(trials=trials, **limits),
             on_change=lambda trial: None,
         )
@@ -105,6 +110,50 @@ def test_a_driver_lost_after_any_number_of_calls_changes_nothing(conduct, tmp_pa
                 break
     assert lost
     assert dump(conductor) == expected
+
+
+@pytest.mark.parametrize("mode", ["promote", "stop"])
+@pytest.mark.parametrize(("sampler", "trials"), [("random", 25), ("tpe", 25), ("gp", 8)])
+def test_a_driver_at_work_for_long_decides_as_one_that_has_just_opened_the_ledger(
+    conduct, tmp_path, mode, sampler, trials
+):
+    """Three workers, whose trials report in any order, wait, go on, diverge, end early or lose their workers."""
+    assert set(SAMPLERS) == {"random", "tpe", "gp"}
+    chance, numbers, legs = random.Random(1), count(), []
+    conductor = conduct(mode, trials=trials, sampler=sampler, max_failures=1)
+    while not conductor.finished:
+        copy = tmp_path / str(next(numbers))
+        copy.mkdir()
+        shutil.copy(tmp_path / ledgers.JOURNAL, copy)
+        another = conduct(mode, trials=trials, sampler=sampler, folder=copy, max_failures=1)
+        another.running, another.exhausted = dict(conductor.running), conductor.exhausted
+        leg = conductor.next_leg() if len(conductor.running) < 3 else None
+        if len(conductor.running) < 3 or leg is not None:
+            assert another.next_leg() == leg
+            assert dump(another) == dump(conductor)
+        legs += [leg] if leg else []
+        if conductor.running and (leg is None or len(conductor.running) == 3):
+            befall(conductor, chance.choice(list(conductor.running.values())), chance)
+    states = Counter(trial.state for trial in conductor.ledger.trials())
+    assert set(states) == {"COMPLETE", "PRUNED", "FAILED"}
+    assert any(leg.start for leg in legs)
+
+
+def befall(conductor, leg, chance):
+    """One event at a worker."""
+    epoch = conductor.ledger.trial(leg.number).last_epoch + 1
+    match chance.choices(["epoch", "diverge", "lose"], weights=[8, 1, 1])[0]:
+        case "diverge":
+            stops = conductor.report(leg.number, report=Infeasible("diverged")) == "stop"
+        case "lose":
+            conductor.leg_over(leg.number, error="OSError: gone")
+            return
+        case _:
+            ended = "last epoch" if epoch == 4 else "no better" if chance.random() < 0.1 else None
+            report = EpochReport(epoch, {METRIC: score(leg, epoch) + chance.random() / 10}, ended)
+            stops = conductor.report(leg.number, report=report) == "stop"
+    if stops:
+        conductor.leg_over(leg.number)
 
 
 def test_a_driver_lost_between_a_trials_last_epoch_and_its_end_changes_nothing(conduct):
