@@ -1,7 +1,7 @@
 """The Optuna study as the truth of a search: opened, written, read."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from uuid import uuid4
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
+from search.ledger.journal import Journal, no_collection
 from search.ledger.notes import Identity, SearchNotes, key_of, plain, read_notes
 from search.ledger.trials import EpochRecord, State, Trial
 from search.space.space import Space
@@ -26,6 +26,7 @@ from trainable.masking import masked, masked_address
 from trainable.metrics import DIRECTIONS
 
 JOURNAL = "ledger.journal"
+_EPOCH = "epoch:"
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETE: "COMPLETE",
@@ -138,7 +139,8 @@ class Ledger:
         return attempts
 
     def _read(self) -> list[Trial]:
-        return [self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
+        with no_collection():
+            return [self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
 
     def _read_again(self, number: int) -> None:
         """Keep what this ledger has just written of a trial as it is stored."""
@@ -226,9 +228,7 @@ def mend_journal(path: Path) -> None:
 def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:
-        journal = str(folder / JOURNAL)
-        # Its default lock is a symbolic link, which exFAT, SMB and mounted cloud drives do not have.
-        return JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
+        return Journal(str(folder / JOURNAL))
     try:
         return RDBStorage(storage)
     except Exception as error:
@@ -245,12 +245,12 @@ def _no_sampler() -> optuna.samplers.BaseSampler:
 
 
 def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
-    attrs = restored(frozen.user_attrs)
+    attrs = frozen.user_attrs
     return Trial(
         number=frozen.number,
         params=space.decoded({new_name(path): value for path, value in frozen.params.items()}),
         state=_STATES[frozen.state],
-        epochs=_epochs(attrs),
+        epochs=tuple(_epoch(key, attrs[key]) for key in sorted(attrs) if key.startswith(_EPOCH)),
         target=attrs.get("target", 0),
         origin=attrs.get("origin", ""),
         attempts=attrs.get("attempts", 0),
@@ -260,18 +260,15 @@ def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
     )
 
 
-def _epochs(attrs: Mapping[str, Any]) -> tuple[EpochRecord, ...]:
-    keys: Sequence[str] = sorted(key for key in attrs if key.startswith("epoch:"))
-    return tuple(
-        EpochRecord(
-            number=int(key[6:]),
-            metrics=attrs[key]["metrics"],
-            recorded=datetime.fromisoformat(attrs[key]["recorded"]),
-            ended=attrs[key]["ended"],
-        )
-        for key in keys
+def _epoch(key: str, stored: Mapping[str, Any]) -> EpochRecord:
+    metrics = stored["metrics"]
+    return EpochRecord(
+        number=int(key.removeprefix(_EPOCH)),
+        metrics=restored(metrics) if str in map(type, metrics.values()) else metrics,
+        recorded=datetime.fromisoformat(stored["recorded"]),
+        ended=stored["ended"],
     )
 
 
 def _epoch_key(epoch: int) -> str:
-    return f"epoch:{epoch:05d}"
+    return f"{_EPOCH}{epoch:05d}"
