@@ -1,27 +1,26 @@
 """How far the trials of a search go: the scheduler's rule played out with invented values."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from search.engine.history import History
 from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start
 from search.ledger.trials import EpochRecord, State, Trial
 
-# A play takes time for the square of its trials: these limits keep all together to some tenths of a second.
-TRIALS_PLAYED = 1000  # in all plays together
-LARGEST_PLAY = 300  # trials
-PAIRS_PLAYED = LARGEST_PLAY**2  # the squares of all plays together
+TRIALS_PLAYED = 1000  # in all plays together, so that they take a tenth of a second
 
 
 @lru_cache(maxsize=8)
 def expected_trials(rule: Rule, *, num_trials: int) -> dict[int, int]:
     """How many of ``num_trials`` reach each rung when none fails or ends early: the rounded mean of some plays.
 
-    Trials beyond ``LARGEST_PLAY`` are not played: of them the rule's shares go on. Of those that are more do in halving: a
+    Trials beyond ``TRIALS_PLAYED`` are not played: of them the rule's shares go on. Of those that are more do in halving: a
     trial is judged among those that came before it, and later ones can be better.
     """
-    played = min(num_trials, LARGEST_PLAY)
-    num_plays = max(1, min(TRIALS_PLAYED // played, PAIRS_PLAYED // played**2))
+    played = min(num_trials, TRIALS_PLAYED)
+    num_plays = TRIALS_PLAYED // played
     plays = [_play(rule, num_trials=played, seed=seed) for seed in range(num_plays)]
     owed = min(rule.finalists, num_trials)
     reached = {}
@@ -43,20 +42,17 @@ def expected_epochs(rule: Rule, *, num_trials: int) -> int:
 
 def _play(rule: Rule, *, num_trials: int, seed: int) -> list[int]:
     """The last epoch of every trial of one search with one worker, in which a trial has one value all along."""
-    chance, trials = random.Random(seed), list[Trial]()
+    chance, trials = random.Random(seed), History()
     while True:
         budget: Budget = "open" if len(trials) < num_trials else "trials spent"
         match rule.next_action(trials, running=frozenset(), budget=budget):
             case Start(until):
-                trials.append(_reaching(rule, number=len(trials), value=chance.random(), until=until))
+                trials.change(_reaching(rule, number=len(trials), value=chance.random(), until=until))
             case Continue(number, until):
                 value = next(iter(trials[number].epochs[0].metrics.values()))
-                trials[number] = _reaching(rule, number=number, value=value, until=until)
+                trials.change(_reaching(rule, number=number, value=value, until=until))
             case Close(number, _):
-                closed = trials[number]
-                trials[number] = Trial(
-                    number=number, params={}, state="PRUNED", epochs=closed.epochs, target=closed.target, origin=""
-                )
+                trials.change(replace(trials[number], state="PRUNED"))
             case Finish() | _:
                 return [trial.last_epoch for trial in trials]
 
