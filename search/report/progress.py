@@ -1,7 +1,7 @@
 """A running search on the screen: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections import Counter
+from itertools import islice
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.engine.forecast import expected_epochs
+from search.engine.history import History
 from search.engine.listeners import Listener, Outcome
 from search.engine.rule import Rule
 from search.ledger.ledger import Ledger
@@ -25,25 +26,32 @@ class Progress(Listener):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trials: dict[int, Trial] = {}
+        self._trials = History()
+        self._recent: dict[int, None] = {}  # numbers, the last touched last
+        self._best: Trial | None = None
         self._drawn = 0.0
         self._live: Live | None = None
 
     def begin(self, ledger: Ledger, *, spec: SearchSpec, rule: Rule) -> None:
         """Say what is searched, over which data, and what is already known."""
         self._spec, self._rule = spec, rule
-        self._trials = {trial.number: trial for trial in ledger.trials()}
-        self._seconds_before = sum(trial.seconds for trial in self._trials.values())
+        self._trials = History(ledger.trials())
+        self._recent = {trial.number: None for trial in sorted(self._trials, key=_last_touched)}
+        self._best = best_trial(self._trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
+        self._seconds_before = self._trials.seconds()
         self._started = time.monotonic()
         self._describe(ledger)
         if self._console.is_terminal:
-            self._live = Live(self._frame(), console=self._console, refresh_per_second=4, transient=True)
+            self._live = Live(self.frame(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
 
     def changed(self, trial: Trial) -> None:
         """Take a trial's new record; off a terminal, print what happened as a line."""
-        before = self._trials.get(trial.number)
-        self._trials[trial.number] = trial
+        before = self._trials[trial.number] if trial.number < len(self._trials) else None
+        self._trials.change(trial)
+        self._recent.pop(trial.number, None)
+        self._recent[trial.number] = None
+        self._best = self._best_after(trial)
         if self._live is None:
             line = self._line(before, trial)
             if line:
@@ -53,7 +61,7 @@ class Progress(Listener):
         """Redraw the live table when it is time."""
         if self._live is not None and time.monotonic() - self._drawn > SECONDS_BETWEEN_FRAMES:
             self._drawn = time.monotonic()
-            self._live.update(self._frame())
+            self._live.update(self.frame())
 
     def end(self, ledger: Ledger, *, outcome: Outcome) -> None:
         """Take the live table away."""
@@ -61,6 +69,12 @@ class Progress(Listener):
             self._live.stop()
         if outcome.status == "finished":
             self._console.print(f"finished: {outcome.reason}", highlight=False, markup=False)
+
+    def frame(self) -> Group:
+        """A headline and as many trials as fit below it."""
+        headline = self._headline()
+        height = len(headline.wrap(self._console, self._console.width))
+        return Group(headline, self._table(min(ROWS, self._console.height - height - 2)))
 
     def _describe(self, ledger: Ledger) -> None:
         data = ledger.notes.data
@@ -99,49 +113,77 @@ class Progress(Listener):
             return f"trial {trial.number} epoch {trial.last_epoch}/{self._rule.rungs[-1]}{result}, {self._remaining()}"
         return ""
 
-    def _frame(self) -> Group:
-        return Group(self._headline(), self._table())
+    def _best_after(self, trial: Trial) -> Trial | None:
+        """The best trial now that this one has changed; all are compared only where that may have changed their order."""
+        metric, choose_by = self._spec.search.metric, self._spec.search.choose_by
+        best = self._best
+        if choose_by and best is not None and best.state == "COMPLETE" and trial.state != "COMPLETE":
+            return best
+        fell = trial.state == "FAILED" and best is not None and best.number == trial.number
+        if fell or (choose_by and trial.state == "COMPLETE"):
+            return best_trial(self._trials, metric=metric, choose_by=choose_by)
+        compared = [trial] if best is None or best.number == trial.number else [best, trial]
+        return best_trial(compared, metric=metric)
 
     def _headline(self) -> Text:
-        trials = list(self._trials.values())
-        states = Counter(trial.state.lower() for trial in trials)
-        epochs = sum(trial.last_epoch for trial in trials)
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        best = best_trial(trials, metric=self._spec.search.metric, choose_by=self._spec.search.choose_by)
-        value = best.best(self._spec.search.metric) if best else None
-        result = f"best {value:.4f} (trial {best.number})" if best and value is not None else "no result yet"
+        trials = self._trials
+        states = {
+            "running": len(trials.underway),
+            "waiting": len(trials.unfinished) - len(trials.underway),
+            "complete": trials.num_complete,
+            "pruned": len(trials) - len(trials.unfinished) - trials.num_complete - len(trials.failed),
+            "failed": len(trials.failed),
+        }
+        counts = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
+        value = self._best.best(self._spec.search.metric) if self._best else None
+        result = (
+            f"best {value:.4f} (trial {self._best.number})" if self._best and value is not None else "no result yet"
+        )
         return Text(
-            f"{self._spec.search.name}: {counts or 'starting workers'}; {epochs} epochs; {result}; {self._remaining()}"
+            f"{self._spec.search.name}: {counts or 'starting workers'}; {trials.num_epochs:,} epochs; {result}; "
+            f"{self._remaining()}"
         )
 
-    def _table(self) -> Table:
-        metric = self._spec.search.metric
-        table = Table("trial", "state", "epoch", metric, "values", box=None, pad_edge=False)
-        for trial in sorted(self._trials.values(), key=_last_touched, reverse=True)[:ROWS]:
-            best = trial.best(metric)
-            values = " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items())
-            score = "" if best is None else f"{best:.4f}"
-            epoch = f"{trial.last_epoch}/{self._rule.rungs[-1]}"
-            table.add_row(str(trial.number), trial.state.lower(), epoch, score, values)
+    def _table(self, num_rows: int) -> Table:
+        """The best trial, marked, those at work, then what has happened last; each on one line."""
+        best = [self._best.number] if self._best else []
+        shown = dict.fromkeys([*best, *self._trials.underway, *reversed(self._recent)])
+        table = Table(box=None, pad_edge=False)
+        for column in ("trial", "state", "epoch", self._spec.search.metric):
+            table.add_column(column, no_wrap=True)
+        table.add_column("values")  # alone gives way where the screen is narrow
+        for number in islice(shown, max(0, num_rows)):
+            *cells, values = map(Text, self._row(self._trials[number]))
+            values.no_wrap, values.overflow = True, "ellipsis"
+            table.add_row(*cells, values, style="bold" if number in best else None)
         return table
+
+    def _row(self, trial: Trial) -> tuple[str, str, str, str, str]:
+        is_waiting = trial.state == "RUNNING" and trial.last_epoch >= trial.target
+        is_best = self._best is not None and trial.number == self._best.number
+        value = trial.best(self._spec.search.metric)
+        return (
+            f"{trial.number}{' best' if is_best else ''}",
+            "waiting" if is_waiting else trial.state.lower(),
+            f"{trial.last_epoch}/{self._rule.rungs[-1]}",
+            "" if value is None else f"{value:.4f}",
+            " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items()),
+        )
 
     def _remaining(self) -> str:
         """Time left, from the epochs a search of this size takes and the pace of this process so far."""
-        trials = list(self._trials.values())
-        done = sum(trial.last_epoch for trial in trials)
-        spent = sum(trial.seconds for trial in trials) - self._seconds_before
+        done, seconds = self._trials.num_epochs, self._trials.seconds()
+        spent = seconds - self._seconds_before
         elapsed = time.monotonic() - self._started
         if not done or not spent:
             return "time left unknown"
-        per_epoch = sum(trial.seconds for trial in trials) / done
         parallel = max(1.0, spent / elapsed)
-        left = max(0.0, expected_epochs(self._rule, num_trials=self._spec.search.trials) - done) * per_epoch / parallel
-        return f"about {_duration(left)} left"
+        expected = expected_epochs(self._rule, num_trials=self._spec.search.trials)
+        return f"about {_duration(max(0.0, expected - done) * seconds / done / parallel)} left"
 
 
-def _last_touched(trial: Trial) -> tuple[bool, float, int]:
-    recorded = trial.epochs[-1].recorded.timestamp() if trial.epochs else 0.0
-    return (trial.state == "RUNNING" and trial.last_epoch < trial.target, recorded, trial.number)
+def _last_touched(trial: Trial) -> tuple[float, int]:
+    return (trial.epochs[-1].recorded.timestamp() if trial.epochs else 0.0, trial.number)
 
 
 def _short(value: object) -> str:
