@@ -2,15 +2,20 @@
 
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from copy import deepcopy as deepcopied
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.storages import InMemoryStorage
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from search.engine.history import History, Ranking
 from search.ledger.trials import Trial
 from search.space.space import Space
 from search.space.spec import SearchSpec
@@ -19,6 +24,10 @@ from trainable.metrics import DIRECTIONS
 from trainable.seeds import derive
 
 DRAWS_BEFORE_EXHAUSTED = 64
+MODEL_SIZE = 300  # results a sampler is fitted to, at most
+KEPT_BEST = 25  # of them, whatever else there is: as many as TPE ever takes for good ones
+
+_UNREAD = datetime.min  # in a study that nobody asks when
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -29,6 +38,11 @@ def _tpe(seed: int) -> BaseSampler:
 def _gp(seed: int) -> BaseSampler:
     with _quiet():
         return GPSampler(seed=seed, n_startup_trials=1)
+
+
+def _brute_force(seed: int) -> BaseSampler:
+    with _quiet():
+        return BruteForceSampler(seed=seed)
 
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -69,76 +83,94 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     depends on the recorded trials alone. It is fitted to one rung, the highest that has enough results (BOHB's rule,
     Falkner et al. 2018): values of different rungs are never compared.
     """
-    number = len(trials)
+    history = History.of(trials)
+    number = len(history)
     seed = derive(rule.seed, "proposal", number) % 2**32
-    tried = [trial.params for trial in trials]
     if number < len(rule.try_first):
         recipe = space.encoded(rule.try_first[number])
         return _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
-    rung = model_rung(trials, num_dimensions=len(space.dimensions), rule=rule)
+    rung = model_rung(history, num_dimensions=len(space.dimensions), rule=rule)
     is_fresh = number < len(rule.try_first) + rule.fresh
     is_random_turn = is_fresh or random.Random(seed).random() < rule.random_share
     if rule.sampler != "random" and rung is not None and not is_random_turn:
-        study = rung_study(trials, space=space, rung=rung, metric=rule.metric, sampler=SAMPLERS[rule.sampler](seed))
+        sampler = SAMPLERS[rule.sampler](seed)
+        study = rung_study(history, space=space, rung=rung, metric=rule.metric, sampler=sampler, most=MODEL_SIZE)
         proposal = _draw(study, space, rule.sampler)
-        if proposal.params not in tried:
+        if not history.has_tried(proposal.params):
             return proposal
     for attempt in range(DRAWS_BEFORE_EXHAUSTED):
         proposal = _draw(_random_study(rule=rule, seed=derive(seed, "again", attempt) % 2**32), space, "random")
-        if proposal.params not in tried:
+        if not history.has_tried(proposal.params):
             return proposal
-    with _quiet():
-        every = optuna.create_study(direction=DIRECTIONS[rule.metric], sampler=BruteForceSampler(seed=seed))
-    every.add_trials(_frozen(trial, space=space, state=TrialState.COMPLETE, value=0.0) for trial in trials)
-    proposal = _draw(every, space, "random")
-    return proposal if proposal.params not in tried else None
+    distributions = _distributions(space)
+    tried = (_record(trial, space=space, distributions=distributions, value=0.0) for trial in history)
+    proposal = _draw(_study(tried, metric=rule.metric, sampler=_brute_force(seed)), space, "random")
+    return None if history.has_tried(proposal.params) else proposal
 
 
 def model_rung(trials: Sequence[Trial], *, num_dimensions: int, rule: Sampling) -> int | None:
     """The highest rung with at least ``startup`` results (searched dimensions + 3 by default); None below that."""
+    history = History.of(trials)
     enough = rule.startup if rule.startup is not None else num_dimensions + 3
     for rung in reversed(rule.rungs):
-        if sum(_reached(trial, rung) for trial in trials) >= enough:
+        if history.ranking(rule.metric, rung=rung).num_reached >= enough:
             return rung
     return None
 
 
-def _reached(trial: Trial, rung: int) -> bool:
-    return (trial.last_epoch >= rung or trial.state == "COMPLETE") and bool(trial.epochs)
-
-
 def rung_study(
-    trials: Sequence[Trial], *, space: Space, rung: int, metric: str, sampler: BaseSampler | None = None
+    trials: Sequence[Trial],
+    *,
+    space: Space,
+    rung: int,
+    metric: str,
+    sampler: BaseSampler | None = None,
+    most: int | None = None,
 ) -> optuna.Study:
     """A study in memory of the values at one rung; failed trials count as the worst, those at work as yet unknown.
 
     A trial that waits at a lower rung is left out: it is not about to have a value here. Failed ones are left out while no
-    trial has a value, since there is no worst one yet.
+    trial has a value, since there is no worst one yet. Of the others it has ``most``, chosen as :func:`_observed` says.
     """
-    values = {trial.number: trial.best(metric, until=rung) for trial in trials if _reached(trial, rung)}
-    measured_values = [value for value in values.values() if value is not None]
-    worst = (
-        min(measured_values, default=None) if DIRECTIONS[metric] == "maximize" else max(measured_values, default=None)
-    )
-    frozen = []
-    for trial in trials:
-        value = worst if trial.state == "FAILED" else values.get(trial.number)
-        if value is not None:
-            frozen.append(_frozen(trial, space=space, state=TrialState.COMPLETE, value=value))
-        elif trial.state == "RUNNING" and trial.last_epoch < trial.target:
-            frozen.append(_frozen(trial, space=space, state=TrialState.RUNNING, value=None))
-    with _quiet():
-        study = optuna.create_study(direction=DIRECTIONS[metric], sampler=sampler)
-    study.add_trials(frozen)
-    return study
+    history = History.of(trials)
+    ranking = history.ranking(metric, rung=rung)
+    last = ranking.last()
+    worst = None if last is None else history[last].best(metric, until=rung)
+    observed = set(_observed(history, ranking=ranking, most=most))
+    distributions = _distributions(space)
+    records = []
+    for trial in (history[number] for number in sorted(observed.union(history.underway))):
+        value = worst if trial.state == "FAILED" else trial.best(metric, until=rung)
+        value = value if trial.number in observed else None
+        records.append(_record(trial, space=space, distributions=distributions, value=value))
+    return _study(records, metric=metric, sampler=sampler)
+
+
+def _observed(history: History, *, ranking: Ranking, most: int | None) -> list[int]:
+    """Numbers of the trials with a value at a rung, and of those that failed; ``most`` of them where there are more.
+
+    Then the ``KEPT_BEST`` stay, and of the rest, in the order of their numbers, as many as there is room for, at even
+    distances, the newest among them.
+    """
+    placed = set(ranking.placed())
+    if not placed:
+        return []
+    observed = placed.union(history.failed)
+    if most is None or len(observed) <= most:
+        return list(observed)
+    best = list(islice((number for number in ranking.placed() if history[number].state != "FAILED"), KEPT_BEST))
+    rest = sorted(observed.difference(best))
+    room = most - len(best)
+    return best + [rest[(index + 1) * len(rest) // room - 1] for index in range(room)]
 
 
 def final_study(trials: Sequence[Trial], *, space: Space, metric: str) -> optuna.Study:
     """A study in memory of each trial's best value of all its epochs: for looking at, not for sampling."""
     study = optuna.create_study(direction=DIRECTIONS[metric])
     values = {trial.number: trial.best(metric) for trial in trials}
+    distributions = _distributions(space)
     study.add_trials(
-        _frozen(trial, space=space, state=TrialState.COMPLETE, value=values[trial.number]) for trial in trials
+        _record(trial, space=space, distributions=distributions, value=values[trial.number]) for trial in trials
     )
     return study
 
@@ -151,11 +183,55 @@ def _random_study(*, rule: Sampling, seed: int, recipe: Mapping[str, Any] | None
     return study
 
 
-def _frozen(trial: Trial, *, space: Space, state: TrialState, value: float | None) -> FrozenTrial:
+class _Records(InMemoryStorage):
+    """Storage of a study that begins with records, which are neither checked nor copied."""
+
+    def __init__(self, records: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._records = records
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The records, then what the study has asked for."""
+        records = [record for record in self._records if states is None or record.state in states]
+        return (deepcopied(records) if deepcopy else records) + super().get_all_trials(study_id, deepcopy, states)
+
+
+def _study(records: Iterable[FrozenTrial], *, metric: str, sampler: BaseSampler | None) -> optuna.Study:
+    with _quiet():
+        return optuna.create_study(direction=DIRECTIONS[metric], sampler=sampler, storage=_Records(list(records)))
+
+
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    """What Optuna draws each path from."""
+    drawn = FixedTrial({path: dimension.encode(dimension.extremes[0]) for path, dimension in space.dimensions.items()})
+    for path, dimension in space.dimensions.items():
+        dimension.suggest(drawn, path=path)
+    return drawn.distributions
+
+
+def _record(
+    trial: Trial, *, space: Space, distributions: Mapping[str, BaseDistribution], value: float | None
+) -> FrozenTrial:
+    """A trial as a study has it, at work where it has no value.
+
+    Number 0 is left to the trial that a study is asked for, since samplers tell it from the others by its number.
+    """
     params = space.encoded(trial.params)
-    fixed = FixedTrial(params)
-    space.suggest(fixed)
-    return create_trial(state=state, value=value, params=params, distributions=dict(fixed.distributions))
+    return FrozenTrial(
+        number=trial.number + 1,
+        trial_id=-1,
+        state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
+        value=value,
+        params=params,
+        distributions={path: distributions[path] for path in params},
+        datetime_start=_UNREAD,
+        datetime_complete=None if value is None else _UNREAD,
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 def _draw(study: optuna.Study, space: Space, origin: str) -> Proposal:

@@ -1,8 +1,20 @@
+import random
+import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
-from search.engine.sampling import SAMPLERS, Sampling, model_rung, propose, rung_study
+from search.engine.history import History
+from search.engine.sampling import (
+    KEPT_BEST,
+    MODEL_SIZE,
+    SAMPLERS,
+    Sampling,
+    model_rung,
+    propose,
+    rung_study,
+)
 from search.ledger.trials import EpochRecord, Trial
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
@@ -112,6 +124,47 @@ def test_trials_that_reached_a_rung_without_a_value_leave_a_proposal_to_make(sam
         for number in range(len(SPACE.dimensions) + 3)
     ]
     assert SPACE.contains(propose(trials, space=SPACE, rule=rule(sampler)).params)
+
+
+def test_a_sampler_is_fitted_to_the_best_of_many_results_and_to_others_thinned_evenly():
+    params = propose([], space=SPACE, rule=rule()).encoded
+    trials = [trial(number, params, [0.9 if number % 10 == 3 else number / 1000]) for number in range(400)]
+    trials[13] = trial(13, params, [0.95], "FAILED")
+    study = rung_study(trials, space=SPACE, rung=1, metric=METRIC, most=125)
+    values = [t.value for t in study.trials]
+    assert len(values) == 125
+    assert values.count(0.9) >= KEPT_BEST  # of 39 that are as good
+    assert values[-1] == 0.399
+    others = [round(value * 1000) for value in values if value < 0.9]
+    gaps = [after - before for before, after in pairwise(others)]
+    assert 1 <= min(gaps) <= max(gaps) <= 5
+    assert len(rung_study(trials, space=SPACE, rung=1, metric=METRIC).trials) == 400
+
+
+def test_ten_times_the_results_cost_a_proposal_hardly_more_calls():
+    params = [proposal.params for proposal in (propose([], space=SPACE, rule=rule(seed=seed)) for seed in range(40))]
+    counts = []
+    for size in (MODEL_SIZE, 10 * MODEL_SIZE):
+        chance = random.Random(0)
+        records = History(trial(n, params[n % 40], [chance.random()]) for n in range(size))
+        records.ranking(METRIC, rung=1)
+        counts.append(calls_of(lambda: propose(records, space=SPACE, rule=rule(rungs=(1,)))))  # noqa: B023
+    assert counts[1] < 1.2 * counts[0]
+
+
+def calls_of(work):
+    count = 0
+
+    def heard(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call") and frame.f_code.co_name != "<genexpr>"  # resumed, not called
+
+    sys.setprofile(heard)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 def test_recipes_come_first_and_what_they_leave_open_is_drawn():
