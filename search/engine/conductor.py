@@ -133,9 +133,11 @@ class Conductor:
     def _trials(self) -> History:
         """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""
         history = self._history()
-        for number in list(history.ending):
-            self._end(number, state="COMPLETE", reason=str(history[number].epochs[-1].ended))
-        return self._history()
+        while history.ending:
+            trial = history[history.ending[0]]
+            self._end(trial.number, state="COMPLETE", reason=str(trial.epochs[-1].ended))
+            history = self._history()
+        return history
 
     def _history(self) -> History:
         self._known.update(self.ledger.trials())

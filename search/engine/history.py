@@ -69,9 +69,17 @@ class Ranking:
         """Numbers of the trials with a value, the best first."""
         return (number for missing, _, number in self._entries if not missing)
 
-    def last(self) -> int | None:
-        """The number of the worst of those with a value; None where none has."""
-        return self._entries[self.num_placed - 1][2] if self.num_placed else None
+    def value(self, number: int) -> float | None:
+        """The best value of this trial up to the rung; None where it has none here."""
+        entry = self._by_number.get(number)
+        return None if entry is None or entry[0] else self._value(entry)
+
+    def worst(self) -> float | None:
+        """The worst of these values; None where no trial has one."""
+        return self._value(self._entries[self.num_placed - 1]) if self.num_placed else None
+
+    def _value(self, entry: Entry) -> float:
+        return -entry[1] if DIRECTIONS[self._metric] == "maximize" else entry[1]
 
 
 class History(Sequence[Trial]):

@@ -134,13 +134,11 @@ def rung_study(
     """
     history = History.of(trials)
     ranking = history.ranking(metric, rung=rung)
-    last = ranking.last()
-    worst = None if last is None else history[last].best(metric, until=rung)
     observed = set(_observed(history, ranking=ranking, most=most))
     distributions = _distributions(space)
     records = []
     for trial in (history[number] for number in sorted(observed.union(history.underway))):
-        value = worst if trial.state == "FAILED" else trial.best(metric, until=rung)
+        value = ranking.worst() if trial.state == "FAILED" else ranking.value(trial.number)
         value = value if trial.number in observed else None
         records.append(_record(trial, space=space, distributions=distributions, value=value))
     return _study(records, metric=metric, sampler=sampler)

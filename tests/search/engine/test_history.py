@@ -40,8 +40,8 @@ def answers(history, besides):
         list(history),
         (history.unfinished, history.underway, history.ending, history.failed),
         (history.num_complete, history.num_epochs, history.seconds()),
-        [(ranking.num_reached, ranking.num_placed, ranking.last(), list(ranking.placed())) for ranking in rankings],
-        [[ranking.place(number) for number in range(len(history))] for ranking in rankings],
+        [(ranking.num_reached, ranking.num_placed, ranking.worst(), list(ranking.placed())) for ranking in rankings],
+        [[(ranking.place(n), ranking.value(n)) for n in range(len(history))] for ranking in rankings],
         [history.best_resting(METRIC, epoch=rung, besides=besides) for rung in RUNGS],
         history.last_resting_epoch(METRIC, besides=besides),
         [history.has_tried({"n": number}) for number in range(len(history) + 1)],
@@ -85,6 +85,7 @@ def test_the_best_at_a_rung_come_first_the_older_of_equals_before_the_younger():
     first = History(trials).ranking(METRIC, rung=1)
     assert list(first.placed()) == [2, 1, 3, 0]
     assert [first.place(number) for number in range(5)] == [3, 1, 0, 2, None]
+    assert ([first.value(number) for number in range(5)], first.worst()) == ([0.2, 0.5, 0.9, 0.5, None], 0.2)
     assert list(History(trials).ranking(METRIC, rung=3).placed()) == [2]
 
 
@@ -97,7 +98,9 @@ def test_a_trial_without_a_number_has_reached_the_rung_and_has_no_place():
 def test_a_loss_is_best_where_it_is_least():
     epochs = [(EpochRecord(number=1, metrics={"val/loss": value}, recorded=RECORDED),) for value in (0.3, 0.1, 0.2)]
     trials = [replace(trial(number), epochs=epoch) for number, epoch in enumerate(epochs)]
-    assert list(History(trials).ranking("val/loss", rung=1).placed()) == [1, 2, 0]
+    ranking = History(trials).ranking("val/loss", rung=1)
+    assert list(ranking.placed()) == [1, 2, 0]
+    assert (ranking.value(1), ranking.value(9), ranking.worst()) == (0.1, None, 0.3)
 
 
 def test_values_are_known_as_tried_whatever_their_order_and_their_kind():
