@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from math import nan
 from typing import Literal
 
@@ -46,6 +47,11 @@ class Trial:
     started: datetime | None = None
     ended: datetime | None = None
 
+    @cached_property
+    def _bests(self) -> dict[tuple[str, int | None], float | None]:
+        """What :meth:`best` has given, which the report, MLflow and the screen ask of every trial again and again."""
+        return {}
+
     @property
     def last_epoch(self) -> int:
         """The last recorded epoch; 0 before the first."""
@@ -57,9 +63,13 @@ class Trial:
 
     def best(self, metric: str, *, until: int | None = None) -> float | None:
         """The best value up to and including epoch ``until``; None where nothing was measured."""
-        values = {number: value for number, value in self.values(metric).items() if until is None or number <= until}
-        epoch = best_epoch(values, metric=metric)
-        return None if epoch is None else values[epoch]
+        if (metric, until) not in self._bests:
+            values = {
+                number: value for number, value in self.values(metric).items() if until is None or number <= until
+            }
+            epoch = best_epoch(values, metric=metric)
+            self._bests[metric, until] = None if epoch is None else values[epoch]
+        return self._bests[metric, until]
 
     def at_best(self, name: str, *, metric: str) -> float:
         """Another metric at the best epoch by ``metric``; not a number where it was not measured."""

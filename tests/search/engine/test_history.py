@@ -151,3 +151,20 @@ def calls_of_a_decision(rule, history):
     finally:
         sys.setprofile(None)
     return count
+
+
+def test_a_trial_asked_again_for_its_best_value_looks_at_no_epoch():
+    class Counted(dict):
+        num_asked = 0
+
+        def __getitem__(self, key):
+            Counted.num_asked += 1
+            return super().__getitem__(key)
+
+    epochs = [EpochRecord(number=n, metrics=Counted({METRIC: n / 10}), recorded=RECORDED) for n in (1, 2, 3)]
+    asked = replace(trial(0), epochs=tuple(epochs))
+    assert [asked.best(METRIC, until=2), asked.best(METRIC), asked.best("val/loss")] == [0.2, 0.3, None]
+    before = Counted.num_asked
+    assert [asked.best(METRIC, until=2), asked.best(METRIC), asked.best("val/loss")] == [0.2, 0.3, None]
+    assert Counted.num_asked == before
+    assert replace(asked, epochs=asked.epochs[:1]).best(METRIC) == 0.1
