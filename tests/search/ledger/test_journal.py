@@ -84,8 +84,8 @@ def test_what_another_process_writes_later_is_seen_and_what_was_given_stays_as_i
     before = mine.get_trial(trial_id)
     other.set_trial_user_attr(trial_id, "reason", "late")
     other.set_trial_intermediate_value(trial_id, 1, 0.5)
-    assert (before.user_attrs, before.intermediate_values) == ({}, {})
     assert content(mine) == content(other)
+    assert (before.user_attrs, before.intermediate_values) == ({}, {})
 
 
 def test_what_is_said_of_a_trial_that_has_ended_or_is_not_there_counts_for_nothing(path):
