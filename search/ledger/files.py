@@ -10,6 +10,7 @@ from trainable.metrics import best_epoch
 PICTURE = "domains.json"
 
 SOUP_FOLDER = "soup"
+KEPT_TRIALS = 20  # of those that have ended: of which a search is chosen, or averaged
 
 
 def checkpoint_folder(folder: Path, number: int) -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.listeners import Outcome
-from search.ledger.files import PICTURE, best_checkpoint, soup_path
+from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.notes import DomainPicture, SoupResult, TestScore
 from search.ledger.trials import best_trial, leaders
@@ -53,9 +53,8 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     metric = spec.search.metric
     if spec.search.choose_by:  # a soup is judged by one metric
         return None
-    ordered = [
-        trial for trial in leaders(ledger.trials(), metric=metric) if best_checkpoint(folder, trial, metric=metric)
-    ]
+    best = leaders(ledger.trials(), metric=metric)[:KEPT_TRIALS]
+    ordered = [trial for trial in best if best_checkpoint(folder, trial, metric=metric)]
     configs = {trial.number: spec.config_of(trial) for trial in ordered}
     if ordered:
         positions = machine.averageable([configs[trial.number] for trial in ordered])
@@ -78,8 +77,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     soup_path(folder).parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup_path(folder)), place=place)()
     value = result["measured"][metric]
-    best = ordered[0].best(metric)
-    kept = len(result["members"]) > 1 and is_better(value, best, metric=metric)
+    kept = len(result["members"]) > 1 and is_better(value, ordered[0].best(metric), metric=metric)
     soup = SoupResult(of=numbers, value=value, kept=kept, **result)
     ledger.note(soup=soup)
     return soup

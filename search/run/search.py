@@ -13,7 +13,6 @@ from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
-from search.ledger.files import tidy
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger, NoSearchError, identify
 from search.ledger.notes import DataFacts
@@ -21,6 +20,7 @@ from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of, study_na
 from search.ledger.trials import Trial
 from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
+from search.run.keeping import Keeper
 from search.run.pretraining import run_steps
 from search.space.dimension import Choice
 from search.space.preflight import check_code, check_techniques
@@ -179,7 +179,7 @@ def _with_workers(
         rule=scheduler_rule(spec),
         sampling=sampling_rule(spec),
         limits=_limits(spec, gpu=place().gpu),
-        on_change=_tell(listeners, folder=folder, metric=spec.search.metric),
+        on_change=_tell(listeners, keeper=Keeper(folder, spec=spec, trials=ledger.trials())),
     )
     waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place())
     with interruptible(conductor):
@@ -211,10 +211,9 @@ def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
     )
 
 
-def _tell(listeners: list[Listener], *, folder: Path, metric: str) -> Callable[[Trial], None]:
+def _tell(listeners: list[Listener], *, keeper: Keeper) -> Callable[[Trial], None]:
     def changed(trial: Trial) -> None:
-        if trial.state != "RUNNING":
-            tidy(folder, trial, metric=metric)
+        keeper.changed(trial)
         for listener in listeners:
             listener.changed(trial)
 
