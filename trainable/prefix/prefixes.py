@@ -82,8 +82,11 @@ class Prefixes:
             return Outputs(viewed.rows, source=source, spent=self.spent)
         key = image_key(viewed.pack, viewed.rows, spec=viewed.spec, view=viewed.view)
         device = next(network.backbone.parameters()).device
-        names = level_names(self._digests(network, links=links), config=self.config, device=device, images=key)
-        kept = None if names[-1] in self.not_kept else self._kept(names, rows=viewed.rows, source=source)
+        digests = self._digests(network, links=links)
+        names = level_names(digests, config=self.config, device=device, images=key)
+        kept = None
+        if names[-1] not in self.not_kept:
+            kept = self._kept(names, digests=digests, rows=viewed.rows, source=source)
         return Outputs(viewed.rows, source=source, spent=self.spent, kept=kept)
 
     def _digests(self, network: Network, *, links: int) -> list[str]:
@@ -104,8 +107,8 @@ class Prefixes:
         vars(self.spent).update(vars(Spent()))
         return spent
 
-    def _kept(self, names: list[str], *, rows: Rows, source: Source) -> Kept | None:
-        """All of a view; None where they are not to be kept."""
+    def _kept(self, names: list[str], *, digests: list[str], rows: Rows, source: Source) -> Kept | None:
+        """All of a view; None where it is not to be kept."""
         assert self.store is not None
         key = (self.store.folder, names[-1])
         if key in _opened:
@@ -113,8 +116,10 @@ class Prefixes:
             return _opened[key]
         try:
             with cache_errors(self.store.folder):
+                self.store.ask(digests[-1])
+                asked = tuple(done for done, digest in enumerate(digests[:-1], 1) if self.store.is_asked(digest))
                 blocks = _Filling(
-                    store=self.store, names=names, rows=rows, source=source, spent=self.spent
+                    store=self.store, names=names, asked=asked, rows=rows, source=source, spent=self.spent
                 ).all_blocks()
         except Exception as error:
             if getattr(error.__cause__, "errno", None) not in (*OF_DISK, errno.EFBIG):
@@ -133,10 +138,14 @@ class Prefixes:
 
 @dataclass(frozen=True, kw_only=True)
 class _Filling:
-    """Gets every block of one view, each computed by whoever claims it first; ``names`` are those of the links' outputs."""
+    """Gets every block of one view, each computed by whoever claims it first.
+
+    ``names`` are those of the links' outputs; on the way to the last, others ask for the outputs of ``asked`` many links.
+    """
 
     store: Store
     names: list[str]
+    asked: tuple[int, ...]
     rows: Rows
     source: Source
     spent: Spent
@@ -158,6 +167,8 @@ class _Filling:
     def _take(self, index: int, *, found: dict[int, Block], wait: bool) -> bool:
         """Add a block that is there or nobody else is computing; False where no block is to be kept."""
         block = self.store.load(self._name(index))
+        if block is None and not self._take_those_before(index, wait=wait):
+            return True
         if block is None:
             started = time.perf_counter()
             with self.store.claimed(self._name(index), wait=wait) as is_mine:
@@ -171,6 +182,16 @@ class _Filling:
                         return False
                     block = self.store.load(self._name(index)) or block
         found[index] = block
+        return True
+
+    def _take_those_before(self, index: int, *, wait: bool) -> bool:
+        """Get the block of these images behind fewer links, for others too; False where somebody else is computing it."""
+        for done in self.asked:
+            found: dict[int, Block] = {}
+            source = replace(self.source, links=self.source.links[:done])
+            before = replace(self, names=self.names[:done], asked=(), source=source)
+            if before._take(index, found=found, wait=wait) and not found:
+                return False
         return True
 
     def _computed(self, index: int) -> Block:

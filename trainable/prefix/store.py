@@ -22,6 +22,8 @@ from trainable.atomic import make_private_folder, write_beside
 
 HEADER_BYTES = 1024
 SUFFIX = ".block"
+ASKED = ".asked"
+SECONDS_ASKED = 86_400.0
 LOCKS = 256  # for all blocks, so that locks do not pile up
 SECONDS_OF_RENT = 3600.0  # a block that nobody used for so long is worth half of one that was used now
 FREE_SHARE = 0.2  # of the disk, where no limit is given
@@ -111,6 +113,19 @@ class Store:
             file.write(np.ascontiguousarray(block.values).data)
         self.seen.add(path)
         return True
+
+    def ask(self, name: str) -> None:
+        """Let others know that somebody asks for outputs of this name."""
+        make_private_folder(self.folder)
+        with write_beside(self.folder / f"{name}{ASKED}"):
+            pass
+
+    def is_asked(self, name: str) -> bool:
+        """Whether somebody did of late."""
+        try:
+            return time.time() - (self.folder / f"{name}{ASKED}").stat().st_mtime < SECONDS_ASKED
+        except OSError:
+            return False
 
     def has_room_for(self, num_bytes: int) -> bool:
         """Whether so many bytes of one view could be kept beside another one's."""

@@ -217,3 +217,15 @@ def test_a_backbone_whose_links_are_wrong_is_computed_anew(config, monkeypatch, 
         assert "are computed anew" in caplog.text
     finally:
         prefixes._tried.clear()
+
+
+def test_on_the_way_to_a_deep_cut_what_others_ask_for_is_kept_too(config, cache):
+    told(config(0.5, epochs=1))
+    for path in blocks(cache):
+        path.unlink()
+    prefixes._opened.clear()
+    told(config(1.0, epochs=1))
+    prefixes._opened.clear()
+    (epoch,) = usage(config(0.5, epochs=1))
+    assert epoch["usage/prefix_seconds"] == 0
+    assert epoch["usage/prefix_saved_seconds"] > 0
