@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from trainable.config.trial import TrialConfig
 from trainable.training.checkpoint import load_scored, read_state
@@ -43,6 +41,9 @@ def _features(setup: Setup, *, epoch: int) -> tuple[list[object], list[object], 
 
 def _laid_out(features: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
     """t-SNE (van der Maaten & Hinton 2008) of features N×F, N×2; its perplexity at most a third of the images."""
+    from sklearn.decomposition import PCA  # takes two seconds to load, and is needed once, at a search's end
+    from sklearn.manifold import TSNE
+
     count, width = features.shape
     seed %= 2**32  # what numpy takes
     narrow = PCA(min(WIDTH, count, width), random_state=seed).fit_transform(features)

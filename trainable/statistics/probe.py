@@ -1,30 +1,32 @@
-"""A classifier fitted to features, and the linear head that it amounts to."""
+"""A classifier fitted to features, and the linear head that it amounts to.
+
+scikit-learn is loaded where one is fitted: it takes two seconds, and most workers never do.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from trainable.errors import UserError, nearest
 from trainable.statistics.arrays import Array
 
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
 NUM_NEIGHBOURS = 5
 ABSENT_CLASS_LOGIT = -20.0  # under e⁻²⁰ of the probability: the largest of the other logits, which sum to 0, is above 0
 # Classes weigh the same, but for knn, which knows no class weights.
 CLASSIFIERS: dict[str, Callable[[float, int], Any]] = {
-    "logreg": lambda c, _: LogisticRegression(C=c, max_iter=2000, class_weight="balanced"),
-    "linear_svm": lambda c, _: LinearSVC(C=c, max_iter=10_000, class_weight="balanced", random_state=0),
-    "ridge": lambda c, _: RidgeClassifier(alpha=1 / c, class_weight="balanced"),
-    "knn": lambda _, num_images: KNeighborsClassifier(min(NUM_NEIGHBOURS, num_images)),
+    "logreg": lambda c, _: import_module("sklearn.linear_model").LogisticRegression(C=c, max_iter=2000, class_weight="balanced"),
+    "linear_svm": lambda c, _: import_module("sklearn.svm").LinearSVC(C=c, max_iter=10_000, class_weight="balanced", random_state=0),
+    "ridge": lambda c, _: import_module("sklearn.linear_model").RidgeClassifier(alpha=1 / c, class_weight="balanced"),
+    "knn": lambda _, num_images: import_module("sklearn.neighbors").KNeighborsClassifier(min(NUM_NEIGHBOURS, num_images)),
 }
 
 
@@ -32,7 +34,7 @@ CLASSIFIERS: dict[str, Callable[[float, int], Any]] = {
 class Probe:
     """A fitted classifier behind the scaler of its features."""
 
-    pipeline: Pipeline
+    pipeline: "Pipeline"
 
     def probabilities(self, features: Array, *, num_classes: int) -> NDArray[Any]:
         """Probabilities N×K of features N×F, in the classifier's precision; 0 for a class that it never saw.
@@ -60,6 +62,9 @@ def fit_probe(features: Array, labels: NDArray[np.int64], *, kind: str, c: float
     ``c`` is the inverse L2 strength (`ridge`: α = 1/c; `knn` has none). Raises UserError for an unknown ``kind`` and where
     there are fewer than two classes.
     """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if kind not in CLASSIFIERS:
         raise UserError(f"probe: unknown kind {kind!r}, there are {', '.join(CLASSIFIERS)}{nearest(kind, CLASSIFIERS)}")
     if len(np.unique(labels)) < 2:

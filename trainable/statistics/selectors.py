@@ -1,20 +1,22 @@
-"""What tells a good network on a target domain whose labels nobody has."""
+"""What tells a good network on a target domain whose labels nobody has.
+
+scikit-learn is loaded where it is asked: it takes two seconds, and a search without a target never does.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.random_projection import GaussianRandomProjection
 
 from trainable.statistics.arrays import Array, Double, Labels
 from trainable.statistics.ranking import SELECTORS
 from trainable.statistics.transferability import mmd
+
+if TYPE_CHECKING:
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import Pipeline
 
 LEAST_IMAGES = 2  # of each sample, one to fit to and one to ask
 MAX_IMAGES = 1000  # of each sample; distances between all of two samples are 4 million numbers then
@@ -148,6 +150,9 @@ def density_ratios(features: Double, *, source: Double, target: Double, seed: in
     its strength of regularisation is the one of ``STRENGTHS`` that tells best the half it was not fitted to. Nothing is
     clipped; a ratio beyond float64 is infinite.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
     chosen = GridSearchCV(
         LogisticRegression(max_iter=MAX_ITERATIONS), {"C": STRENGTHS}, cv=_halves(seed), scoring="neg_log_loss"
     )
@@ -183,6 +188,9 @@ def a_distance(source: Double, target: Double, *, seed: int) -> float:
     ε is the error in telling the domains apart, averaged over both so that their sizes do not matter, of a logistic
     regression fitted to one half and asked about the other. Worse than chance counts as chance.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+
     is_target = _is_target(source, target)
     regression = LogisticRegression(max_iter=MAX_ITERATIONS, class_weight="balanced")
     classifier = _on_standardised(regression, width=source.shape[1], seed=seed)
@@ -207,17 +215,23 @@ def _entropies(probabilities: Double) -> Double:
     return np.asarray(-(probabilities * np.log(np.where(probabilities > 0, probabilities, 1))).sum(axis=1))
 
 
-def _on_standardised(classifier: Any, *, width: int, seed: int) -> Pipeline:
+def _on_standardised(classifier: Any, *, width: int, seed: int) -> "Pipeline":
     """The classifier on features of mean 0 and deviation 1.
 
     More than ``MAX_WIDTH`` of them are projected onto so many random directions, which keeps the inner products that a
     linear classifier sees to within some 1/√MAX_WIDTH of the rows' lengths.
     """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.random_projection import GaussianRandomProjection
+
     projection = GaussianRandomProjection(MAX_WIDTH, random_state=seed % 2**32)  # all that scikit-learn takes
     return make_pipeline(StandardScaler(), *([projection] if width > MAX_WIDTH else []), classifier)
 
 
-def _halves(seed: int) -> StratifiedKFold:
+def _halves(seed: int) -> "StratifiedKFold":
+    from sklearn.model_selection import StratifiedKFold
+
     return StratifiedKFold(2, shuffle=True, random_state=seed % 2**32)
 
 

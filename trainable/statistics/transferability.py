@@ -2,8 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
-from sklearn.metrics import pairwise_distances
 
 from trainable.statistics.arrays import Array, Labels
 
@@ -31,6 +29,8 @@ def h_score(features: Array, labels: Labels) -> float:
     (1-s)·tr(Σ⁻¹Σ_means) (Bao et al. 2019) with Ledoit-Wolf's shrinkage s of Σ, without which it only grows with the number
     of features (Ibrahim et al. 2022).
     """
+    from sklearn.covariance import ledoit_wolf  # scikit-learn takes two seconds to load, and not every worker needs it
+
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     covariance, shrinkage = ledoit_wolf(centred, assume_centered=True)
     means = _means_by_image(centred, labels)
@@ -128,6 +128,8 @@ def _means_by_image(values: NDArray[np.float64], labels: Labels) -> NDArray[np.f
 
 def _kernel(x: Array, y: Array) -> NDArray[np.float64]:
     """The kernel's values (N+M)×(N+M) between all images of both samples."""
+    from sklearn.metrics import pairwise_distances
+
     both = np.concatenate([x, y]).astype(np.float64)
     squared = np.square(pairwise_distances(both))
     squared[squared < 1e-12 * np.square(both).sum(axis=1).max()] = 0.0  # what rounding leaves between equal rows
