@@ -23,6 +23,10 @@ class SettingsError(UserError):
         super().__init__(problems[0] + more)
         self.problems = tuple(problems)
 
+    def __reduce__(self) -> "tuple[type[SettingsError], tuple[tuple[str, ...]]]":
+        """Pickled by its problems, so that it comes whole from a worker."""
+        return type(self), (self.problems,)
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a message that offers the nearest good name, ``; did you mean 'lr'?``; empty where none is near."""

@@ -16,7 +16,6 @@ from search.space.preflight import check_models, check_techniques
 from search.space.spec import SearchSpec
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.cpus import usable_cpus
-from trainable.data.readers.storage import exists
 from trainable.errors import SettingsError, UserError
 
 SPACE_SUFFIXES = (".yaml", ".yml")
@@ -152,6 +151,8 @@ def _shortages(spec: SearchSpec) -> list[str]:
 
 
 def _is_there(spec: SearchSpec) -> bool:
+    from trainable.data.readers.storage import exists
+
     base = spec.base
     if base.get("data.format") == "elpv":
         return True

@@ -2,9 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from search.cli.options import (
     Address,
@@ -27,9 +28,10 @@ from search.space.loading import load, uri_note, with_changes
 from search.space.preflight import check_code
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.trial import TrialConfig
-from trainable.data.readers.read import read_source
-from trainable.data.readers.storage import exists
 from trainable.errors import UserError
+
+if TYPE_CHECKING:
+    from search.engine.listeners import Outcome
 
 
 def fields(
@@ -145,6 +147,7 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or killed, without its file; what makes no other search of it can be set."""
     from search.ledger.stored import check_called_as_its_folder, stored_spec
+    from trainable.data.readers.storage import exists
 
     stored = stored_spec(folder / name)
     check_called_as_its_folder(stored, folder=folder / name)
@@ -232,28 +235,40 @@ def ui(
 
 def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     check_code(spec)
-    read_source(TrialConfig.model_validate(spec.trial_config({})).data)  # mistakes show before anything heavy is loaded
-    from search.report.page import write_page
-    from search.report.progress import Progress
-    from search.report.report import print_report, report_data
-    from search.run.search import run_search
-    from search.tracking.tracker import Tracker
-
     screen = errors if as_json else console
-    tracker = Tracker()
     try:
-        outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)])
+        outcome, closing_lines = _run(spec, address=address, screen=screen)
     except KeyboardInterrupt:
         _exit("interrupted", reason="", spec=spec)
+    from search.report.page import write_page  # its plots take a second to load
+    from search.report.report import print_report, report_data
+
     if outcome.status == "finished":
         write_page(outcome.folder)
     if as_json:
         print_json({"status": outcome.status, "reason": outcome.reason, **report_data(outcome.folder)})
     elif outcome.status == "finished":
         print_report(outcome.folder, console=console)
-    for line in tracker.closing_lines():
+    for line in closing_lines:
         screen.print(line, highlight=False, markup=False)
     _exit(outcome.status, reason=outcome.reason, spec=spec)
+
+
+def _run(spec: SearchSpec, *, address: str | None, screen: Console) -> tuple["Outcome", list[str]]:
+    """How a search ended, and what MLflow's thread has to say; workers load what they need beside everything else."""
+    from search.tune.nursery import workers_ahead
+
+    with workers_ahead(address=address) as ahead:
+        from trainable.data.readers.read import read_source
+
+        read_source(TrialConfig.model_validate(spec.trial_config({})).data)  # mistakes show before Ray is started
+        from search.report.progress import Progress
+        from search.run.search import run_search
+        from search.tracking.tracker import Tracker
+
+        tracker = Tracker()
+        outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)], ahead=ahead)
+    return outcome, tracker.closing_lines()
 
 
 def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:

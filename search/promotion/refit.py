@@ -20,7 +20,6 @@ from search.ledger.refits import SEED, FinishedSearch, note_soup, refit_config, 
 from search.ledger.trials import Trial, leaders
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import tasks
 from search.tune.cluster import cluster, total_resources
 from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_places
 from search.tune.submit import submit
@@ -215,7 +214,7 @@ def _average(soup: _Soup, *, search: FinishedSearch, place: Place) -> SoupResult
         }
         for number in soup.refits
     ]
-    result: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup.path), place=place)()
+    result: dict[str, Any] = submit("soup_of", ingredients, path=str(soup.path), place=place)()
     return SoupResult(of=list(soup.refits), **result)
 
 

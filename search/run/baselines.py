@@ -9,7 +9,6 @@ from search.ledger.notes import BackboneChoice
 from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import tasks
 from search.tune.place import Place
 from search.tune.submit import submit
 
@@ -43,11 +42,11 @@ def begin_baselines(
             continue
         if name in ("linear_probe", "stage_probes"):
             waiting.append(
-                submit(tasks.probe_scores, config, stages=name == "stage_probes", kinds=spec.probes, place=place)
+                submit("probe_scores", config, stages=name == "stage_probes", kinds=spec.probes, place=place)
             )
         else:
             checkpoints = str(_checkpoints(folder) / name)
-            waiting.append(submit(tasks.baseline_score, config, recipe=name, folder=checkpoints, place=place))
+            waiting.append(submit("baseline_score", config, recipe=name, folder=checkpoints, place=place))
     return waiting
 
 
@@ -69,7 +68,7 @@ def choose_backbones(spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, V
     if choice is None:
         points = backbone_points(spec, params=params)
         results = {
-            name: submit(tasks.transferability, spec.trial_config(point), place=place) for name, point in points.items()
+            name: submit("transferability", spec.trial_config(point), place=place) for name, point in points.items()
         }
         scores = {name: result() for name, result in results.items()}
         best = sorted(scores, key=lambda name: -scores[name][selection.by])

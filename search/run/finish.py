@@ -9,7 +9,6 @@ from search.ledger.ledger import Ledger
 from search.ledger.notes import DomainPicture, SoupResult, TestScore
 from search.ledger.trials import best_trial, leaders
 from search.space.spec import SearchSpec
-from search.tune import machine, tasks
 from search.tune.place import Place
 from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
@@ -31,9 +30,9 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
     if earlier is None or (earlier.trial, earlier.soup) != (best.number, members):
         config = spec.config_of(best)
         if members is not None:
-            score = submit(tasks.soup_test_score, config, path=str(soup_path(folder)), place=place)()
+            score = submit("soup_test_score", config, path=str(soup_path(folder)), place=place)()
         elif checkpoint is not None:
-            score = submit(tasks.test_score, config, checkpoint=str(checkpoint.resolve()), place=place)()
+            score = submit("test_score", config, checkpoint=str(checkpoint.resolve()), place=place)()
         else:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
         epoch = best_epoch(best.values(metric), metric=metric)
@@ -51,13 +50,13 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     a search that goes on makes another.
     """
     metric = spec.search.metric
-    if spec.search.choose_by:  # a soup is judged by one metric
+    if spec.search.choose_by or spec.soup < 2:  # a soup is judged by one metric
         return None
     best = leaders(ledger.trials(), metric=metric)[:KEPT_TRIALS]
     ordered = [trial for trial in best if best_checkpoint(folder, trial, metric=metric)]
     configs = {trial.number: spec.config_of(trial) for trial in ordered}
     if ordered:
-        positions = machine.averageable([configs[trial.number] for trial in ordered])
+        positions = submit("averageable", [configs[trial.number] for trial in ordered], place=place)()
         ordered = [ordered[index] for index in positions][: spec.soup]
     if len(ordered) < 2:
         return None
@@ -75,7 +74,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
         for trial in ordered
     ]
     soup_path(folder).parent.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = submit(tasks.soup_of, ingredients, path=str(soup_path(folder)), place=place)()
+    result: dict[str, Any] = submit("soup_of", ingredients, path=str(soup_path(folder)), place=place)()
     value = result["measured"][metric]
     kept = len(result["members"]) > 1 and is_better(value, ordered[0].best(metric), metric=metric)
     soup = SoupResult(of=numbers, value=value, kept=kept, **result)
@@ -97,5 +96,5 @@ def draw_domains(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place
         return
     config = spec.config_of(best)
     path = str((folder / PICTURE).resolve())
-    submit(tasks.domain_picture, config, checkpoint=str(checkpoint.resolve()), path=path, place=place)()
+    submit("domain_picture", config, checkpoint=str(checkpoint.resolve()), path=path, place=place)()
     ledger.note(domains=drawn)

@@ -10,7 +10,7 @@ from search.engine.schedulers import scheduler_rule
 from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import machine
+from search.tune import machine, preparation
 from search.tune.place import check_local_resources, concurrency
 from trainable.config.trial import TrialConfig
 from trainable.prefix.prefixes import limit_bytes
@@ -28,8 +28,8 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     check_local_resources(spec)
     rule = scheduler_rule(spec)
     corners = [spec.trial_config(params) for params in _corners(spec)]
-    facts = machine.prepare(corners)
-    measured = [machine.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
+    facts = preparation.prepare(corners)
+    measured = [preparation.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
     epochs = expected_epochs(rule, num_trials=spec.search.trials)
     seconds = [corner["epoch_seconds"] for corner in measured]
     available = machine.local_resources()

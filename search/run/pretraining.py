@@ -6,7 +6,6 @@ from typing import Any
 from search.ledger.ledger import Ledger
 from search.space.sections import STEPS
 from search.space.spec import SearchSpec
-from search.tune import tasks
 from search.tune.place import Place
 from search.tune.submit import submit
 
@@ -19,7 +18,7 @@ def run_steps(spec: SearchSpec, ledger: Ledger, *, place: Place) -> None:
         if getattr(spec, step) is not None and step not in done:
             step_place = place if _is_on_the_trials_images(spec, step, place=place) else replace(place, fingerprints={})
             settings, folder = step_settings(spec, step), str(spec.step_folder(step))
-            waiting[step] = submit(tasks.run_step, settings, step=step, folder=folder, place=step_place)
+            waiting[step] = submit("run_step", settings, step=step, folder=folder, place=step_place)
     for step, result in waiting.items():
         done = done | {step: result()}
         ledger.note(steps=done)

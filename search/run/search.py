@@ -1,9 +1,9 @@
 """One search from beginning to end: prepared, searched, scored, each step recorded so that it is done once."""
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,25 @@ from search.space.values import Value
 from search.tracking import uri
 from search.tune import machine
 from search.tune.cluster import check_address, cluster, total_resources
-from search.tune.place import INTERRUPTED, check_local_resources, concurrency, interruptible, make_places
-from search.tune.tuner import run_legs
+from search.tune.nursery import Nursery
+from search.tune.place import (
+    INTERRUPTED,
+    Place,
+    check_local_resources,
+    concurrency,
+    gpu_share,
+    interruptible,
+    make_places,
+)
+from search.tune.submit import submit
 from trainable.atomic import write_beside
 from trainable.config.renamed import space_with_new_names
 from trainable.config.trial import NO_SAY_IN_IMAGES
 from trainable.data.image_guard import ImagesChangedError, check_unchanged
 from trainable.errors import UserError
 from trainable.loader.own_code import import_code
+
+logger = logging.getLogger(__name__)
 
 # What decides whether data can be packed and a backbone built, but of data those that have no say in it.
 PREPARED = ("data.", "model.name", "model.weights", "model.drop_path")
@@ -49,8 +60,10 @@ def search_folder(spec: SearchSpec) -> Path:
     return Path(spec.search.folder) / spec.search.name
 
 
-def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listener]) -> Outcome:
-    """Begin the search, or go on with it where it stands.
+def run_search(
+    spec: SearchSpec, *, address: str | None, listeners: list[Listener], ahead: Nursery | None = None
+) -> Outcome:
+    """Begin the search, or go on with it where it stands; ``ahead`` is where this machine's workers are forked.
 
     Raises UserError, before any worker is asked for, for data, weights or names that cannot be used and for a search of
     this name over another space; HeldError for one that another process is running, ImagesChangedError for one of other images,
@@ -68,8 +81,8 @@ def run_search(spec: SearchSpec, *, address: str | None, listeners: list[Listene
         begun = _begun_as(spec, folder)
         if begun is not None:
             _refuse_another_space(spec, begun)
-        with _preparing(spec, is_joined=address is not None) as facts, cluster(address=address):
-            ledger = _open(spec, folder, facts(), is_new=begun is None)
+        with cluster(address=address, ahead=ahead):
+            ledger = _open(spec, folder, _prepare(spec, is_joined=address is not None), is_new=begun is None)
             for listener in listeners:
                 listener.begin(ledger, spec=spec, rule=scheduler_rule(spec))
             outcome = Outcome("failed", "the search broke off", folder)
@@ -105,11 +118,26 @@ def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
         )
 
 
-@contextmanager
-def _preparing(spec: SearchSpec, *, is_joined: bool) -> Iterator[Callable[[], DataFacts]]:
-    """The facts of the data, looked up in a thread, since Ray takes seconds to start beside it."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool.submit(machine.prepare, _variants(spec), check_device=not is_joined).result
+def _prepare(spec: SearchSpec, *, is_joined: bool) -> DataFacts:
+    """The facts of the data: looked up by a worker, but of a cluster here, whose nodes find here what they share."""
+    if is_joined:
+        from search.tune.preparation import prepare  # which loads what computes
+
+        return prepare(_variants(spec), check_device=False)
+    place = Place(
+        cpu=spec.resources.cpu,
+        gpu=gpu_share(spec, is_joined=False)(),
+        threads=1,
+        fingerprints={},
+        directory=str(Path.cwd()),
+    )
+    result = submit("prepared", _variants(spec), place=place)
+    import_module("search.tune.tuner")  # Tune, which is needed next, takes half a second to load
+    facts: DataFacts
+    facts, warnings = result()
+    for line in warnings:
+        logger.warning(line)
+    return facts
 
 
 def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
@@ -168,6 +196,8 @@ def _keep_spec(spec: SearchSpec, folder: Path) -> None:
 def _with_workers(
     spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
 ) -> Outcome:
+    from search.tune.tuner import run_legs
+
     place = make_places(spec, ledger=ledger, is_joined=is_joined)
     if ledger.notes.finished:  # once more: enlarged perhaps, and not finished before it says so again
         ledger.note(finished=False)

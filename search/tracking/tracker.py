@@ -27,6 +27,7 @@ DEADLINE_SECONDS = 60.0
 GATHERING_SECONDS = 2.0  # least time between two rounds of writing: one search's many reports become few requests
 LONGEST_PAUSE_SECONDS = 30.0
 CLOSING_ATTEMPTS = 3
+STARTING_SECONDS = 15.0  # an epoch may take hours, in which its trial is to be seen
 # No retries inside a request: create_run is not repeatable, this thread looks for what is there before it tries again.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -102,6 +103,7 @@ class Tracker(Listener):
 
     def _follow(self) -> None:
         """The thread: write what changed, wait for more; after a failure wait, look what is there, go on."""
+        self._let_it_start()
         failures = 0
         runs: Runs | None = None
         while not self._abandoned:
@@ -117,6 +119,15 @@ class Tracker(Listener):
                 self._complete = failures == 0
                 return
             self._wait(failures, closing=closing)
+
+    def _let_it_start(self) -> None:
+        """Wait for the first epoch, a while at most: loading MLflow takes this process seconds, which its first trial has more need of."""
+
+        def has_begun() -> bool:
+            return self._state != "running" or any(trial.epochs for trial in self._dirty.values())
+
+        with self._wake:
+            self._wake.wait_for(has_begun, timeout=STARTING_SECONDS)
 
     def _connect(self) -> "Runs":
         from search.tracking.runs import Runs  # MLflow takes seconds to import: here it does so beside the search

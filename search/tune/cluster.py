@@ -1,5 +1,6 @@
 """The Ray cluster a search runs on: started here or joined."""
 
+import json
 import logging
 import os
 import secrets
@@ -9,41 +10,30 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import parameter
 from ray._private import worker as ray_worker
+from ray._private.node import Node
 from ray._raylet import Config  # type: ignore[attr-defined]
 
+from search.tune import worker_entry
+from search.tune.environment import ENVIRONMENT, worker_environment
+from search.tune.nursery import Nursery
 from trainable.cpus import usable_cpus
 from trainable.errors import OutageError, UserError
-from trainable.loader.own_code import permission
 
 logger = logging.getLogger(__name__)
 
-# Set before Ray is initialised. Tune: no second writer of logs, no handler of its own for Ctrl-C, every result at
-# once, results without a metric (a trial's end), no proposal ahead of a free worker, relative paths as the user meant
-# them. Ray: no usage report, no GPU seen by a trial that asked for none.
-ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_RESULT_BUFFER_LENGTH": "0",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-}
 # A socket's path has 107 bytes at most, of which Ray's session and the socket's name take up to 64.
 LONGEST_FOLDER = 107 - 64
 SHORT_FOLDER = Path("/tmp/ray")  # Ray's own choice where no TMPDIR says otherwise
+ACTORS = "search.tune.worker"  # which loads Tune: a worker that is there does so before it is asked
 TOKEN_MODE = "RAY_AUTH_MODE"
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-# One OpenMP thread a worker until it is told otherwise: two trials with two threads each fight over two cores.
-WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def check_address(address: str | None) -> None:
@@ -64,27 +54,65 @@ def check_address(address: str | None) -> None:
 
 
 @contextmanager
-def cluster(*, address: str | None, num_cpus: int | None = None, num_gpus: int | None = None) -> Iterator[None]:
-    """A running Ray for the block: the cluster at ``address``, or one of this machine alone.
+def cluster(
+    *,
+    address: str | None,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    ahead: Nursery | None = None,
+) -> Iterator[None]:
+    """A running Ray for the block: the cluster at ``address``, or one of this machine alone, its workers forked from ``ahead``.
 
     Raises OutageError where there is none now, UserError where this machine's cannot be.
     """
     os.environ.update(ENVIRONMENT)
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "include_dashboard": False,
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT | _import_path() | permission()},
-    }
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    if ahead is None:
+        options |= {"runtime_env": {"env_vars": worker_environment()}}
     if address is None:
         options |= {"num_cpus": num_cpus or usable_cpus(), "num_gpus": num_gpus, "_temp_dir": _temporary_folder()}
+        options |= {"_system_config": {"preload_python_modules": [ACTORS]}}
     _use_token(address)
     with _no_raw_logs():
-        _start(address or "local", options=options, is_joined=address is not None)
+        with _bare_ray() if address is None else nullcontext(), _forked_workers(ahead):
+            _start(address or "local", options=options, is_joined=address is not None)
         try:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _bare_ray() -> Iterator[None]:
+    """Inside, Ray starts without what a search on one machine has no use for: dashboard, autoscaler, sender of logs.
+
+    Each of them is a process that takes half a second of a core, and for which Ray waits.
+    """
+    parameters, start_api_server = parameter.RayParams, Node.start_api_server
+    parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False)
+    Node.start_api_server = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        parameter.RayParams, Node.start_api_server = parameters, start_api_server
+
+
+@contextmanager
+def _forked_workers(ahead: Nursery | None) -> Iterator[None]:
+    """Inside, the Ray that starts will begin its workers with :mod:`search.tune.worker_entry`."""
+    if ahead is None:
+        yield
+        return
+    parameters = parameter.RayParams
+    program = str(Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py")
+    asked = {"program": program, "environment": dict(ahead.environment), "nursery": ahead.address}
+    parameter.RayParams = partial(parameters, worker_path=worker_entry.__file__)
+    os.environ[worker_entry.VARIABLE] = json.dumps(asked)
+    try:
+        yield
+    finally:
+        parameter.RayParams = parameters
+        del os.environ[worker_entry.VARIABLE]
 
 
 def _start(address: str, *, options: dict[str, Any], is_joined: bool) -> None:
@@ -191,9 +219,3 @@ def total_resources() -> dict[str, float]:
     """CPUs and GPUs of the whole cluster now."""
     resources = ray.cluster_resources()
     return {"cpu": resources.get("CPU", 0.0), "gpu": resources.get("GPU", 0.0)}
-
-
-def _import_path() -> dict[str, str]:
-    """The project's own folder, when it runs from a checkout, and the command's, where a user's own modules lie."""
-    root = Path(__file__).resolve().parents[2]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))}

@@ -1,20 +1,22 @@
 """Where a trial runs: its share of CPUs and GPUs, how many run at once, what a worker is given."""
 
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from search.engine.conductor import Conductor
-from search.ledger.ledger import Ledger
-from search.space.spec import SearchSpec
 from search.tune import machine
 from search.tune.cluster import total_resources
 from trainable.data.image_guard import Fingerprints
 from trainable.errors import UserError
+
+if TYPE_CHECKING:
+    from search.engine.conductor import Conductor
+    from search.ledger.ledger import Ledger
+    from search.space.spec import SearchSpec
 
 INTERRUPTED = "interrupted"
 
@@ -34,17 +36,8 @@ class Place:
     directory: str
 
 
-def enter(directory: str) -> None:
-    """Let relative paths count from the driver's working directory in a worker, which a cluster may have started elsewhere.
-
-    Where a node does not have it, only absolute paths can be meant, and the others are said not to exist.
-    """
-    with suppress(OSError):
-        os.chdir(directory)
-
-
 @contextmanager
-def interruptible(conductor: Conductor) -> Iterator[None]:
+def interruptible(conductor: "Conductor") -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the search after the epochs at work; the second Ctrl-C at once."""
 
     def stop(signum: int, frame: object) -> None:
@@ -59,13 +52,13 @@ def interruptible(conductor: Conductor) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def check_local_resources(spec: SearchSpec) -> None:
+def check_local_resources(spec: "SearchSpec") -> None:
     """Raise UserError where one trial asks for more than this machine has."""
     for line in local_shortages(spec):
         raise UserError(line)
 
 
-def local_shortages(spec: SearchSpec) -> list[str]:
+def local_shortages(spec: "SearchSpec") -> list[str]:
     """One line for each of what a trial asks for more than this machine has, and so can never get on it."""
     lines = []
     for name, available in machine.local_resources().items():
@@ -76,7 +69,7 @@ def local_shortages(spec: SearchSpec) -> list[str]:
     return lines
 
 
-def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float, can_grow: bool) -> int:
+def concurrency(spec: "SearchSpec", *, available: Mapping[str, float], gpu: float, can_grow: bool) -> int:
     """How many trials run at once: as many as CPUs and GPUs hold, at most ``resources.concurrency``.
 
     On a cluster that can grow one more is asked for, or all that the file allows, since a request that waits is what
@@ -93,7 +86,7 @@ def concurrency(spec: SearchSpec, *, available: Mapping[str, float], gpu: float,
     return max(1, min(counts) + can_grow)
 
 
-def make_places(spec: SearchSpec, *, ledger: Ledger, is_joined: bool) -> Callable[[], Place]:
+def make_places(spec: "SearchSpec", *, ledger: "Ledger", is_joined: bool) -> Callable[[], Place]:
     """Make a call that gives the place of work that is handed out now, from the ``resources`` of a search."""
     cpu, gpu = spec.resources.cpu, gpu_share(spec, is_joined=is_joined)
     fingerprints, directory = ledger.notes.data.fingerprints, str(Path.cwd())
@@ -102,7 +95,7 @@ def make_places(spec: SearchSpec, *, ledger: Ledger, is_joined: bool) -> Callabl
     )
 
 
-def gpu_share(spec: SearchSpec, *, is_joined: bool) -> Callable[[], float]:
+def gpu_share(spec: "SearchSpec", *, is_joined: bool) -> Callable[[], float]:
     """Make a call that gives one trial's share of a GPU; ``auto`` is a whole one where the cluster has any now.
 
     One that has had a GPU is asked for it again, which may bring it back. A cluster that was joined and has room for no trial

@@ -2,27 +2,40 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayTaskError
 
 from search.tune.place import Place
-from search.tune.tasks import run_task
 from search.tune.waiting import SECONDS_BETWEEN, never_fits, waiting_text
+from trainable.data.image_guard import Fingerprints, held_to
 from trainable.errors import OutageError, UserError
 
+# The functions of tune/tasks that are sent; the module itself is loaded on workers alone, since it loads what computes.
+TaskName = Literal[
+    "averageable",
+    "baseline_score",
+    "domain_picture",
+    "prepared",
+    "probe_scores",
+    "run_step",
+    "soup_of",
+    "soup_test_score",
+    "test_score",
+    "transferability",
+]
 logger = logging.getLogger(__name__)
 
 
-def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any) -> Callable[[], Any]:
-    """Call a function of :mod:`search.tune.tasks` on a worker; gives a call that waits for its result.
+def submit(task: TaskName, *args: Any, place: Place, **kwargs: Any) -> Callable[[], Any]:
+    """Call the function of :mod:`search.tune.tasks` that is called ``task`` on a worker; gives a call that waits for its result.
 
     That call raises the UserError or OutageError that the function raised.
     """
     remote = ray.remote(num_cpus=place.cpu, num_gpus=place.gpu, max_retries=2)(run_task)
     reference = remote.remote(
-        function, *args, threads=place.threads, fingerprints=place.fingerprints, directory=place.directory, **kwargs
+        task, *args, threads=place.threads, fingerprints=place.fingerprints, directory=place.directory, **kwargs
     )
 
     def result() -> Any:
@@ -37,3 +50,17 @@ def submit(function: Callable[..., Any], *args: Any, place: Place, **kwargs: Any
             raise
 
     return result
+
+
+def run_task(
+    task: TaskName, *args: Any, threads: int, fingerprints: Fingerprints, directory: str, **kwargs: Any
+) -> Any:
+    """Call a function of tune/tasks here, in a directory, with so many CPU threads, on no other images than these."""
+    import torch
+
+    from search.tune import leg, tasks
+
+    leg.enter(directory)
+    torch.set_num_threads(threads)
+    with held_to(fingerprints):
+        return getattr(tasks, task)(*args, **kwargs)

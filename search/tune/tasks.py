@@ -1,20 +1,19 @@
-"""Pieces of work beside the trials, which a worker is sent by name: scores, soups, baselines, trainings before a search."""
+"""Pieces of work beside the trials, which a worker is sent by name: data, scores, soups, baselines, trainings before a search."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from search.ledger.files import epoch_folder
-from search.tune.machine import prepare
-from search.tune.place import enter
-from search.tune.worker import prune_checkpoints, resume_point
+from search.ledger.notes import DataFacts
+from search.tune.leg import prune_checkpoints, resume_point
+from search.tune.preparation import prepare
 from trainable.atomic import write_beside
 from trainable.config.meta import MetaConfig
 from trainable.config.pretrain import PretrainConfig
 from trainable.config.trial import TrialConfig
-from trainable.data.image_guard import Fingerprints, held_to
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.diagnosis.probe import linear_probe, stage_probe
 from trainable.diagnosis.tsne import domain_picture as pictured
@@ -27,22 +26,33 @@ from trainable.statistics.transferability import h_score, logme
 from trainable.training.checkpoint import read_state
 from trainable.training.fit import fit, score_checkpoint
 from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
-from trainable.training.soup import Ingredient, make_soup, score_soup
+from trainable.training.soup import Ingredient, make_soup, score_soup, soup_group
 
 
-def run_task(
-    function: Callable[..., Any],
-    *args: Any,
-    threads: int,
-    fingerprints: Fingerprints,
-    directory: str,
-    **kwargs: Any,
-) -> Any:
-    """Call one of the functions below in a directory, with so many CPU threads, on no other images than these."""
-    enter(directory)
-    torch.set_num_threads(threads)
-    with held_to(fingerprints):
-        return function(*args, **kwargs)
+def prepared(trials: list[dict[str, Any]]) -> tuple[DataFacts, list[str]]:
+    """What :func:`prepare` gives, with the warnings that are for whoever runs the search."""
+    with _warnings() as lines:
+        facts = prepare(trials)
+    return facts, lines
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The warnings that are logged inside, which on a worker nobody would read."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def averageable(trials: list[dict[str, Any]]) -> list[int]:
+    """Positions of the trials whose networks may be averaged with the first one's."""
+    groups = [soup_group(TrialConfig.model_validate(trial).model_dump(mode="json")) for trial in trials]
+    return [index for index, group in enumerate(groups) if group == groups[0]]
 
 
 def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:

@@ -4,12 +4,16 @@ A Tune trial is one leg of ours, from one rung to the next. Pausing is the end o
 nothing of the search lives in Ray: its experiment folder can be thrown away at any moment.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.air._internal import usage
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -20,9 +24,7 @@ from search.engine.reports import read_report
 from search.ledger.files import checkpoint_folder
 from search.tune.place import Place
 from search.tune.waiting import Waiting
-from search.tune.worker import TrialActor, leg_settings
-
-RESOURCES = "resources"  # in the settings of a leg: what it occupies, by Ray's names
+from search.tune.worker import RESOURCES, TrialActor, leg_settings, occupied
 
 
 def run_legs(
@@ -68,12 +70,30 @@ def run_legs(
             stop=_StopWaiting(conductor, steps=steps),
         ),
     )
-    tuner.fit()
+    with _actors_in_any_worker(), _no_tags():
+        tuner.fit()
 
 
-def occupied(settings: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    """Say what a leg occupies, by its settings: decided when it is handed out, since the cluster may have grown."""
-    return tune.PlacementGroupFactory([{name: share for name, share in settings[RESOURCES].items() if share}])
+@contextmanager
+def _actors_in_any_worker() -> Iterator[None]:
+    """Inside, Tune asks for actors with the environment that every worker has, so that one which is warm is taken."""
+    before = _ActorClassCache.get
+    _ActorClassCache.get = lambda _, actor: ray.remote(actor)
+    try:
+        yield
+    finally:
+        _ActorClassCache.get = before
+
+
+@contextmanager
+def _no_tags() -> Iterator[None]:
+    """Inside, Tune does not look which of its callbacks are MLflow's for statistics of use that are not sent: it loads MLflow for that."""
+    before = usage.tag_callbacks
+    usage.tag_callbacks = lambda _: None
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = before
 
 
 class LegSearcher(Searcher):  # type: ignore[misc]

@@ -67,6 +67,28 @@ def test_reading_a_space_file_loads_no_heavy_library():
     assert found.stdout == "[]\n", found.stderr
 
 
+def test_the_command_line_loads_no_heavy_library():
+    heavy = {*HEAVY, "sklearn", "plotly", "pyarrow"}
+    found = python(f"import sys, search.cli.app; print(sorted({heavy!r} & set(sys.modules)))")
+    assert found.stdout == "[]\n", found.stderr
+
+
+def test_a_search_is_driven_without_what_computes_or_draws():
+    computes = {"torch", "torchvision", "timm", "sklearn", "mlflow", "plotly"}
+    modules = "search.run.search, search.tune.tuner, search.tracking.tracker, search.report.progress"
+    found = python(f"import sys, {modules}; print(sorted({computes!r} & set(sys.modules)))")
+    assert found.stdout == "[]\n", found.stderr
+
+
+def test_what_workers_are_forked_from_has_loaded_what_computes_but_neither_ray_nor_what_few_trials_need():
+    found = python(
+        "import sys; from importlib import import_module; from search.tune.nursery import LOADED\n"
+        "for module in LOADED: import_module(module)\n"
+        "print([name for name in ('torch', 'timm', 'ray', 'optuna', 'sklearn', 'mlflow') if name in sys.modules])"
+    )
+    assert found.stdout == "['torch', 'timm']\n", found.stderr
+
+
 def test_showing_searches_loads_nothing_that_trains_them():
     trains = {"torch", "torchvision", "timm", "ray", "mlflow"}
     found = python(

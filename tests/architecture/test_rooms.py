@@ -67,16 +67,17 @@ ELSEWHERE = {
     "tests/search/ledger/test_ledger.py": "search/ledger/notes.py",
     "tests/search/report/test_report.py": "search/report/page.py",
     "tests/search/tracking/test_tracker.py": "search/tracking/runs.py",
-    "tests/search/tune/test_worker.py": "search/tune/machine.py search/tune/tasks.py",
+    "tests/search/tune/test_nursery.py": "search/tune/environment.py search/tune/worker_entry.py",
+    "tests/search/tune/test_worker.py": """
+        search/tune/leg.py search/tune/machine.py search/tune/preparation.py search/tune/tasks.py
+    """,
     "tests/search/watch/test_loop.py": "search/watch/plan.py search/watch/record.py search/watch/status.py",
     "tests/trainable/data/test_pack.py": "trainable/data/pack_builder.py trainable/data/input_spec.py",
     "tests/trainable/data/test_versions.py": "trainable/data/kept_splits.py",
     "tests/trainable/diagnosis/test_diagnose.py": "trainable/diagnosis/advice.py",
     "tests/trainable/adapt/test_losses.py": "trainable/model/precision.py",
     "tests/trainable/model/test_chain.py": "trainable/randomness.py trainable/seeds.py",
-    "tests/trainable/serving/test_package.py": """
-        trainable/serving/classifier.py trainable/serving/encoded.py trainable/statistics/scores.py
-    """,
+    "tests/trainable/serving/test_package.py": "trainable/serving/classifier.py trainable/serving/encoded.py",
     "tests/trainable/statistics/test_transferability.py": "trainable/statistics/arrays.py",
     "tests/trainable/training/test_soup.py": "trainable/model/norms.py",
     "tests/trainable/training/test_fit.py": """

@@ -2,13 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from search.engine.reports import StopSearch, read_report
-from search.tune.machine import prepare
+from search.tune import tasks
 from search.tune.place import Place
-from search.tune.tasks import run_task, transferability
+from search.tune.preparation import prepare
+from search.tune.submit import TaskName, run_task
 from search.tune.worker import TrialActor, leg_settings
 from trainable.data.image_guard import ImagesChangedError
 
@@ -56,13 +58,13 @@ def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_p
 
 def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
     fingerprints = prepare([trial]).fingerprints
-    assert run_task(transferability, trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())).keys() == {
+    assert run_task("transferability", trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())).keys() == {
         "logme",
         "h_score",
     }
     next((tmp_path / "images" / "functional").iterdir()).unlink()
     with pytest.raises(ImagesChangedError):
-        run_task(transferability, trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
+        run_task("transferability", trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
 
 
 def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
@@ -73,4 +75,9 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
     assert len(fingerprints["path"]) == 2
     assert set(fingerprints["rehearsal"]) < set(fingerprints["path"])
     for one in (trial, other):
-        run_task(transferability, one, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
+        run_task("transferability", one, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
+
+
+def test_the_work_that_can_be_sent_is_what_there_is():
+    functions = {name for name, value in vars(tasks).items() if getattr(value, "__module__", "") == tasks.__name__}
+    assert set(get_args(TaskName)) == {name for name in functions if not name.startswith("_")}

@@ -1,0 +1,94 @@
+"""One leg of a trial on a worker: trained, saved and reported an epoch at a time."""
+
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch, plain_report
+from search.ledger.files import epoch_folder
+from trainable.config.trial import TrialConfig
+from trainable.data.image_guard import Fingerprints, held_to
+from trainable.errors import OutageError, UserError
+from trainable.metrics import best_epoch
+from trainable.training.checkpoint import BrokenCheckpointError, check_whole, read_state
+from trainable.training.fit import DivergedError, Epoch, fit
+
+
+class WorkerLeg:
+    """The leg that ``settings`` describe (see :func:`search.tune.worker.leg_settings`), begun when its first epoch is asked for."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        torch.set_num_threads(settings["threads"])
+        self._folder, self._directory = Path(settings["folder"]), str(settings["directory"])
+        self._fingerprints: Fingerprints = settings["fingerprints"]
+        self._metric = str(settings["trial"]["train"]["metric"])
+        trial = TrialConfig.model_validate(settings["trial"])
+        resume_from = resume_point(self._folder, int(settings["start"]))
+        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_from)
+
+    def step(self) -> dict[str, Any]:
+        """Train, save and report one epoch, or say why there is none."""
+        enter(self._directory)  # Tune may have moved in between
+        try:
+            with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
+                epoch = next(self._epochs)
+            epoch.save(epoch_folder(self._folder, epoch.number))
+            prune_checkpoints(self._folder, newest=epoch.number, metric=self._metric)
+        except StopIteration as end:
+            return plain_report(Ended(end.value))
+        except DivergedError as error:
+            return plain_report(Infeasible(f"diverged: {error}"))
+        except torch.OutOfMemoryError as error:
+            return plain_report(Infeasible(f"out of GPU memory: {str(error).splitlines()[0]}"))
+        except (UserError, OutageError) as error:
+            return plain_report(StopSearch(str(error)))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return plain_report(StopSearch(f"{self._folder}: the disk is full; free space, then resume"))
+            raise
+        return plain_report(EpochReport(number=epoch.number, metrics=epoch.metrics, ended=epoch.ended))
+
+    def close(self) -> None:
+        """Let the trial go."""
+        self._epochs.close()
+
+
+def enter(directory: str) -> None:
+    """Let relative paths count from the driver's working directory in a worker, which a cluster may have started elsewhere.
+
+    Where a node does not have it, only absolute paths can be meant, and the others are said not to exist.
+    """
+    with suppress(OSError):
+        os.chdir(directory)
+
+
+def resume_point(folder: Path, start: int) -> Path | None:
+    """The checkpoint of epoch ``start``, else the last whole one before it; None to begin anew."""
+    for epoch in range(start, 0, -1):
+        candidate = epoch_folder(folder, epoch)
+        try:
+            check_whole(candidate)
+        except BrokenCheckpointError:
+            continue
+        return candidate
+    return None
+
+
+def prune_checkpoints(folder: Path, *, newest: int, metric: str) -> None:
+    """Keep the newest checkpoint, the one before it, and the best up to each.
+
+    The newest is not yet in the ledger: a search that is killed now resumes from the one before.
+    """
+    history = {int(e): v for e, v in read_state(epoch_folder(folder, newest))["history"].items()}
+    before = {epoch: value for epoch, value in history.items() if epoch < newest}
+    keep = {newest, newest - 1, best_epoch(history, metric=metric), best_epoch(before, metric=metric)}
+    names = {epoch_folder(folder, epoch).name for epoch in keep if epoch is not None}
+    for path in folder.glob("epoch_*"):
+        if path.name not in names:
+            shutil.rmtree(path, ignore_errors=True)
