@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ class WorkerLeg:
     """The leg that ``settings`` describe (see :func:`search.tune.worker.leg_settings`), begun when its first epoch is asked for."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        self._begun: float | None = time.perf_counter()
         torch.set_num_threads(settings["threads"])
         self._folder, self._directory = Path(settings["folder"]), str(settings["directory"])
         self._fingerprints: Fingerprints = settings["fingerprints"]
@@ -38,6 +40,7 @@ class WorkerLeg:
         try:
             with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
                 epoch = next(self._epochs)
+            metrics = {**epoch.metrics, **self._started(epoch)}
             epoch.save(epoch_folder(self._folder, epoch.number))
             prune_checkpoints(self._folder, newest=epoch.number, metric=self._metric)
         except StopIteration as end:
@@ -52,7 +55,15 @@ class WorkerLeg:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return plain_report(StopSearch(f"{self._folder}: the disk is full; free space, then resume"))
             raise
-        return plain_report(EpochReport(number=epoch.number, metrics=epoch.metrics, ended=epoch.ended))
+        return plain_report(EpochReport(number=epoch.number, metrics=metrics, ended=epoch.ended))
+
+    def _started(self, epoch: Epoch) -> dict[str, float]:
+        """With the leg's first epoch, the seconds from its being handed over until that epoch began."""
+        if self._begun is None:
+            return {}
+        seconds = time.perf_counter() - self._begun - epoch.metrics["usage/seconds"]
+        self._begun = None
+        return {"usage/start_seconds": seconds}
 
     def close(self) -> None:
         """Let the trial go."""

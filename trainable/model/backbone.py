@@ -23,7 +23,7 @@ def input_spec(config: ModelConfig, *, image_size: int | None, channels: int) ->
 
     For other channel counts than three the channel statistics are averaged (one) or repeated (more).
     """
-    cfg = resolve_model_data_config(_on_meta(config.name))
+    cfg = _data_config(config.name)
     return InputSpec(
         size=image_size or cfg["input_size"][-1],
         mean=_per_channel(cfg["mean"], channels=channels),
@@ -31,6 +31,12 @@ def input_spec(config: ModelConfig, *, image_size: int | None, channels: int) ->
         interpolation=cfg["interpolation"],
         crop_share=cfg["crop_pct"],
     )
+
+
+@cache
+def _data_config(name: str) -> dict[str, Any]:
+    """How an architecture's images are prepared, by timm's keys; nobody changes it."""
+    return cast(dict[str, Any], resolve_model_data_config(_on_meta(name)))
 
 
 def create_backbone(

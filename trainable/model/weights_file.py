@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from trainable.errors import UserError
 from trainable.terminal import plain
 
 StateDict = dict[str, Tensor]
+# Kept in the memory of each process that builds networks.
+KEPT_FILES = 2
+MOST_KEPT_BYTES = 2**29  # of one file
 # Where checkpoints of training programs keep the weights, a running average of them first, as timm itself prefers it.
 KEYS = (
     "state_dict_ema",
@@ -51,6 +55,26 @@ def read_weights_file(path: Path, *, names: Collection[str], device: str = "cpu"
 
 
 def _content(path: Path, *, device: str) -> Any:
+    return read_once(path) if device == "cpu" else _read(path, device=device)
+
+
+def read_once(path: Path) -> Any:
+    """What a file holds, on the CPU. What was read last is kept for the next trial of this process: write into none of its tensors.
+
+    Raises whatever a reader raises for a file that is not what it seems.
+    """
+    status = path.stat()
+    if status.st_size > MOST_KEPT_BYTES:
+        return _read(path, device="cpu")
+    return _kept(path.resolve(), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=KEPT_FILES)
+def _kept(path: Path, _changed: int, _size: int, _inode: int) -> Any:
+    return _read(path, device="cpu")
+
+
+def _read(path: Path, *, device: str) -> Any:
     if path.suffix == ".safetensors":
         return {name: tensor.to(device) for name, tensor in load_file(path).items()}
     return torch.load(path, map_location=device, weights_only=True)

@@ -81,3 +81,11 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
 def test_the_work_that_can_be_sent_is_what_there_is():
     functions = {name for name, value in vars(tasks).items() if getattr(value, "__module__", "") == tasks.__name__}
     assert set(get_args(TaskName)) == {name for name in functions if not name.startswith("_")}
+
+
+def test_the_first_epoch_of_a_leg_says_what_its_start_took(trial, tmp_path):
+    fingerprints = prepare([trial]).fingerprints
+    answers = leg(trial, tmp_path, start=0, fingerprints=fingerprints)
+    assert 0 < next(answers).metrics["usage/start_seconds"] < 60
+    assert "usage/start_seconds" not in next(answers).metrics
+    assert 0 < next(leg(trial, tmp_path, start=2, fingerprints=fingerprints)).metrics["usage/start_seconds"] < 60

@@ -227,3 +227,35 @@ def test_own_weights_of_a_transformer_are_taken_at_its_own_size_and_at_the_trial
     if device == "cpu":
         assert torch.equal(backbone["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
         assert torch.equal(backbone["pos_embed"], state["pos_embed"]) == (trained_at == 64)
+
+
+def test_the_weights_of_several_trials_are_read_once_a_process_and_stay_as_they_are(resnet_file, tmp_path):
+    _, state = resnet_file
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    program = """
+import os, sys, torch
+from trainable.config.trial import ModelConfig
+from trainable.data.input_spec import InputSpec
+from trainable.model.backbone import create_backbone
+import trainable.model.weights_file as weights_file
+opened = []
+read = weights_file.load_file
+weights_file.load_file = lambda path: (opened.append("read"), read(path))[1]
+spec = InputSpec(size=64, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=1.0)
+def load():
+    return create_backbone(ModelConfig(name="resnet10t", weights=sys.argv[1]), spec=spec, generator_seed=0)[0]
+first = load()
+as_loaded = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+with torch.no_grad():
+    for parameter in first.parameters():
+        parameter.add_(1)
+second = load().state_dict()
+assert all(torch.equal(second[name], as_loaded[name]) for name in as_loaded)
+assert opened.count("read") == 1, opened.count("read")
+os.utime(sys.argv[1], ns=(0, 0))
+load()
+assert opened.count("read") == 2, opened.count("read")
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
