@@ -21,6 +21,7 @@ from search.ledger.trials import Trial, leaders
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune.cluster import cluster, total_resources
+from search.tune.nursery import workers_ahead
 from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_places
 from search.tune.submit import submit
 from search.tune.tuner import run_legs
@@ -85,7 +86,11 @@ def confirm(search: FinishedSearch, *, address: str | None, on_change: Callable[
     recipes = best_recipes(search.spec, search.ledger)
     points = refit_points(search, recipes=recipes)
     if _is_anything_left(search, points=points, recipes=recipes):
-        with held_to(search.fingerprints), cluster(address=address):
+        with (
+            held_to(search.fingerprints),
+            workers_ahead(address=address) as ahead,
+            cluster(address=address, ahead=ahead),
+        ):
             is_joined = address is not None
             place = make_places(search.spec, ledger=search.ledger, is_joined=is_joined)
             _train(search, points=points, place=place, is_joined=is_joined, on_change=on_change)

@@ -1,6 +1,8 @@
 """What is done when every trial is decided: the soup, the test, the picture of the domains."""
 
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from search.engine.listeners import Outcome
@@ -13,6 +15,8 @@ from search.tune.place import Place
 from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
 
+PAGE = "search.report.page"  # what draws the search's page, which comes next
+
 
 def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reason: str) -> Outcome:
     """Make the soup, then measure the final candidate on the test split, once.
@@ -24,6 +28,7 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
     if best is None:
         return Outcome("failed", "no trial finished an epoch", folder)
     checkpoint = best_checkpoint(folder, best, metric=metric)
+    Thread(target=import_module, args=(PAGE,), daemon=True).start()  # seconds, while workers do the rest
     soup = make_soup(spec, ledger, folder=folder, place=place)
     earlier = ledger.notes.test
     members = list(soup.members) if soup is not None and soup.kept else None

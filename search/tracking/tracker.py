@@ -121,7 +121,7 @@ class Tracker(Listener):
             self._wait(failures, closing=closing)
 
     def _let_it_start(self) -> None:
-        """Wait for the first epoch, a while at most: loading MLflow takes this process seconds, which its first trial has more need of."""
+        """Wait for the first epoch, a while at most: MLflow takes seconds to load, in which no trial would begin."""
 
         def has_begun() -> bool:
             return self._state != "running" or any(trial.epochs for trial in self._dirty.values())

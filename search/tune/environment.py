@@ -20,8 +20,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
-# What Tune lets its actors have of the driver's environment. Here every worker has it: an actor that asked for an environment of its own
-# would find no worker that is there already.
+# What Tune lets its actors have of the driver's environment. Here every worker has it: an actor that asked for an environment of
+# its own would find no worker that is there already.
 PASSED_ON = (
     "RAY_CHDIR_TO_TRIAL_DIR",
     "AWS_ACCESS_KEY_ID",

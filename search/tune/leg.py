@@ -22,7 +22,7 @@ from trainable.training.fit import DivergedError, Epoch, fit
 
 
 class WorkerLeg:
-    """The leg that ``settings`` describe (see :func:`search.tune.worker.leg_settings`), begun when its first epoch is asked for."""
+    """The leg that ``settings`` describe (see :func:`search.tune.worker.leg_settings`); images are opened with its first step."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._begun: float | None = time.perf_counter()

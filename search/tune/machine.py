@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainable.cpus import usable_cpus
 
-# What the drivers of GPUs make: NVIDIA's, that of WSL, AMD's. Where none is there torch, which takes seconds to load, is not asked.
+# What the drivers of GPUs make: NVIDIA's, that of WSL, AMD's. Where none is there, torch is not loaded to ask it.
 DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 

@@ -1,8 +1,8 @@
 """A process that has loaded what workers compute with, from which Ray's workers on this machine are forked.
 
-A worker that begins with nothing spends seconds loading torch and timm, each one again, and one after the other where there are as
-many as cores. This one loads them once, while the driver reads the search and Ray starts; a fork of it is ready at once and shares
-its memory. It never touches a GPU, Ray or an image, and has one thread, so that a fork of it is whole.
+A worker that begins with nothing spends seconds loading torch and timm, each one again. This one loads them once, while the
+driver reads the search and Ray starts; a fork of it is ready at once and shares its memory. It never touches a GPU, Ray or an
+image, and has one thread of Python's, so that a fork of it is whole.
 """
 
 import json
@@ -73,7 +73,7 @@ def nursery(environment: Mapping[str, str]) -> Iterator[Nursery]:
 
 
 def _start(listener: socket.socket, *, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the process. It ends when this one does, whose end of the pipe is closed then, and hears no Ctrl-C of the terminal."""
+    """Start the process. It ends when this one does, which closes the pipe, and hears no Ctrl-C of the terminal."""
     return subprocess.Popen(
         [sys.executable, "-m", __name__, str(listener.fileno())],
         pass_fds=[listener.fileno()],

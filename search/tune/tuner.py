@@ -87,7 +87,7 @@ def _actors_in_any_worker() -> Iterator[None]:
 
 @contextmanager
 def _no_tags() -> Iterator[None]:
-    """Inside, Tune does not look which of its callbacks are MLflow's for statistics of use that are not sent: it loads MLflow for that."""
+    """Inside, Tune counts no callbacks for statistics of use that are not sent: it loads MLflow to know MLflow's."""
     before = usage.tag_callbacks
     usage.tag_callbacks = lambda _: None
     try:

@@ -12,7 +12,7 @@ from ray import tune
 from search.tune.place import Place
 
 if TYPE_CHECKING:
-    from search.tune.leg import WorkerLeg
+    pass
 
 
 RESOURCES = "resources"  # in the settings of a leg: what it occupies, by Ray's names

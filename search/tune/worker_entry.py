@@ -10,7 +10,9 @@ import socket
 import sys
 from typing import Any
 
-VARIABLE = "SEARCH_WORKER_ENTRY"  # as JSON: `program`, Ray's own; `environment`, what it has besides; `nursery`, a socket
+VARIABLE = (
+    "SEARCH_WORKER_ENTRY"  # as JSON: `program`, Ray's own; `environment`, what it has besides; `nursery`, a socket
+)
 
 
 def main() -> None:
@@ -19,7 +21,8 @@ def main() -> None:
     words = [asked["program"], *sys.argv[1:]]
     environment = {**os.environ, **asked["environment"]}
     if not _stood_for_a_fork(
-        asked["nursery"], worker={"words": words, "environment": environment, "directory": os.getcwd()}
+        asked["nursery"],
+        worker={"words": words, "environment": environment, "directory": os.getcwd()},  # noqa: PTH109 # pathlib takes time to load
     ):
         os.execve(sys.executable, [sys.executable, *words], environment)
 

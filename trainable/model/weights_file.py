@@ -59,7 +59,7 @@ def _content(path: Path, *, device: str) -> Any:
 
 
 def read_once(path: Path) -> Any:
-    """What a file holds, on the CPU. What was read last is kept for the next trial of this process: write into none of its tensors.
+    """What a file holds, on the CPU. It is kept for the next trial of this process: write into none of its tensors.
 
     Raises whatever a reader raises for a file that is not what it seems.
     """

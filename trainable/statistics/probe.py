@@ -23,10 +23,16 @@ NUM_NEIGHBOURS = 5
 ABSENT_CLASS_LOGIT = -20.0  # under e⁻²⁰ of the probability: the largest of the other logits, which sum to 0, is above 0
 # Classes weigh the same, but for knn, which knows no class weights.
 CLASSIFIERS: dict[str, Callable[[float, int], Any]] = {
-    "logreg": lambda c, _: import_module("sklearn.linear_model").LogisticRegression(C=c, max_iter=2000, class_weight="balanced"),
-    "linear_svm": lambda c, _: import_module("sklearn.svm").LinearSVC(C=c, max_iter=10_000, class_weight="balanced", random_state=0),
+    "logreg": lambda c, _: import_module("sklearn.linear_model").LogisticRegression(
+        C=c, max_iter=2000, class_weight="balanced"
+    ),
+    "linear_svm": lambda c, _: import_module("sklearn.svm").LinearSVC(
+        C=c, max_iter=10_000, class_weight="balanced", random_state=0
+    ),
     "ridge": lambda c, _: import_module("sklearn.linear_model").RidgeClassifier(alpha=1 / c, class_weight="balanced"),
-    "knn": lambda _, num_images: import_module("sklearn.neighbors").KNeighborsClassifier(min(NUM_NEIGHBOURS, num_images)),
+    "knn": lambda _, num_images: import_module("sklearn.neighbors").KNeighborsClassifier(
+        min(NUM_NEIGHBOURS, num_images)
+    ),
 }
 
 

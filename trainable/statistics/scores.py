@@ -64,9 +64,7 @@ class Answers:
     finite: bool
 
 
-def _confusion(
-    labels: NDArray[np.int64], *, predicted: NDArray[np.int64], num_classes: int
-) -> NDArray[np.int64]:
+def _confusion(labels: NDArray[np.int64], *, predicted: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
     """How many images of each class, K, were taken for each, K×K."""
     pairs = np.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
     return pairs.reshape(num_classes, num_classes)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,8 +70,7 @@ def test_a_nursery_ends_with_the_process_that_began_it(tmp_path):
 
 
 def _is_listening(address):
-    with open("/proc/net/unix") as file:
-        return any(line.rstrip().endswith(address) for line in file)
+    return any(line.endswith(address) for line in Path("/proc/net/unix").read_text().splitlines())
 
 
 @pytest.mark.slow

@@ -58,7 +58,9 @@ def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_p
 
 def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
     fingerprints = prepare([trial]).fingerprints
-    assert run_task("transferability", trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())).keys() == {
+    assert run_task(
+        "transferability", trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())
+    ).keys() == {
         "logme",
         "h_score",
     }

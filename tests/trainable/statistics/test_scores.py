@@ -13,7 +13,9 @@ from trainable.statistics.scores import score
 def test_scores_are_those_of_scikit_learn_to_the_last_bit(seed):
     generator = np.random.default_rng(seed)
     num_classes, num_images = int(generator.integers(2, 12)), int(generator.integers(1, 500))
-    margins = generator.normal(size=(num_images, num_classes)) * (0.1, 1, 10, 60)[seed % 4]  # to probabilities of 0 and 1
+    margins = (
+        generator.normal(size=(num_images, num_classes)) * (0.1, 1, 10, 60)[seed % 4]
+    )  # to probabilities of 0 and 1
     probabilities = np.exp(margins - margins.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     labels = generator.integers(0, generator.integers(1, num_classes + 1), num_images)  # some classes have no image
