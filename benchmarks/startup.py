@@ -2,11 +2,12 @@
 
     python benchmarks/startup.py --rounds 3
 
-Runs ``spaces/quickstart.yaml`` with two trials of one epoch at 64 pixels, one after the other: first with a cache that is empty, so that all images
-are decoded, then with the cache that the first left. Nothing in the program is instrumented: moments are those of the lines that
-it prints, and the first step's is that of the first epoch's record less what the epoch took. CPU seconds until the first
-step are those of every process of the tree, read every 0.1 s, so that what a process uses after its last reading is not
-counted. Another checkout is measured by ``--tree``. Linux only.
+Runs ``spaces/quickstart.yaml`` with two trials of one epoch at 64 pixels, one after the other: first with a cache that is empty,
+so that all images are decoded, then with the cache that the first left.
+
+Nothing in the program is instrumented: moments are those of the lines that it prints, and the first step's is that of the first
+epoch's record less what the epoch took. CPU seconds until the first step are those of every process of the tree, read every
+0.1 s, so that what a process uses after its last reading is not counted. Another checkout is measured by ``--tree``. Linux only.
 """
 
 import argparse
