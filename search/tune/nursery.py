@@ -93,7 +93,8 @@ def serve(listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, _reap)
     while True:
         readable, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in readable:
+        if sys.stdin in readable:  # the driver was killed
+            shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
             os._exit(0)
         connection, _ = listener.accept()
         with connection:

@@ -53,7 +53,7 @@ def test_where_no_nursery_answers_a_worker_begins_by_itself(tmp_path):
     assert facts == {"loaded": False, "name": "__main__", "FROM_RAY": "1", "BESIDES": "2", "SEARCH_WORKER_ENTRY": None}
 
 
-def test_a_nursery_ends_with_the_process_that_began_it(tmp_path):
+def test_a_nursery_ends_with_the_process_that_began_it_and_leaves_nothing(tmp_path):
     code = """
         import os, signal, sys
         from search.tune import nursery
@@ -67,6 +67,7 @@ def test_a_nursery_ends_with_the_process_that_began_it(tmp_path):
     while _is_listening(address) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not _is_listening(address)
+    assert not Path(address).parent.exists()
 
 
 def _is_listening(address):
