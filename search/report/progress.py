@@ -95,6 +95,7 @@ class Progress(Listener):
             self._console.print(ORACLE, highlight=False, markup=False)
         for finding in data.report.get("findings", ()):
             self._console.print(f"note: {finding['line']}", highlight=False, markup=False)
+        self._console.print(_kept_line(self._spec.base.get("data.prefix_gb")), highlight=False, markup=False)
         for line in lowered_batches(self._spec, num_images=counts.get("train", 0)):
             self._console.print(f"note: {line}", highlight=False, markup=False)
         if self._trials:
@@ -184,6 +185,14 @@ class Progress(Listener):
 
 def _last_touched(trial: Trial) -> tuple[float, int]:
     return (trial.epochs[-1].recorded.timestamp() if trial.epochs else 0.0, trial.number)
+
+
+def _kept_line(gigabytes: object) -> str:
+    """What may be kept of what frozen layers make of images."""
+    if gigabytes == 0:
+        return "frozen layers: computed anew by every trial (data.prefix_gb: 0)"
+    limit = "a fifth of the free disk" if gigabytes is None else f"{gigabytes} GB"
+    return f"frozen layers: computed once for all trials, kept in at most {limit} (data.prefix_gb)"
 
 
 def _short(value: object) -> str:

@@ -1,8 +1,11 @@
 """A backbone under a new head, with its frozen layers kept frozen."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -21,6 +24,8 @@ from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
 from trainable.terminal import plain
+
+KEPT_BACKBONES = 2  # of a process
 
 
 class Network(nn.Module):
@@ -170,17 +175,38 @@ def _sized_backbone(config: TrialConfig, *, spec: InputSpec, device: str = "cpu"
     model, early_size = config.model, config.data.early_size
     if not STRATEGIES[config.finetune.strategy].from_weights:
         model = model.model_copy(update={"weights": "random"})
-    backbone, plan = create_backbone(
+    backbone, plan, width = _built(
         model,
         spec=spec,
-        flexible=early_size is not None,
-        generator_seed=derive(config.seed, "backbone"),
+        early_size=early_size,
+        seed=derive(config.seed, "backbone"),
         device=device,
+        weights_state=_state_of(model.weights),
+    )
+    return (copy.deepcopy(backbone) if device == "cpu" else backbone), plan, width
+
+
+@lru_cache(maxsize=KEPT_BACKBONES)
+def _built(
+    model: ModelConfig, *, spec: InputSpec, early_size: int | None, seed: int, device: str, weights_state: object
+) -> tuple[nn.Module, LayerPlan, int]:
+    """A backbone as it begins, kept for the next trial of this process: it is copied, and never trained itself."""
+    backbone, plan = create_backbone(
+        model, spec=spec, flexible=early_size is not None, generator_seed=seed, device=device
     )
     width = _feature_width(backbone, spec=spec)
     if early_size is not None:
         _feature_width(backbone, spec=replace(spec, size=early_size))
     return backbone, plan, width
+
+
+def _state_of(weights: str) -> object:
+    """What tells a weights file from one that was written in its place; None for what is no file."""
+    try:
+        status = Path(weights).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def aligned_stage(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) -> StageEnd | None:

@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
+from trainable.model import network as network_module
 from trainable.model.network import create_network
 
 SPEC = InputSpec(size=64, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_share=0.875)
@@ -104,3 +106,31 @@ def test_stochastic_depth_rests_in_frozen_layers_and_works_in_trainable_ones(nam
     assert not torch.equal(network.features(images), network.features(images))
     network.eval()
     assert torch.equal(network.features(images), network.features(images))
+
+
+def test_a_backbone_is_built_once_a_process_and_no_trial_changes_it_for_the_next(monkeypatch):
+    calls = []
+    create = network_module.create_backbone
+    monkeypatch.setattr(network_module, "create_backbone", lambda *args, **kw: calls.append(1) or create(*args, **kw))
+    network_module._built.cache_clear()
+    first = make("resnet10t")
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    with torch.no_grad():
+        for tensor in first.state_dict().values():
+            tensor.add_(1)
+    second = make("resnet10t")
+    assert len(calls) == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in second.state_dict().items())
+
+
+def test_a_weights_file_that_was_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    found = []
+    for value in (1.0, 2.0):
+        state = {
+            name: torch.full_like(tensor, value) for name, tensor in make("resnet10t").backbone.state_dict().items()
+        }
+        save_file(state, path)
+        read = make("resnet10t", model={"name": "resnet10t", "weights": str(path)})
+        found.append(read.backbone.conv1[0].weight.flatten()[0].item())
+    assert found == [1.0, 2.0]
