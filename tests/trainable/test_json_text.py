@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # Modules that write JSON of their own, none of it with measured numbers in it, by what it is.
 OTHER_JSON = {
     "what is hashed into a key": """
-        search/space/spec.py search/ledger/refreshes.py trainable/training/prefix_store.py trainable/data/pack_builder.py
+        search/space/spec.py search/ledger/refreshes.py trainable/prefix/key.py trainable/data/pack_builder.py
         trainable/data/fingerprint.py trainable/training/soup.py search/promotion/candidate.py
     """,
     "a setting as text": """
@@ -25,6 +25,7 @@ OTHER_JSON = {
     """,
     "names of processes, versions and views": """
         search/ledger/lease.py search/tracking/registry.py search/tracking/ui.py search/tracking/views.py
+        search/tune/cluster.py search/tune/worker_entry.py
     """,
 }
 

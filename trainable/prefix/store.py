@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainable.atomic import make_private_folder, write_beside
+from trainable.json_text import to_json
 
 HEADER_BYTES = 1024
 SUFFIX = ".block"
@@ -205,7 +206,7 @@ def _encoded_header(block: Block) -> bytes:
         "milliseconds": block.milliseconds,
         "digest": _digest(block.values),
     }
-    return json.dumps(header).encode().ljust(HEADER_BYTES)
+    return to_json(header).encode().ljust(HEADER_BYTES)
 
 
 def _digest(values: NDArray[Any]) -> str:

@@ -199,7 +199,9 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         ),
         (
             {"vary": {"augment.strength": {"choice": ["none", "lite"]}}},
-            ["vary.augment.strength: got 'lite', must be one of none, light, medium, strong; did you mean 'light'?"],
+            [
+                "vary.augment.strength: got 'lite', must be one of none, symmetries, light, medium, strong; did you mean 'light'?"
+            ],
         ),
         ({"vary": {"freeze.depth": {"choice": [1.5]}}}, [f"vary.freeze.depth: got 1.5, must be {DEPTH}"]),
         ({"vary": {"freeze.depth": {"choice": [["stage9"]]}}}, [f'vary.freeze.depth: got ["stage9"], must be {DEPTH}']),
