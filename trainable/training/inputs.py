@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -73,7 +73,7 @@ class Inputs:
         """The images that an epoch looks at."""
         return self.early if self.early is not None and epoch <= self.config.data.early_epochs else self.full
 
-    @property
+    @cached_property
     def num_images(self) -> int:
         """Labelled images of an epoch, old ones included."""
         return len(self.full.pack.indices("train")) + self._num_old()
