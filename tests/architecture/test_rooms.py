@@ -75,13 +75,12 @@ ELSEWHERE = {
     "tests/trainable/data/test_pack.py": "trainable/data/pack_builder.py trainable/data/input_spec.py",
     "tests/trainable/data/test_versions.py": "trainable/data/kept_splits.py",
     "tests/trainable/diagnosis/test_diagnose.py": "trainable/diagnosis/advice.py",
-    "tests/trainable/adapt/test_losses.py": "trainable/model/precision.py",
     "tests/trainable/model/test_chain.py": "trainable/randomness.py trainable/seeds.py",
     "tests/trainable/serving/test_package.py": "trainable/serving/classifier.py trainable/serving/encoded.py",
     "tests/trainable/statistics/test_transferability.py": "trainable/statistics/arrays.py",
     "tests/trainable/training/test_soup.py": "trainable/model/norms.py",
     "tests/trainable/training/test_fit.py": """
-        trainable/training/device.py trainable/training/evaluate.py trainable/training/inputs.py
+        trainable/training/evaluate.py trainable/training/inputs.py
         trainable/training/measure.py trainable/training/setup.py trainable/training/state.py
     """,
 }

@@ -348,8 +348,10 @@ class TrainConfig(Section):
     accumulate: int = Field(
         1, ge=1, le=256, description="Forward passes per update: effective batch = batch_size × accumulate."
     )
-    amp: Literal["off", "bf16", "fp16"] = Field(
-        "off", description="Mixed precision on CUDA; on a CPU only `off` and `bf16`."
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        "auto",
+        description="Mixed precision: `auto` is bf16 on a GPU that computes in it, else off; on a CPU no `fp16`. What was used "
+        "is in the checkpoint.",
     )
     channels_last: bool = Field(
         True, description="Memory layout N×H×W×C inside: faster convolutions on CPUs and on recent GPUs."

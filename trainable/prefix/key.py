@@ -16,8 +16,10 @@ from trainable.data.pack import Pack
 from trainable.loader.batches import Rows
 from trainable.model.chain import Chain
 from trainable.model.norms import OF_TARGET
+from trainable.model.precision import used_amp
+from trainable.prefix.outputs import fill_size
 
-VERSION = 2  # of everything between the pack and the kept bytes
+VERSION = 3  # of everything between the pack and the kept bytes
 UNSEEN = {"mixup", "cutmix", "mix_probability", "mix_until", "views"}  # what a view of one image knows nothing of
 
 
@@ -66,9 +68,11 @@ def numerics(device: torch.device, *, config: TrialConfig) -> dict[str, object]:
     processor: list[object] = [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     if device.type == "cuda":
         processor = [torch.cuda.get_device_name(device), torch.version.cuda, torch.backends.cudnn.version()]  # type: ignore[no-untyped-call]
+        processor += [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
     return {
         "processor": processor,
-        "amp": config.train.amp,
+        "amp": used_amp(config.train.amp, device),
+        "fill_size": fill_size(device),
         "channels_last": config.train.channels_last,
         **_versions(),
     }

@@ -12,10 +12,17 @@ from torch import Tensor, nn
 from trainable.loader.batches import Rows
 from trainable.prefix.store import Block
 
-FILL_SIZE = 32  # images of every forward pass: torch's convolutions give small batches, and no others, other last bits
+# Images of every forward pass: torch's convolutions give small batches, and no others, other last bits. A GPU takes a whole block.
+FILL_SIZES = {"cpu": 32, "cuda": 64}
 BLOCK_SIZE = 64  # images of a block, which one process computes while others compute the next
+CPU = torch.device("cpu")
 IN_MEMORY = 32_000_000  # bytes of a view that a process has at hand: pooled features, not feature maps
 LARGEST_HALF = 65504.0  # of float16
+
+
+def fill_size(device: torch.device) -> int:
+    """Images of every forward pass of frozen layers on a device."""
+    return FILL_SIZES[device.type]
 
 
 @dataclass(kw_only=True)
@@ -36,21 +43,26 @@ class Source:
     images: Callable[[Rows], Tensor]
     half: bool
     autocast: Callable[[], AbstractContextManager[object]]
+    device: torch.device = CPU
+
+    @property
+    def size(self) -> int:
+        """Images of every forward pass."""
+        return fill_size(self.device)
 
     def compute(self, rows: Rows) -> Tensor:
         """The outputs for any number of rows, each independent of the others."""
-        return torch.cat([self._pass(rows[start : start + FILL_SIZE]) for start in range(0, len(rows), FILL_SIZE)])
+        return torch.cat([self._pass(rows[start : start + self.size]) for start in range(0, len(rows), self.size)])
 
     def go_on(self, block: Block, *, done: int) -> Tensor:
         """The outputs for the images of a block that holds what the first ``done`` links made of them."""
         positions = np.arange(len(block.values))
-        parts = [positions[start : start + FILL_SIZE] for start in range(0, len(positions), FILL_SIZE)]
-        return torch.cat(
-            [self._run(block.outputs(np.resize(part, FILL_SIZE)), done=done)[: len(part)] for part in parts]
-        )
+        parts = [positions[start : start + self.size] for start in range(0, len(positions), self.size)]
+        given = (block.outputs(np.resize(part, self.size)).to(self.device) for part in parts)
+        return torch.cat([self._run(one, done=done)[: len(part)] for one, part in zip(given, parts, strict=True)])
 
     def _pass(self, rows: Rows) -> Tensor:
-        return self._run(self.images(np.resize(rows, FILL_SIZE)), done=0)[: len(rows)]
+        return self._run(self.images(np.resize(rows, self.size)), done=0)[: len(rows)]
 
     def _run(self, outputs: Tensor, *, done: int) -> Tensor:
         with torch.no_grad(), self.autocast(), resting(self.links):
@@ -107,8 +119,8 @@ class Outputs:
         for rows in requests:
             while sum(map(len, ready)) < len(rows):
                 began = time.perf_counter()
-                ready.append(self._source.compute(wanted[start : start + FILL_SIZE]))
-                start += FILL_SIZE
+                ready.append(self._source.compute(wanted[start : start + self._source.size]))
+                start += self._source.size
                 self._spent.computing += time.perf_counter() - began
                 self._spent.images += len(ready[-1])
             together = torch.cat(ready) if len(ready) > 1 else ready[0]

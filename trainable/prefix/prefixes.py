@@ -75,13 +75,17 @@ class Prefixes:
         same. Raises UserError for a folder that cannot be used.
         """
         half = self.config.data.prefix_dtype == "float16"
+        device = next(network.backbone.parameters()).device
         source = Source(
-            links=network.links(self.chain)[:links], images=viewed.images, half=half, autocast=self.autocast
+            links=network.links(self.chain)[:links],
+            images=viewed.images,
+            half=half,
+            autocast=self.autocast,
+            device=device,
         )
         if self.store is None:
             return Outputs(viewed.rows, source=source, spent=self.spent)
         key = image_key(viewed.pack, viewed.rows, spec=viewed.spec, view=viewed.view)
-        device = next(network.backbone.parameters()).device
         digests = self._digests(network, links=links)
         names = level_names(digests, config=self.config, device=device, images=key)
         kept = None
@@ -198,6 +202,8 @@ class _Filling:
         rows, started = self.rows[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE], time.perf_counter()
         done, base = self._deepest_below(index)
         outputs = self.source.compute(rows) if base is None else self.source.go_on(base, done=done)
+        if outputs.device.type == "cuda":  # which is still at work, while a block is kept by what it took
+            torch.cuda.synchronize(outputs.device)
         seconds = time.perf_counter() - started
         self.spent.computing += seconds
         self.spent.images += len(rows)

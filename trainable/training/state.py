@@ -12,6 +12,7 @@ from trainable.config.trial import TrialConfig
 from trainable.metrics import epochs_waited
 from trainable.model.network import Network, create_head
 from trainable.model.phase import phase
+from trainable.model.precision import used_amp
 from trainable.training.checkpoint import Counters, load_checkpoint, save_checkpoint
 from trainable.training.optimizer import create_optimizer
 from trainable.training.setup import Setup
@@ -110,5 +111,5 @@ def create_state(setup: Setup) -> State:
         network=network,
         optimizer=create_optimizer(network, config=setup.config.optimizer),
         average=AveragedModel(network, use_buffers=True) if train.ema else None,
-        scaler=torch.amp.GradScaler(setup.device.type, enabled=train.amp == "fp16"),
+        scaler=torch.amp.GradScaler(setup.device.type, enabled=used_amp(train.amp, setup.device) == "fp16"),
     )

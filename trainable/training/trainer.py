@@ -23,7 +23,7 @@ from trainable.prefix.prefixes import Prefixes
 from trainable.randomness import forked, reseed
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor
-from trainable.training.device import autocast, peak_memory_bytes
+from trainable.training.device import autocast, numerics, peak_memory_bytes
 from trainable.training.inputs import Inputs, Shown
 from trainable.training.losses import Loss, create_balanced_loss, create_loss
 from trainable.training.lr_schedule import rate_factor, reaction_factor
@@ -95,7 +95,8 @@ class Trainer:
             "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
         }
         classes = list(self.inputs.full.pack.classes)
-        results = {"metrics": metrics, "evaluation": evaluation.as_dict(), "classes": classes}
+        used = numerics(self.device, self.config.train)
+        results = {"metrics": metrics, "evaluation": evaluation.as_dict(), "classes": classes, "numerics": used}
         return Epoch(
             number=epoch,
             metrics=metrics,
@@ -175,9 +176,9 @@ class Trainer:
         def classify(logits: Tensor) -> Tensor:
             return loss.sum(logits, batch.targets) / weight
 
-        numerics = autocast(self.device, self.config.train)
+        precision = autocast(self.device, self.config.train)
         if not self.adaptation.sees_target:
-            with numerics:
+            with precision:
                 logits = self.state.network(batch.images)
             return Terms(classify(logits), {})
         assert batch.others is not None
@@ -187,7 +188,7 @@ class Trainer:
             others=batch.others,
             classify=classify,
             progress=progress,
-            autocast=numerics,
+            autocast=precision,
         )
 
     def _loss(self, epoch: int) -> Loss:

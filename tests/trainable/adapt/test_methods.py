@@ -315,6 +315,7 @@ def test_stages_of_any_layout_can_be_aligned(name, adapting):
     assert next(fit(config)).metrics["train/target_loss"] > 0
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", METHODS)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainable.prefix.outputs import BLOCK_SIZE, FILL_SIZE, IN_MEMORY, Kept, Outputs, Source, Spent, resting
+from trainable.prefix.outputs import BLOCK_SIZE, FILL_SIZES, IN_MEMORY, Kept, Outputs, Source, Spent, fill_size, resting
 from trainable.prefix.store import block_of
 
 ROWS = np.arange(3, 303, 2)  # 150 rows: two blocks and a part of one
@@ -50,8 +50,13 @@ def expected(rows, *, half=True):
 def test_every_pass_has_the_same_size_whatever_is_asked_for(half):
     link = Doubled()
     assert torch.equal(source_of(link, half=half).compute(ROWS[:70]), expected(ROWS[:70], half=half))
-    assert link.sizes == [FILL_SIZE] * 3
+    assert link.sizes == [FILL_SIZES["cpu"]] * 3
     assert link.training
+
+
+def test_a_pass_on_a_gpu_is_a_block():
+    assert FILL_SIZES["cuda"] == BLOCK_SIZE
+    assert fill_size(torch.device("cuda", 0)) == BLOCK_SIZE
 
 
 def test_going_on_from_a_block_gives_what_going_all_the_way_does():

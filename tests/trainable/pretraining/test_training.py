@@ -232,6 +232,7 @@ def test_settings_that_cannot_go_together_are_refused(values, said, make_config)
         make_config(**values)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_a_gpu_trains_in_bf16_and_goes_on(method, make_config, tmp_path):

@@ -228,6 +228,7 @@ def test_the_probe_scores_frozen_features(make_config):
     assert evaluation == linear_probe(make_config())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_a_gpu_trains_in_every_precision(amp, make_config):
