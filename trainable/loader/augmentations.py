@@ -2,22 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
+from torch import Tensor
 
 from trainable.config.techniques import COLOUR_CHANNELS
 from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
+from trainable.loader.crops import Numbers, draw_boxes
+from trainable.loader.draws import Draws
+from trainable.loader.pixels import Floats, brightness, contrast, erase, on_some, saturation
+from trainable.loader.policies import augmix, randaugment, trivial
 
-INTERPOLATION = {
-    "nearest": InterpolationMode.NEAREST,
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "lanczos": InterpolationMode.BICUBIC,  # torch has no Lanczos for tensors
-}
+ERASED_SHARE, ERASED_RATIO = (
+    (0.02, 0.33),
+    (0.3, 3.3),
+)  # of a box, of the image's area and of width to height (Zhong et al. 2020)
+JITTERS = (brightness, contrast, saturation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,24 +47,12 @@ STRENGTHS = {
 }
 
 
-def _randaugment(config: AugmentConfig, fill: list[float]) -> v2.Transform:
-    return v2.RandAugment(num_ops=config.auto_ops, magnitude=config.auto_magnitude, fill=fill)
-
-
-def _trivial(_config: AugmentConfig, fill: list[float]) -> v2.Transform:
-    return v2.TrivialAugmentWide(fill=fill)
-
-
-def _augmix(_config: AugmentConfig, fill: list[float]) -> v2.Transform:
-    return v2.AugMix(fill=fill)
-
-
-# Policies of random operations, which know grey and colour only; ``fill`` is what moves in from outside, one number a channel.
-POLICIES: dict[str, Callable[[AugmentConfig, list[float]], v2.Transform] | None] = {
+# Policies of random operations, which know grey and colour only; ``fill``, 1×C×1×1, is what moves in from outside.
+POLICIES: dict[str, Callable[[Tensor, Draws, AugmentConfig, Tensor], Tensor] | None] = {
     "none": None,
-    "randaugment": _randaugment,
-    "trivial": _trivial,
-    "augmix": _augmix,
+    "randaugment": randaugment,
+    "trivial": trivial,
+    "augmix": augmix,
 }
 
 
@@ -79,61 +70,97 @@ def symmetries(config: AugmentConfig) -> list[tuple[int, list[int]]]:
     return [(turn, axes) for turn in turns for axes in flips]
 
 
-def _crop(config: AugmentConfig, spec: InputSpec) -> v2.Transform:
-    scale = (STRENGTHS[config.strength].smallest_crop, 1.0)
-    return v2.RandomResizedCrop(spec.size, scale=scale, interpolation=INTERPOLATION[spec.interpolation])
+def _symmetric(images: Tensor, draws: Draws, config: AugmentConfig, _: InputSpec) -> Tensor:
+    """Another symmetry for each number until an image has shown all, in an order of its own."""
+    every = symmetries(config)
+    orders = Draws(draws.seed, draws.sample_ids, 0).uniform("symmetries", len(every)).argsort(axis=1)
+    chosen = orders[:, (draws.number - 1) % len(every)]
+    for kind, (turns, axes) in enumerate(every[1:], start=1):  # the first is the image itself
+        images = on_some(images, chosen == kind, partial(_turned, turns=turns, axes=tuple(axes)))
+    return images
 
 
-def _jitter(config: AugmentConfig, _spec: InputSpec) -> v2.Transform:
-    return v2.ColorJitter(*[STRENGTHS[config.strength].jitter] * 3)
+def _turned(images: Tensor, _: object, *, turns: int, axes: tuple[int, ...] = ()) -> Tensor:
+    return torch.rot90(images.flip(axes), turns, dims=(-2, -1)).contiguous()
 
 
-def _policy(config: AugmentConfig, spec: InputSpec) -> v2.Transform:
+def _horizontal_flip(images: Tensor, draws: Draws, _: AugmentConfig, __: InputSpec) -> Tensor:
+    return on_some(images, draws.chance("horizontal flip", 0.5), lambda some, _: some.flip(-1))
+
+
+def _vertical_flip(images: Tensor, draws: Draws, _: AugmentConfig, __: InputSpec) -> Tensor:
+    return on_some(images, draws.chance("vertical flip", 0.5), lambda some, _: some.flip(-2))
+
+
+def _quarter_turn(images: Tensor, draws: Draws, _: AugmentConfig, __: InputSpec) -> Tensor:
+    turns = draws.below("quarter turn", 4)[:, 0]
+    for number in (1, 2, 3):
+        images = on_some(images, turns == number, partial(_turned, turns=number))
+    return images
+
+
+def _jitter(images: Tensor, draws: Draws, config: AugmentConfig, _: InputSpec) -> Tensor:
+    """Brightness, contrast and saturation, in any order."""
+    largest = STRENGTHS[config.strength].jitter
+    factors = 1 + largest * (2 * draws.uniform("colour jitter", len(JITTERS)) - 1)
+    order = draws.uniform("order of jitter", len(JITTERS)).argsort(axis=1)
+    for step in range(len(JITTERS)):
+        for kind, change in enumerate(JITTERS):
+            by_factor = partial(_jittered, change=change, factors=factors[:, kind])
+            images = on_some(images, order[:, step] == kind, by_factor)
+    return images
+
+
+def _jittered(images: Tensor, at: Numbers, *, change: Callable[[Tensor, Floats], Tensor], factors: Floats) -> Tensor:
+    return change(images, factors[at])
+
+
+def _policy(images: Tensor, draws: Draws, config: AugmentConfig, spec: InputSpec) -> Tensor:
     policy = POLICIES[_policy_name(config)]
     assert policy is not None
-    return policy(config, _mean_pixel(spec))
+    return policy(images, draws, config, _mean_pixel(spec, images))
 
 
 def _policy_name(config: AugmentConfig) -> str:
     return config.auto or STRENGTHS[config.strength].policy
 
 
-def _erasing(config: AugmentConfig, spec: InputSpec) -> v2.Transform:
-    return v2.RandomErasing(p=_erase_probability(config), value=_mean_pixel(spec))
+def _erasing(images: Tensor, draws: Draws, config: AugmentConfig, spec: InputSpec) -> Tensor:
+    sides = np.full(len(draws), spec.size)
+    boxes = draw_boxes(draws, "erased box", sizes=(sides, sides), share=ERASED_SHARE, ratio=ERASED_RATIO)
+    where = draws.chance("erasing", _erase_probability(config)) & (boxes.height > 0)
+    fill = _mean_pixel(spec, images)
+    return on_some(images, where, lambda some, at: erase(some, boxes.of(at), fill=fill))
 
 
 def _erase_probability(config: AugmentConfig) -> float:
     return STRENGTHS[config.strength].erase if config.erase is None else config.erase
 
 
-def _mean_pixel(spec: InputSpec) -> list[float]:
-    return [255 * value for value in spec.mean]
-
-
-def _quarter_turn(image: Tensor) -> Tensor:
-    return torch.rot90(image, int(torch.randint(4, ())), dims=(-2, -1))
+def _mean_pixel(spec: InputSpec, images: Tensor) -> Tensor:
+    pixel = torch.tensor([int(255 * value) for value in spec.mean], dtype=torch.uint8)
+    return pixel.to(images.device, non_blocking=True).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """``applies`` says whether a configuration has it for images of so many channels, ``create`` makes it for its images."""
+    """``applies`` says whether a configuration has it for images of so many channels, ``apply`` does it to N×C×S×S of them.
+
+    What it is given is its own to write into.
+    """
 
     applies: Callable[[AugmentConfig, int], bool]
-    create: Callable[[AugmentConfig, InputSpec], Any]
+    apply: Callable[[Tensor, Draws, AugmentConfig, InputSpec], Tensor]
 
 
+# In this order, after the crop of a strength that has one.
 OPERATIONS = {
     "symmetries": Operation(
-        lambda config, _: config.strength == "symmetries" and len(symmetries(config)) > 1, lambda *_: nn.Identity()
+        lambda config, _: config.strength == "symmetries" and len(symmetries(config)) > 1, _symmetric
     ),
-    "crop": Operation(lambda config, _: crops(config), _crop),
-    "horizontal flip": Operation(
-        lambda config, _: crops(config) and config.flip != "none", lambda *_: v2.RandomHorizontalFlip()
-    ),
-    "vertical flip": Operation(
-        lambda config, _: crops(config) and config.flip == "both", lambda *_: v2.RandomVerticalFlip()
-    ),
-    "quarter turn": Operation(lambda config, _: crops(config) and config.rotate == "quarter", lambda *_: _quarter_turn),
+    "horizontal flip": Operation(lambda config, _: crops(config) and config.flip != "none", _horizontal_flip),
+    "vertical flip": Operation(lambda config, _: crops(config) and config.flip == "both", _vertical_flip),
+    "quarter turn": Operation(lambda config, _: crops(config) and config.rotate == "quarter", _quarter_turn),
     "colour jitter": Operation(
         lambda config, channels: STRENGTHS[config.strength].jitter > 0 and channels in COLOUR_CHANNELS, _jitter
     ),

@@ -1,24 +1,24 @@
 """Shows an image to the network: varied for training, the same every time for evaluation."""
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from trainable.config.trial import AugmentConfig
-from trainable.data.decode import Pixels
 from trainable.data.input_spec import InputSpec
-from trainable.loader.augmentations import OPERATIONS, crops, symmetries
+from trainable.loader.augmentations import OPERATIONS, STRENGTHS, crops, symmetries
+from trainable.loader.crops import Image, centres, cut, draw_crops, resized, sizes_of
+from trainable.loader.draws import Draws, draws_for
 from trainable.loader.own_code import import_code
-from trainable.randomness import derive, generator
+from trainable.randomness import derive
 
+CPU = torch.device("cpu")
+BYTES_TOGETHER = 160_000  # of views that a CPU makes at once, which then stay in its cache
 VIEWS_BEHIND_HALF = 4  # of augment.views: auto, where each is computed once for all trials
 
 
-def view(image: Pixels, *, config: AugmentConfig, spec: InputSpec, seed: int, sample_id: int, number: int) -> Tensor:
+def view(image: Image, *, config: AugmentConfig, spec: InputSpec, seed: int, sample_id: int, number: int) -> Tensor:
     """The C×S×S uint8 view ``number`` of an H×W×C image in training, S being ``spec.size``.
 
     A pure function: it depends on neither the global generators nor what was drawn before. Strengths `none` and
@@ -31,37 +31,58 @@ def view(image: Pixels, *, config: AugmentConfig, spec: InputSpec, seed: int, sa
 
 
 def views(
-    images: Iterable[Pixels],
+    images: Iterable[Image],
     *,
     config: AugmentConfig,
     spec: InputSpec,
     seed: int,
     sample_ids: Iterable[int],
     number: int,
+    device: torch.device = CPU,
 ) -> Tensor:
-    """The :func:`view` of every image, N×C×S×S uint8."""
+    """The :func:`view` of every image, N×C×S×S uint8, made on the ``device``.
+
+    A CPU and a GPU give the same to the bit but for crops, whose pixels may differ by one step of 256.
+    """
+    images, sample_ids = list(images), list(sample_ids)
     if not varies(config, channels=len(spec.mean)):
-        return torch.stack([evaluation_view(image, spec) for image in images])
-    tensors = []
-    settings = config.model_dump_json()
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
-        for image, sample_id in zip(images, sample_ids, strict=True):
-            torch.default_generator.manual_seed(derive(seed, "view", int(sample_id), number, config.strength))
-            vary = _variation(settings, spec, image.shape[2])
-            whole = crops(config)
-            start = torch.from_numpy(image.copy()).permute(2, 0, 1) if whole else evaluation_view(image, spec)
-            if config.strength == "symmetries":
-                start = _symmetric(start, config=config, seed=seed, sample_id=int(sample_id), number=number)
-            tensors.append(vary(start))
-    return torch.stack(tensors)
+        return evaluation_views(images, spec, device=device)
+    together = len(images)
+    if device.type == "cpu":
+        together = max(1, BYTES_TOGETHER // (len(spec.mean) * spec.size**2))
+    parts = []
+    for start in range(0, len(images), together):
+        draws = draws_for(sample_ids[start : start + together], seed=seed, number=number)
+        parts.append(_varied(images[start : start + together], draws, config=config, spec=spec, device=device))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _symmetric(image: Tensor, *, config: AugmentConfig, seed: int, sample_id: int, number: int) -> Tensor:
-    """The image under one of its symmetries: another for each number until all have been, in an order of the image's own."""
-    every = symmetries(config)
-    order = torch.randperm(len(every), generator=generator(seed, "symmetries", sample_id)).tolist()
-    turns, flips = every[order[(number - 1) % len(every)]]
-    return torch.rot90(image.flip(flips), turns, dims=(-2, -1)).contiguous()
+def _varied(
+    images: Sequence[Image], draws: Draws, *, config: AugmentConfig, spec: InputSpec, device: torch.device
+) -> Tensor:
+    smallest = STRENGTHS[config.strength].smallest_crop
+    if smallest is None:
+        shown = evaluation_views(images, spec, device=device)
+    else:
+        boxes = draw_crops(draws, sizes=sizes_of(images), smallest=smallest)
+        shown = resized(cut(images, boxes, device=device), size=spec.size, interpolation=spec.interpolation)
+    for operation in OPERATIONS.values():
+        if operation.applies(config, len(spec.mean)):
+            shown = operation.apply(shown, draws, config, spec)
+    return _by_own_code(shown, draws, config=config) if config.custom else shown
+
+
+def _by_own_code(images: Tensor, draws: Draws, *, config: AugmentConfig) -> Tensor:
+    """A user's functions see one image on the CPU, and may draw from torch's global generator."""
+    functions = [import_code(path) for path in config.custom]
+    changed = []
+    with torch.random.fork_rng(devices=[]):
+        for image, sample_id in zip(images.cpu(), draws.sample_ids.tolist(), strict=True):
+            torch.default_generator.manual_seed(derive(draws.seed, "view", sample_id, draws.number, "custom"))
+            for function in functions:
+                image = function(image)
+            changed.append(image)
+    return torch.stack(changed).to(images.device)
 
 
 def num_views(config: AugmentConfig, *, channels: int, begins_behind: float) -> int | None:
@@ -85,21 +106,20 @@ def view_of(epoch: int, *, num: int | None) -> int:
     return epoch if num is None else (epoch - 1) % num + 1
 
 
-def evaluation_view(image: Pixels, spec: InputSpec) -> Tensor:
+def evaluation_view(image: Image, spec: InputSpec) -> Tensor:
     """The C×S×S centre of an H×W×C image whose shorter side is at least S."""
-    top, left = ((length - spec.size) // 2 for length in image.shape[:2])
-    crop = image[top : top + spec.size, left : left + spec.size]
-    return torch.from_numpy(np.array(crop.transpose(2, 0, 1), order="C"))
+    return evaluation_views([image], spec)[0]
 
 
-@lru_cache
-def _variation(settings: str, spec: InputSpec, channels: int) -> v2.Transform:
-    """The operations of a configuration, which is given as JSON because its lists have no hash."""
-    config = AugmentConfig.model_validate_json(settings)
-    steps = [operation.create(config, spec) for operation in OPERATIONS.values() if operation.applies(config, channels)]
-    return v2.Compose([*steps, *(import_code(path) for path in config.custom)])
+def evaluation_views(images: Sequence[Image], spec: InputSpec, *, device: torch.device = CPU) -> Tensor:
+    """The :func:`evaluation_view` of every image, N×C×S×S uint8 on the ``device``."""
+    return torch.stack(cut(images, centres(sizes_of(images), size=spec.size), device=device))
 
 
 def varies(config: AugmentConfig, *, channels: int) -> bool:
     """Whether training sees anything but the evaluation view of images with so many channels."""
-    return bool(config.custom) or any(operation.applies(config, channels) for operation in OPERATIONS.values())
+    return (
+        bool(config.custom)
+        or crops(config)
+        or any(operation.applies(config, channels) for operation in OPERATIONS.values())
+    )

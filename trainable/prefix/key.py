@@ -19,7 +19,7 @@ from trainable.model.norms import OF_TARGET
 from trainable.model.precision import used_amp
 from trainable.prefix.outputs import fill_size
 
-VERSION = 3  # of everything between the pack and the kept bytes
+VERSION = 4  # of everything between the pack and the kept bytes
 UNSEEN = {"mixup", "cutmix", "mix_probability", "mix_until", "views"}  # what a view of one image knows nothing of
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainable.loader.batches import Rows
 from trainable.prefix.store import Block
 
-# Images of every forward pass: torch's convolutions give small batches, and no others, other last bits. A GPU takes a whole block.
+# Images of every forward pass: torch's convolutions give small batches, and no others, other last bits. A GPU takes a block.
 FILL_SIZES = {"cpu": 32, "cuda": 64}
 BLOCK_SIZE = 64  # images of a block, which one process computes while others compute the next
 CPU = torch.device("cpu")
