@@ -80,7 +80,7 @@ ELSEWHERE = {
     "tests/trainable/statistics/test_transferability.py": "trainable/statistics/arrays.py",
     "tests/trainable/training/test_soup.py": "trainable/model/norms.py",
     "tests/trainable/training/test_fit.py": """
-        trainable/training/evaluate.py trainable/training/inputs.py
+        trainable/training/evaluate.py
         trainable/training/measure.py trainable/training/setup.py trainable/training/state.py
     """,
 }

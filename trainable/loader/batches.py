@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
 from trainable.loader.rehearsal import Joined, rehearsed
-from trainable.loader.views import evaluation_view, views
+from trainable.loader.views import evaluation_views, views
 from trainable.randomness import generator
 
 BETA = 0.999  # of the effective number of images, (1-β^n)/(1-β) (Cui et al. 2019)
@@ -31,6 +31,17 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+class OfPack(Protocol):
+    """A data set of batches that shows the images of a ``pack``."""
+
+    @property
+    def pack(self) -> Pack | Joined:
+        """Where the rows of its requests are found."""
+        ...
+
+    def __getitem__(self, request: tuple[int, Rows]) -> Batch: ...
+
+
 class Loader:
     """The batches of one epoch after the other; its worker processes, if any, live as long as it does.
 
@@ -38,11 +49,18 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: Dataset[Batch], *, rows_of: Callable[[int], Rows], batch_size: int, workers: int, pin: bool
+        self,
+        dataset: "OfPack",
+        *,
+        rows_of: Callable[[int], Rows],
+        batch_size: int,
+        workers: int,
+        pin: bool,
     ) -> None:
+        self.pack = dataset.pack
         self._requests = _Requests(rows_of, batch_size=batch_size)
         self._loader: DataLoader[Batch] = DataLoader(
-            dataset,
+            cast(Dataset[Batch], dataset),
             batch_size=None,  # a request is a whole batch
             sampler=self._requests,
             num_workers=workers,
@@ -162,8 +180,10 @@ def num_batches(num_images: int, *, batch_size: int) -> int:
 
 def normalise(images: Tensor, spec: InputSpec) -> Tensor:
     """N×C×S×S uint8 images as float32 of ``spec``'s mean and deviation, on the device they are on."""
-    mean = 255 * torch.tensor(spec.mean, device=images.device).view(-1, 1, 1)
-    std = 255 * torch.tensor(spec.std, device=images.device).view(-1, 1, 1)
+    mean, std = (  # without making a GPU wait
+        (255 * torch.tensor(values)).to(images.device, non_blocking=True).view(-1, 1, 1)
+        for values in (spec.mean, spec.std)
+    )
     return images.float().sub_(mean).div_(std)
 
 
@@ -194,7 +214,7 @@ class _EvaluationViews(Dataset[Batch]):
 
     def __getitem__(self, request: tuple[int, Rows]) -> Batch:
         _, rows = request
-        images = torch.stack([evaluation_view(self.pack.image(row), self.spec) for row in rows])
+        images = evaluation_views([self.pack.image(row) for row in rows], self.spec)
         return Batch(images, torch.from_numpy(self.pack.labels[rows]))
 
 

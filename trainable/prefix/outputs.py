@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainable.loader.batches import Rows
+from trainable.loader.held import fits_on_device, free_bytes
 from trainable.prefix.store import Block
 
 # Images of every forward pass: torch's convolutions give small batches, and no others, other last bits. A GPU takes a block.
@@ -74,13 +75,26 @@ class Source:
 
 
 class Kept:
-    """The outputs of a prefix for some images, from their blocks; in memory where they are few."""
+    """The outputs of a prefix for some images, from their blocks; in a processor's memory where few, in a GPU's where they fit.
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    ``held_bytes`` are those of others that are held there.
+    """
+
+    def __init__(self, blocks: Sequence[Block], *, device: torch.device = CPU, held_bytes: int = 0) -> None:
         self._blocks = blocks
         self._whole: Tensor | None = None
-        if sum(block.values.nbytes for block in blocks) <= IN_MEMORY:
-            self._whole = torch.cat([block.outputs(np.arange(len(block.values))) for block in blocks])
+        num_bytes = sum(block.values.nbytes for block in blocks)
+        if device.type == "cpu":
+            is_held = num_bytes <= IN_MEMORY
+        else:
+            is_held = fits_on_device(num_bytes, free_bytes=free_bytes(device), held_bytes=held_bytes)
+        if is_held:
+            self._whole = torch.from_numpy(np.concatenate([block.values for block in blocks])).to(device)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is in memory."""
+        return 0 if self._whole is None else self._whole.nbytes
 
     @property
     def milliseconds(self) -> float:
@@ -89,9 +103,11 @@ class Kept:
 
     def at(self, positions: Rows) -> Tensor:
         """The outputs for the images at these positions."""
-        if self._whole is not None:
-            return self._whole[torch.from_numpy(positions)]
         first = self._blocks[0]
+        if self._whole is not None:
+            return first.as_they_were(
+                self._whole[torch.from_numpy(positions).to(self._whole.device, non_blocking=True)]
+            )
         values = np.stack([self._blocks[at // BLOCK_SIZE].values[at % BLOCK_SIZE] for at in positions.tolist()])
         return replace(first, values=values).outputs(np.arange(len(values)))
 

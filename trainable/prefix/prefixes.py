@@ -134,7 +134,8 @@ class Prefixes:
         if blocks is None:
             self.not_kept.add(names[-1])
             return None
-        _opened[key] = Kept(blocks)
+        held = sum(kept.held_bytes for kept in _opened.values())
+        _opened[key] = Kept(blocks, device=source.device, held_bytes=held)
         if len(_opened) > VIEWS_OPEN:
             _opened.popitem(last=False)
         return _opened[key]

@@ -45,7 +45,10 @@ class Block:
 
     def outputs(self, positions: NDArray[np.int64]) -> Tensor:
         """The outputs of these images as the network had them."""
-        kept = torch.from_numpy(self.values[positions])
+        return self.as_they_were(torch.from_numpy(self.values[positions]))
+
+    def as_they_were(self, kept: Tensor) -> Tensor:
+        """Kept values of some images, on any device, as the network had them."""
         return kept.to(self.dtype).permute(sorted(range(len(self.order)), key=self.order.__getitem__))
 
 

@@ -30,8 +30,8 @@ def predict(
     with torch.inference_mode(), autocast:
         for images, targets in batches:
             pooled = network.features(images)
-            features.append(pooled.float().cpu())
-            logits.append(network.classify(pooled).float().cpu())
-            labels.append(targets.cpu())
-    probabilities = torch.cat(logits).double().softmax(dim=1).numpy()
-    return Predicted(torch.cat(features).numpy(), probabilities, torch.cat(labels).numpy())
+            features.append(pooled.float())
+            logits.append(network.classify(pooled).float())
+            labels.append(targets)
+    probabilities = torch.cat(logits).cpu().double().softmax(dim=1).numpy()  # the first time that a GPU is waited for
+    return Predicted(torch.cat(features).cpu().numpy(), probabilities, torch.cat(labels).cpu().numpy())

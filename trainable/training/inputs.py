@@ -15,6 +15,7 @@ from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
 from trainable.loader.batches import (
+    Batch,
     Loader,
     Rows,
     evaluation_loader,
@@ -23,9 +24,10 @@ from trainable.loader.batches import (
     target_loader,
     train_loader,
 )
+from trainable.loader.held import HeldImages
 from trainable.loader.mixing import mix
-from trainable.loader.rehearsal import open_old, rehearsal_count
-from trainable.loader.views import evaluation_view, varies, views
+from trainable.loader.rehearsal import Joined, open_old, rehearsal_count
+from trainable.loader.views import evaluation_views, varies, views
 from trainable.model.backbone import input_spec
 from trainable.model.layer_plan import LayerPlan
 from trainable.model.phase import phase
@@ -59,7 +61,11 @@ def open_images(config: TrialConfig, *, size: int | None) -> Images:
 
 @dataclass(kw_only=True)
 class Inputs:
-    """Batches of a trial. ``early`` are the images of its first epochs, where those are smaller."""
+    """Batches of a trial. ``early`` are the images of its first epochs, where those are smaller.
+
+    With ``on_device`` views are made on the device as they are asked for, from the images ``held`` there by size or else from
+    the pack; without, by the loaders, whose processes make them ahead.
+    """
 
     config: TrialConfig
     plan: LayerPlan
@@ -67,6 +73,8 @@ class Inputs:
     early: Images | None
     device: torch.device
     batch_size: int
+    on_device: bool = False
+    held: Mapping[int, HeldImages] = field(default_factory=dict)
     loaders: dict[tuple[str, int], Loader] = field(default_factory=dict)
 
     def at(self, epoch: int) -> Images:
@@ -90,8 +98,8 @@ class Inputs:
         if behind is not None:
             yield from self._behind(behind, loader.requests(epoch), pack=images.pack)
             return
-        for batch in loader.epoch(epoch):
-            yield self.normalised(batch.images, spec=images.spec), batch.labels.to(self.device)
+        for batch in self._batches(loader, images=images, epoch=epoch, view=None):
+            yield self.normalised(batch.images, spec=images.spec), self._moved(batch.labels)
 
     def training(
         self, *, epoch: int, view: int, adaptation: Adaptation, behind: Mapping[str, Outputs] | None = None
@@ -104,22 +112,21 @@ class Inputs:
         if behind is not None:
             yield from self._training_behind(behind, epoch=epoch)
             return
-        batches = self._loader("train", epoch=epoch).epoch(epoch, view=view)
+        images = self.at(epoch)
+        batches = self._batches(self._loader("train", epoch=epoch), images=images, epoch=epoch, view=view)
         if not adaptation.sees_target:
             others: Iterator[Tensor | None] = itertools.repeat(None)
         else:  # whose labels, if any, go nowhere
-            others = (batch.images for batch in self._loader("target", epoch=epoch).epoch(epoch, view=view))
+            loader = self._loader("target", epoch=epoch)
+            others = (batch.images for batch in self._batches(loader, images=images, epoch=epoch, view=view))
         for index, (batch, other) in enumerate(zip(batches, others, strict=False)):
-            images, labels = self._moved(batch.images), batch.labels.to(self.device)
-            pixels = None if other is None else self._moved(other)
-            yield self._prepared(images, labels, pixels, epoch=epoch, step=index, adaptation=adaptation)
+            pixels, labels = self._moved(batch.images), self._moved(batch.labels)
+            of_target = None if other is None else self._moved(other)
+            yield self._prepared(pixels, labels, of_target, epoch=epoch, step=index, adaptation=adaptation)
 
     def viewed(self, split: str, *, epoch: int, view: int | None) -> Viewed:
         """The images of a split as an epoch looks at them: in a view of training, or as evaluation does."""
-        images, config = self.at(epoch), self.config
-        varied = None
-        if view is not None and varies(config.augment, channels=config.data.channels):
-            varied = View(config.augment, config.seed, view)
+        images, varied = self.at(epoch), self._view(view)
         return Viewed(
             pack=images.pack,
             rows=images.pack.indices(split),
@@ -128,20 +135,38 @@ class Inputs:
             images=partial(self._images, images=images, view=varied),
         )
 
+    def _view(self, number: int | None) -> View | None:
+        config = self.config
+        varied = number is not None and varies(config.augment, channels=config.data.channels)
+        return View(config.augment, config.seed, number) if varied and number is not None else None
+
+    def _batches(self, loader: Loader, *, images: Images, epoch: int, view: int | None) -> Iterator[Batch]:
+        """The batches of a loader's epoch, made by it or, from the same rows, on the device."""
+        if not self.on_device:
+            yield from loader.epoch(epoch, view=view)
+            return
+        for rows in loader.requests(epoch):
+            pixels = self._pixels(rows, pack=loader.pack, images=images, view=self._view(view))
+            yield Batch(pixels, torch.from_numpy(loader.pack.labels[rows]))
+
     def _images(self, rows: Rows, *, images: Images, view: View | None) -> Tensor:
-        pack, spec = images.pack, images.spec
+        return self.normalised(self._pixels(rows, pack=images.pack, images=images, view=view), spec=images.spec)
+
+    def _pixels(self, rows: Rows, *, pack: Pack | Joined, images: Images, view: View | None) -> Tensor:
+        """The rows of a pack as a view shows them, N×C×S×S uint8 on the device."""
+        held = self.held.get(images.spec.size) if pack is images.pack else None
+        shown = [pack.image(row) if held is None else held.image(row) for row in rows.tolist()]
         if view is None:
-            pixels = torch.stack([evaluation_view(pack.image(row), spec) for row in rows])
-        else:
-            pixels = views(
-                map(pack.image, rows),
-                config=view.augment,
-                spec=spec,
-                seed=view.seed,
-                sample_ids=pack.sample_ids[rows],
-                number=view.number,
-            )
-        return self.normalised(pixels, spec=spec)
+            return evaluation_views(shown, images.spec, device=self.device)
+        return views(
+            shown,
+            config=view.augment,
+            spec=images.spec,
+            seed=view.seed,
+            sample_ids=pack.sample_ids[rows],
+            number=view.number,
+            device=self.device,
+        )
 
     def _training_behind(self, behind: Mapping[str, Outputs], *, epoch: int) -> Iterator[Shown]:
         pack = self.at(epoch).pack
@@ -155,7 +180,7 @@ class Inputs:
 
     def _behind(self, outputs: Outputs, requests: list[Rows], *, pack: Pack) -> Iterator[tuple[Tensor, Tensor]]:
         for rows, values in zip(requests, outputs.batches(requests), strict=True):
-            yield self._moved(values), torch.from_numpy(pack.labels[rows]).to(self.device)
+            yield self._moved(values), self._moved(torch.from_numpy(pack.labels[rows]))
 
     def normalised(self, pixels: Tensor, *, spec: InputSpec) -> Tensor:
         """Pixels N×C×S×S on the device as the network takes them."""

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from trainable.config.trial import TrialConfig, used_batch_size
 from trainable.data.pack import Pack
+from trainable.loader.held import HeldImages, hold
 from trainable.model.network import Network, create_network
 from trainable.training.device import pick_device
-from trainable.training.inputs import Inputs, open_images
+from trainable.training.inputs import Images, Inputs, open_images
 from trainable.training.losses import prior_shift
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,24 @@ def set_up(config: TrialConfig) -> Setup:
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     batch_size = _choose_batch_size(config, num_images=int(counts.sum()))
-    inputs = Inputs(config=config, plan=network.plan, full=images, early=early, device=device, batch_size=batch_size)
+    on_device = device.type == "cuda" and not config.augment.custom  # whose functions see images on the CPU
+    inputs = Inputs(
+        config=config,
+        plan=network.plan,
+        full=images,
+        early=early,
+        device=device,
+        batch_size=batch_size,
+        on_device=on_device,
+        held=hold_images(images, early, device=device) if on_device else {},
+    )
     return Setup(config=config, device=device, inputs=inputs, network=network)
+
+
+def hold_images(*images: Images | None, device: torch.device) -> dict[int, HeldImages]:
+    """The images on the device by their size, those that fit there."""
+    held = {one.spec.size: hold(one.pack, device) for one in images if one is not None}
+    return {size: one for size, one in held.items() if one is not None}
 
 
 def class_counts(pack: Pack) -> Tensor:

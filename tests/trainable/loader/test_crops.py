@@ -12,6 +12,7 @@ from trainable.loader.crops import (
     draw_crops,
     resize_together,
     resized,
+    send,
     sizes_of,
 )
 from trainable.loader.draws import draws_for
@@ -107,3 +108,10 @@ def test_what_is_cut_is_the_box_of_arrays_and_of_tensors_alike():
         assert torch.equal(one, other)
     assert [side.tolist() for side in boxes.of(np.array([1]))] == [[0], [3], [18], [9]]
     assert [side.tolist() for side in centres(sizes_of(images), size=16)] == [[2, 1], [5, 0], [16, 16], [16, 16]]
+
+
+def test_arrays_are_sent_as_they_are_in_one_copy():
+    arrays = [noise(5, 7, 3)[1:4], noise(4, 4, 3, seed=2)[:, ::-1], noise(1, 1, 3)]
+    sent = send(arrays, device=CPU)
+    assert all(np.array_equal(one.numpy(), array) for one, array in zip(sent, arrays, strict=True))
+    assert len({one.untyped_storage().data_ptr() for one in sent}) == 1

@@ -82,6 +82,26 @@ def test_requests_are_answered_alike_from_what_is_kept_and_by_computing(is_kept,
     assert spent.saved == pytest.approx(3e-3 * 153 if is_kept else 0.0)
 
 
+def test_what_is_kept_is_held_on_a_gpu_where_it_fits_beside_others(monkeypatch):
+    """A device of torch's that computes nothing stands for the GPU; it has room for a share of 100,000 bytes."""
+    monkeypatch.setattr("trainable.prefix.outputs.free_bytes", lambda device: 100_000)
+    blocks = [block_of(torch.zeros(64, 100), half=True, milliseconds=1.0)]  # 12,800 bytes
+    gpu = torch.device("meta")
+    assert Kept(blocks, device=gpu).held_bytes == 12_800
+    assert Kept(blocks, device=gpu, held_bytes=9_000).held_bytes == 12_800
+    assert Kept(blocks, device=gpu, held_bytes=9_200).held_bytes == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_a_gpu_holds_is_what_was_kept():
+    blocks = [block_of(images(ROWS[:64]), half=True, milliseconds=1.0)]
+    rows = np.array([5, 0, 63, 5])
+    held = Kept(blocks, device=torch.device("cuda")).at(rows)
+    assert held.device.type == "cuda"
+    assert torch.equal(held.cpu(), Kept(blocks).at(rows))
+
+
 def test_computing_makes_as_few_passes_as_there_are_images():
     link = Doubled()
     outputs = Outputs(ROWS, source=source_of(link), spent=Spent())
