@@ -213,6 +213,11 @@ def _mixing_never_used(spec: SearchSpec) -> Iterator[str]:
             yield f"{_place(spec, path)}: has no effect, augment.mix_probability is 0"
 
 
+def _epochs_of_solved_heads(spec: SearchSpec) -> Iterator[str]:
+    if spec.scheduler.max_epochs > 1 and "gradient" not in _values(spec, "finetune.solver", "finetune.solver"):
+        yield f"scheduler.max_epochs: {spec.scheduler.max_epochs} has no effect beyond 1, finetune.solver solves in one epoch"
+
+
 def _single_choices(spec: SearchSpec) -> Iterator[str]:
     for path, dimension in spec.space.dimensions.items():
         if isinstance(dimension, Choice) and len(dimension.members) == 1:
@@ -264,6 +269,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _aligning_frozen_features,
     _mixing_of_nothing,
     _mixing_never_used,
+    _epochs_of_solved_heads,
     _single_choices,
     _judged_inside_warmup,
     _patience_too_long,

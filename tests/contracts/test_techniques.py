@@ -19,11 +19,13 @@ from trainable.model.phase import STRATEGIES
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES
 from trainable.training.lr_schedule import SCHEDULES
 from trainable.training.optimizer import UPDATE_RULES
+from trainable.training.solving import KINDS
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
+    "finetune.solver": KINDS,
     "optimizer.name": UPDATE_RULES,
     "lr_schedule.name": SCHEDULES,
     "augment.strength": STRENGTHS,
@@ -77,6 +79,12 @@ def test_the_keys_of_a_value_are_paths_which_not_every_value_reads(path):
     read = [set(technique.keys) for technique in CHOICES[path].values()]
     assert set().union(*read) <= leaf_fields(TrialConfig).keys()
     assert not set.intersection(*read)
+
+
+def test_every_setting_of_updates_has_no_effect_where_a_head_is_solved_for():
+    sections = ("optimizer.", "lr_schedule.", "augment.", "loss.", "train.ema")
+    of_updates = {path for path in defaults() if path.startswith(sections)} - {"loss.logit_adjustment"}
+    assert of_updates <= set(CHOICES["finetune.solver"]["gradient"].keys)
 
 
 @pytest.mark.parametrize("need", [need for need in NEEDS if need.other in CHOICES], ids=lambda need: need.path)

@@ -69,7 +69,7 @@ STRATEGIES = {
     "partial": Technique(keys=(*_PRETRAINED, "freeze.depth")),
     "full": Technique(keys=_PRETRAINED),
     "scratch": Technique(keys=_RATES_OF_BACKBONE),
-    "linear_probe": Technique(keys=_FROM_WEIGHTS),
+    "linear_probe": Technique(keys=(*_FROM_WEIGHTS, "finetune.probe_c")),  # which its solvers read
     "norm_only": Technique(keys=_PRETRAINED),
     "bias_only": Technique(keys=_PRETRAINED),
     "surgical": Technique(
@@ -110,6 +110,71 @@ STRATEGIES = {
         ),
     ),
     "two_stage": Technique(keys=(*_PRETRAINED, "freeze.depth", "finetune.classifier_share")),
+}
+
+_SOLVED_HEAD = (
+    Need(
+        "finetune.strategy",
+        lambda strategy: strategy == "linear_probe",
+        lambda got: (
+            f"finetune.solver: solves for the head alone and needs finetune.strategy: linear_probe, got {got!r}"
+        ),
+    ),
+    Need(
+        "model.head",
+        lambda head: head == "linear",
+        lambda got: f"finetune.solver: solves for a linear head and needs model.head: linear, got {got!r}",
+    ),
+)
+_READ_BY_UPDATES = (
+    "data.class_sampling",
+    "freeze.bn",
+    "optimizer.name",
+    "optimizer.lr",
+    "optimizer.backbone_multiplier",
+    "optimizer.layer_decay",
+    "optimizer.weight_decay",
+    "optimizer.momentum",
+    "optimizer.nesterov",
+    "optimizer.clip_norm",
+    "lr_schedule.name",
+    "lr_schedule.warmup_epochs",
+    "lr_schedule.warmup_start",
+    "lr_schedule.final",
+    "lr_schedule.rise_share",
+    "lr_schedule.decay_share",
+    "lr_schedule.milestones",
+    "lr_schedule.factor",
+    "lr_schedule.patience",
+    "train.accumulate",
+    "train.patience",
+    "train.min_delta",
+    "train.ema",
+    "train.ema_start",
+    "augment.strength",
+    "augment.views",
+    "augment.flip",
+    "augment.rotate",
+    "augment.auto",
+    "augment.auto_ops",
+    "augment.auto_magnitude",
+    "augment.erase",
+    "augment.custom",
+    "augment.mixup",
+    "augment.cutmix",
+    "augment.mix_probability",
+    "augment.mix_until",
+    "loss.name",
+    "loss.focal_gamma",
+    "loss.focal_alpha",
+    "loss.label_smoothing",
+    "loss.class_weights",
+    "loss.class_weight_power",
+)
+SOLVERS = {
+    "gradient": Technique(keys=_READ_BY_UPDATES),
+    "lbfgs": Technique(needs=_SOLVED_HEAD),
+    "closed_form": Technique(needs=_SOLVED_HEAD),
 }
 
 LOSSES = {
@@ -210,6 +275,7 @@ NORM_METHODS = tuple(name for name, method in METHODS.items() if method.target_n
 CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
+    "finetune.solver": SOLVERS,
     "optimizer.name": UPDATE_RULES,
     "lr_schedule.name": SCHEDULES,
     "augment.strength": STRENGTHS,
@@ -228,6 +294,7 @@ if TYPE_CHECKING:
     MethodName = str
     PolicyName = str
     ScheduleName = str
+    SolverName = str
     StrategyName = str
     StrengthName = str
     UpdateRuleName = str
@@ -239,6 +306,7 @@ else:
     MethodName = Literal[tuple(METHODS)]
     PolicyName = Literal[tuple(POLICIES)]
     ScheduleName = Literal[tuple(SCHEDULES)]
+    SolverName = Literal[tuple(SOLVERS)]
     StrategyName = Literal[tuple(STRATEGIES)]
     StrengthName = Literal[tuple(STRENGTHS)]
     UpdateRuleName = Literal[tuple(UPDATE_RULES)]

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from trainable.config.techniques import (
     METHODS,
+    SOLVERS,
     STRATEGIES,
     ClassSamplingName,
     ClassWeightsName,
@@ -19,6 +20,7 @@ from trainable.config.techniques import (
     MethodName,
     PolicyName,
     ScheduleName,
+    SolverName,
     StrategyName,
     StrengthName,
     UpdateRuleName,
@@ -263,7 +265,14 @@ class FinetuneConfig(Section):
         1.0,
         gt=0,
         le=1e6,
-        description="Inverse L2 strength of the probe that `lp_ft` starts with, on standardised features.",
+        description="Inverse L2 strength of the probe that `lp_ft` starts with and of the head that `solver` solves for, on "
+        "standardised features.",
+    )
+    solver: SolverName = Field(
+        "gradient",
+        description="How `linear_probe` finds its linear head: by `gradient` steps; by `lbfgs`, as a logistic regression; in "
+        "`closed_form`, as a ridge classifier, whose probabilities are not calibrated. A head that is solved for takes one "
+        "epoch, without updates; classes weigh the same.",
     )
     l2_sp: float = Field(
         0.0,
@@ -578,6 +587,7 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
     if loss.focal_alpha is not None and loss.class_weights != "none":
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
     yield from unmet(STRATEGIES[finetune.strategy], config=config)
+    yield from unmet(SOLVERS[finetune.solver], config=config)
 
 
 def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:

@@ -80,19 +80,21 @@ def fit_probe(features: Array, labels: NDArray[np.int64], *, kind: str, c: float
 
 
 def solved_head(
-    features: Array, labels: NDArray[np.int64], *, num_classes: int, c: float = 1.0
+    features: Array, labels: NDArray[np.int64], *, num_classes: int, c: float = 1.0, kind: str = "logreg"
 ) -> tuple[Tensor, Tensor]:
-    """Weight K×F and bias K, float32, of the linear head on raw features that the `logreg` probe amounts to.
+    """Weight K×F and bias K, float32, of the linear head on raw features that a `logreg` or `ridge` probe amounts to.
 
     With it training starts where the probe ended (LP-FT, Kumar et al. 2022). The scaler is folded in, so that the softmax
-    of W·x+b are the probe's probabilities; two classes have the logits (-d/2, d/2) of the probe's decision d. A feature
-    that never varies weighs nothing, a class without images has weight 0 and a logit of ``ABSENT_CLASS_LOGIT``. Raises
-    UserError where there are fewer than two classes.
+    of W·x+b are the probe's probabilities; two classes have the logits (-d/2, d/2) of the decision d of `logreg`, of `ridge`
+    (-d, d). A feature that never varies weighs nothing, a class without images has weight 0 and a logit of
+    ``ABSENT_CLASS_LOGIT``. Raises UserError where there are fewer than two classes.
     """
-    scaler, solved = fit_probe(features, labels, kind="logreg", c=c).pipeline
-    coefficients, intercepts = solved.coef_.astype(np.float64), solved.intercept_.astype(np.float64)
+    scaler, solved = fit_probe(features, labels, kind=kind, c=c).pipeline
+    coefficients = np.atleast_2d(solved.coef_).astype(np.float64)
+    intercepts = np.atleast_1d(solved.intercept_).astype(np.float64)
     if len(solved.classes_) == 2:
-        coefficients, intercepts = (np.concatenate([-rows, rows]) / 2 for rows in (coefficients, intercepts))
+        share = 0.5 if kind == "logreg" else 1.0
+        coefficients, intercepts = (np.concatenate([-rows, rows]) * share for rows in (coefficients, intercepts))
     seen = coefficients / scaler.scale_
     weight = np.zeros((num_classes, features.shape[1]))
     bias = np.full(num_classes, ABSENT_CLASS_LOGIT)

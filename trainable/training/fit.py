@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
 from trainable.prefix.prefixes import Prefixes, create_prefixes
-from trainable.statistics.probe import solved_head
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor, fisher_information
 from trainable.training.checkpoint import checkpoint_bytes, load_scored, read_state
@@ -26,6 +24,7 @@ from trainable.training.device import autocast, peak_memory_bytes
 from trainable.training.evaluate import Predicted
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, set_up
+from trainable.training.solving import solve_head
 from trainable.training.trainer import DivergedError, Epoch, Trainer, create_trainer
 
 __all__ = [
@@ -58,10 +57,9 @@ def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Ep
 
 def begin(config: TrialConfig) -> Trainer:
     """A trial that is ready for its first epoch. Raises UserError for data, weights or a device that cannot be used."""
-    setup = set_up(config)
-    trainer = _ready(setup)
+    trainer = _ready(set_up(config))
     if STRATEGIES[config.finetune.strategy].solves_head:
-        _solve_head(setup)
+        solve_head(trainer.state.network, measurer=trainer.measurer, epoch=1)
     return trainer
 
 
@@ -91,23 +89,6 @@ def _anchor(setup: Setup) -> Anchor | None:
         importance = fisher_information(setup.network, pack=images.old, spec=images.spec, config=config)
         return Anchor(backbone, strength=config.finetune.ewc, importance=importance)
     return None
-
-
-def _solve_head(setup: Setup) -> None:
-    """Give the head the solution of the probe on the features as they are (LP-FT, Kumar et al. 2022)."""
-    network = setup.network.eval()
-    features, labels = [], []
-    for images, targets in setup.inputs.split("train", epoch=0):
-        with torch.inference_mode(), autocast(setup.device, setup.config.train):
-            features.append(network.features(images).float().cpu())
-        labels.append(targets.cpu())
-    weight, bias = solved_head(
-        torch.cat(features).numpy(),
-        torch.cat(labels).numpy(),
-        num_classes=len(setup.pack.classes),
-        c=setup.config.finetune.probe_c,
-    )
-    network.set_head(weight, bias)
 
 
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
@@ -164,7 +145,9 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     prefixes = replace(_prefixes(setup), store=None)
     trainer, measurer = create_trainer(setup, prefixes=prefixes), Measurer(config, setup.inputs, prefixes)
     epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
-    training = _seconds_each((losses["loss"] for losses in trainer.updates(epoch)), prefixes=prefixes, count=updates)
+    solves = config.finetune.solver != "gradient"
+    steps = measurer.logits(setup.network, "train", epoch=epoch) if solves else _losses(trainer, epoch=epoch)
+    training = _seconds_each(steps, prefixes=prefixes, count=updates)
     evaluation = _seconds_each(measurer.logits(setup.network, "val", epoch=epoch), prefixes=prefixes, count=updates)
     batches = math.ceil(measurer.num_measured / setup.inputs.batch_size)
     moved, state = setup.moved(config.train.epochs), trainer.state
@@ -175,6 +158,10 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
         checkpoint_bytes=checkpoint_bytes(setup.network, moved=moved, average=state.average, optimizer=state.optimizer),
         peak_memory_bytes=peak_memory_bytes(setup.device),
     )
+
+
+def _losses(trainer: Trainer, *, epoch: int) -> Iterator[Tensor]:
+    return (losses["loss"] for losses in trainer.updates(epoch))
 
 
 class _Seconds(NamedTuple):

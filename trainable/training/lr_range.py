@@ -44,6 +44,10 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
         raise UserError(f"highest: {highest} must be above lowest: {lowest}, which must be above 0")
     if updates < 2:
         raise UserError(f"updates: got {updates}, must be at least 2")
+    if config.finetune.solver != "gradient":
+        raise UserError(
+            f"finetune.solver: {config.finetune.solver!r} makes no updates, so there is no rate to find; gradient"
+        )
     constant = config.model_copy(update={"lr_schedule": ScheduleConfig(name="constant")})
     rates = np.geomspace(lowest, highest, updates).tolist()
     trainer = begin(constant)

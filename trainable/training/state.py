@@ -43,6 +43,8 @@ class State:
     def ended(self) -> str | None:
         """Why there is nothing more to train, None while there is."""
         train = self.config.train
+        if self.epoch and self.config.finetune.solver != "gradient":
+            return "solved"
         if self.epoch >= train.epochs:
             return "last epoch"
         waited = epochs_waited(self.history, metric=train.metric, min_delta=train.min_delta)

@@ -30,6 +30,7 @@ from trainable.training.lr_schedule import rate_factor, reaction_factor
 from trainable.training.measure import Measurer
 from trainable.training.optimizer import of_trainable, set_rates
 from trainable.training.setup import Setup
+from trainable.training.solving import solve_head
 from trainable.training.state import State, create_state
 from trainable.training.usage import Clock, usage
 
@@ -80,7 +81,8 @@ class Trainer:
         state, epoch, started = self.state, self.state.epoch + 1, time.perf_counter()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        losses = self._mean_losses(epoch)
+        solves = self.config.finetune.solver != "gradient"
+        losses = self._solve(epoch) if solves else self._mean_losses(epoch)
         trained, spent = time.perf_counter(), self._take_spent()
         with self.clock.running("evaluation"):
             evaluation, measured = self.measurer.measure(state.scored, epoch=epoch, trained=state.network)
@@ -104,6 +106,18 @@ class Trainer:
             ended=state.ended(),
             save=lambda folder: state.save(folder, results=results),
         )
+
+    def _solve(self, epoch: int) -> dict[str, float]:
+        """Solve for the head in place of an epoch's updates; the loss that it has on the images it was solved for."""
+        state = self.state
+        state.enter(epoch)
+        solved = solve_head(state.network, measurer=self.measurer, epoch=epoch)
+        with torch.inference_mode():
+            logits = state.network.classify(torch.from_numpy(solved.features).to(self.device))
+            labels = torch.from_numpy(solved.labels).to(self.device)
+            loss = self.loss.sum(logits, labels) / self.loss.weight(labels)
+        _check_finite(loss, epoch=epoch)
+        return {"loss": float(loss)}
 
     def _mean_losses(self, epoch: int) -> dict[str, float]:
         """Train an epoch; means over its updates of the loss and of its parts."""
@@ -236,6 +250,8 @@ class Trainer:
 
     def num_views(self, epoch: int) -> int | None:
         """How many views of an image training sees as an epoch is trained; None for another in every epoch."""
+        if self.config.finetune.solver != "gradient":
+            return 1  # the evaluation's
         share = self._share_before(epoch)
         return num_views(self.config.augment, channels=self.config.data.channels, begins_behind=share)
 

@@ -155,6 +155,19 @@ def test_what_has_an_effect_is_left_alone(base, vary):
     assert notes(base=base, vary=vary) == []
 
 
+def test_what_updates_read_and_epochs_beyond_the_first_are_named_where_the_head_is_solved_for():
+    base = {"finetune.strategy": "linear_probe", "finetune.solver": "closed_form", "loss.label_smoothing": 0.1}
+    assert sorted(notes(base=base, vary={"finetune.probe_c": {"log": [0.01, 1]}})) == [
+        "base.loss.label_smoothing: has no effect, finetune.solver is not gradient",
+        "scheduler.max_epochs: 27 has no effect beyond 1, finetune.solver solves in one epoch",
+        "vary.optimizer.lr: has no effect, finetune.solver is not gradient",
+    ]
+    vary = {"finetune.solver": {"choice": ["gradient", "lbfgs"]}}
+    assert notes(base={"finetune.strategy": "linear_probe"}, vary=vary) == [
+        "vary.optimizer.lr: has no effect where finetune.solver is not gradient; add when: {finetune.solver: gradient}"
+    ]
+
+
 def test_a_conditional_value_has_its_fixed_value_elsewhere():
     vary = {
         "augment.strength": {"choice": ["light", "strong"]},

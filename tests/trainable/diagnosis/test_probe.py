@@ -89,6 +89,15 @@ def test_the_solved_head_on_raw_features_is_the_probe(num_classes):
     torch.testing.assert_close(logits.softmax(dim=1), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_the_head_in_closed_form_is_the_ridge_probe(num_classes):
+    features, labels = clouds(num_classes=num_classes)
+    weight, bias = solved_head(features, labels, num_classes=num_classes, c=0.3, kind="ridge")
+    logits = torch.from_numpy(features) @ weight.T + bias
+    expected = fit_probe(features, labels, kind="ridge", c=0.3).probabilities(features, num_classes=num_classes)
+    torch.testing.assert_close(logits.softmax(dim=1), torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
+
+
 def test_the_solved_head_minimises_the_balanced_and_penalised_loss():
     """The gradient of what a logistic regression minimises, by torch: zero at the solution, on standardised features."""
     features, labels = clouds(num_classes=3)

@@ -24,7 +24,11 @@ def first_epoch(config, folder):
 
 def test_lp_ft_starts_with_the_scores_of_the_probe(make_config):
     config = make_config(
-        finetune={"strategy": "lp_ft"}, freeze={"depth": 1.0}, optimizer={"lr": 1e-12}, augment={"strength": "none"}
+        data={"prefix_dtype": "float32"},  # what the probe sees is not rounded
+        finetune={"strategy": "lp_ft"},
+        freeze={"depth": 1.0},
+        optimizer={"lr": 1e-12},
+        augment={"strength": "none"},
     )
     probe = linear_probe(config)
     epoch = next(fit(config))
