@@ -12,7 +12,7 @@ from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.loader.own_code import find_code
 
 # Paths that decide how a backbone is built, and whether it can be.
-BUILT_BY = ("model.name", "model.weights", "model.drop_path", "data.image_size", "finetune.strategy")
+BUILT_BY = ("model.name", "model.weights", "model.until", "model.drop_path", "data.image_size", "finetune.strategy")
 
 
 def check_techniques(spec: SearchSpec) -> None:
@@ -27,7 +27,9 @@ def check_techniques(spec: SearchSpec) -> None:
     for point in points:
         config = spec.validated(point)
         adapt = config.adapt
-        key = repr([config.model.name, config.freeze.depth, config.finetune, adapt.method, adapt.layer])
+        key = repr(
+            [config.model.name, config.model.until, config.freeze.depth, config.finetune, adapt.method, adapt.layer]
+        )
         if _asks_the_layers(config) and key not in seen:
             seen.add(key)
             _check_layers(config, layouts=layouts)
@@ -46,8 +48,9 @@ def check_models(spec: SearchSpec) -> list[str]:
     files: dict[str, None] = {}
     for config in _models(spec):
         model, data = config.model, config.data
-        asked = [model.name, model.weights, model.drop_path > 0, data.image_size, data.early_size, data.channels]
-        key = repr([*asked, config.finetune.strategy == "scratch"])
+        asked = [model.name, model.weights, model.until, model.drop_path > 0]
+        sizes = [data.image_size, data.early_size, data.channels]
+        key = repr([*asked, *sizes, config.finetune.strategy == "scratch"])
         if key not in seen:
             seen.add(key)
             check_network(config)
@@ -93,12 +96,16 @@ def _asks_the_layers(config: TrialConfig) -> bool:
 
 def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:
     from trainable.model.backbone import laid_out
+    from trainable.model.cut import cut_at
     from trainable.model.network import aligned_stage
     from trainable.model.phase import thaw_epochs
 
-    name = config.model.name
-    layouts[name] = layouts.get(name) or laid_out(name)
-    backbone, plan = layouts[name]
+    name, until = config.model.name, config.model.until
+    key = f"{name} until {until}"
+    if key not in layouts:
+        backbone, plan = laid_out(name)
+        layouts[key] = backbone, plan if until is None else cut_at(backbone, plan=plan, stage=until, name=name)
+    backbone, plan = layouts[key]
     if config.finetune.strategy == "gradual":
         thaw_epochs(config, plan=plan)
     aligned_stage(config, backbone=backbone, plan=plan)

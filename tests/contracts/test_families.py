@@ -18,6 +18,7 @@ from trainable.model.backbone import input_spec, laid_out, serving_options
 from trainable.model.layer_plan import STAGES
 from trainable.model.network import check_network, create_network
 from trainable.model.phase import phase
+from trainable.model.stages import stage_ends
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.training.fit import network_state
 
@@ -298,12 +299,49 @@ def test_it_trains_half_frozen_and_is_served_as_trained(name, tmp_path):
         torch.testing.assert_close(served(images), network.eval()(images), atol=1e-4, rtol=1e-4)
 
 
+@slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_ends_behind_every_stage_that_it_shows_and_says_which_those_are(family):
+    name, size = FAMILIES[family]
+    backbone, plan = sketch(name)
+    ends = stage_ends(backbone, plan=plan) if hasattr(backbone, "forward_intermediates") else {}
+    for stage in STAGES[1:]:
+        if stage in ends:
+            check_network(config_of(name, size=size, until=stage))
+        else:
+            with pytest.raises(UserError, match=f"model.until: '{name}' (shows no '{stage}'; there are|cannot be cut)"):
+                check_network(config_of(name, size=size, until=stage))
+
+
+@slow
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LARGE))
+def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is(family, tmp_path):
+    torch.set_num_threads(1)
+    name, size = FAMILIES[family]
+    whole, _ = network_of(config_of(name, size=size))
+    ends = stage_ends(whole.backbone, plan=whole.plan) if hasattr(whole.backbone, "forward_intermediates") else {}
+    if len(ends) < 2:
+        pytest.skip("it shows no stage before its last")
+    stage, end = list(ends.items())[-2]
+    config = config_of(name, size=size, until=stage)
+    network, spec = network_of(config)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        shown = whole.eval().backbone.forward_intermediates(
+            images, indices=[end.index], output_fmt="NCHW", intermediates_only=True
+        )[-1]
+        torch.testing.assert_close(network.eval().features(images), shown.mean(dim=(2, 3)), atol=1e-5, rtol=1e-5)
+        served = package_of(network, config=config, spec=spec, folder=tmp_path)
+        torch.testing.assert_close(served(images), network(images), atol=1e-4, rtol=1e-4)
+
+
 def package_of(network, *, config, spec, folder):
-    options, input_size = serving_options(config.model, spec=spec, flexible=False)
+    options, input_size, until = serving_options(config.model, spec=spec, flexible=False)
     description = {
         "architecture": config.model.name,
         "options": options,
         "input_size": input_size,
+        "until": until,
         "classes": ["a", "b", "c"],
         "input": asdict(spec),
     }

@@ -207,6 +207,12 @@ class ModelConfig(Section):
         "pretrained",
         description="`pretrained` (timm's hub), `random`, a safetensors or torch file, or `package:efficientnet-lite0`.",
     )
+    until: Literal["stage1", "stage2", "stage3", "stage4"] | None = Field(
+        None,
+        description="The stage behind which the backbone ends, its maps averaged as features: a smaller, faster network, and a "
+        "better one where an earlier stage's probe is better; null is the whole backbone. What is left keeps its stages' names; "
+        "a share in `freeze.depth` is one of what is left.",
+    )
     head: Literal["linear", "mlp"] = Field("linear", description="Classifier on the pooled features.")
     head_hidden: int = Field(512, ge=8, le=8192, description="Width of the `mlp` head's hidden layer.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the classifier, a probability.")

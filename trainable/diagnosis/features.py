@@ -15,6 +15,7 @@ from trainable.data.pack import Pack, open_pack
 from trainable.errors import UserError, nearest
 from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.backbone import input_spec
+from trainable.model.cut import is_cut
 from trainable.model.network import Network, create_network
 from trainable.model.stages import stage_ends
 from trainable.training.device import pick_device
@@ -90,10 +91,12 @@ def _features_by_stage(network: Network) -> Callable[[Tensor], dict[str, Tensor]
         return lambda images: {POOLED: network.features(images)}
 
     def compute(images: Tensor) -> dict[str, Tensor]:
-        last, maps = backbone.forward_intermediates(
-            images, indices=[end.index for end in ends.values()], output_fmt="NCHW"
-        )
+        indices = [end.index for end in ends.values()]
+        if is_cut(backbone):
+            maps = backbone.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
+        else:
+            last, maps = backbone.forward_intermediates(images, indices=indices, output_fmt="NCHW")
         stages = {stage: values.mean(dim=(2, 3)) for stage, values in zip(ends, maps, strict=True)}
-        return stages | {POOLED: backbone.forward_head(last)}
+        return stages | {POOLED: [*stages.values()][-1] if is_cut(backbone) else backbone.forward_head(last)}
 
     return compute

@@ -1,6 +1,7 @@
 """The door to timm: a backbone by name, with its weights, its plan and what it expects as input."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, cast
 
 import timm
@@ -11,6 +12,7 @@ from torch import nn
 from trainable.config.trial import ModelConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import OutageError, UserError, nearest
+from trainable.model.cut import cut_at, end_of
 from trainable.model.layer_plan import LayerPlan, make_plan
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
 from trainable.terminal import plain
@@ -55,20 +57,29 @@ def create_backbone(
         backbone = _build(config, channels=len(spec.mean), flexible=flexible)
     heads = _remove_classifier(backbone)
     plan = make_plan(backbone)
-    is_set = hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size
+    load: Callable[[], None] | None = None
     if config.weights not in ("pretrained", "random"):
         _check_package(config)
-        try:
-            _load_own(backbone, config=config, heads=heads, device=device)
-        except UserError:
-            if not is_set:
-                raise
-            _set_input_size(backbone, name=config.name, size=spec.size)  # those of a network of this size, perhaps
-            _load_own(backbone, config=config, heads=heads, device=device)
-            is_set = False
-    if is_set:
+        load = partial(_load_own, backbone, config=config, heads=heads, device=device)
+    is_loaded = _try(load)
+    if hasattr(backbone, "set_input_size") and _pretrained_cfg(backbone)["input_size"][-1] != spec.size:
         _set_input_size(backbone, name=config.name, size=spec.size)
+        is_loaded = is_loaded or _try(load)  # those of a network of this size, perhaps
+    if config.until is not None:
+        plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
+    if load is not None and not is_loaded:  # those of a network that ended there, perhaps; else this is what is wrong
+        load()
     return backbone, plan
+
+
+def _try(load: Callable[[], None] | None) -> bool:
+    """Whether weights of one's own, if they are to be, are loaded."""
+    try:
+        if load is not None:
+            load()
+    except UserError:
+        return False
+    return True
 
 
 def plan_of(name: str) -> LayerPlan:
@@ -95,12 +106,19 @@ def _pretrained_cfg(backbone: nn.Module) -> dict[str, Any]:
 
 def serving_options(
     config: ModelConfig, *, spec: InputSpec, flexible: bool
-) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    """With what timm builds this backbone for use, and the size it is then set to, where it is not its own."""
+) -> tuple[dict[str, Any], tuple[int, int] | None, int | None]:
+    """With what timm builds this backbone for use, the size it is then set to, where it is not its own, and where it is cut.
+
+    The last is the number of timm's intermediate behind which it ends, None for a whole one.
+    """
     options = _options(config.name, channels=len(spec.mean), flexible=flexible)
     model = _on_meta(config.name)
     is_set = hasattr(model, "set_input_size") and _pretrained_cfg(model)["input_size"][-1] != spec.size
-    return options, (spec.size, spec.size) if is_set else None
+    until = None
+    if config.until is not None:
+        whole, plan = laid_out(config.name)
+        until = end_of(whole, plan=plan, stage=config.until, name=config.name)
+    return options, (spec.size, spec.size) if is_set else None, until
 
 
 def _options(name: str, *, channels: int, flexible: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A copy of this file goes into every packaged model, beside its weights, so that 
 installed and as it was packaged: nothing of the project may be imported here.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -96,9 +97,28 @@ def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shift
     backbone.reset_classifier(0)  # type: ignore[operator]
     if description["input_size"] is not None:
         backbone.set_input_size(img_size=description["input_size"])  # type: ignore[operator]
+    if description.get("until") is not None:
+        _cut_behind(backbone, index=description["until"])
     network = _Shifted(backbone, _head(state), num_classes=len(description["classes"]))
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
+
+
+def _cut_behind(backbone: Any, *, index: int) -> None:
+    """End a timm model behind its intermediate ``index``; from then on it gives that one's mean over the image, N×F."""
+    stops = "stop_early" in inspect.signature(backbone.forward_intermediates).parameters
+    of_tokens = hasattr(backbone, "num_prefix_tokens")  # as a map their shape would be asked of the images themselves
+    options = {"indices": [index], "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": True}
+    options |= {"stop_early": True} if stops else {}
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.forward_intermediates(images, **options)[-1]
+        return maps.mean(dim=1 if of_tokens else (2, 3))
+
+    backbone.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
+    backbone.feature_info = backbone.feature_info[: index + 1]
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "is_cut": True})
 
 
 def _head(state: dict[str, Tensor]) -> nn.Sequential:

@@ -187,6 +187,16 @@ def test_no_configuration_is_proposed_twice_and_an_exhausted_space_says_so():
     assert len(trials) == len(seen) == 6
 
 
+@pytest.mark.parametrize("sampler", ["random", *SAMPLERS])
+def test_a_choice_may_be_null(sampler):
+    space = make(**{"model.until": {"choice": [None, "stage3"]}, "optimizer.lr": {"log": [1e-5, 1e-1]}})
+    trials = []
+    for number in range(12):
+        proposal = propose(trials, space=space, rule=rule(sampler))
+        trials.append(trial(number, space.decoded(proposal.encoded), [0.9 if proposal.params["model.until"] else 0.1]))
+    assert {trial.params["model.until"] for trial in trials} == {None, "stage3"}
+
+
 def test_a_large_finite_space_is_searched_to_its_last_point():
     space = make(**{"train.accumulate": {"int": [1, 12]}, "train.batch_size": {"int": [2, 13]}})
     trials = []

@@ -112,6 +112,13 @@ def test_what_can_be_built_passes(tmp_path, weights):
             },
             "'vgg11' takes no stochastic depth",
         ),
+        (
+            {
+                "model.name": {"choice": ["test_resnet", "vgg11"]},
+                "model.until": {"choice": [None, "stage4"]},
+            },
+            "model.until: 'vgg11' shows no 'stage4'; there are stage1, stage2, stage3",
+        ),
     ],
 )
 def test_every_backbone_of_a_space_is_looked_at_with_what_may_go_with_it(vary, said, tmp_path):

@@ -34,6 +34,8 @@ NETWORKS = {
     "shifted logits": {"loss": {"logit_adjustment": 1.0}},
     "a running average": {"train": {"ema": 0.5}},
     "grey": {"data": {"channels": 1}},
+    "a CNN that ends behind a stage": {"model": {"name": "resnet10t", "until": "stage3"}},
+    "a ViT that ends behind a stage": {"model": {"name": "test_vit", "until": "stage2"}, "data": {"image_size": 64}},
 }
 
 

@@ -98,6 +98,10 @@ VARIANTS = {
         "finetune": {"strategy": "surgical", "trainable": ["stage1", "stage2"]},
         "data": {"class_sampling": "balanced"},
     },
+    "ended behind a stage": {
+        "model": {"name": "resnet10t", "weights": "random", "until": "stage3"},
+        "freeze": {"depth": 0.5},
+    },
     "probe": {"finetune": {"strategy": "linear_probe"}, "train": {"min_updates": 7, "min_delta": 0.01, "patience": 9}},
 }
 
