@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,13 +207,17 @@ def view_rates(options: argparse.Namespace) -> Iterator[Row]:
     for strength in ("light", "strong"):
         config = AugmentConfig(strength=strength)
         given = {"config": config, "spec": spec, "seed": 0, "sample_ids": pack.sample_ids[: len(rows)], "number": 1}
-        on_device = lambda given=given: views([held.image(row) for row in rows], device=device, **given)
-        on_cpu = lambda given=given: views([pack.image(row) for row in rows], **given)
+        on_device = partial(views_of, held, rows, device=device, **given)
+        on_cpu = partial(views_of, pack, rows, device=torch.device("cpu"), **given)
         rates = {"views/s": len(rows) / seconds_of(on_device), "views/s of a CPU": len(rows) / seconds_of(on_cpu)}
         yield {"what": "views", "strength": strength} | rates
         steps = (on_device().cpu().int() - on_cpu().int()).abs()
         share = float((steps <= 1).float().mean())
         yield {"what": "views = CPU's", "strength": strength, "alike": share, "holds": share > 0.99}
+
+
+def views_of(source: Any, rows: range, **given: Any) -> torch.Tensor:
+    return views([source.image(row) for row in rows], **given)
 
 
 def seconds_of(call: Callable[[], object], *, least: float = 0.5) -> float:
@@ -313,9 +318,8 @@ def work(options: argparse.Namespace) -> Row:
 def print_header(options: argparse.Namespace) -> None:
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {usable_cpus()} cores"
     compiled = f", compiled ({options.compile})" if options.compile else ""
-    print(
-        f"{name}; torch {torch.__version__}; {options.images} images of {options.size} pixels, batches of {options.batch}{compiled}"
-    )
+    data = f"{options.images} images of {options.size} pixels, batches of {options.batch}"
+    print(f"{name}; torch {torch.__version__}; {data}{compiled}")
     print(f"\n{'':14} | {'':30} | measured\n{'-' * 14} | {'-' * 30} | {'-' * 60}")
 
 
