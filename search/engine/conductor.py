@@ -1,7 +1,7 @@
 """What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from search.engine.history import History
@@ -20,10 +20,14 @@ Decision = Literal["go on", "stop"]
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """A piece of work for one worker: train trial ``number`` from the end of epoch ``start`` to ``until``."""
+    """A piece of work for one worker: train trial ``number`` from the end of epoch ``start`` to ``until``.
+
+    ``overrides`` are what the trial has in place of ``params`` and of what is fixed.
+    """
 
     number: int
     params: Mapping[str, Value]
+    overrides: Mapping[str, Value] = field(default_factory=dict)
     start: int
     until: int
 
@@ -128,7 +132,7 @@ class Conductor:
             limits.gpu_hours is not None and trials.seconds() * limits.gpus / 3600 >= limits.gpu_hours
         ):
             return "compute spent"
-        return "trials spent" if self.exhausted or len(trials) >= limits.trials else "open"
+        return "trials spent" if self.exhausted or trials.num_searched >= limits.trials else "open"
 
     def _trials(self) -> History:
         """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""
@@ -149,14 +153,19 @@ class Conductor:
             self.exhausted = True
             return None
         number = self.ledger.start(
-            encoded=proposal.encoded, distributions=proposal.distributions, target=until, origin=proposal.origin
+            encoded=proposal.encoded,
+            distributions=proposal.distributions,
+            target=until,
+            origin=proposal.origin,
+            overrides=proposal.overrides,
         )
-        return Leg(number=number, params=proposal.params, start=0, until=until)
+        return Leg(number=number, params=proposal.params, overrides=proposal.overrides, start=0, until=until)
 
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:
             self.ledger.aim(trial.number, target=until)
-        return Leg(number=trial.number, params=trial.params, start=trial.last_epoch, until=until)
+        start = trial.last_epoch
+        return Leg(number=trial.number, params=trial.params, overrides=trial.overrides, start=start, until=until)
 
     def _record_epoch(self, number: int, *, report: EpochReport) -> Decision:
         self.ledger.record(number, epoch=report.number, metrics=report.metrics, ended=report.ended)

@@ -35,7 +35,9 @@ class Ranking:
 
     def change(self, trial: Trial) -> None:
         """Take a trial's new record."""
-        reached = bool(trial.epochs) and (trial.last_epoch >= self._rung or trial.state == "COMPLETE")
+        reached = (
+            trial.is_searched and bool(trial.epochs) and (trial.last_epoch >= self._rung or trial.state == "COMPLETE")
+        )
         entry = _entry(trial, metric=self._metric, until=self._rung) if reached else None
         before = self._by_number.get(trial.number)
         if entry == before:
@@ -87,7 +89,8 @@ class History(Sequence[Trial]):
 
     A change costs a few comparisons, not a look at every trial. ``unfinished`` are the numbers of open trials, ``underway`` those
     of them that have not reached their target, ``ending`` those whose last epoch was told to be their last; ``failed`` those that
-    failed. All ascend.
+    failed. All ascend. Of a trial that is not searched, a probe, it knows the record alone: it has no place and counts for
+    nothing but its seconds; ``num_searched`` counts the others.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
@@ -97,6 +100,7 @@ class History(Sequence[Trial]):
         self.ending: list[int] = []
         self.failed: list[int] = []
         self.num_complete = 0
+        self.num_searched = 0
         self.num_epochs = 0
         self._seconds: list[float] = []
         self._tried: Counter[frozenset[tuple[str, Value]]] = Counter()
@@ -178,7 +182,10 @@ class History(Sequence[Trial]):
 
     def _count(self, trial: Trial, *, by: int) -> None:
         """Count a record in where ``by`` is 1, out where it is -1."""
+        if not trial.is_searched:
+            return
         place = insort if by > 0 else _remove
+        self.num_searched += by
         if trial.state == "RUNNING":
             place(self.unfinished, trial.number)
             if trial.last_epoch < trial.target:
@@ -192,6 +199,8 @@ class History(Sequence[Trial]):
 
     def _try(self, before: Trial | None, after: Trial) -> None:
         """Take the values of a record for tried instead of those of the one before."""
+        if not after.is_searched:
+            return
         if before is not None:
             if before.params == after.params:
                 return
@@ -226,7 +235,7 @@ def _rest(resting: dict[int, list[Entry]], before: Trial | None, after: Trial, *
 
 
 def _rests(trial: Trial) -> bool:
-    return trial.state == "RUNNING" and trial.last_epoch >= trial.target
+    return trial.is_searched and trial.state == "RUNNING" and trial.last_epoch >= trial.target
 
 
 def _entry(trial: Trial, *, metric: str, until: int) -> Entry:

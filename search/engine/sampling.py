@@ -4,7 +4,7 @@ import random
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from copy import deepcopy as deepcopied
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -64,31 +64,37 @@ class Sampling:
     startup: int | None = None
     fresh: int = 0
     try_first: tuple[Mapping[str, Value], ...] = ()
+    overrides: tuple[Mapping[str, Value], ...] = ()  # of these recipes, in their order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """Values for one new trial: decoded, as Optuna stores them, over which distributions, and who proposed them."""
+    """Values for one new trial: decoded, as Optuna stores them, over which distributions, and who proposed them.
+
+    ``overrides`` are what the trial has in place of them and of what is fixed.
+    """
 
     params: Mapping[str, Value]
     encoded: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
     origin: str
+    overrides: Mapping[str, Value] = field(default_factory=dict)
 
 
 def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposal | None:
-    """The values of trial number ``len(trials)``; None when every configuration of the space has been tried.
+    """The values of the next trial; None when every configuration of the space has been tried.
 
-    The sampler is made anew each time, seeded by the search's seed and the trial's number, so that the proposal
+    The sampler is made anew each time, seeded by the search's seed and the number of searched trials, so that the proposal
     depends on the recorded trials alone. It is fitted to one rung, the highest that has enough results (BOHB's rule,
     Falkner et al. 2018): values of different rungs are never compared.
     """
     history = History.of(trials)
-    number = len(history)
+    number = history.num_searched
     seed = derive(rule.seed, "proposal", number) % 2**32
     if number < len(rule.try_first):
         recipe = space.encoded(rule.try_first[number])
-        return _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
+        proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
+        return replace(proposal, overrides=rule.overrides[number]) if rule.overrides else proposal
     rung = model_rung(history, num_dimensions=len(space.dimensions), rule=rule)
     is_fresh = number < len(rule.try_first) + rule.fresh
     is_random_turn = is_fresh or random.Random(seed).random() < rule.random_share
@@ -103,7 +109,9 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         if not history.has_tried(proposal.params):
             return proposal
     distributions = _distributions(space)
-    tried = (_record(trial, space=space, distributions=distributions, value=0.0) for trial in history)
+    tried = (
+        _record(trial, space=space, distributions=distributions, value=0.0) for trial in history if trial.is_searched
+    )
     proposal = _draw(_study(tried, metric=rule.metric, sampler=_brute_force(seed)), space, "random")
     return None if history.has_tried(proposal.params) else proposal
 

@@ -91,14 +91,21 @@ class Ledger:
         return self._record(self._frozen(number)) if self._kept is None else self._kept[number]
 
     def start(
-        self, *, encoded: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], target: int, origin: str
+        self,
+        *,
+        encoded: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        target: int,
+        origin: str,
+        overrides: Mapping[str, Any] | None = None,
     ) -> int:
         """Record a new trial, in one write, and give its number."""
+        different = {"overrides": dict(overrides)} if overrides else {}
         trial = create_trial(
             state=TrialState.RUNNING,
             params=dict(encoded),
             distributions=dict(distributions),
-            user_attrs={"target": target, "origin": origin},
+            user_attrs={"target": target, "origin": origin, **different},
         )
         trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
         frozen = self._storage.get_trial(trial_id)
@@ -253,6 +260,7 @@ def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
         epochs=tuple(_epoch(key, attrs[key]) for key in sorted(attrs) if key.startswith(_EPOCH)),
         target=attrs.get("target", 0),
         origin=attrs.get("origin", ""),
+        overrides=attrs.get("overrides", {}),
         attempts=attrs.get("attempts", 0),
         reason=attrs.get("reason"),
         started=frozen.datetime_start,

@@ -81,12 +81,14 @@ class FinishedSearch:
 
     def find_refit(self, number: int, *, seed: int) -> Trial:
         """Find the refit of a trial with a seed, the newest where there are several."""
-        wanted = {**self.ledger.trial(number).params, SEED: seed}
-        return next(trial for trial in reversed(self.refits.trials()) if trial.params == wanted)
+        of = self.ledger.trial(number)
+        wanted = ({**of.params, SEED: seed}, of.overrides)
+        return next(trial for trial in reversed(self.refits.trials()) if (trial.params, trial.overrides) == wanted)
 
     def refit_config(self, number: int) -> dict[str, Any]:
         """Give the configuration of a refit."""
-        return refit_config(self.spec, self.refits.trial(number).params)
+        refit = self.refits.trial(number)
+        return refit_config(self.spec, refit.params, overrides=refit.overrides)
 
     def refit_checkpoint(self, number: int) -> Path:
         """Find the best checkpoint of a refit. Raises UserError where it is gone."""
@@ -161,10 +163,12 @@ def refit_space(spec: SearchSpec) -> Space:
     return make_space({**spec.space.dimensions, SEED: Number(low=0, high=MOST_SEED, whole=True)})
 
 
-def refit_config(spec: SearchSpec, params: Mapping[str, Value]) -> dict[str, Any]:
-    """Make the configuration of a refit with these values."""
+def refit_config(
+    spec: SearchSpec, params: Mapping[str, Value], *, overrides: Mapping[str, Value] | None = None
+) -> dict[str, Any]:
+    """Make the configuration of a refit with these values, and others in place of them and of what is fixed."""
     searched = {path: value for path, value in params.items() if path != SEED}
-    return spec.refit_config(searched, seed=int(str(params[SEED])))
+    return spec.refit_config({**searched, **(overrides or {})}, seed=int(str(params[SEED])))
 
 
 def _study(spec: SearchSpec, *, folder: Path) -> str:

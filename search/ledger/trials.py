@@ -1,7 +1,7 @@
 """Trials as plain records: what the ledger holds, every decision reads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from math import nan
@@ -12,6 +12,7 @@ from trainable.metrics import DIRECTIONS, best_epoch
 from trainable.statistics.ranking import mean_ranks
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
+PROBE = "probe"  # the origin of a trial that is a probe of frozen features, which nothing that is searched goes by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,9 @@ class EpochRecord:
 class Trial:
     """One configuration with all that has happened to it.
 
-    ``params`` are the searched values by dotted path, only the active ones; ``target`` is the
-    epoch it was last asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason``
-    why it ended.
+    ``params`` are the searched values by dotted path, only the active ones; ``overrides`` are values that it has in place of
+    these and the search's; ``target`` is the epoch it was last asked to reach; ``origin`` says who proposed it
+    (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Trial:
     epochs: tuple[EpochRecord, ...]
     target: int
     origin: str
+    overrides: Mapping[str, Value] = field(default_factory=dict)
     attempts: int = 0
     reason: str | None = None
     started: datetime | None = None
@@ -51,6 +53,11 @@ class Trial:
     def _bests(self) -> dict[tuple[str, int | None], float | None]:
         """What :meth:`best` has given, which the report, MLflow and the screen ask of every trial again and again."""
         return {}
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether it is a point of the space, and not a probe that was trained beside them."""
+        return self.origin != PROBE
 
     @property
     def last_epoch(self) -> int:

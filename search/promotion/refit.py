@@ -110,22 +110,32 @@ def best_recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
     return recipes
 
 
-def refit_points(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> list[dict[str, Value]]:
-    """The values of every refit in the order of their numbers: those that were begun, then what is missing.
+@dataclass(frozen=True)
+class RefitPoint:
+    """The values of a refit, its seed among them, and what it has in place of them and of what is fixed."""
+
+    params: Mapping[str, Value]
+    overrides: Mapping[str, Value]
+
+
+def refit_points(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> list[RefitPoint]:
+    """Every refit in the order of their numbers: those that were begun, then what is missing.
 
     A refit that only lost its workers is begun anew, by the next call.
     """
     trials, begun = search.ledger.trials(), search.refits.trials()
-    points = [dict(trial.params) for trial in begun]
+    points = [RefitPoint(trial.params, trial.overrides) for trial in begun]
     done = [point for point, trial in zip(points, begun, strict=True) if not was_lost(trial)]
     numbers = dict.fromkeys(number for recipe in recipes for number in recipe.trials)
-    wanted = [{**trials[number].params, SEED: seed} for number in numbers for seed in search.fresh_seeds()]
+    wanted = [
+        RefitPoint({**trials[number].params, SEED: seed}, trials[number].overrides)
+        for number in numbers
+        for seed in search.fresh_seeds()
+    ]
     return points + [point for point in wanted if point not in done]
 
 
-def _is_anything_left(
-    search: FinishedSearch, *, points: Sequence[Mapping[str, Value]], recipes: Sequence[Recipe]
-) -> bool:
+def _is_anything_left(search: FinishedSearch, *, points: Sequence[RefitPoint], recipes: Sequence[Recipe]) -> bool:
     """Whether there is anything to train or to average."""
     trials = search.refits.trials()
     if len(trials) < len(points) or any(trial.state == "RUNNING" for trial in trials):
@@ -136,7 +146,7 @@ def _is_anything_left(
 def _train(
     search: FinishedSearch,
     *,
-    points: Sequence[Mapping[str, Value]],
+    points: Sequence[RefitPoint],
     place: Callable[[], Place],
     is_joined: bool,
     on_change: Callable[[Trial], None],
@@ -159,7 +169,8 @@ def _train(
             random_share=1.0,
             metric=search.metric,
             rungs=(spec.scheduler.max_epochs,),
-            try_first=tuple(points),
+            try_first=tuple(point.params for point in points),
+            overrides=tuple(point.overrides for point in points),
         ),
         limits=Limits(trials=len(points), max_failures=spec.search.max_failures),
         on_change=tidy_and_tell,
@@ -167,7 +178,7 @@ def _train(
     with interruptible(conductor):
         run_legs(
             conductor,
-            trial_config=lambda leg: refit_config(spec, leg.params),
+            trial_config=lambda leg: refit_config(spec, leg.params, overrides=leg.overrides),
             place=place,
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=search.refit_folder,

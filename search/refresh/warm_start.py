@@ -110,7 +110,8 @@ def fixed_differently(values: Mapping[str, Value], *, spec: SearchSpec) -> list[
 
 def _best_first(search: tuple[SearchSpec, Sequence[Trial]]) -> Iterator[Configuration]:
     spec, trials = search
-    for trial in leaders(trials, metric=spec.search.metric, choose_by=spec.search.choose_by):
+    searched = [trial for trial in trials if trial.is_searched]  # a probe has no values of its own to carry over
+    for trial in leaders(searched, metric=spec.search.metric, choose_by=spec.search.choose_by):
         values = defaults() | flatten(spec.config_of(trial))
         yield Configuration(values, f"trial {trial.number} of {spec.search.name}")
 

@@ -24,7 +24,7 @@ def overview(folder: Path) -> dict[str, Any]:
         "name": spec.search.name,
         "folder": str(folder),
         "state": _state(folder, trials, ledger),
-        "trials": dict(Counter(trial.state for trial in trials)),
+        "trials": dict(Counter(trial.state for trial in trials if trial.is_searched)),
         "trials_asked": spec.search.trials,
         "epochs": sum(trial.last_epoch for trial in trials),
         "seconds": round(sum(trial.seconds for trial in trials), 1),
@@ -32,12 +32,22 @@ def overview(folder: Path) -> dict[str, Any]:
         "metric": metric,
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
+        "probe": probe_text(best),
         "test": None if test is None else dict(test.metrics),
         "oracle": notes.data.oracle,
         "test_oracle": None if test is None or test.oracle is None else dict(test.oracle.metrics),
         "test_reads": 0 if test is None else test.reads,
         "fingerprint": notes.data.fingerprint,
     }
+
+
+def probe_text(best: Trial | None) -> str | None:
+    """What is said where the best of a search is the probe of frozen features; None where it is a trial of its own."""
+    if best is None or best.is_searched:
+        return None
+    stage = best.overrides.get("model.until")
+    whose = "linear probe" if stage is None else f"probe of {stage}"
+    return f"the {whose} beats every trial: it is the result, trial {best.number}; take it, or search longer or deeper"
 
 
 def overviews(folder: Path) -> list[dict[str, Any]]:
@@ -92,6 +102,7 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
         "epochs": f"{result['epochs']} in {result['seconds'] / 60:.1f} trial-minutes",
         "time": spending_line(result["spending"]) or "not known",
         "best": "none yet" if value is None else f"{result['metric']} {value:.4f}, trial {result['best_trial']}",
+        **({"probe": result["probe"]} if result["probe"] else {}),
         "test": "not measured yet"
         if test is None
         else ", ".join(f"{name} {number:.4f}" for name, number in test.items()),

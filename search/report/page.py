@@ -96,7 +96,7 @@ def _per_class(ledger: Ledger) -> str:
 def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
     """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
     trials, metric, rungs = ledger.trials(), spec.search.metric, spec.scheduler.rungs
-    scored = [trial for trial in trials if trial.best(metric) is not None]
+    scored = [trial for trial in trials if trial.is_searched and trial.best(metric) is not None]
     if not scored:
         return []
     everything = final_study(scored, space=spec.space, metric=metric)

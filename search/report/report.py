@@ -125,8 +125,10 @@ def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
     note = ledger.notes.soup
     if note is None:
         return None
-    kept = {"members": list(note.members), "value": note.value, "kept": note.kept}
-    return kept | {"weights": str(soup_path(folder)) if note.kept else None}
+    test = ledger.notes.test
+    is_kept = note.kept and (test is None or test.soup is not None)  # a probe may be better
+    kept = {"members": list(note.members), "value": note.value, "kept": is_kept}
+    return kept | {"weights": str(soup_path(folder)) if is_kept else None}
 
 
 def _baseline_values(ledger: Ledger, *, metric: str) -> dict[str, float]:
@@ -157,7 +159,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
         "epochs": trial.last_epoch,
         "epochs_to_converge": epochs_to_converge(trial.values(metric), metric=metric),
         "seconds": round(trial.seconds, 1),
-        "params": trial.params,
+        "params": trial.params if trial.is_searched else trial.overrides,
         "reason": trial.reason,
     }
 
@@ -198,6 +200,8 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
             lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
     for name, value in data["baseline_values"].items():
         lines.append(f"baseline {name}: {metric} {value:.4f}")
+    if data["probe"]:
+        lines.append(data["probe"])
     soup = data["soup"]
     if soup is not None:
         lines.append(_soup_line(soup, metric=metric))

@@ -1,5 +1,6 @@
 """What is done when every trial is decided: the soup, the test, the picture of the domains."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -9,7 +10,8 @@ from search.engine.listeners import Outcome
 from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.notes import DomainPicture, SoupResult, TestScore
-from search.ledger.trials import best_trial, leaders
+from search.ledger.trials import Trial, best_trial, leaders
+from search.run.probes import train_winning_probe
 from search.space.spec import SearchSpec
 from search.tune.place import Place
 from search.tune.submit import submit
@@ -18,20 +20,28 @@ from trainable.metrics import best_epoch, is_better
 PAGE = "search.report.page"  # what draws the search's page, which comes next
 
 
-def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reason: str) -> Outcome:
-    """Make the soup, then measure the final candidate on the test split, once.
+def finish(
+    spec: SearchSpec,
+    ledger: Ledger,
+    *,
+    folder: Path,
+    place: Place,
+    reason: str,
+    on_change: Callable[[Trial], None],
+) -> Outcome:
+    """Make the soup and the trial of a probe that beats it all, then measure the final candidate on the test split, once.
 
-    A search that was enlarged and has another candidate is measured once more.
+    A search that was enlarged and has another candidate is measured once more. ``on_change`` hears of the probe's trial.
     """
     metric = spec.search.metric
-    best = best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by)
-    if best is None:
+    if best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by) is None:
         return Outcome("failed", "no trial finished an epoch", folder)
-    checkpoint = best_checkpoint(folder, best, metric=metric)
     Thread(target=import_module, args=(PAGE,), daemon=True).start()  # seconds, while workers do the rest
     soup = make_soup(spec, ledger, folder=folder, place=place)
+    train_winning_probe(spec, ledger, soup=soup, folder=folder, place=place, on_change=on_change)
+    best, members = _candidate(spec, ledger, soup=soup)
+    checkpoint = best_checkpoint(folder, best, metric=metric)
     earlier = ledger.notes.test
-    members = list(soup.members) if soup is not None and soup.kept else None
     if earlier is None or (earlier.trial, earlier.soup) != (best.number, members):
         config = spec.config_of(best)
         if members is not None:
@@ -48,6 +58,20 @@ def finish(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place, reas
     return Outcome("finished", reason, folder)
 
 
+def _candidate(spec: SearchSpec, ledger: Ledger, *, soup: SoupResult | None) -> tuple[Trial, list[int] | None]:
+    """The trial that the search ends with and, where it is the soup, the trials that are averaged, of which it is the best."""
+    trials, metric = ledger.trials(), spec.search.metric
+    best = best_trial(trials, metric=metric, choose_by=spec.search.choose_by)
+    assert best is not None, "a trial finished an epoch"
+    if soup is None or not soup.kept:
+        return best, None
+    value = best.best(metric)
+    if not best.is_searched and value is not None and is_better(value, soup.value, metric=metric):
+        return best, None
+    searched = best_trial([trial for trial in trials if trial.is_searched], metric=metric)
+    return searched or best, list(soup.members)
+
+
 def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -> SoupResult | None:
     """The soup of the search's best trials as the ledger notes it; None where there are fewer than two to average.
 
@@ -57,7 +81,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     metric = spec.search.metric
     if spec.search.choose_by or spec.soup < 2:  # a soup is judged by one metric
         return None
-    best = leaders(ledger.trials(), metric=metric)[:KEPT_TRIALS]
+    best = leaders([trial for trial in ledger.trials() if trial.is_searched], metric=metric)[:KEPT_TRIALS]
     ordered = [trial for trial in best if best_checkpoint(folder, trial, metric=metric)]
     configs = {trial.number: spec.config_of(trial) for trial in ordered}
     if ordered:

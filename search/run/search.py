@@ -203,19 +203,20 @@ def _with_workers(
         ledger.note(finished=False)
     run_steps(spec, ledger, place=place())
     spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place())
+    tell = _tell(listeners, keeper=Keeper(folder, spec=spec, trials=ledger.trials()))
     conductor = Conductor(
         ledger,
         space=spec.space,
         rule=scheduler_rule(spec),
         sampling=sampling_rule(spec),
         limits=_limits(spec, gpu=place().gpu),
-        on_change=_tell(listeners, keeper=Keeper(folder, spec=spec, trials=ledger.trials())),
+        on_change=tell,
     )
     waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place())
     with interruptible(conductor):
         run_legs(
             conductor,
-            trial_config=lambda leg: spec.trial_config(leg.params),
+            trial_config=spec.config_of,
             place=place,
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=folder,
@@ -227,7 +228,7 @@ def _with_workers(
     for result in waiting:
         ledger.note(baselines={**ledger.notes.baselines, **result()})
     reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
-    return finish(spec, ledger, folder=folder, place=place(), reason=reason)
+    return finish(spec, ledger, folder=folder, place=place(), reason=reason, on_change=tell)
 
 
 def _limits(spec: SearchSpec, *, gpu: float) -> Limits:

@@ -48,6 +48,10 @@ class HasParams(Protocol):
     def params(self) -> Mapping[str, Value]:
         """Searched values by dotted path."""
 
+    @property
+    def overrides(self) -> Mapping[str, Value]:
+        """Values in place of these and the search's, by dotted path."""
+
 
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
@@ -70,7 +74,8 @@ class SearchSpec(Section):
         [],
         description="What the trials are compared with: a probe of the frozen features, probes of every stage, the same "
         "network from random weights at the same budget, BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
-        "images where there are fewer than 20,000, and the same network trained on the source domains alone.",
+        "images where there are fewer than 20,000, and the same network trained on the source domains alone. A probe that "
+        "beats every trial is trained as a trial of its own and is the search's result.",
     )
     probes: list[Literal["logreg", "linear_svm", "ridge", "knn"]] = Field(
         ["logreg"],
@@ -168,7 +173,7 @@ class SearchSpec(Section):
 
     def config_of(self, trial: HasParams) -> dict[str, Any]:
         """The nested configuration of a recorded trial."""
-        return self.trial_config(trial.params)
+        return self.trial_config({**trial.params, **trial.overrides})
 
     def validated(self, params: Mapping[str, Value]) -> TrialConfig:
         """The configuration of a trial with these values."""

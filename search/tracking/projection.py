@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from search.ledger.notes import DataFacts, Scores, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial
+from search.report.overview import probe_text
 from search.space.dimension import Number
 from search.space.paths import FIELDS, defaults, flatten
 from search.space.space import Space
@@ -86,13 +87,14 @@ def trial_title(trial: Trial, *, spec: SearchSpec) -> str:
 
 def trial_params(trial: Trial, *, spec: SearchSpec) -> dict[str, str]:
     """The searched values under their short names, and the whole configuration under ``cfg.``."""
-    names, values = short_names(spec.space), trial.params
+    names = short_names(spec.space)
+    values = {path: trial.overrides.get(path, value) for path, value in trial.params.items()}
     params = {}
     for path, value in values.items():
         params[names[path]] = _brief(value, digits=6)
         if is_log(spec.space, path) and isinstance(value, int | float):
             params[f"log10_{names[path]}"] = f"{math.log10(value):.6g}"
-    config = defaults() | flatten(spec.trial_config(values))
+    config = defaults() | flatten(spec.config_of(trial))
     params |= {f"cfg.{path}": _exact(value) for path, value in config.items()}
     return {name: text[:LONGEST_PARAM] for name, text in params.items()}
 
@@ -165,9 +167,12 @@ def said_best(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] 
 
 def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str) -> str:
     """The search's description in Markdown."""
+    best = best_trial(trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
+    probe = probe_text(best)
     lines = [
+        *([probe] if probe else []),
         said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by),
-        counts(trials) + f" of at most {spec.search.trials}",
+        counts([trial for trial in trials if trial.is_searched]) + f" of at most {spec.search.trials}",
         f"data: {data.name}",
         f"to go on: `{resume}`",
     ]

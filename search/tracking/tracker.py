@@ -227,10 +227,14 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def _is_recipe(trial: Trial, *, refit: Trial) -> bool:
+    return (trial.params, trial.overrides) == (refit.params, refit.overrides)
+
+
 def write_refits(runs: "Runs", *, ledger: Ledger, refits: Ledger) -> None:
     """Bring every refit's run up to date, beside those of the search's trials."""
     trials = ledger.trials()
     for refit in refits.trials():
         refit_trial = replace(refit, params={path: value for path, value in refit.params.items() if path != SEED})
-        of = next(trial.number for trial in trials if trial.params == refit_trial.params)
+        of = next(trial.number for trial in trials if _is_recipe(trial, refit=refit_trial))
         runs.write_refit(refit_trial, seed=int(str(refit.params[SEED])), of=of)

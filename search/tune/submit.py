@@ -20,6 +20,7 @@ TaskName = Literal[
     "prepared",
     "probe_scores",
     "run_step",
+    "solved_trial",
     "soup_of",
     "soup_test_score",
     "test_score",

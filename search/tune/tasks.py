@@ -135,6 +135,13 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
     return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
 
 
+def solved_trial(trial: dict[str, Any], *, folder: str) -> dict[str, Any]:
+    """Train a trial whose head is solved for, its checkpoint in ``folder``; its metrics and why it ended."""
+    epoch = next(fit(TrialConfig.model_validate(trial)))
+    epoch.save(epoch_folder(Path(folder), epoch.number))
+    return {"metrics": epoch.metrics, "ended": epoch.ended}
+
+
 def run_step(settings: dict[str, Any], *, step: str, folder: str) -> dict[str, Any]:
     """Pre-train (``ssl``) or meta-train (``meta``) into ``folder``, going on where it stands; its last metrics."""
     metrics: dict[str, float] = {}

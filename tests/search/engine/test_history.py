@@ -12,7 +12,7 @@ from search.engine.halving import Halving
 from search.engine.history import History
 from search.engine.no_halving import NoHalving
 from search.engine.rule import Close, Continue, Start
-from search.ledger.trials import EpochRecord, Trial
+from search.ledger.trials import PROBE, EpochRecord, Trial
 
 METRIC = "val/accuracy"
 RUNGS = (1, 3, 9)
@@ -168,3 +168,22 @@ def test_a_trial_asked_again_for_its_best_value_looks_at_no_epoch():
     assert [asked.best(METRIC, until=2), asked.best(METRIC), asked.best("val/loss")] == [0.2, 0.3, None]
     assert Counted.num_asked == before
     assert replace(asked, epochs=asked.epochs[:1]).best(METRIC) == 0.1
+
+
+def test_a_probe_that_was_trained_beside_the_trials_is_not_seen():
+    """Whatever is asked, the answer is as without it; only its seconds count, and its record is there."""
+    known = [trial(0, [0.3, 0.4, 0.5], "COMPLETE", 3), trial(1, [0.2], "PRUNED"), trial(2, [0.6])]
+    for state, values in (("RUNNING", ()), ("COMPLETE", (0.9,)), ("FAILED", ())):
+        probe = replace(trial(3, values, state), origin=PROBE)
+        with_it, without = History([*known, probe]), History(known)
+        assert answers(with_it, set())[1:3] == answers(without, set())[1:3]
+        assert [list(with_it.ranking(METRIC, rung=rung).placed()) for rung in RUNGS] == [
+            list(without.ranking(METRIC, rung=rung).placed()) for rung in RUNGS
+        ]
+        assert (with_it.num_searched, len(with_it)) == (3, 4)
+        assert not with_it.has_tried({"n": 3})
+        assert with_it.best_resting(METRIC, epoch=1, besides=()) == without.best_resting(METRIC, epoch=1, besides=())
+        for rule in RULES.values():
+            for budget in ("open", "trials spent"):
+                asked = {"running": frozenset(), "budget": budget}
+                assert rule.next_action(with_it, **asked) == rule.next_action(without, **asked)

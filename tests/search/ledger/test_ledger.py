@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution
 from search.ledger import ledger as ledgers
 from search.ledger.lease import HeldError, is_held, lease
 from search.ledger.notes import DataFacts
-from search.ledger.trials import best_trial
+from search.ledger.trials import PROBE, best_trial
 from search.space.dimension import Number
 from search.space.space import make_space
 from trainable.errors import UserError
@@ -145,6 +145,16 @@ def test_a_stopped_trial_is_pruned_with_its_values_and_a_failed_one_has_none(tmp
     assert pruned.intermediate_values == {1: 0.5, 2: 0.4}
     assert (pruned.value, failed.value, complete.value) == (0.5, None, 0.5)
     assert [t.reason for t in ledger.trials()] == ["why"] * 3
+
+
+def test_what_a_trial_has_in_place_of_its_values_is_read_back(tmp_path):
+    ledger = new(tmp_path)
+    overrides = {"model.until": None, "finetune.solver": "lbfgs"}
+    number = ledger.start(encoded={"optimizer.lr": 0.01}, distributions=LR, target=1, origin=PROBE, overrides=overrides)
+    begin(ledger)
+    assert [trial.overrides for trial in new(tmp_path).trials()] == [overrides, {}]
+    assert "overrides" not in ledger.study.trials[1].user_attrs
+    assert not ledger.trial(number).is_searched
 
 
 def test_an_epoch_recorded_twice_stays_as_it_was_first(tmp_path):
