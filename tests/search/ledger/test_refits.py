@@ -80,10 +80,10 @@ def make_search(spec, tmp_path):
     return make
 
 
-def start(ledger, params):
+def start(ledger, params, **overrides):
     known = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "seed": IntDistribution(0, MOST_SEED)}
     distributions = {path: known[path] for path in params}
-    return ledger.start(encoded=params, distributions=distributions, target=3, origin="try_first")
+    return ledger.start(encoded=params, distributions=distributions, target=3, origin="try_first", **overrides)
 
 
 def test_seeds_are_fresh_and_more_of_them_begin_with_the_same(make_search):
@@ -102,6 +102,19 @@ def test_of_several_refits_with_a_seed_the_newest_counts(make_search):
     assert search.find_refit(0, seed=first).number == 2
     assert search.find_refit(0, seed=second).number == 1
     assert search.refit_config(1) == search.spec.trial_config({"optimizer.lr": 3e-3}) | {"seed": second}
+
+
+def test_a_probe_with_the_values_of_a_trial_has_refits_of_its_own_with_what_it_has_in_their_place(make_search):
+    search = make_search(seeds=1)
+    (seed,) = search.fresh_seeds()
+    solved = {"finetune.strategy": "linear_probe", "finetune.solver": "lbfgs", "optimizer.lr": 1e-3}
+    probe = start(search.ledger, {"optimizer.lr": 3e-3}, overrides=solved)
+    start(search.refits, {"optimizer.lr": 3e-3, "seed": seed}, overrides=solved)
+    start(search.refits, {"optimizer.lr": 3e-3, "seed": seed})
+    assert [search.find_refit(number, seed=seed).number for number in (probe, 0)] == [0, 1]
+    config = search.refit_config(0)
+    assert (config["finetune"]["solver"], config["optimizer"]["lr"], config["seed"]) == ("lbfgs", 1e-3, seed)
+    assert search.refit_config(1)["optimizer"]["lr"] == 3e-3
 
 
 def test_every_read_of_the_test_split_is_counted(make_search):

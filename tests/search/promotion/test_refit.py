@@ -57,7 +57,7 @@ def test_a_refit_that_only_lost_its_workers_is_begun_anew(make_search, record):
     search = make_search({(2, 0): 0.9}, top=1)
     recipes, refits = best_recipes(search.spec, search.ledger), search.refits
     first, second = ({"optimizer.lr": 3e-3, "seed": seed} for seed in search.fresh_seeds())
-    assert refit_points(search, recipes=recipes) == [first, second]
+    assert [point.params for point in refit_points(search, recipes=recipes)] == [first, second]
     number = refits.start(
         encoded=second,
         distributions={"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "seed": IntDistribution(0, MOST_SEED)},
@@ -66,7 +66,7 @@ def test_a_refit_that_only_lost_its_workers_is_begun_anew(make_search, record):
     )
     refits.count_attempt(number)
     refits.end(number, state="FAILED", reason="failed 4 times: the worker was lost")
-    assert refit_points(search, recipes=recipes) == [first, second, second]
+    assert [point.params for point in refit_points(search, recipes=recipes)] == [first, second, second]
     record(refits, {**second}, {METRIC: 0.8})
     (found,) = confirmed(search)
     assert [model.metrics[METRIC] for model in found.models] == [0.9, 0.8]
