@@ -107,3 +107,21 @@ def test_a_larger_search_tries_what_it_would_have_and_does_not_train_the_probe_a
     other.told("run", "space.yaml", "--set", "search.trials=3")
     straight = other.ledger("idle").trials()
     assert [trial.params for trial in straight] == [trial.params for trial in trials if trial.is_searched]
+
+
+def test_killed_as_the_probe_is_trained_the_search_ends_with_it_all_the_same(searched, make_place):
+    place = make_place()
+    for name in ("made", "own.safetensors"):
+        (place.folder / name).symlink_to(searched.folder / name)
+    (place.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    journal = place.folder / "searches/idle/ledger.journal"
+    place.kill_when(lambda: journal.is_file() and '"origin":"probe"' in journal.read_text(), "run", "space.yaml")
+    before = place.ledger("idle").trials()[-1]
+    assert (before.is_searched, before.state) == (False, "RUNNING")
+    place.told("resume", "idle")
+    *_, probe = place.ledger("idle").trials()
+    unbroken = searched.ledger("idle").trial(2)
+    assert (probe.number, probe.state, probe.overrides) == (2, "COMPLETE", unbroken.overrides)
+    metric = "val/balanced_accuracy"
+    assert probe.best(metric) == unbroken.best(metric)
+    assert place.ledger("idle").notes.test.trial == 2
