@@ -28,7 +28,7 @@ from trainable.randomness import generator
 
 FOLDER = "prefix"
 READ_BYTES_PER_MS = 1e6  # from a disk's cache, carefully guessed: an output that is computed faster is not kept
-VIEWS_OPEN = 32  # in a process, mapped
+VIEWS_OPEN = 16  # in a process, mapped
 NUM_TRIED = 2  # images on which a chain is held against its backbone
 logger = logging.getLogger(__name__)
 _opened: OrderedDict[tuple[Path, str], Kept] = OrderedDict()  # of this process, by folder and name
