@@ -68,7 +68,9 @@ def test_a_pruned_network_is_smaller_and_still_right(exported):
     assert 0.3 <= pruned.pruned <= 0.34
     assert pruned.parameters == pytest.approx((1 - pruned.pruned) * full.parameters, abs=1)
     assert pruned.size_mb < 0.72 * full.size_mb
-    assert pruned.accuracy >= 0.65
+    assert (
+        pruned.accuracy >= full.accuracy - 0.15
+    )  # 9 of 60 images: of those a chance more or less are right after every training
     assert pruned.note == "trained again for 2 epochs at rate 0.001"
 
 
