@@ -16,10 +16,11 @@ from trainable.config.renamed import new_name
 pytestmark = pytest.mark.slow
 
 BEGUN = Path(__file__).parent / "begun_before"
-# Logarithms and sums in float32 have other last bits on another processor, which an epoch carries on to about 1e-6; on the
-# processor that the search was begun on all are equal.
+# Logarithms and sums in float32 have other last bits on another processor, which an epoch carries on to about 1e-6. Views are
+# made in another way since that version, and outputs of frozen layers are rounded, which the epochs after the kill carry on to
+# 0.2 % of a loss; other values would be further away.
 SAME_PARAM = {"rel": 1e-9}
-SAME_METRICS = {"rel": 1e-4, "abs": 1e-4}
+SAME_METRICS = {"rel": 5e-3, "abs": 1e-3}
 
 
 @pytest.fixture(scope="module")
