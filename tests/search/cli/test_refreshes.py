@@ -72,7 +72,7 @@ def test_a_signal_while_it_looks_at_things_is_an_interruption(space, number):
     os.mkfifo(path)  # which is read until the writer closes it
     process = begun(path)
     with path.open("w"):
-        time.sleep(0.3)
+        time.sleep(1.0)  # it reads by then
         process.send_signal(number)
         code, answer, words = ended(process)
     assert code == 130
