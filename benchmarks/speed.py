@@ -73,8 +73,8 @@ def measure(mix: str, *, options: argparse.Namespace) -> dict[str, compare.Side]
         compare.export_images(folder / "images", count=options.images)
         recipes = compare.draw_recipes(options.trials)
         task = compare.Task(folder / "images", options.trials, options.max_epochs, options.image_size, recipes)
-        for side, run in sides.items():
-            place = folder / "side"
+        for number, (side, run) in enumerate(sides.items()):
+            place = folder / f"side-{number}"  # another address each: MLflow's client keeps its connection to one
             place.mkdir()
             found[side] = run(task, place=place)
             print(f"{mix}, {side}: {compare.brief(found[side])}", file=sys.stderr, flush=True)
