@@ -1,5 +1,4 @@
 import random
-import sys
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -141,7 +140,7 @@ def test_a_sampler_is_fitted_to_the_best_of_many_results_and_to_others_thinned_e
     assert len(rung_study(trials, space=SPACE, rung=1, metric=METRIC).trials) == 400
 
 
-def test_ten_times_the_results_cost_a_proposal_hardly_more_calls():
+def test_ten_times_the_results_cost_a_proposal_hardly_more_calls(calls_of):
     params = [proposal.params for proposal in (propose([], space=SPACE, rule=rule(seed=seed)) for seed in range(40))]
     counts = []
     for size in (MODEL_SIZE, 10 * MODEL_SIZE):
@@ -150,21 +149,6 @@ def test_ten_times_the_results_cost_a_proposal_hardly_more_calls():
         records.ranking(METRIC, rung=1)
         counts.append(calls_of(lambda: propose(records, space=SPACE, rule=rule(rungs=(1,)))))  # noqa: B023
     assert counts[1] < 1.2 * counts[0]
-
-
-def calls_of(work):
-    count = 0
-
-    def heard(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call") and frame.f_code.co_name != "<genexpr>"  # resumed, not called
-
-    sys.setprofile(heard)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_recipes_come_first_and_what_they_leave_open_is_drawn():

@@ -2,7 +2,7 @@
 
 import json
 import random
-import sys
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -147,25 +147,12 @@ def test_a_broken_line_in_the_middle_is_refused_as_optuna_refuses_it(path, broke
     assert errors[0] == errors[1]
 
 
-def test_opening_takes_fewer_calls_than_there_are_lines_to_copy(path):
+def test_opening_takes_fewer_calls_than_there_are_lines_to_copy(path, calls_of):
     """Of calls counted, Optuna's reader makes some twenty for each line."""
     storage = stock(path)
     study = play(storage, seed=6, num_events=2)
     trial_id = study.ask()._trial_id
     for epoch in range(300):
         storage.set_trial_user_attr(trial_id, f"epoch:{epoch}", {"metrics": {"a": 0.5}})
-    counts = []
-    for opened in (stock, Journal):
-        count = 0
-
-        def heard(frame, event, argument):
-            nonlocal count
-            count += event in ("call", "c_call")
-
-        sys.setprofile(heard)
-        try:
-            opened(path)
-        finally:
-            sys.setprofile(None)
-        counts.append(count)
+    counts = [calls_of(partial(opened, path)) for opened in (stock, Journal)]
     assert counts[1] < counts[0] / 3

@@ -75,7 +75,7 @@ def test_one_that_writes_alone_knows_what_a_reader_reads_and_keeps_what_has_not_
     assert after == ledgers.open_existing(tmp_path, name="s", storage=storage, space=SPACE).trials()
 
 
-def test_an_epoch_costs_no_more_calls_among_many_trials_than_among_few(tmp_path):
+def test_an_epoch_costs_no_more_calls_among_many_trials_than_among_few(tmp_path, calls_of):
     ledger = new(tmp_path)
     ledger.write_alone()
     counts = []
@@ -84,21 +84,6 @@ def test_an_epoch_costs_no_more_calls_among_many_trials_than_among_few(tmp_path)
             begin(ledger)
         counts.append(calls_of(lambda: ledger.record(0, epoch=len(counts) + 1, metrics={METRIC: 0.5})))
     assert counts[1] < counts[0] + 50  # the trial itself has one epoch more
-
-
-def calls_of(work):
-    count = 0
-
-    def heard(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(heard)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_metrics_that_are_not_finite_are_no_numbers_in_its_json_and_come_back(tmp_path):

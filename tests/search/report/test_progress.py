@@ -2,7 +2,6 @@
 
 import io
 import random
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -139,7 +138,7 @@ def test_the_best_on_the_screen_is_the_best_of_all(tmp_path, choose_by, seed):
     progress.end(None, outcome=Outcome("interrupted", "", tmp_path))
 
 
-def test_a_change_and_a_frame_cost_no_more_calls_among_ten_times_the_trials(tmp_path):
+def test_a_change_and_a_frame_cost_no_more_calls_among_ten_times_the_trials(tmp_path, calls_of):
     progress, console = on_terminal(tmp_path)
     counts = []
     for size in (100, 1000):
@@ -151,18 +150,3 @@ def test_a_change_and_a_frame_cost_no_more_calls_among_ten_times_the_trials(tmp_
     progress.end(None, outcome=Outcome("interrupted", "", tmp_path))
     assert counts[1][0] <= counts[0][0] + 5
     assert counts[1][1] <= counts[0][1] * 1.2
-
-
-def calls_of(work):
-    count = 0
-
-    def heard(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(heard)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count

@@ -29,6 +29,18 @@ def make(rule):
     return network, create_optimizer(network, config=OptimizerConfig(name=rule))
 
 
+def save(folder, network, optimizer, *, moved):
+    save_checkpoint(
+        folder,
+        network=network,
+        moved=moved,
+        average=None,
+        optimizer=optimizer,
+        counters=Counters(1, {1: 0.5}, {}),
+        results={},
+    )
+
+
 @pytest.mark.parametrize("rule", ["adamw", "sgd", "lamb", "lion", "muon"])
 def test_an_optimizer_comes_back_whole_and_in_the_layout_of_its_parameters(rule, tmp_path):
     network, optimizer = make(rule)
@@ -36,15 +48,7 @@ def test_an_optimizer_comes_back_whole_and_in_the_layout_of_its_parameters(rule,
     network.head[-1].weight.grad.add_(1.0)
     optimizer.step()
     names = {name for name, _ in network.named_parameters()}
-    save_checkpoint(
-        tmp_path / "one",
-        network=network,
-        moved=names,
-        average=None,
-        optimizer=optimizer,
-        counters=Counters(1, {1: 0.5}, {}),
-        results={},
-    )
+    save(tmp_path / "one", network, optimizer, moved=names)
     other, restored = make(rule)
     counters = load_checkpoint(
         tmp_path / "one", network=other, moved=lambda epoch: names, average=None, optimizer=restored
@@ -84,15 +88,7 @@ def test_the_state_is_json_for_every_reader_and_comes_back_with_its_infinite_met
 def test_one_bit_of_a_checkpoint_that_turned_is_found(name, tmp_path):
     network, optimizer = make("adamw")
     names = {name for name, _ in network.named_parameters()}
-    save_checkpoint(
-        tmp_path / "one",
-        network=network,
-        moved=names,
-        average=None,
-        optimizer=optimizer,
-        counters=Counters(1, {1: 0.5}, {}),
-        results={},
-    )
+    save(tmp_path / "one", network, optimizer, moved=names)
     check_whole(tmp_path / "one")
     content = bytearray((tmp_path / "one" / name).read_bytes())
     content[-1] ^= 1
@@ -109,13 +105,5 @@ def test_the_head_alone_of_a_large_network_takes_less_than_a_megabyte(tmp_path):
     optimizer = create_optimizer(network, config=OptimizerConfig())
     network(torch.randn(2, 3, 32, 32)).square().sum().backward()
     optimizer.step()
-    save_checkpoint(
-        tmp_path / "one",
-        network=network,
-        moved=network.moved(config, until=1),
-        average=None,
-        optimizer=optimizer,
-        counters=Counters(1, {1: 0.5}, {}),
-        results={},
-    )
+    save(tmp_path / "one", network, optimizer, moved=network.moved(config, until=1))
     assert sum(path.stat().st_size for path in (tmp_path / "one").iterdir()) < 1e6
