@@ -39,6 +39,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from search.engine.forecast import expected_epochs
 from search.engine.halving import Halving
 from trainable.config.trial import DataConfig, ModelConfig
 from trainable.data.pack import open_pack
@@ -243,7 +244,7 @@ def run_side(command: list[str], *, place: Path, params: list[str], task: Task, 
         rule = Halving(
             metric=METRIC, mode="promote", min_epochs=MIN_EPOCHS, max_epochs=task.max_epochs, reduction=REDUCTION
         )
-        half = rule.expected_epochs(task.trials) // 2
+        half = expected_epochs(rule, num_trials=task.trials) // 2
         trees.append(run_tree(command, place=place, kill_when=lambda: count_values(place / "mlflow.db") >= half))
     trees.append(run_tree(command, place=place))
     names = {name for tree in trees for name in tree.cpu_by_process}
