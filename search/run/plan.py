@@ -12,7 +12,6 @@ from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune import machine, preparation
 from search.tune.place import check_local_resources, concurrency
-from trainable.config.trial import TrialConfig
 from trainable.prefix.prefixes import limit_bytes
 
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
@@ -83,8 +82,7 @@ def plan_table(plan: dict[str, Any]) -> Table:
 
 def _frozen_bytes(spec: SearchSpec) -> int:
     """What outputs of frozen layers may take of the disk at most."""
-    config = TrialConfig.model_validate(spec.trial_config(_point(spec, end=0)))
-    return limit_bytes(config.data)
+    return limit_bytes(spec.validated(_point(spec, end=0)).data)
 
 
 def _corners(spec: SearchSpec) -> list[dict[str, Value]]:

@@ -5,15 +5,11 @@ Only plain dicts come in and go out; what a trial leaves behind is its checkpoin
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 
 from search.tune.place import Place
-
-if TYPE_CHECKING:
-    pass
-
 
 RESOURCES = "resources"  # in the settings of a leg: what it occupies, by Ray's names
 
@@ -25,7 +21,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         """Begin the leg that ``config`` describes (see :func:`leg_settings`)."""
         from search.tune.leg import WorkerLeg  # what computes is loaded on workers alone
 
-        self._leg: WorkerLeg = WorkerLeg(config)
+        self._leg = WorkerLeg(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next leg in this process."""

@@ -1,7 +1,8 @@
 """A backbone as a chain of links, so that what its first ones compute need be computed once only."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -75,15 +76,25 @@ def make_chain(backbone: nn.Module, *, plan: LayerPlan, images: Tensor) -> Chain
 
 def agrees(backbone: nn.Module, links: Sequence[nn.Module], images: Tensor) -> bool:
     """Whether the links, one after the other, compute what the backbone does."""
-    training = {module: module.training for module in backbone.modules()}
     outputs = images
-    with torch.no_grad():
-        whole = backbone.eval()(images)
+    with torch.no_grad(), resting([backbone]):
+        whole = backbone(images)
         for link in links:
             outputs = link(outputs)
-    for module, was in training.items():
-        module.training = was
     return torch.equal(whole, outputs)
+
+
+@contextmanager
+def resting(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, these modules are in eval mode; after it each of them, and of what is in them, in the mode it was in."""
+    before = {inner: inner.training for module in modules for inner in module.modules()}
+    for module in before:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 class _Follower(fx.Tracer):

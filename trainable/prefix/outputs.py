@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainable.loader.batches import Rows
 from trainable.loader.held import fits_on_device, free_bytes
+from trainable.model.chain import resting
 from trainable.prefix.store import Block
 
 # Images of every forward pass: torch's convolutions give small batches, and no others, other last bits. A GPU takes a block.
@@ -142,20 +143,3 @@ class Outputs:
             together = torch.cat(ready) if len(ready) > 1 else ready[0]
             yield together[: len(rows)]
             ready = [together[len(rows) :]] if len(together) > len(rows) else []
-
-
-@dataclass(frozen=True)
-class resting:  # noqa: N801 - reads as a statement
-    """Inside, these modules are in eval mode."""
-
-    modules: Sequence[nn.Module]
-    was: dict[nn.Module, bool] = field(default_factory=dict)
-
-    def __enter__(self) -> None:
-        for module in self.modules:
-            self.was.update({inner: inner.training for inner in module.modules()})
-            module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, training in self.was.items():
-            module.training = training

@@ -51,7 +51,10 @@ class Viewed:
 
 @dataclass(kw_only=True)
 class Prefixes:
-    """What the frozen layers of a trial's networks make of its images; ``store`` is None where nothing is kept."""
+    """What the frozen layers of a trial's networks make of its images; ``store`` is None where nothing is kept.
+
+    ``unchanging`` are the digests of the links that rest in every phase, once they are asked for.
+    """
 
     config: TrialConfig
     chain: Chain
@@ -59,7 +62,7 @@ class Prefixes:
     store: Store | None
     spent: Spent = field(default_factory=Spent)
     not_kept: set[str] = field(default_factory=set)
-    digests: list[str] = field(default_factory=list)
+    unchanging: list[str] | None = None
 
     def links(self, phase: Phase) -> int:
         """How many links of a network rest in a phase: what they make of an image is the same whenever it is computed."""
@@ -95,15 +98,15 @@ class Prefixes:
 
     def _digests(self, network: Network, *, links: int) -> list[str]:
         """Digests of a network's first links, computed once where they never change in this trial."""
-        if METHODS[self.config.adapt.method].target_norms is not None or links > self._always_frozen(network):
+        if METHODS[self.config.adapt.method].target_norms is not None:
             return list(prefix_digests(network.backbone, self.chain, links=links))
-        if not self.digests:
-            self.digests = list(prefix_digests(network.backbone, self.chain, links=self._always_frozen(network)))
-        return self.digests[:links]
-
-    def _always_frozen(self, network: Network) -> int:
-        every = phases(self.config, plan=network.plan, until=self.config.train.epochs)
-        return min(self.links(phase) for phase in every)
+        if self.unchanging is None:
+            every = phases(self.config, plan=network.plan, until=self.config.train.epochs)
+            always = min(self.links(phase) for phase in every)
+            self.unchanging = list(prefix_digests(network.backbone, self.chain, links=always))
+        if links > len(self.unchanging):
+            return list(prefix_digests(network.backbone, self.chain, links=links))
+        return self.unchanging[:links]
 
     def take_spent(self) -> Spent:
         """What was spent and saved since this was asked last."""
@@ -214,7 +217,7 @@ class _Filling:
     def _deepest_below(self, index: int) -> tuple[int, Block | None]:
         """Find the block of these images behind as many links as are kept, from which the others go on."""
         for done in range(len(self.names) - 1, 0, -1):
-            block = self.store.load(f"{self.names[done - 1]}-{index:05d}")
+            block = self.store.load(self._name(index, done=done))
             if block is not None:
                 return done, block
         return 0, None
@@ -224,8 +227,9 @@ class _Filling:
         whole = int(num_bytes * len(self.rows))
         return block.milliseconds > num_bytes / READ_BYTES_PER_MS and self.store.has_room_for(whole)
 
-    def _name(self, index: int) -> str:
-        return f"{self.names[-1]}-{index:05d}"
+    def _name(self, index: int, *, done: int = 0) -> str:
+        """The block of these images behind so many links, all of them where none are given."""
+        return f"{self.names[done - 1]}-{index:05d}"
 
 
 def create_prefixes(
