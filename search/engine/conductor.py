@@ -7,7 +7,7 @@ from typing import Literal
 from search.engine.history import History
 from search.engine.reports import Ended, EpochReport, Infeasible, Report, StopSearch
 from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start, Wait
-from search.engine.sampling import Sampling, propose
+from search.engine.sampling import Sampling, proposal_of, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.space import Space
@@ -84,8 +84,8 @@ class Conductor:
             trials = self._trials()
             action = self.rule.next_action(trials, running=frozenset(self.running), budget=self.budget(trials))
             match action:
-                case Start(until):
-                    leg = self._start(trials, until=until)
+                case Start(until, params):
+                    leg = self._start(trials, until=until, params=params)
                 case Continue(number, until):
                     leg = self._continue(trials[number], until=until)
                 case Close(number, reason):
@@ -147,8 +147,11 @@ class Conductor:
         self._known.update(self.ledger.trials())
         return self._known
 
-    def _start(self, trials: History, *, until: int) -> Leg | None:
-        proposal = propose(trials, space=self.space, rule=self.sampling)
+    def _start(self, trials: History, *, until: int, params: Mapping[str, Value] | None) -> Leg | None:
+        if params is None or trials.num_searched < len(self.sampling.try_first):
+            proposal = propose(trials, space=self.space, rule=self.sampling)
+        else:
+            proposal = proposal_of(params, space=self.space, origin="freeze_thaw")
         if proposal is None:
             self.exhausted = True
             return None

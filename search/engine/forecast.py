@@ -19,6 +19,7 @@ def expected_trials(rule: Rule, *, num_trials: int) -> dict[int, int]:
     Trials beyond ``TRIALS_PLAYED`` are not played: of them the rule's shares go on. Of those that are more do in halving: a
     trial is judged among those that came before it, and later ones can be better.
     """
+    rule = rule.outline
     played = min(num_trials, TRIALS_PLAYED)
     num_plays = TRIALS_PLAYED // played
     plays = [_play(rule, num_trials=played, seed=seed) for seed in range(num_plays)]

@@ -10,7 +10,18 @@ from itertools import pairwise
 from typing import Literal
 
 from search.engine.history import History
-from search.engine.rule import Action, Budget, Close, Continue, Finish, Start, Wait, interrupted
+from search.engine.rule import (
+    Action,
+    Budget,
+    Close,
+    Continue,
+    Start,
+    Wait,
+    close_waiting,
+    finalist,
+    first_waiting,
+    interrupted,
+)
 from search.ledger.trials import Trial
 from search.space.sections import geometric_rungs
 
@@ -40,6 +51,11 @@ class Halving:
         """One in ``reduction`` goes on at each rung."""
         return tuple(self.reduction**-level for level in range(len(self.rungs)))
 
+    @property
+    def outline(self) -> "Halving":
+        """Itself, since it is quick to play."""
+        return self
+
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Decide what a free worker does next; ``running`` are the trials at work now.
 
@@ -58,7 +74,10 @@ class Halving:
             return Start(self.rungs[0])
         if any(history[number].target < self.max_epochs for number in running):
             return Wait()
-        return self._finalist(history, running=running) or self._end(history, running=running)
+        owed = finalist(
+            history, metric=self.metric, finalists=self.finalists, max_epochs=self.max_epochs, running=running
+        )
+        return owed or close_waiting(history, running=running, reason=self._reason)
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Wait:
         """Judge a trial that has reached its rung: in ``promote`` it waits there, in ``stop`` it goes on or is closed.
@@ -74,12 +93,12 @@ class Halving:
         place = ranking.place(number)
         if place is not None and place < max(1, ranking.num_placed // self.reduction):
             return Continue(number, next(level for level in self.rungs if level > rung))
-        return self._close(number, rung=rung)
+        return Close(number, f"{self._reason} at epoch {rung}")
 
     def _judged(self, history: History, *, running: frozenset[int]) -> Continue | Close | None:
         """In ``stop`` the first trial at a rung is judged; in ``promote`` the best of the highest rung goes on."""
         if self.mode == "stop":
-            first = _first_waiting(history, running=running)
+            first = first_waiting(history, running=running)
             judged = None if first is None else self.verdict(history, number=first)
             return None if isinstance(judged, Wait) else judged
         for rung, following in reversed(list(pairwise(self.rungs))):
@@ -90,25 +109,6 @@ class Halving:
                 return Continue(best, following)
         return None
 
-    def _finalist(self, history: History, *, running: frozenset[int]) -> Continue | None:
-        """Continue the waiting trial nearest to the end, the best of equals, while too few are trained in full."""
-        highest = history.last_resting_epoch(self.metric, besides=running)
-        if highest is None or history.num_complete + len(running) >= self.finalists:
-            return None
-        best = history.best_resting(self.metric, epoch=highest, besides=running)
-        return None if best is None else Continue(best, self.max_epochs)
-
-    def _end(self, history: History, *, running: frozenset[int]) -> Action:
-        """Close what waits, one trial after the other, when nobody is at work any more; then the search is over."""
-        if running:
-            return Wait()
-        first = _first_waiting(history, running=running)
-        return Finish() if first is None else self._close(first, rung=history[first].last_epoch)
-
-    def _close(self, number: int, *, rung: int) -> Close:
-        return Close(number, f"not among the best 1/{self.reduction} at epoch {rung}")
-
-
-def _first_waiting(history: History, *, running: frozenset[int]) -> int | None:
-    """The lowest number among the open trials that are not at work."""
-    return next((number for number in history.unfinished if number not in running), None)
+    @property
+    def _reason(self) -> str:
+        return f"not among the best 1/{self.reduction}"

@@ -30,6 +30,11 @@ class NoHalving:
         """None beside those that are trained anyway."""
         return 0
 
+    @property
+    def outline(self) -> "NoHalving":
+        """Itself, since it is quick to play."""
+        return self
+
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Continue what was interrupted, then start new trials while the budget is open."""
         unfinished = interrupted(History.of(trials), running=running)

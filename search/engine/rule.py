@@ -1,18 +1,20 @@
 """What a scheduler is: a rule that says what a free worker does next, from the recorded trials alone."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from search.engine.history import History
 from search.ledger.trials import Trial
+from search.space.values import Value
 
 
 @dataclass(frozen=True)
 class Start:
-    """Begin a new trial and train it to epoch ``until``."""
+    """Begin a new trial and train it to epoch ``until``: with these values, or with those that the sampler proposes."""
 
     until: int
+    params: Mapping[str, Value] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Rule(Protocol):
     def finalists(self) -> int:
         """How many trials are trained to the end whatever their values."""
 
+    @property
+    def outline(self) -> "Rule":
+        """The rule that forecasts play out: this one, or one that is quicker to play and goes about as far."""
+
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Decide what a free worker does next; ``running`` are the trials at work now. Quickest for a :class:`History`.
 
@@ -82,3 +88,27 @@ def interrupted(history: History, *, running: Container[int]) -> Continue | None
     """Continue the first open trial that is not at work and has not reached its target."""
     number = next((number for number in history.underway if number not in running), None)
     return None if number is None else Continue(number, history[number].target)
+
+
+def finalist(
+    history: History, *, metric: str, finalists: int, max_epochs: int, running: frozenset[int]
+) -> Continue | None:
+    """Continue the waiting trial nearest to the end, the best of equals, while too few are trained in full."""
+    highest = history.last_resting_epoch(metric, besides=running)
+    if highest is None or history.num_complete + len(running) >= finalists:
+        return None
+    best = history.best_resting(metric, epoch=highest, besides=running)
+    return None if best is None else Continue(best, max_epochs)
+
+
+def close_waiting(history: History, *, running: frozenset[int], reason: str) -> Action:
+    """Close what waits, one trial after the other, when nobody is at work any more; then the search is over."""
+    if running:
+        return Wait()
+    first = first_waiting(history, running=running)
+    return Finish() if first is None else Close(first, f"{reason} at epoch {history[first].last_epoch}")
+
+
+def first_waiting(history: History, *, running: frozenset[int]) -> int | None:
+    """The lowest number among the open trials that are not at work."""
+    return next((number for number in history.unfinished if number not in running), None)

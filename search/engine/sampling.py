@@ -116,6 +116,13 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     return None if history.has_tried(proposal.params) else proposal
 
 
+def proposal_of(params: Mapping[str, Value], *, space: Space, origin: str) -> Proposal:
+    """A whole point of the space as a proposal of somebody else's than the sampler's."""
+    distributions = _distributions(space)
+    of_point = {path: distributions[path] for path in params}
+    return Proposal(params=params, encoded=space.encoded(params), distributions=of_point, origin=origin)
+
+
 def model_rung(trials: Sequence[Trial], *, num_dimensions: int, rule: Sampling) -> int | None:
     """The highest rung with at least ``startup`` results (searched dimensions + 3 by default); None below that."""
     history = History.of(trials)

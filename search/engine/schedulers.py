@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
 from search.engine.no_halving import NoHalving
 from search.engine.rule import Rule
@@ -15,6 +16,16 @@ SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
         max_epochs=spec.scheduler.max_epochs,
         reduction=spec.scheduler.reduction,
         finalists=spec.scheduler.finalists,
+    ),
+    "freeze_thaw": lambda spec: FreezeThaw(
+        metric=spec.search.metric,
+        min_epochs=spec.scheduler.min_epochs,
+        max_epochs=spec.scheduler.max_epochs,
+        reduction=spec.scheduler.reduction,
+        finalists=spec.scheduler.finalists,
+        startup=spec.sampler.startup or len(spec.space.dimensions) + 1,
+        seed=spec.search.seed,
+        space=spec.space,
     ),
     "none": lambda spec: NoHalving(metric=spec.search.metric, max_epochs=spec.scheduler.max_epochs),
 }

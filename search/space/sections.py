@@ -87,11 +87,20 @@ def geometric_rungs(min_epochs: int, *, max_epochs: int, reduction: int) -> tupl
     return (*rungs, max_epochs)
 
 
+def thirds_of_rungs(min_epochs: int, *, max_epochs: int, reduction: int) -> tuple[int, ...]:
+    """The geometric rungs and two more between each two of them, at even distances of the logarithm, rounded."""
+    rungs = geometric_rungs(min_epochs, max_epochs=max_epochs, reduction=reduction)
+    between = {round(rung * reduction ** (third / 3)) for rung in rungs for third in (1, 2)}
+    return tuple(sorted({*rungs, *(epoch for epoch in between if epoch < max_epochs)}))
+
+
 class SchedulerSection(Section):
     """How long trials are trained, who goes on."""
 
-    name: Literal["asha", "none"] = Field(
-        "asha", description="Successive halving (Li et al. 2020), or every trial to the end."
+    name: Literal["asha", "freeze_thaw", "none"] = Field(
+        "asha",
+        description="Successive halving (Li et al. 2020); a model of learning curves that trains on, or begins, what promises "
+        "most improvement a second; or every trial to the end.",
     )
     mode: Literal["promote", "stop"] = Field(
         "promote",
@@ -106,13 +115,15 @@ class SchedulerSection(Section):
 
     @model_validator(mode="after")
     def _min_below_max(self) -> Self:
-        if self.name == "asha" and self.min_epochs > self.max_epochs:
+        if self.name != "none" and self.min_epochs > self.max_epochs:
             raise ValueError(f"min_epochs: {self.min_epochs} is above max_epochs: {self.max_epochs}")
         return self
 
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a trial is judged, the last being the end of training."""
+        if self.name == "freeze_thaw":
+            return thirds_of_rungs(self.min_epochs, max_epochs=self.max_epochs, reduction=self.reduction)
         shortest = self.max_epochs if self.name == "none" else self.min_epochs
         return geometric_rungs(shortest, max_epochs=self.max_epochs, reduction=self.reduction)
 

@@ -16,7 +16,7 @@ from search.space.sections import SchedulerSection
 from search.space.spec import SearchSpec
 
 METRIC = "val/accuracy"
-MODES = [(name, mode) for name in SCHEDULERS for mode in ("promote", "stop")]
+MODES = [(name, mode) for name in SCHEDULERS for mode in (("promote", "stop") if name == "asha" else ("promote",))]
 QUALITIES = st.lists(st.integers(0, 5).map(lambda tenth: tenth / 10), min_size=1, max_size=20)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(2, 4), st.integers(0, 3), st.integers(1, 4))
 

@@ -1,0 +1,268 @@
+"""Who goes on: the trial, or the new configuration, whose curve promises most improvement for its seconds.
+
+A freeze-thaw policy (Swersky et al. 2014): trials rest at closely spaced rungs, and a model of their curves says at every
+decision which one to train on or what to begin. The horizon at which improvement is expected is drawn anew for each decision (as
+ifBO does, Rakotoarison et al. 2024), and every fourth decision is successive halving's own, in case the model is wrong.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import NormalDist, median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.engine.coordinates import Coordinates
+from search.engine.cost import epoch_seconds, forecast_seconds
+from search.engine.curves import CurveModel, Rows, fit_curves
+from search.engine.halving import Halving
+from search.engine.history import History
+from search.engine.rule import Action, Budget, Continue, Start, Wait, close_waiting, finalist, interrupted
+from search.ledger.trials import Trial
+from search.space.sections import thirds_of_rungs
+from search.space.space import Space
+from trainable.metrics import DIRECTIONS
+from trainable.seeds import derive
+
+Floats = NDArray[np.float64]
+
+HALVINGS_SHARE = 0.25  # of the decisions
+MOST_ROWS = 160  # epochs that the model is fitted to
+NUM_DRAWN, NUM_NEAR, NUM_BEST = 256, 64, 8  # new points looked at: drawn, near to the best trials; how many those are
+LEAST_DISTANCE = 0.02  # of a new point to those tried, times the root of the number of paths
+LEG_SECONDS = 0.5  # what beginning a leg takes, where seconds are measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeThaw:
+    """Rungs at a third of halving's distances; ``startup`` results before the model decides, ``finalists`` trained in full."""
+
+    metric: str
+    min_epochs: int
+    max_epochs: int
+    reduction: int
+    finalists: int
+    startup: int
+    seed: int
+    space: Space = field(hash=False)
+
+    @property
+    def outline(self) -> Halving:
+        """Halving, whose promotions are among the decisions."""
+        return Halving(
+            metric=self.metric,
+            mode="promote",
+            min_epochs=self.min_epochs,
+            max_epochs=self.max_epochs,
+            reduction=self.reduction,
+            finalists=self.finalists,
+        )
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which a trial rests until it is chosen again, the last being the end of training."""
+        return thirds_of_rungs(self.min_epochs, max_epochs=self.max_epochs, reduction=self.reduction)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """As in halving, in which a trial at some epoch is one in so many; what the model asks for depends on the values."""
+        return tuple(min(1.0, self.min_epochs / rung) for rung in self.rungs)
+
+    def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
+        """Decide what a free worker does next; ``running`` are the trials at work now.
+
+        Without budget for trials those go on that halving promotes, without compute the best until ``finalists`` are trained in
+        full.
+        """
+        history = History.of(trials)
+        unfinished = interrupted(history, running=running)
+        if unfinished is not None:
+            return unfinished
+        if budget == "open":
+            return self._chosen(history, running=running)
+        promoted = None if budget == "compute spent" else self._promoted(history, running=running)
+        if promoted is not None:
+            return promoted
+        if any(history[number].target < self.max_epochs for number in running):
+            return Wait()
+        owed = finalist(
+            history, metric=self.metric, finalists=self.finalists, max_epochs=self.max_epochs, running=running
+        )
+        return owed or close_waiting(history, running=running, reason="not the most promising")
+
+    def verdict(self, trials: Sequence[Trial], *, number: int) -> Wait:
+        """Let the trial rest at its rung until it is chosen again."""
+        return Wait()
+
+    def _chosen(self, history: History, *, running: frozenset[int]) -> Action:
+        """The decision while there is budget for more trials: halving's turn, or the model's where it has enough results."""
+        event = derive(self.seed, "freeze_thaw", len(history), sum(trial.target for trial in history))
+        first = self.rungs[0]
+        if history.ranking(self.metric, rung=first).num_placed < self.startup:
+            return Start(first)
+        if random.Random(event).random() < HALVINGS_SHARE:
+            return self._promoted(history, running=running) or Start(first)
+        return _Decision(self, history=history, running=running, event=event).action()
+
+    def _promoted(self, history: History, *, running: frozenset[int]) -> Continue | None:
+        """The best resting trial that is among the best 1/reduction of the highest rung of halving's; to the next of these."""
+        for rung, following in reversed(list(pairwise(self.outline.rungs))):
+            ranking = history.ranking(self.metric, rung=rung)
+            for place, number in enumerate(ranking.placed()):
+                if place >= ranking.num_placed // self.reduction:
+                    break
+                trial = history[number]
+                if number not in running and trial.state == "RUNNING" and trial.last_epoch < following:
+                    return Continue(number, following)
+        return None
+
+
+class _Decision:
+    """What the model says at one moment; ``event`` is the seed of whatever is drawn for it."""
+
+    def __init__(self, rule: FreezeThaw, *, history: History, running: frozenset[int], event: int) -> None:
+        self.rule = rule
+        self.trials = [trial for trial in history if trial.is_searched]
+        self.running = running
+        self.chance = np.random.default_rng(event)
+        self.coordinates = Coordinates(rule.space)
+        self.points = self.coordinates.rows([trial.params for trial in self.trials])
+
+    def action(self) -> Action:
+        """Train on what promises most improvement a second at the horizon, or begin it."""
+        model, best = self._model()
+        resting = [
+            index
+            for index, trial in enumerate(self.trials)
+            if trial.state == "RUNNING" and trial.number not in self.running and trial.last_epoch >= trial.target
+        ]
+        fresh = self._new_points()
+        if not resting and not len(fresh):
+            return Start(self.rule.rungs[0])  # whose values the sampler finds, or that there is none left
+        points = np.concatenate([self.points[resting], fresh])
+        reached = np.array([self.trials[index].last_epoch for index in resting] + [0] * len(fresh))
+        horizons = self._horizons(reached)
+        numbers = np.array(resting + [len(self.trials) + index for index in range(len(fresh))], dtype=np.int64)
+        means, deviations = model.predict(self._rows(points, epochs=horizons, trials=numbers))
+        rates = _expected_improvement(means - best, deviations) / self._seconds(resting, fresh, horizons - reached)
+        chosen = int(np.argmax(rates))
+        if chosen < len(resting):
+            trial = self.trials[resting[chosen]]
+            return Continue(trial.number, self._next(trial.last_epoch))
+        return Start(self.rule.rungs[0], params=self.coordinates.params(points[chosen]))
+
+    def _model(self) -> tuple[CurveModel, float]:
+        """The model given all that is recorded and its own forecasts of what is at work; the best value recorded."""
+        seen = self._observations()
+        values = _normal_scores(np.array([cost for _, _, cost in seen]))
+        indices = np.array([index for index, _, _ in seen], dtype=np.int64)
+        epochs = np.array([epoch for _, epoch, _ in seen])
+        model = fit_curves(self._rows(self.points[indices], epochs=epochs, trials=indices), values)
+        at_work = [index for index, trial in enumerate(self.trials) if _is_at_work(trial)]
+        targets = np.array([self.trials[index].target for index in at_work])
+        believed = self._rows(self.points[at_work], epochs=targets, trials=np.array(at_work, dtype=np.int64))
+        return model.believing(believed), float(values.max())
+
+    def _observations(self) -> list[tuple[int, int, float]]:
+        """Trial, epoch and the best value up to it as a cost; of each trial at its rungs, the latest ones first to stay.
+
+        A trial that failed, or whose value is no number, has the worst there is at the epoch that it came to.
+        """
+        sign = -1.0 if DIRECTIONS[self.rule.metric] == "maximize" else 1.0
+        ranked: list[tuple[int, int, int, float]] = []
+        for index, trial in enumerate(self.trials):
+            if not trial.epochs and trial.state != "FAILED":
+                continue
+            last = max(1, trial.last_epoch)
+            epochs = sorted({last} | {rung for rung in self.rule.rungs if rung < last}, reverse=True)
+            for age, epoch in enumerate(epochs):
+                value = None if trial.state == "FAILED" else trial.best(self.rule.metric, until=epoch)
+                cost = math.nan if value is None else sign * value
+                ranked.append((age, index, epoch, cost))
+        worst = max((cost for *_, cost in ranked if not math.isnan(cost)), default=0.0)
+        kept = self._most_telling(ranked)
+        return [(index, epoch, worst if math.isnan(cost) else cost) for _, index, epoch, cost in kept]
+
+    def _most_telling(self, ranked: list[tuple[int, int, int, float]]) -> list[tuple[int, int, int, float]]:
+        """No more than the model can take: of each trial the latest first, of these the best half and others evenly."""
+        if len(ranked) <= MOST_ROWS:
+            return ranked
+        latest = [row for row in ranked if row[0] == 0]
+        if len(latest) <= MOST_ROWS:
+            older = sorted((row for row in ranked if row[0] > 0), key=lambda row: (row[0], -row[2], row[1]))
+            return latest + older[: MOST_ROWS - len(latest)]
+        latest.sort(key=lambda row: (math.isnan(row[3]), row[3], row[1]))
+        best, rest = latest[: MOST_ROWS // 2], latest[MOST_ROWS // 2 :]
+        room = MOST_ROWS - len(best)
+        return best + [rest[(place + 1) * len(rest) // room - 1] for place in range(room)]
+
+    def _new_points(self) -> Floats:
+        """Points to begin: drawn at random and near to the best trials, none too near to one that was tried."""
+        sign = -1.0 if DIRECTIONS[self.rule.metric] == "maximize" else 1.0
+        costs = [(sign * value, index) for index, trial in enumerate(self.trials) if (value := self._value(trial))]
+        best = [index for _, index in sorted(costs)[:NUM_BEST]]
+        drawn = self.coordinates.draw(self.chance, count=NUM_DRAWN)
+        if best:
+            parents = np.resize(np.array(best), NUM_NEAR)
+            drawn = np.concatenate([drawn, self.coordinates.near(self.points[parents], chance=self.chance)])
+        new, tried = self.coordinates.features(drawn), self.coordinates.features(self.points)
+        squares = sum(((a[:, None] - b[None]) ** 2).sum(-1) for a, b in zip(new, tried, strict=True))
+        nearest = np.sqrt(np.asarray(squares)).min(axis=1, initial=math.inf)
+        new_ones: Floats = drawn[nearest > LEAST_DISTANCE * math.sqrt(len(new))]
+        return new_ones
+
+    def _value(self, trial: Trial) -> float | None:
+        value = trial.best(self.rule.metric)
+        return None if value is None or math.isnan(value) else value
+
+    def _horizons(self, reached: NDArray[np.int64]) -> NDArray[np.int64]:
+        """At which epoch each candidate is judged: between its next rung and the end, evenly in logarithms."""
+        share = self.chance.random()
+        following = np.array([self._next(int(epoch)) for epoch in reached])
+        logs = np.log(following) + share * (math.log(self.rule.max_epochs) - np.log(following))
+        horizons: NDArray[np.int64] = np.clip(np.rint(np.exp(logs)), following, self.rule.max_epochs).astype(np.int64)
+        return horizons
+
+    def _next(self, epoch: int) -> int:
+        return next(rung for rung in self.rule.rungs if rung > epoch)
+
+    def _seconds(self, resting: list[int], fresh: Floats, epochs: NDArray[np.int64]) -> Floats:
+        """What it takes to come to the horizons: as measured, else as forecast; epochs where nothing was ever measured."""
+        measured = [epoch_seconds(trial) for trial in self.trials]
+        usual = [seconds for seconds in measured if seconds is not None]
+        if not usual:
+            return np.array(epochs, dtype=np.float64)
+        forecast = forecast_seconds(self.trials, coordinates=self.coordinates, rows=fresh)
+        each = np.array([*(measured[index] or median(usual) for index in resting), *forecast.tolist()])
+        whole: Floats = each * epochs + LEG_SECONDS
+        return whole
+
+    def _rows(self, points: Floats, *, epochs: NDArray[np.int64], trials: NDArray[np.int64]) -> Rows:
+        last = math.log(max(2, self.rule.max_epochs))
+        progress = np.array([math.log(epoch) / last for epoch in epochs])
+        return Rows(features=self.coordinates.features(points), progress=progress, trials=trials)
+
+
+def _is_at_work(trial: Trial) -> bool:
+    return trial.state == "RUNNING" and trial.last_epoch < trial.target
+
+
+def _normal_scores(costs: Floats) -> Floats:
+    """The ranks of costs as values of a normal distribution, the lowest cost the highest; equals have one value."""
+    _, place, counts = np.unique(costs, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts / 2
+    normal = NormalDist()
+    scores = np.array([-normal.inv_cdf(share / len(costs)) for share in middle])
+    return scores[place]
+
+
+def _expected_improvement(gain: Floats, deviations: Floats) -> Floats:
+    """The mean of what exceeds 0 of a normal variable (Jones et al. 1998, eq. 15)."""
+    from scipy.special import ndtr
+
+    z = gain / deviations
+    improvement: Floats = gain * ndtr(z) + deviations * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return improvement
