@@ -237,8 +237,7 @@ class _Decision:
             return np.array(epochs, dtype=np.float64)
         forecast = forecast_seconds(self.trials, coordinates=self.coordinates, rows=fresh)
         each = np.array([*(measured[index] or median(usual) for index in resting), *forecast.tolist()])
-        whole: Floats = each * epochs + LEG_SECONDS
-        return whole
+        return np.asarray(each * epochs + LEG_SECONDS, dtype=np.float64)
 
     def _rows(self, points: Floats, *, epochs: NDArray[np.int64], trials: NDArray[np.int64]) -> Rows:
         last = math.log(max(2, self.rule.max_epochs))
