@@ -227,7 +227,7 @@ def _single_choices(spec: SearchSpec) -> Iterator[str]:
 def _judged_inside_warmup(spec: SearchSpec) -> Iterator[str]:
     path, first = "lr_schedule.warmup_epochs", spec.scheduler.min_epochs
     longest = max(value for value in _values(spec, path, path) if isinstance(value, int | float))
-    if spec.scheduler.name == "asha" and longest > first:
+    if spec.scheduler.name != "none" and longest > first:
         yield f"{_place(spec, path)}: {as_text(longest)} is longer than scheduler.min_epochs: {first}, where trials are judged"
 
 
@@ -239,7 +239,7 @@ def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
 
 
 def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
-    if spec.scheduler.name == "asha" and len(spec.scheduler.rungs) == 1:
+    if spec.scheduler.name != "none" and len(spec.scheduler.rungs) == 1:
         yield f"scheduler.min_epochs: equals max_epochs ({spec.scheduler.max_epochs}), so no trial is ever stopped early"
 
 
