@@ -155,6 +155,6 @@ def _matern(squares: Floats) -> Floats:
 
 
 def _matern_slope(squares: Floats) -> Floats:
-    """Its derivative by the logarithm of the length, over the squared distance in lengths."""
+    """The derivative of Matérn 5/2 by the logarithm of the length, over the squared distance in lengths."""
     far = np.sqrt(5.0 * squares)
     return 5.0 / 3.0 * (1.0 + far) * np.exp(-far)

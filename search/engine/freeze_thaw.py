@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import NormalDist, median
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,7 @@ class FreezeThaw:
     reduction: int
     finalists: int
     startup: int
+    cost: Literal["seconds", "epochs"]
     seed: int
     space: Space = field(hash=False)
 
@@ -230,10 +232,10 @@ class _Decision:
         return next(rung for rung in self.rule.rungs if rung > epoch)
 
     def _seconds(self, resting: list[int], fresh: Floats, epochs: NDArray[np.int64]) -> Floats:
-        """What it takes to come to the horizons: as measured, else as forecast; epochs where nothing was ever measured."""
+        """What it takes to come to the horizons: as measured, else as forecast; or epochs, where nothing was measured."""
         measured = [epoch_seconds(trial) for trial in self.trials]
         usual = [seconds for seconds in measured if seconds is not None]
-        if not usual:
+        if not usual or self.rule.cost == "epochs":
             return np.array(epochs, dtype=np.float64)
         forecast = forecast_seconds(self.trials, coordinates=self.coordinates, rows=fresh)
         each = np.array([*(measured[index] or median(usual) for index in resting), *forecast.tolist()])

@@ -23,6 +23,7 @@ SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
         max_epochs=spec.scheduler.max_epochs,
         reduction=spec.scheduler.reduction,
         finalists=spec.scheduler.finalists,
+        cost=spec.scheduler.cost,
         startup=spec.sampler.startup or len(spec.space.dimensions) + 1,
         seed=spec.search.seed,
         space=spec.space,

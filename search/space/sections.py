@@ -112,6 +112,11 @@ class SchedulerSection(Section):
     )
     reduction: int = Field(3, ge=2, le=64, description="One in this many goes on; rungs are this factor apart.")
     finalists: int = Field(1, ge=1, description="Trials trained to the end at least.")
+    cost: Literal["seconds", "epochs"] = Field(
+        "seconds",
+        description="By what `freeze_thaw` divides the improvement it expects: seconds as measured, which differ from run to run, so "
+        "that two runs of one seed may try other things, or epochs.",
+    )
 
     @model_validator(mode="after")
     def _min_below_max(self) -> Self:

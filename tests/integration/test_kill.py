@@ -114,6 +114,18 @@ def test_killed_at_random_moments_it_equals_the_unbroken_search(unbroken, make_p
     assert mlflow_dump(place) == mlflow_dump(unbroken)
 
 
+def test_a_search_by_a_model_of_curves_killed_at_random_moments_equals_the_unbroken_one(make_place):
+    whole, killed = make_place(), make_place()
+    for place in (whole, killed):
+        place.write_space(scheduler={"name": "freeze_thaw", "cost": "epochs"}, sampler={"startup": 2})
+    whole.told("run", "space.yaml")
+    seed = random.randrange(2**32)
+    print(f"seed of the moments: {seed}")
+    killed_again_and_again(killed, kills=1, seed=seed)
+    assert ledger_dump(killed) == ledger_dump(whole)
+    assert "freeze_thaw" in {trial.origin for trial in whole.ledger().trials()}
+
+
 def test_killed_with_two_workers_nothing_is_lost_or_done_twice(make_place):
     place = make_place()
     place.write_space(resources={"cpu": 1, "concurrency": 2}, search={"trials": 5})

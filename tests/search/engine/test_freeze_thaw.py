@@ -30,6 +30,7 @@ def rule(**changes):
         "reduction": 3,
         "finalists": 1,
         "startup": 4,
+        "cost": "seconds",
         "seed": 0,
         "space": SPACE,
     }
@@ -115,6 +116,8 @@ def test_of_two_equal_promises_the_one_that_takes_fewer_seconds_is_kept():
 
     whole = {"epochs": 9, "state": "COMPLETE"}
     assert depths(some_trials(12, seconds=seconds, **whole)) > depths(some_trials(12, **whole)) + 0.2
+    timed = some_trials(12, seconds=seconds, **whole)
+    assert decisions(timed, cost="epochs") == decisions(some_trials(12, **whole))
 
 
 def test_a_decision_depends_on_the_recorded_trials_alone():
