@@ -4,11 +4,11 @@
     python benchmarks/search_quality.py --families curves --seeds 8 --jobs 2 --out quality.json
 
 ``--tables`` is a folder with ``lcbench/`` and ``taskset/`` (search_tables.py says what they are); ``curves/`` beside this file is
-what make_curves.py wrote. Methods are chosen and tuned on the tasks of ``--split dev`` and reported on those of ``test``; the curves are
-in both.
+what make_curves.py wrote. Methods are chosen and tuned on the tasks of ``--split dev`` and reported on those of ``test``; the
+curves are in both.
 
-A number of slots train at once, each trial at a speed of its own. Regret is (best - value) / (best - worst), the value being the best of any
-epoch so far, whose checkpoint a search keeps. Budgets are multiples of one full training: of its epochs, and where seconds were
+A number of slots train at once, each trial at a speed of its own. Regret is (best - value) / (best - worst), the value being the
+best of any epoch so far, whose checkpoint a search keeps. Budgets are multiples of one full training: of its epochs, and where seconds were
 measured also of the mean training's seconds, all slots together.
 """
 
@@ -27,7 +27,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from search_players import METHODS, Player, is_known, make_player
-from search_tables import LCBENCH, LCBENCH_TEST, Curve, Params, Task, fine_tuning, lcbench, taskset
+from search_tables import LCBENCH, LCBENCH_TEST, Curve, Task, fine_tuning, lcbench, taskset
 
 from trainable.metrics import DIRECTIONS
 
@@ -218,9 +218,7 @@ def mean_rank(runs: Sequence[Run], *, unit: str, mark: str) -> dict[str, float]:
     """The mean over tasks and seeds of each method's place, 1 for the best; equals share the mean of their places."""
     places: dict[str, list[float]] = {}
     for pair in {(run.task, run.seed) for run in runs}:
-        rivals: dict[str, Any] = {
-            run.method: getattr(run, unit)[mark] for run in runs if (run.task, run.seed) == pair
-        }
+        rivals: dict[str, Any] = {run.method: getattr(run, unit)[mark] for run in runs if (run.task, run.seed) == pair}
         for method, value in rivals.items():
             better = sum(other < value for other in rivals.values())
             equal = sum(other == value for other in rivals.values())

@@ -40,7 +40,11 @@ LCBENCH_VARY: dict[str, Any] = {
     "max_dropout": {"uniform": [0.0, 1.0]},
 }
 TASKSET_LOG = 20.0  # an axis whose positive values span more than this factor is searched by its logarithm
-NUM_RANDOM, NUM_CLIMBED, CLIMBS = 20_000, 50, 10  # configurations that the best and worst of a surrogate are looked for in
+NUM_RANDOM, NUM_CLIMBED, CLIMBS = (
+    20_000,
+    50,
+    10,
+)  # configurations that the best and worst of a surrogate are looked for in
 SPEED_SPREAD = 0.25  # standard deviation of the logarithm of a trial's speed where no seconds were measured
 
 
@@ -173,8 +177,8 @@ def lcbench(folder: Path, *, task: str) -> Task:
 def taskset(path: Path) -> Task:
     """A table of TaskSet over the ranges of its rows, of beta that of 1 - beta.
 
-    No loss is above that of the first step (its median), where losses go up to 1e17, or are no numbers, and nothing has been learnt:
-    else the worst value there is would make every regret small.
+    No loss counts for more than the median of the first step's, where nothing has been learnt: they go up to 1e17, beside which
+    every regret would be small.
     """
     with np.load(path) as table:
         names = [str(name) for name in table["names"]]
