@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from search.engine.clock import Clock
 from search.engine.history import History
 from search.engine.reports import Ended, EpochReport, Infeasible, Report, StopSearch
-from search.engine.rule import Budget, Close, Continue, Finish, Rule, Start, Wait
+from search.engine.rule import Action, Budget, Close, Continue, Finish, Rule, Start, Wait
 from search.engine.sampling import Sampling, proposal_of, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
@@ -14,6 +15,7 @@ from search.space.space import Space
 from search.space.values import Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
+OUT_OF_TIME = "out of time"  # how the reason of a trial begins that is left open
 LOST = "failed"  # how the reason of a trial begins that lost its worker too often
 Decision = Literal["go on", "stop"]
 
@@ -34,14 +36,15 @@ class Leg:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When no more is begun: trials in all, epochs in all, GPU-hours in all.
+    """When no more is begun: trials in all, epochs in all, GPU-hours in all, and what does not fit into a ``clock``'s time.
 
     ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker.
     """
 
-    trials: int
+    trials: int | None = None
     epochs: int | None = None
     gpu_hours: float | None = None
+    clock: Clock | None = None
     gpus: float = 1.0
     max_failures: int = 3
 
@@ -52,7 +55,7 @@ class Conductor:
     Plain calls, no threads: ``next_leg`` when a worker is free, ``report`` for each result, ``leg_over`` when the
     worker has left the trial. ``on_change`` hears of every trial whose record changed. ``stopping`` says why the
     search ends before its time, ``finished`` whether everything is decided, ``exhausted`` whether every configuration of
-    the space has been tried.
+    the space has been tried, ``out_of_time`` whether trials are left open because the time is up.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Conductor:
         self.finished = False
         self.stopping: str | None = None
         self.exhausted = False
+        self.out_of_time = False
         self._known = History()
         ledger.write_alone()
 
@@ -82,7 +86,7 @@ class Conductor:
         """Work for a free worker; None when there is none for now, or, with ``finished`` set, ever."""
         while not (self.stopping or self.finished):
             trials = self._trials()
-            action = self.rule.next_action(trials, running=frozenset(self.running), budget=self.budget(trials))
+            action = self._next_action(trials)
             match action:
                 case Start(until, params):
                     leg = self._start(trials, until=until, params=params)
@@ -125,14 +129,51 @@ class Conductor:
                 self._end(number, state="FAILED", reason=f"{LOST} {attempts} times: {error}")
             self._stop_if_hopeless(error)
 
+    def _next_action(self, trials: History) -> Action:
+        """What the rule says; of what the clock allows, where it says how long a search may take."""
+        running, clock = frozenset(self.running), self.limits.clock
+        action = self.rule.next_action(trials, running=running, budget=self.budget(trials))
+        if clock is None:
+            return action
+        is_late = self._budget_but_time(trials) != "compute spent" and self.budget(trials) == "compute spent"
+        if isinstance(action, Start | Continue) and not clock.has_leg(
+            action, trials=trials, rule=self.rule, running=running
+        ):
+            is_late = True
+            action = self.rule.next_action(trials, running=running, budget="compute spent")
+        if isinstance(action, Continue) and clock.has_epoch(trials, number=action.number):
+            return action
+        is_decided = isinstance(action, Finish) and self._budget_but_time(trials) == "trials spent"
+        if is_decided or not is_late:
+            return action
+        return Wait() if running else self._leave_open(trials)
+
+    def _leave_open(self, trials: History) -> Finish:
+        """End a search whose time is up: what more time would be for stays open, and says where it stands."""
+        self.out_of_time = True
+        for number in trials.unfinished:
+            if trials[number].reason is None:
+                self._explain(number)
+        return Finish()
+
+    def _explain(self, number: int) -> None:
+        self.ledger.explain(number, reason=f"{OUT_OF_TIME} at epoch {self.ledger.trial(number).last_epoch}")
+        self._tell_of_change(number)
+
     def budget(self, trials: History) -> Budget:
         """What is left to spend."""
+        clock = self.limits.clock
+        is_time_up = clock is not None and clock.left(trials) <= 0
+        return "compute spent" if is_time_up else self._budget_but_time(trials)
+
+    def _budget_but_time(self, trials: History) -> Budget:
         limits = self.limits
         if (limits.epochs is not None and trials.num_epochs >= limits.epochs) or (
             limits.gpu_hours is not None and trials.seconds() * limits.gpus / 3600 >= limits.gpu_hours
         ):
             return "compute spent"
-        return "trials spent" if self.exhausted or trials.num_searched >= limits.trials else "open"
+        are_begun = limits.trials is not None and trials.num_searched >= limits.trials
+        return "trials spent" if self.exhausted or are_begun else "open"
 
     def _trials(self) -> History:
         """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""
@@ -167,6 +208,8 @@ class Conductor:
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:
             self.ledger.aim(trial.number, target=until)
+        if trial.reason is not None:
+            self.ledger.explain(trial.number, reason=None)
         start = trial.last_epoch
         return Leg(number=trial.number, params=trial.params, overrides=trial.overrides, start=start, until=until)
 
@@ -177,7 +220,14 @@ class Conductor:
             return "stop"
         decision = self._at_rung(number) if report.number == self.ledger.trial(number).target else "go on"
         self._tell_of_change(number)
+        if decision == "go on" and not self._has_time(number):
+            self._explain(number)
+            return "stop"
         return "stop" if self.stopping else decision
+
+    def _has_time(self, number: int) -> bool:
+        clock = self.limits.clock
+        return clock is None or clock.has_epoch(self._history(), number=number)
 
     def _at_rung(self, number: int) -> Decision:
         """Carry out the rule's verdict on a trial that has reached its target."""

@@ -139,6 +139,10 @@ class Ledger:
         self._storage.set_trial_state_values(self._id(number), state=_OPTUNA_STATES[state], values=values)
         self._read_again(number)
 
+    def explain(self, number: int, *, reason: str | None) -> None:
+        """Record why an open trial is not at work; None once it is."""
+        self._set(number, "reason", reason)
+
     def count_attempt(self, number: int) -> int:
         """Record that a worker was lost with this trial, and give how often that has happened."""
         attempts = self.trial(number).attempts + 1

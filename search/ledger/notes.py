@@ -17,6 +17,14 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """What one process was at work: when it ``began``, seconds since 1970, and for how many seconds it was seen."""
+
+    began: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """The images of a search: fingerprint, class names, number of images by split and class, images that were left out.
 
@@ -129,6 +137,7 @@ class SearchNotes:
     identity: Identity | None = None  # ledger.ledger
     data: DataFacts = DataFacts()  # run.search
     environment: Mapping[str, str] = field(default_factory=dict)  # run.search: versions and hardware
+    stretches: Sequence[Stretch] = ()  # run.timekeeper
     steps: Mapping[str, Document] = field(default_factory=dict)  # run.pretraining: last metrics by step
     backbones: BackboneChoice | None = None  # run.baselines
     baselines: Mapping[str, BaselineScore] = field(default_factory=dict)  # run.search, by name
@@ -153,6 +162,8 @@ def plain(value: Any) -> Any:
     """Give a note as JSON values."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
@@ -180,9 +191,10 @@ def _test(document: Document) -> TestScore:
     return made(TestScore, {**document, "oracle": None if oracle is None else made(Scores, oracle)})
 
 
-_READERS: dict[str, Callable[[Document], Any]] = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "identity": lambda document: made(Identity, document),
     "data": _data,
+    "stretches": lambda stretches: tuple(made(Stretch, stretch) for stretch in stretches),
     "backbones": lambda document: made(BackboneChoice, document),
     "baselines": lambda document: {name: made(BaselineScore, score) for name, score in document.items()},
     "soup": lambda document: made(SoupResult, document),

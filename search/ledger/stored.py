@@ -91,8 +91,8 @@ def open_ledger_of(spec: SearchSpec, *, folder: Path) -> Ledger:
 
 
 def is_finished(ledger: Ledger, *, trials: list[Trial]) -> bool:
-    """Whether everything of a search is decided and measured."""
-    return ledger.notes.finished and all(trial.state != "RUNNING" for trial in trials)
+    """Whether everything of a search is decided and measured; trials that the time did not allow stay open, and say so."""
+    return ledger.notes.finished and all(trial.state != "RUNNING" or trial.reason is not None for trial in trials)
 
 
 def check_finished(spec: SearchSpec, ledger: Ledger) -> None:

@@ -34,7 +34,8 @@ class Trial:
 
     ``params`` are the searched values by dotted path, only the active ones; ``overrides`` are values that it has in place of
     these and the search's; ``target`` is the epoch it was last asked to reach; ``origin`` says who proposed it
-    (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended.
+    (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended, of an open one why
+    nothing of it is at work: the time was up.
     """
 
     number: int

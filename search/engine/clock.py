@@ -1,0 +1,134 @@
+"""What still fits into a time by the clock: pure arithmetic, for which the time is handed in."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from search.engine.history import History
+from search.engine.rule import Continue, Rule, Start
+from search.ledger.notes import Stretch
+from search.ledger.trials import Trial, leaders
+
+RECENT = 50  # trials that a forecast looks at, so that a decision costs no more in a large search
+STRETCHES = 20  # stretches of work that a ledger tells apart
+FINISHING_SECONDS = 8.0  # to begin the last pieces of work, to draw the page, to end the workers: measured on two cores
+FINALISTS_SHARE = 0.5  # of the time asked for, which is kept at most for training the best to the end
+SECONDS_BETWEEN_NOTES = 10.0
+SHARE_BETWEEN_NOTES = 0.01  # of a stretch: the number of its notes grows with the logarithm of its length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A time by the clock in which a search is to end, with what comes after its trials.
+
+    ``spent_seconds`` says how much of ``asked_seconds`` is over now, ``num_evaluations`` how many networks are measured
+    when every trial is decided: those of the soup, and the test.
+    """
+
+    asked_seconds: float
+    spent_seconds: Callable[[], float]
+    num_evaluations: int
+
+    def left(self, trials: Sequence[Trial]) -> float:
+        """Seconds left for training."""
+        return self.asked_seconds - self.spent_seconds() - finishing_seconds(trials, evaluations=self.num_evaluations)
+
+    def has_epoch(self, trials: History, *, number: int) -> bool:
+        """Whether the next epoch of a trial ends in time; of the first of a search nothing is known but that time is left."""
+        return self.left(trials) >= (epoch_seconds(trials[number]) or typical_epoch_seconds(trials) or 0.0)
+
+    def has_leg(self, action: Start | Continue, *, trials: History, rule: Rule, running: frozenset[int]) -> bool:
+        """Whether a leg ends in time, and after it what is owed to the finalists."""
+        needed = leg_seconds(action, trials=trials, running=running)
+        owed = finalists_seconds(trials, rule=rule, running=running, beginning=action)
+        return self.left(trials) >= needed + min(owed, FINALISTS_SHARE * self.asked_seconds)
+
+
+def spent(stretches: Iterable[Stretch]) -> float:
+    """Seconds in which a search was at work."""
+    return sum(stretch.seconds for stretch in stretches)
+
+
+def stretches_before(stretches: Sequence[Stretch], *, trials: Iterable[Trial]) -> tuple[Stretch, ...]:
+    """The stretches of work of processes that are over, the oldest of many as one.
+
+    A process that was killed was at work at least until its last record of an epoch.
+    """
+    if not stretches:
+        return ()
+    *earlier, last = stretches
+    recorded = [trial.epochs[-1].recorded.timestamp() for trial in trials if trial.epochs]
+    seconds = max([last.seconds, *(moment - last.began for moment in recorded)])
+    closed = [*earlier, replace(last, seconds=seconds)]
+    while len(closed) > STRETCHES:
+        first, second, *others = closed
+        closed = [replace(first, seconds=first.seconds + second.seconds), *others]
+    return tuple(closed)
+
+
+def seconds_to_next_note(stretch_seconds: float) -> float:
+    """How long a stretch of work may last on before its length is noted again."""
+    return max(SECONDS_BETWEEN_NOTES, SHARE_BETWEEN_NOTES * stretch_seconds)
+
+
+def epoch_seconds(trial: Trial) -> float | None:
+    """What the next epoch of a trial takes: the longer of its last two, the first left out, which also begins things."""
+    seconds = [
+        epoch.metrics.get("usage/seconds", 0.0) + epoch.metrics.get("usage/checkpoint_seconds", 0.0)
+        for epoch in (trial.epochs[-2:] if len(trial.epochs) > 2 else trial.epochs[-1:])
+    ]
+    return max(seconds, default=None)
+
+
+def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
+    """The median of the last trials' epochs; None before the first."""
+    seconds = [seconds for trial in trials[-RECENT:] if (seconds := epoch_seconds(trial)) is not None]
+    return median(seconds) if seconds else None
+
+
+def leg_seconds(action: Start | Continue, *, trials: History, running: frozenset[int]) -> float:
+    """How long until a leg that begins now is over, and those that are at work."""
+    typical, start = typical_epoch_seconds(trials) or 0.0, _median_of(trials, "usage/start_seconds")
+    at_work = [_seconds_to(trials[number], until=trials[number].target, typical=typical) for number in running]
+    if isinstance(action, Start):
+        return max([start + action.until * typical, *at_work])
+    return max([start + _seconds_to(trials[action.number], until=action.until, typical=typical), *at_work])
+
+
+def finalists_seconds(
+    trials: History, *, rule: Rule, running: frozenset[int], beginning: Start | Continue | None = None
+) -> float:
+    """What it takes to train as many as are owed to the end, once all that is at work has reached its target.
+
+    The trials that have come furthest are taken, the best of them first, as the scheduler does. ``beginning`` is the leg of which
+    it is asked whether it may begin.
+    """
+    end = rule.rungs[-1]
+    targets = {number: trials[number].target for number in running}
+    if isinstance(beginning, Continue):
+        targets[beginning.number] = beginning.until
+    owed = rule.finalists - trials.num_complete - sum(target == end for target in targets.values())
+    if owed <= 0:
+        return 0.0
+    reached = {number: max(targets.get(number, 0), trials[number].last_epoch) for number in trials.unfinished}
+    measured = [trials[number] for number, epoch in reached.items() if trials[number].epochs and epoch < end]
+    best_first = leaders(measured, metric=rule.metric)
+    nearest = sorted(best_first, key=lambda trial: -reached[trial.number])[:owed]
+    seconds = [(end - reached[trial.number]) * (epoch_seconds(trial) or 0.0) for trial in nearest]
+    return max(max(seconds, default=0.0), sum(seconds) / (len(running) + 1))
+
+
+def finishing_seconds(trials: Sequence[Trial], *, evaluations: int) -> float:
+    """What is kept for the soup, the test score and the page of a search."""
+    return FINISHING_SECONDS + evaluations * _median_of(trials, "usage/evaluation_seconds")
+
+
+def _seconds_to(trial: Trial, *, until: int, typical: float) -> float:
+    return max(0, until - trial.last_epoch) * (epoch_seconds(trial) or typical)
+
+
+def _median_of(trials: Sequence[Trial], name: str) -> float:
+    """The median of a metric of the last trials' last epochs; 0 where none has it."""
+    last = [trial.epochs[-1].metrics for trial in trials[-RECENT:] if trial.epochs]
+    values = [metrics[name] for metrics in last if name in metrics]
+    return median(values) if values else 0.0

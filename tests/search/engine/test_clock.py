@@ -1,0 +1,134 @@
+"""What fits into a time by the clock, on cases worked by hand."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from search.engine.clock import (
+    FINISHING_SECONDS,
+    SHARE_BETWEEN_NOTES,
+    STRETCHES,
+    Clock,
+    epoch_seconds,
+    finalists_seconds,
+    finishing_seconds,
+    leg_seconds,
+    seconds_to_next_note,
+    spent,
+    stretches_before,
+)
+from search.engine.halving import Halving
+from search.engine.history import History
+from search.engine.rule import Continue, Start
+from search.ledger.notes import Stretch
+from search.ledger.trials import EpochRecord, Trial
+
+METRIC = "val/accuracy"
+RULE = Halving(metric=METRIC, mode="promote", min_epochs=1, max_epochs=9, reduction=3)
+
+
+def trial(number, *seconds, target=1, value=0.5, state="RUNNING", recorded=0.0):
+    moment = datetime.fromtimestamp(recorded, tz=UTC)
+    epochs = tuple(
+        EpochRecord(number=epoch, metrics={METRIC: value, "usage/seconds": spent}, recorded=moment)
+        for epoch, spent in enumerate(seconds, start=1)
+    )
+    return Trial(number=number, params={"x": number}, state=state, epochs=epochs, target=target, origin="random")
+
+
+def clock(*, left):
+    """One with this much time left for training, where no evaluation is measured."""
+    return Clock(asked_seconds=left + FINISHING_SECONDS, spent_seconds=lambda: 0.0, num_evaluations=6)
+
+
+def test_time_counts_while_a_search_is_at_work_and_not_between_a_crash_and_its_resume():
+    stretches = stretches_before([Stretch(began=1000, seconds=60), Stretch(began=9000, seconds=30)], trials=[])
+    assert spent(stretches) == 90
+
+
+def test_a_killed_process_was_at_work_until_its_last_epoch_where_that_is_later_than_its_last_note():
+    stretches = [Stretch(began=1000, seconds=60)]
+    (later,) = stretches_before(stretches, trials=[trial(0, 5.0, recorded=1075)])
+    assert later == Stretch(began=1000, seconds=75)
+    (earlier,) = stretches_before(stretches, trials=[trial(0, 5.0, recorded=1030)])
+    assert earlier.seconds == 60
+
+
+def test_an_epoch_of_an_earlier_process_does_not_lengthen_the_last_stretch():
+    stretches = [Stretch(began=1000, seconds=60), Stretch(began=2000, seconds=5)]
+    assert spent(stretches_before(stretches, trials=[trial(0, 5.0, recorded=1500)])) == 65
+
+
+def test_a_search_that_is_restarted_for_ever_keeps_its_time_and_a_bounded_note():
+    stretches = ()
+    for start in range(1000):
+        stretches = (*stretches_before(stretches, trials=[]), Stretch(began=start * 100.0, seconds=7))
+    assert len(stretches) == STRETCHES + 1
+    assert spent(stretches) == 7000
+
+
+def test_a_long_stretch_is_noted_seldom_so_that_a_month_takes_some_hundred_notes():
+    seconds, notes = 0.0, 0
+    while seconds < 30 * 24 * 3600:
+        seconds, notes = seconds + seconds_to_next_note(seconds), notes + 1
+    assert seconds_to_next_note(0) == 10
+    assert seconds_to_next_note(5000) == 5000 * SHARE_BETWEEN_NOTES
+    assert notes < 1000
+
+
+def test_the_next_epoch_takes_as_long_as_the_longer_of_the_last_two_but_the_first():
+    assert epoch_seconds(trial(0)) is None
+    assert epoch_seconds(trial(0, 20.0)) == 20
+    assert epoch_seconds(trial(0, 20.0, 4.0)) == 4
+    assert epoch_seconds(trial(0, 20.0, 5.0, 4.0)) == 5
+
+
+def test_a_new_trial_takes_what_the_median_trial_takes_and_a_known_one_its_own_time():
+    trials = History([trial(0, 2.0), trial(1, 3.0), trial(2, 40.0)])
+    assert leg_seconds(Start(3), trials=trials, running=frozenset()) == 9
+    assert leg_seconds(Continue(2, 3), trials=trials, running=frozenset()) == 80
+
+
+def test_a_leg_is_over_when_those_at_work_are_over_as_well():
+    trials = History([trial(0, 2.0), trial(1, 20.0, target=3)])
+    assert leg_seconds(Start(1), trials=trials, running=frozenset({1})) == 40
+
+
+def test_the_best_of_those_that_have_come_furthest_is_owed_the_rest_of_its_training():
+    trials = History(
+        [
+            trial(0, 1.0, value=0.9),
+            trial(1, 2.0, 2.0, 2.0, target=3, value=0.6),
+            trial(2, 9.0, 9.0, 9.0, target=3, value=0.5),
+        ]
+    )
+    assert finalists_seconds(trials, rule=RULE, running=frozenset()) == 6 * 2
+    assert finalists_seconds(trials, rule=RULE, running=frozenset(), beginning=Continue(1, 9)) == 0
+    trials.change(trial(1, *[2.0] * 9, target=9, state="COMPLETE"))
+    assert finalists_seconds(trials, rule=RULE, running=frozenset()) == 0
+
+
+@pytest.mark.parametrize(("left", "fits"), [(17.9, False), (18.0, True)])
+def test_a_leg_begins_only_where_it_fits_before_what_the_finalist_takes(left, fits):
+    trials = History([trial(0, 2.0)])
+    made = Clock(asked_seconds=1000, spent_seconds=lambda: 1000 - FINISHING_SECONDS - left, num_evaluations=0)
+    assert made.has_leg(Start(1), trials=trials, rule=RULE, running=frozenset()) is fits
+
+
+def test_at_most_half_of_the_time_is_kept_for_the_finalist_so_that_a_short_search_is_one():
+    trials = History([trial(0, 20.0)])  # 160 seconds to its end
+    short = clock(left=100.0)
+    assert short.has_leg(Start(1), trials=trials, rule=RULE, running=frozenset())
+    assert not clock(left=30.0).has_leg(Start(1), trials=trials, rule=RULE, running=frozenset())
+
+
+def test_the_first_trials_begin_while_there_is_time_and_nothing_is_known():
+    nothing = History([])
+    assert clock(left=0.1).has_leg(Start(9), trials=nothing, rule=RULE, running=frozenset())
+    assert not clock(left=-0.1).has_leg(Start(9), trials=nothing, rule=RULE, running=frozenset())
+
+
+def test_finishing_takes_an_evaluation_for_each_of_the_soup_and_the_test():
+    measured = EpochRecord(number=1, metrics={METRIC: 0.5, "usage/evaluation_seconds": 3.0}, recorded=datetime.now(UTC))
+    known = Trial(number=0, params={}, state="RUNNING", epochs=(measured,), target=1, origin="random")
+    assert finishing_seconds([known], evaluations=6) == FINISHING_SECONDS + 18
