@@ -24,6 +24,9 @@ Set = Annotated[
 ]
 Data = Annotated[str | None, typer.Option("--data", help="The images: a folder, a CSV, a Parquet or Arrow file.")]
 Trials = Annotated[int | None, typer.Option("--trials", help="How many trials.")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", help="Time by the clock in which all is to end, instead of the file's.")
+]
 NewName = Annotated[str | None, typer.Option("--name", help="The search's name.")]
 Folder = Annotated[Path, typer.Option("--folder", help="Where searches are kept.")]
 Address = Annotated[

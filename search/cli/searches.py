@@ -1,6 +1,7 @@
 """The commands that run searches and show them. What is heavy is imported when its command runs."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from search.cli.options import (
     AsJson,
     Data,
     Folder,
+    Minutes,
     Name,
     NewName,
     Set,
@@ -100,13 +102,14 @@ def plan(
     overrides: Set = None,
     data: Data = None,
     trials: Trials = None,
+    minutes: Minutes = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
     from search.run.plan import make_plan, plan_table
 
-    spec = load(space, overrides or (), data=data, trials=trials)
+    spec = load(space, overrides or (), data=data, trials=trials, minutes=minutes)
     check_code(spec)
     result = make_plan(spec)
     if as_json:
@@ -120,13 +123,14 @@ def run(
     overrides: Set = None,
     data: Data = None,
     trials: Trials = None,
+    minutes: Minutes = None,
     name: NewName = None,
     address: Address = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole search; the same command goes on with one that was interrupted."""
-    spec = load(space, overrides or (), data=data, trials=trials, name=name)
+    spec = load(space, overrides or (), data=data, trials=trials, minutes=minutes, name=name)
     for note in (*lint(spec), uri_note(spec)):
         if note is not None:
             errors.print(f"note: {note}", markup=False)
@@ -141,6 +145,7 @@ def resume(
         str | None, typer.Option("--data", help="Where its images lie now; others than it was begun with are refused.")
     ] = None,
     trials: Trials = None,
+    minutes: Minutes = None,
     address: Address = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
@@ -151,7 +156,7 @@ def resume(
 
     stored = stored_spec(folder / name)
     check_called_as_its_folder(stored, folder=folder / name)
-    spec = with_changes(stored, overrides or (), data=data, trials=trials)
+    spec = with_changes(stored, overrides or (), data=data, trials=trials, minutes=minutes)
     path = spec.base.get("data.path")
     if path and not exists(path):
         raise UserError(f"data.path: {path!r} does not exist; `--data PATH` says where the images lie now")
@@ -234,10 +239,11 @@ def ui(
 
 
 def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
+    began = time.time()
     check_code(spec)
     screen = errors if as_json else console
     try:
-        outcome, closing_lines = _run(spec, address=address, screen=screen)
+        outcome, closing_lines = _run(spec, address=address, screen=screen, began=began)
     except KeyboardInterrupt:
         _exit("interrupted", reason="", spec=spec)
     from search.report.page import write_page  # its plots take a second to load
@@ -254,7 +260,7 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     _exit(outcome.status, reason=outcome.reason, spec=spec)
 
 
-def _run(spec: SearchSpec, *, address: str | None, screen: Console) -> tuple["Outcome", list[str]]:
+def _run(spec: SearchSpec, *, address: str | None, screen: Console, began: float) -> tuple["Outcome", list[str]]:
     """How a search ended, and what MLflow's thread has to say; workers load what they need beside everything else."""
     from search.tune.nursery import workers_ahead
 
@@ -267,7 +273,8 @@ def _run(spec: SearchSpec, *, address: str | None, screen: Console) -> tuple["Ou
         from search.tracking.tracker import Tracker
 
         tracker = Tracker()
-        outcome = run_search(spec, address=address, listeners=[tracker, Progress(screen)], ahead=ahead)
+        listeners = [tracker, Progress(screen)]
+        outcome = run_search(spec, address=address, listeners=listeners, ahead=ahead, began=began)
     return outcome, tracker.closing_lines()
 
 

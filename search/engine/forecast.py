@@ -41,6 +41,18 @@ def expected_epochs(rule: Rule, *, num_trials: int) -> int:
     return epochs
 
 
+def trials_within(rule: Rule, *, epochs: int) -> int:
+    """The most trials that take no more than so many epochs, at least one."""
+    least, most = 1, 2
+    while expected_epochs(rule, num_trials=most) <= epochs:
+        least, most = most, 2 * most
+    while most - least > 1:
+        middle = (least + most) // 2
+        fits = expected_epochs(rule, num_trials=middle) <= epochs
+        least, most = (middle, most) if fits else (least, middle)
+    return least
+
+
 def _play(rule: Rule, *, num_trials: int, seed: int) -> list[int]:
     """The last epoch of every trial of one search with one worker, in which a trial has one value all along."""
     chance, trials = random.Random(seed), History()

@@ -65,14 +65,17 @@ def warm_spec(spec: SearchSpec, start: WarmStart) -> SearchSpec:
     """The search with the warm start before its own recipes, random ones after them, and a reduced budget."""
     rule, budget = spec.refresh, spec.search.budget
     first = [*start.recipes, *spec.try_first]
-    trials = max(ceil(rule.trials_share * spec.search.trials), len(first) + rule.fresh)
+    asked, share = spec.search.trials, rule.trials_share
+    trials = None if asked is None else max(ceil(share * asked), len(first) + rule.fresh)
     document = spec.model_dump()
     document["try_first"] = [dict(recipe) for recipe in first]
     document["sampler"]["fresh"] = max(rule.fresh, spec.sampler.fresh)
     document["search"]["trials"] = trials
     document["search"]["budget"] = {
-        "gpu_hours": budget.gpu_hours and budget.gpu_hours * rule.trials_share,
-        "epochs": budget.epochs and ceil(budget.epochs * rule.trials_share),
+        "hours": budget.hours and budget.hours * share,
+        "minutes": budget.minutes and budget.minutes * share,
+        "gpu_hours": budget.gpu_hours and budget.gpu_hours * share,
+        "epochs": budget.epochs and ceil(budget.epochs * share),
     }
     return SearchSpec.model_validate(document)
 

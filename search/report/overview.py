@@ -1,16 +1,18 @@
 """Where searches stand, read from their ledgers."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from search.engine.clock import spent
 from search.ledger.lease import is_held
 from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
 from search.ledger.trials import Trial, best_trial
-from search.report.spending import spending, spending_line
+from search.report.spending import clock_line, spending, spending_line
 from trainable.errors import OutageError, UserError
 
 
@@ -29,6 +31,12 @@ def overview(folder: Path) -> dict[str, Any]:
         "epochs": sum(trial.last_epoch for trial in trials),
         "seconds": round(sum(trial.seconds for trial in trials), 1),
         "spending": {part: round(seconds, 1) for part, seconds in spending(trials).items()},
+        "clock": {
+            "asked_seconds": spec.search.budget.seconds,
+            "spent_seconds": round(spent(notes.stretches), 1),
+            "stretches": [asdict(stretch) for stretch in notes.stretches],
+            "line": clock_line(spec.search.budget, stretches=notes.stretches),
+        },
         "metric": metric,
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
@@ -93,13 +101,15 @@ def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
     states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(result["trials"].items()))
+    asked = "" if result["trials_asked"] is None else f" of {result['trials_asked']}"
     value = result["best_value"]
     test = result["test"]
     return {
         "name": result["name"],
         "state": result["state"],
-        "trials": f"{sum(result['trials'].values())} of {result['trials_asked']}: {states}" if states else "none yet",
+        "trials": f"{sum(result['trials'].values())}{asked}: {states}" if states else "none yet",
         "epochs": f"{result['epochs']} in {result['seconds'] / 60:.1f} trial-minutes",
+        **({"clock": result["clock"]["line"]} if result["clock"]["line"] else {}),
         "time": spending_line(result["spending"]) or "not known",
         "best": "none yet" if value is None else f"{result['metric']} {value:.4f}, trial {result['best_trial']}",
         **({"probe": result["probe"]} if result["probe"] else {}),

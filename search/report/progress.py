@@ -8,12 +8,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.engine.clock import spent
 from search.engine.forecast import expected_epochs
 from search.engine.history import History
 from search.engine.listeners import Listener, Outcome
 from search.engine.rule import Rule
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial, best_trial
+from search.report.spending import duration
 from search.space.lint import lowered_batches
 from search.space.spec import ORACLE, SearchSpec
 
@@ -40,6 +42,7 @@ class Progress(Listener):
         self._best = best_trial(self._trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
         self._seconds_before = self._trials.seconds()
         self._started = time.monotonic()
+        self._spent_before = spent(ledger.notes.stretches)
         self._describe(ledger)
         if self._console.is_terminal:
             self._live = Live(self.frame(), console=self._console, refresh_per_second=4, transient=True)
@@ -80,7 +83,7 @@ class Progress(Listener):
         data = ledger.notes.data
         counts = {split: sum(classes.values()) for split, classes in data.counts.items()}
         self._console.print(
-            f"search {self._spec.search.name}: {self._spec.search.trials} trials over {len(self._spec.space.dimensions)} "
+            f"search {self._spec.search.name}: {self._asked()} over {len(self._spec.space.dimensions)} "
             f"values, rungs at epoch {', '.join(map(str, self._rule.rungs))}",
             highlight=False,
             markup=False,
@@ -101,6 +104,12 @@ class Progress(Listener):
         if self._trials:
             self._console.print(f"going on: {len(self._trials)} trials in the ledger", highlight=False, markup=False)
 
+    def _asked(self) -> str:
+        """How many trials, and in what time by the clock."""
+        trials, seconds = self._spec.search.trials, self._spec.search.budget.seconds
+        count = "trials" if trials is None else f"{trials} trials"
+        return count if seconds is None else f"{count} in {duration(seconds)}"
+
     def _line(self, before: Trial | None, trial: Trial) -> str:
         metric = self._spec.search.metric
         if before is None and not trial.is_searched:
@@ -114,6 +123,8 @@ class Progress(Listener):
             value = trial.epochs[-1].metrics.get(metric)
             result = "" if value is None else f" {metric} {value:.4f}"
             return f"trial {trial.number} epoch {trial.last_epoch}/{self._rule.rungs[-1]}{result}, {self._remaining()}"
+        if trial.last_epoch < trial.target and trial.reason not in (None, before.reason):
+            return f"trial {trial.number} stays open: {trial.reason}"
         return ""
 
     def _best_after(self, trial: Trial) -> Trial | None:
@@ -167,14 +178,24 @@ class Progress(Listener):
         value = trial.best(self._spec.search.metric)
         return (
             f"{trial.number}{' best' if is_best else ''}",
-            "waiting" if is_waiting else trial.state.lower(),
+            "out of time"
+            if trial.state == "RUNNING" and trial.reason
+            else "waiting"
+            if is_waiting
+            else trial.state.lower(),
             f"{trial.last_epoch}/{self._rule.rungs[-1]}",
             "" if value is None else f"{value:.4f}",
             " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items()),
         )
 
     def _remaining(self) -> str:
-        """Time left, from the epochs a search of this size takes and the pace of this process so far."""
+        """Time left, from the epochs a search of this size takes and the pace of this process so far, and by the clock."""
+        asked = self._spec.search.budget.seconds
+        if asked is not None:
+            used = self._spent_before + time.monotonic() - self._started
+            return f"{duration(max(0.0, asked - used))} of {duration(asked)} left"
+        if self._spec.search.trials is None:
+            return "until the budget is spent"
         done, seconds = self._trials.num_epochs, self._trials.seconds()
         spent = seconds - self._seconds_before
         elapsed = time.monotonic() - self._started
@@ -182,7 +203,7 @@ class Progress(Listener):
             return "time left unknown"
         parallel = max(1.0, spent / elapsed)
         expected = expected_epochs(self._rule, num_trials=self._spec.search.trials)
-        return f"about {_duration(max(0.0, expected - done) * seconds / done / parallel)} left"
+        return f"about {duration(max(0.0, expected - done) * seconds / done / parallel)} left"
 
 
 def _last_touched(trial: Trial) -> tuple[float, int]:
@@ -199,9 +220,3 @@ def _kept_line(gigabytes: object) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

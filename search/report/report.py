@@ -81,9 +81,9 @@ def print_report(folder: Path, *, console: Console) -> None:
 
 
 def time_texts(data: dict[str, Any]) -> list[str]:
-    """What the trials' time was spent on, a line or none."""
-    line = spending_line(data["spending"])
-    return [f"time of the trials: {line}"] if line else []
+    """How much of the time by the clock is spent, and what the trials' time was spent on, each a line or none."""
+    lines = {"time by the clock": data["clock"]["line"], "time of the trials": spending_line(data["spending"])}
+    return [f"{name}: {line}" for name, line in lines.items() if line]
 
 
 def known_in_test_texts(data: dict[str, Any]) -> list[str]:
@@ -180,7 +180,7 @@ def row_cells(row: dict[str, Any]) -> list[str]:
     return [
         str(row["trial"]),
         f"{row['value']:.4f}",
-        row["state"].lower(),
+        row["state"].lower() if row["state"] != "RUNNING" or not row["reason"] else row["reason"],
         str(row["epochs"]),
         f"{row['seconds']:.0f}",
         values,

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+from search.engine.clock import spent
+from search.ledger.notes import Stretch
 from search.ledger.trials import Trial
+from search.space.sections import BudgetSection
 
 # What the seconds of an epoch's `usage/…_seconds` are, in the order in which a reader wants them.
 PARTS = {
@@ -25,6 +28,24 @@ def spending(trials: Sequence[Trial]) -> dict[str, float]:
             for part in totals:
                 totals[part] += epoch.metrics.get(f"usage/{part}_seconds", 0.0)
     return {part: seconds for part, seconds in totals.items() if seconds}
+
+
+def clock_line(budget: BudgetSection, *, stretches: Sequence[Stretch]) -> str:
+    """``30 min asked, 12 min spent, 18 min left``, of the time by the clock; without a bound what is spent, if known."""
+    used, asked = spent(stretches), budget.seconds
+    times = "" if len(stretches) < 2 else f" in {len(stretches)} stretches"
+    if asked is None:
+        return f"{duration(used)} spent{times}" if stretches else ""
+    return f"{duration(asked)} asked, {duration(used)} spent{times}, {duration(max(0.0, asked - used))} left"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``45 s``, ``12 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def spending_line(spent: dict[str, float]) -> str:

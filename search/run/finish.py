@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from search.engine.conductor import OUT_OF_TIME
 from search.engine.listeners import Outcome
 from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
@@ -35,7 +36,8 @@ def finish(
     """
     metric = spec.search.metric
     if best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by) is None:
-        return Outcome("failed", "no trial finished an epoch", folder)
+        why = f": {reason}; give it more" if reason.startswith(OUT_OF_TIME) else ""
+        return Outcome("failed", f"no trial finished an epoch{why}", folder)
     Thread(target=import_module, args=(PAGE,), daemon=True).start()  # seconds, while workers do the rest
     soup = make_soup(spec, ledger, folder=folder, place=place)
     train_winning_probe(spec, ledger, soup=soup, folder=folder, place=place, on_change=on_change)

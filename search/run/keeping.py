@@ -15,25 +15,33 @@ class Keeper:
     """Deletes checkpoints that nothing can ask for any more, so that their number has a bound whatever the trials'.
 
     Of trials that have ended the best ``KEPT_TRIALS`` keep theirs; of those that wait at a rung as many as can pass it in a
-    search of this size. One that is asked for all the same, since the search was enlarged, begins anew and comes to the
-    same epochs.
+    search of this size, of twice the trials so far where nothing bounds them. One that is asked for all the same,
+    since the search was enlarged, begins anew and comes to the same epochs.
     """
 
     def __init__(self, folder: Path, *, spec: SearchSpec, trials: Iterable[Trial]) -> None:
         self._folder, self._metric = folder, spec.search.metric
         self._chosen_by_several = bool(spec.search.choose_by)
-        self._most_waiting = max(KEPT_TRIALS, math.ceil(spec.search.trials / spec.scheduler.reduction))
-        self._held = {trial.number: trial for trial in trials if checkpoint_folder(folder, trial.number).is_dir()}
+        self._trials, self._reduction = spec.search.trials, spec.scheduler.reduction
+        begun = list(trials)
+        self._num_begun = len(begun)
+        self._held = {trial.number: trial for trial in begun if checkpoint_folder(folder, trial.number).is_dir()}
 
     def changed(self, trial: Trial) -> None:
         """Hear of a trial whose record changed."""
+        self._num_begun = max(self._num_begun, trial.number + 1)
         self._held[trial.number] = trial
         if trial.state != "RUNNING":
             tidy(self._folder, trial, metric=self._metric)
             self._let_go(self._ended(), most=KEPT_TRIALS)
         elif trial.last_epoch >= trial.target:
             for waiting in self._waiting().values():
-                self._let_go(waiting, most=self._most_waiting)
+                self._let_go(waiting, most=self._most_waiting())
+
+    def _most_waiting(self) -> int:
+        """How many can pass a rung; without a bound of trials, of twice as many as there are now."""
+        trials = 2 * self._num_begun if self._trials is None else self._trials
+        return max(KEPT_TRIALS, math.ceil(trials / self._reduction))
 
     def _ended(self) -> list[Trial]:
         """Trials that have ended; finalists are left out where several metrics choose among them at the end."""

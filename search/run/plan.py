@@ -1,13 +1,18 @@
 """What a search would take, before it is begun."""
 
 import math
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
-from search.engine.forecast import expected_epochs, expected_trials
+from search.engine.clock import FINISHING_SECONDS
+from search.engine.forecast import expected_epochs, expected_trials, trials_within
+from search.engine.rule import Rule
 from search.engine.schedulers import scheduler_rule
+from search.report.spending import duration
 from search.space.dimension import Choice
+from search.space.sections import BudgetSection
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune import machine, preparation
@@ -29,20 +34,23 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     corners = [spec.trial_config(params) for params in _corners(spec)]
     facts = preparation.prepare(corners)
     measured = [preparation.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
-    epochs = expected_epochs(rule, num_trials=spec.search.trials)
     seconds = [corner["epoch_seconds"] for corner in measured]
     available = machine.local_resources()
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
+    fitting = epochs_within(spec.search.budget, epoch_seconds=fmean(seconds), at_once=at_once, gpu=gpu)
+    trials = most_trials(rule, asked=spec.search.trials, epochs=fitting)
+    epochs = expected_epochs(rule, num_trials=trials)
     largest = max(corner["checkpoint_bytes"] for corner in measured)
     # Frozen layers see each view of the images once for all trials that freeze them, and the held-out images once.
     once = sum(corner["frozen_seconds"] * min(corner["views"], rule.rungs[-1]) for corner in measured)
     each_time = epochs * sum(corner["frozen_seconds"] for corner in measured) / len(measured)
     return {
         "name": spec.search.name,
-        "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=spec.search.trials).items()},
+        "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=trials).items()},
         "epochs": epochs,
-        "epochs_without_halving": spec.search.trials * rule.rungs[-1],
+        "epochs_without_halving": trials * rule.rungs[-1],
+        "asked_seconds": spec.search.budget.seconds,
         "images": {split: sum(classes.values()) for split, classes in facts.counts.items()},
         "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
         "concurrency": at_once,
@@ -52,9 +60,25 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         },
         "frozen_hours": {"once": once / at_once / 3600, "saved": max(0.0, each_time - once) / at_once / 3600},
         "frozen_bytes": _frozen_bytes(spec),
-        "checkpoint_bytes": spec.search.trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
+        "checkpoint_bytes": trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
         "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
     }
+
+
+def epochs_within(budget: BudgetSection, *, epoch_seconds: float, at_once: int, gpu: float) -> int | None:
+    """How many epochs of this length a budget allows, its narrowest bound; None without a bound."""
+    bounds: list[float] = [] if budget.epochs is None else [budget.epochs]
+    if budget.seconds is not None:
+        bounds.append(max(0.0, budget.seconds - FINISHING_SECONDS) * at_once / epoch_seconds)
+    if budget.gpu_hours is not None:
+        bounds.append(budget.gpu_hours * 3600 / (gpu or 1.0) / epoch_seconds)
+    return math.floor(min(bounds)) if bounds else None
+
+
+def most_trials(rule: Rule, *, asked: int | None, epochs: int | None) -> int:
+    """The trials that a search comes to, asked for or allowed by the epochs of its budget, whichever are fewer."""
+    bounds = [] if epochs is None else [trials_within(rule, epochs=epochs)]
+    return min([*bounds, *([] if asked is None else [asked])])
 
 
 def plan_table(plan: dict[str, Any]) -> Table:
@@ -63,6 +87,8 @@ def plan_table(plan: dict[str, Any]) -> Table:
     rungs = ", ".join(f"{count} to epoch {rung}" for rung, count in plan["rungs"].items())
     seconds, hours = plan["epoch_seconds"], plan["hours"]
     table.add_row("trials", f"about {rungs}")
+    if plan["asked_seconds"] is not None:
+        table.add_row("time", f"{duration(plan['asked_seconds'])} asked, trials and epochs are what fits into it")
     table.add_row("epochs", f"about {plan['epochs']} (all trials in full: {plan['epochs_without_halving']})")
     table.add_row("images", ", ".join(f"{count} {split}" for split, count in plan["images"].items()))
     table.add_row("an epoch", f"{seconds['least']:.1f} to {seconds['most']:.1f} s on this machine, one trial alone")

@@ -8,7 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from search.engine.conductor import Conductor, Limits
+from search.engine.clock import Clock
+from search.engine.conductor import OUT_OF_TIME, Conductor, Limits
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule
@@ -22,6 +23,7 @@ from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
 from search.run.keeping import Keeper
 from search.run.pretraining import run_steps
+from search.run.timekeeper import Timekeeper, clock_of, steady_now
 from search.space.dimension import Choice
 from search.space.preflight import check_code, check_techniques
 from search.space.sections import STEPS
@@ -61,14 +63,23 @@ def search_folder(spec: SearchSpec) -> Path:
 
 
 def run_search(
-    spec: SearchSpec, *, address: str | None, listeners: list[Listener], ahead: Nursery | None = None
+    spec: SearchSpec,
+    *,
+    address: str | None,
+    listeners: list[Listener],
+    ahead: Nursery | None = None,
+    began: float | None = None,
+    now: Callable[[], float] = steady_now,
 ) -> Outcome:
     """Begin the search, or go on with it where it stands; ``ahead`` is where this machine's workers are forked.
+
+    Its time counts by ``now``, from when the command ``began``, else from here.
 
     Raises UserError, before any worker is asked for, for data, weights or names that cannot be used and for a search of
     this name over another space; HeldError for one that another process is running, ImagesChangedError for one of other images,
     LedgerFailsError where its database does not answer.
     """
+    began = now() if began is None else began
     folder = search_folder(spec)
     uri.check_uri(spec.tracking.uri)
     check_techniques(spec)
@@ -83,11 +94,16 @@ def run_search(
             _refuse_another_space(spec, begun)
         with cluster(address=address, ahead=ahead):
             ledger = _open(spec, folder, _prepare(spec, is_joined=address is not None), is_new=begun is None)
+            timekeeper = Timekeeper(ledger, began=began, now=now)
+            listeners = [*listeners, timekeeper]
             for listener in listeners:
                 listener.begin(ledger, spec=spec, rule=scheduler_rule(spec))
             outcome = Outcome("failed", "the search broke off", folder)
             try:
-                outcome = _with_workers(spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners)
+                clock = clock_of(spec, timekeeper=timekeeper)
+                outcome = _with_workers(
+                    spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners, clock=clock
+                )
             except ImagesChangedError as error:
                 outcome = Outcome("failed", str(error), folder)
             except KeyboardInterrupt:
@@ -194,7 +210,13 @@ def _keep_spec(spec: SearchSpec, folder: Path) -> None:
 
 
 def _with_workers(
-    spec: SearchSpec, ledger: Ledger, *, folder: Path, is_joined: bool, listeners: list[Listener]
+    spec: SearchSpec,
+    ledger: Ledger,
+    *,
+    folder: Path,
+    is_joined: bool,
+    listeners: list[Listener],
+    clock: Clock | None,
 ) -> Outcome:
     from search.tune.tuner import run_legs
 
@@ -209,7 +231,7 @@ def _with_workers(
         space=spec.space,
         rule=scheduler_rule(spec),
         sampling=sampling_rule(spec),
-        limits=_limits(spec, gpu=place().gpu),
+        limits=_limits(spec, gpu=place().gpu, clock=clock),
         on_change=tell,
     )
     waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place())
@@ -227,16 +249,25 @@ def _with_workers(
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
     for result in waiting:
         ledger.note(baselines={**ledger.notes.baselines, **result()})
-    reason = "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
-    return finish(spec, ledger, folder=folder, place=place(), reason=reason, on_change=tell)
+    return finish(spec, ledger, folder=folder, place=place(), reason=_why_over(conductor, spec), on_change=tell)
 
 
-def _limits(spec: SearchSpec, *, gpu: float) -> Limits:
+def _why_over(conductor: Conductor, spec: SearchSpec) -> str:
+    """Why nothing more is trained."""
+    if conductor.out_of_time:
+        budget = spec.search.budget
+        asked = f"minutes: {budget.minutes:g}" if budget.minutes is not None else f"hours: {budget.hours:g}"
+        return f"{OUT_OF_TIME} (search.budget.{asked})"
+    return "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
+
+
+def _limits(spec: SearchSpec, *, gpu: float, clock: Clock | None) -> Limits:
     budget = spec.search.budget
     return Limits(
         trials=spec.search.trials,
         epochs=budget.epochs,
         gpu_hours=budget.gpu_hours,
+        clock=clock,
         gpus=gpu or 1.0,
         max_failures=spec.search.max_failures,
     )

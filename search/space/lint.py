@@ -246,22 +246,25 @@ def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
 def _too_few_for_the_top(spec: SearchSpec) -> Iterator[str]:
     """Each rung promotes one in ``reduction``, so the last needs ``reduction`` to the power of the rungs before it."""
     needed = spec.scheduler.reduction ** (len(spec.scheduler.rungs) - 1)
-    if spec.scheduler.name == "asha" and spec.scheduler.mode == "promote" and spec.search.trials < needed:
+    trials = spec.search.trials
+    if spec.scheduler.name == "asha" and spec.scheduler.mode == "promote" and trials is not None and trials < needed:
         yield (
-            f"search.trials: {spec.search.trials} are too few for one to be promoted to epoch "
+            f"search.trials: {trials} are too few for one to be promoted to epoch "
             f"{spec.scheduler.max_epochs}, which takes {needed}; only the finalists are trained to the end"
         )
 
 
 def _model_never_asked(spec: SearchSpec) -> Iterator[str]:
-    startup = spec.sampler.startup
-    if spec.sampler.name != "random" and startup is not None and startup >= spec.search.trials:
-        yield f"sampler.startup: {startup} is not below search.trials: {spec.search.trials}; {spec.sampler.name} is never asked"
+    startup, trials = spec.sampler.startup, spec.search.trials
+    if spec.sampler.name != "random" and startup is not None and trials is not None and startup >= trials:
+        yield f"sampler.startup: {startup} is not below search.trials: {trials}; {spec.sampler.name} is never asked"
 
 
 def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
-    if not spec.vary and spec.search.trials > 1:
-        yield f"vary: nothing is searched, so all of search.trials: {spec.search.trials} are the same trial"
+    trials = spec.search.trials
+    if not spec.vary and trials != 1:
+        whose = "trials" if trials is None else f"search.trials: {trials}"
+        yield f"vary: nothing is searched, so all of {whose} are the same trial"
 
 
 RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (

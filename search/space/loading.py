@@ -23,21 +23,23 @@ def load(
     *,
     data: str | None = None,
     trials: int | None = None,
+    minutes: float | None = None,
     name: str | None = None,
 ) -> SearchSpec:
     """The search a space file says, after ``path=value`` overrides.
 
-    ``data``, ``trials`` and ``name`` replace ``data.path``, ``search.trials`` and ``search.name``. Raises
-    SettingsError, whose lines begin with the file's path. Where the file says none, MLflow's address is the environment's.
+    ``data``, ``trials``, ``minutes`` and ``name`` replace ``data.path``, ``search.trials``, ``search.budget.minutes`` (or
+    ``hours``) and ``search.name``. Raises SettingsError, whose lines begin with the file's path. Where the
+    file says none, MLflow's address is the environment's.
     """
     document = _with_uri_of_environment(read_document(path))
     for text in overrides:
         document = apply_override(document, parse_override(text))
     if data is not None:
         document = with_data(document, data)
-    for spec_path, value in (("search.trials", trials), ("search.name", name)):
-        if value is not None:
-            document = apply_override(document, Override(spec_path, value))
+    document = _with_bounds(document, trials=trials, minutes=minutes)
+    if name is not None:
+        document = apply_override(document, Override("search.name", name))
     return _validated(document, where=str(path))
 
 
@@ -51,7 +53,12 @@ def uri_note(spec: SearchSpec) -> str | None:
 
 
 def with_changes(
-    spec: SearchSpec, overrides: Sequence[str] = (), *, data: str | None = None, trials: int | None = None
+    spec: SearchSpec,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
 ) -> SearchSpec:
     """A search that goes on, with other values; which of them make it another search is for its ledger to say.
 
@@ -65,9 +72,7 @@ def with_changes(
         document = apply_override(document, override)
     if data is not None:
         document = with_data(document, data)
-    if trials is not None:
-        document = apply_override(document, Override("search.trials", trials))
-    return _validated(document, where=spec.search.name)
+    return _validated(_with_bounds(document, trials=trials, minutes=minutes), where=spec.search.name)
 
 
 def with_promotion(spec: SearchSpec, overrides: Iterable[str]) -> SearchSpec:
@@ -87,6 +92,16 @@ def parse_override(text: str) -> Override:
     if not equals or not path.strip():
         raise SettingsError([f"--set {text}: must be path=value, such as optimizer.lr=1e-3"])
     return Override(path.strip(), parse(value, where=f"--set {path.strip()}"))
+
+
+def _with_bounds(document: dict[str, Any], *, trials: int | None, minutes: float | None) -> dict[str, Any]:
+    """The contents with another number of trials, another time by the clock; hours that they have give way to minutes."""
+    if trials is not None:
+        document = apply_override(document, Override("search.trials", trials))
+    if minutes is not None:
+        document = apply_override(document, Override("search.budget.minutes", minutes))
+        document["search"]["budget"].pop("hours", None)
+    return document
 
 
 def _with_uri_of_environment(document: dict[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,31 @@ class Section(BaseModel):
 
 
 class BudgetSection(Section):
-    """When no new trial is begun any more; what is at work is finished."""
+    """When no new trial is begun any more: what is at work then is finished, but stopped in time where the clock decides."""
 
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="Hours by the clock in which the whole `run` is to end, test score and report included. Only the time counts "
+        "in which the search is at work: none passes between a crash and its resume. Not with `minutes`.",
+    )
+    minutes: float | None = Field(None, gt=0, description="`hours`, in minutes.")
     gpu_hours: float | None = Field(
         None, gt=0, description="Hours of work summed over trials, each weighed by its share of a GPU (whole on a CPU)."
     )
     epochs: int | None = Field(None, ge=1, description="Epochs summed over all trials.")
+
+    @property
+    def seconds(self) -> float | None:
+        """The time by the clock; None without a bound."""
+        if self.minutes is not None:
+            return self.minutes * 60
+        return None if self.hours is None else self.hours * 3600
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is any bound."""
+        return any(value is not None for value in (self.seconds, self.gpu_hours, self.epochs))
 
 
 class SearchSection(Section):
@@ -47,7 +66,12 @@ class SearchSection(Section):
         description="Metrics whose ranks, averaged, choose the final one of the trials trained to the end (`scheduler.finalists` "
         "at least), each at its best epoch by `metric`; without them `metric` chooses. No soup is made with them.",
     )
-    trials: int = Field(ge=1, description="Most configurations begun; raise it to go on with a finished search.")
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="Most configurations begun; raise it to go on with a finished search. With a `budget` it may be left out: "
+        "as many as that allows.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the sampler and of every trial.")
     budget: BudgetSection = BudgetSection()
     folder: PathText = Field("searches", description="Folder of all searches; this one writes to `folder/name` only.")

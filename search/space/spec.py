@@ -103,7 +103,13 @@ class SearchSpec(Section):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         steps = (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems)
-        for step in (*steps, self._selection_problems, self._step_problems, self._domain_problems):
+        for step in (
+            self._budget_problems,
+            *steps,
+            self._selection_problems,
+            self._step_problems,
+            self._domain_problems,
+        ):
             problems = step()
             if problems:
                 raise ValueError("\n".join(problems))
@@ -216,6 +222,18 @@ class SearchSpec(Section):
         if flat.get("model.weights") in STEPS:
             flat["model.weights"] = str(self.step_folder(str(flat["model.weights"])) / BACKBONE)
         return flat
+
+    def _budget_problems(self) -> list[str]:
+        budget = self.search.budget
+        if self.search.trials is None and not budget.is_bounded:
+            return [
+                "search.trials: missing; give how many are begun, or a search.budget of minutes, hours, gpu_hours or epochs"
+            ]
+        if budget.minutes is not None and budget.hours is not None:
+            return [
+                f"search.budget: has minutes: {budget.minutes:g} as well as hours: {budget.hours:g}; give one of them"
+            ]
+        return []
 
     def _step_problems(self) -> list[str]:
         dimension = self.space.dimensions.get("model.weights")

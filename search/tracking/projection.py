@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from search.ledger.notes import DataFacts, Scores, SearchNotes
+from search.ledger.notes import DataFacts, Scores, SearchNotes, Stretch
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.report.overview import probe_text
+from search.report.spending import clock_line
 from search.space.dimension import Number
 from search.space.paths import FIELDS, defaults, flatten
 from search.space.space import Space
@@ -165,14 +166,19 @@ def said_best(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] 
     return "nothing measured yet" if best is None else f"best: {metric} {best.best(metric):.4f}, trial {best.number}"
 
 
-def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str) -> str:
-    """The search's description in Markdown."""
+def search_note(
+    trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str, stretches: Sequence[Stretch] = ()
+) -> str:
+    """The search's description in Markdown; ``stretches`` are those in which it was at work."""
+    line = clock_line(spec.search.budget, stretches=stretches)
     best = best_trial(trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
     probe = probe_text(best)
     lines = [
         *([probe] if probe else []),
         said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by),
-        counts([trial for trial in trials if trial.is_searched]) + f" of at most {spec.search.trials}",
+        counts([trial for trial in trials if trial.is_searched])
+        + ("" if spec.search.trials is None else f" of at most {spec.search.trials}"),
+        *([f"time by the clock: {line}"] if line else []),
         f"data: {data.name}",
         f"to go on: `{resume}`",
     ]

@@ -1,6 +1,6 @@
 import pytest
 
-from search.engine.forecast import TRIALS_PLAYED, expected_epochs, expected_trials
+from search.engine.forecast import TRIALS_PLAYED, expected_epochs, expected_trials, trials_within
 from search.engine.halving import Halving
 
 
@@ -62,3 +62,10 @@ def test_stopping_lets_the_first_to_arrive_go_on(trials):
     stopping = expected_trials(rule("stop"), num_trials=trials)
     assert stopping[1] == trials
     assert stopping[9] >= 1
+
+
+@pytest.mark.parametrize("epochs", [1, 9, 50, 400])
+def test_the_trials_within_some_epochs_take_no_more_and_another_one_would(epochs):
+    most = trials_within(rule(), epochs=epochs)
+    assert most == 1 or expected_epochs(rule(), num_trials=most) <= epochs
+    assert expected_epochs(rule(), num_trials=most + 1) > epochs

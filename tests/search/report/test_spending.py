@@ -1,7 +1,9 @@
 from datetime import UTC, datetime
 
+from search.ledger.notes import Stretch
 from search.ledger.trials import EpochRecord, Trial
-from search.report.spending import PARTS, spending, spending_line
+from search.report.spending import PARTS, clock_line, spending, spending_line
+from search.space.sections import BudgetSection
 from trainable.prefix.outputs import Spent
 from trainable.training.usage import usage
 
@@ -31,3 +33,13 @@ def test_all_that_an_epoch_tells_has_its_name():
     told = usage(1.0, spent={}, trained=Spent(), measured=Spent())
     parts = {name.removeprefix("usage/").removesuffix("_seconds") for name in told if name.endswith("_seconds")}
     assert parts - {"prefix_saved"} <= set(PARTS)
+
+
+def test_the_time_by_the_clock_is_told_as_asked_spent_and_left():
+    halves = [Stretch(began=0, seconds=600), Stretch(began=9000, seconds=120)]
+    asked = BudgetSection(hours=0.5)
+    assert clock_line(asked, stretches=halves[:1]) == "30 min asked, 10 min spent, 20 min left"
+    assert clock_line(asked, stretches=halves) == "30 min asked, 12 min spent in 2 stretches, 18 min left"
+    assert clock_line(BudgetSection(minutes=1), stretches=halves[1:]) == "60 s asked, 2.0 min spent, 0 s left"
+    assert clock_line(BudgetSection(epochs=5), stretches=halves[:1]) == "10 min spent"
+    assert clock_line(BudgetSection(), stretches=[]) == ""

@@ -119,9 +119,9 @@ def test_all_mistakes_are_listed_the_first_is_the_message(file):
     text = TEXT.replace("trials: 8", "trials: 0").replace("max_epochs", "max_epoch")
     with pytest.raises(SettingsError) as caught:
         load(file(text))
-    assert str(caught.value) == "x.yaml: search.trials: got 0, must be a whole number at least 1 (and 2 more)"
+    assert str(caught.value) == "x.yaml: search.trials: got 0, must be a whole number at least 1 or null (and 2 more)"
     assert caught.value.problems == (
-        "x.yaml: search.trials: got 0, must be a whole number at least 1",
+        "x.yaml: search.trials: got 0, must be a whole number at least 1 or null",
         "x.yaml: scheduler.max_epochs: missing, must be a whole number at least 1, at most 1000",
         "x.yaml: scheduler.max_epoch: unknown key; did you mean 'max_epochs'?",
     )
@@ -223,7 +223,7 @@ def test_trials_and_name_replace_what_the_file_says(file):
         ("=3", "--set =3: must be path=value, such as optimizer.lr=1e-3"),
         ("optimizer.lr=[1", "--set optimizer.lr:1: expected ',' or ']', but got '<stream end>'"),
         ("optimizer.lr=100", "x.yaml: base.optimizer.lr: got 100, must be a number above 0, at most 10"),
-        ("search.trials=many", "x.yaml: search.trials: got 'many', must be a whole number at least 1"),
+        ("search.trials=many", "x.yaml: search.trials: got 'many', must be a whole number at least 1 or null"),
     ],
 )
 def test_a_wrong_override_is_one_line(file, override, line):
@@ -378,3 +378,23 @@ def test_what_goes_on_takes_other_values_but_stays_where_it_is(file):
     for path in ("search.name", "search.folder", "search.storage"):
         with pytest.raises(UserError, match=rf"^--set {path}: a search that has begun stays where it is$"):
             with_changes(spec, [f"{path}=other"])
+
+
+def test_minutes_take_the_place_of_the_time_that_a_file_gives_and_trials_may_be_left_out(file):
+    timed = file(TEXT.replace("trials: 8", "budget: {hours: 2}"))
+    assert (load(timed).search.trials, load(timed).search.budget.seconds) == (None, 7200)
+    made = load(timed, minutes=30)
+    assert (made.search.budget.minutes, made.search.budget.hours, made.search.budget.seconds) == (30, None, 1800)
+    again = with_changes(load(timed), minutes=5)
+    assert (again.search.budget.seconds, again.search.budget.hours) == (300, None)
+    assert difference(made, again) == []
+
+
+@pytest.mark.parametrize("budget", ["minutes: 5", "hours: 0.5", "gpu_hours: 1", "epochs: 9"])
+def test_any_budget_stands_for_the_number_of_trials(file, budget):
+    assert load(file(TEXT.replace("trials: 8", f"budget: {{{budget}}}"))).search.trials is None
+
+
+def test_two_times_by_the_clock_are_one_line(file):
+    line = mistake(file(TEXT.replace("trials: 8", "budget: {hours: 2, minutes: 5}")))
+    assert line == "x.yaml: search.budget: has minutes: 5 as well as hours: 2; give one of them"

@@ -120,7 +120,12 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
     ("sections", "lines"),
     [
         ({"serach": {}}, ["serach: unknown key; did you mean 'search'?"]),
-        ({"search": {"name": "demo"}}, ["search.trials: missing, must be a whole number at least 1"]),
+        (
+            {"search": {"name": "demo"}},
+            [
+                "search.trials: missing; give how many are begun, or a search.budget of minutes, hours, gpu_hours or epochs"
+            ],
+        ),
         ({"search": {"name": "a b", "trials": 1}}, ["search.name: got 'a b', must be text such as 'resnet-1'"]),
         (
             {"search": {"name": "a", "trials": 1, "storage": "sqlite:///x"}},
@@ -250,7 +255,7 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         (
             {"search": {"name": "a", "trials": 0}, "sampler": {"nam": "tpe"}},
             [
-                "search.trials: got 0, must be a whole number at least 1",
+                "search.trials: got 0, must be a whole number at least 1 or null",
                 "sampler.nam: unknown key; did you mean 'name'?",
             ],
         ),

@@ -1,0 +1,58 @@
+"""Notes in the ledger when a search was at work, so that its time counts over restarts."""
+
+import time
+from collections.abc import Callable
+
+from search.engine.clock import Clock, seconds_to_next_note, spent, stretches_before
+from search.engine.listeners import Listener, Outcome
+from search.ledger.ledger import Ledger
+from search.ledger.notes import Stretch
+from search.space.spec import SearchSpec
+
+_OFFSET = time.time() - time.monotonic()
+
+
+def steady_now() -> float:
+    """Seconds since 1970 that nobody sets back while this process lives."""
+    return _OFFSET + time.monotonic()
+
+
+class Timekeeper(Listener):
+    """Knows how long a search has been at work, in this process since ``began`` and in those before it.
+
+    The length of this process's stretch is noted when it has grown by a hundredth, and by ten seconds: of a process that is
+    killed no more is lost, and the notes of a day are some hundred.
+    """
+
+    def __init__(self, ledger: Ledger, *, began: float, now: Callable[[], float]) -> None:
+        self._ledger, self._began, self._now = ledger, began, now
+        self._before = stretches_before(ledger.notes.stretches, trials=ledger.trials())
+        self._note()
+
+    def spent_seconds(self) -> float:
+        """How long the search has been at work in all."""
+        return spent(self._before) + self._now() - self._began
+
+    def pulse(self) -> None:
+        """Note the time where the last note is too old."""
+        since = self._now() - self._noted
+        if since >= seconds_to_next_note(self._noted - self._began):
+            self._note()
+
+    def end(self, ledger: Ledger, *, outcome: Outcome) -> None:
+        """Note the time as it is."""
+        self._note()
+
+    def _note(self) -> None:
+        self._noted = self._now()
+        stretch = Stretch(began=self._began, seconds=self._noted - self._began)
+        self._ledger.note(stretches=(*self._before, stretch))
+
+
+def clock_of(spec: SearchSpec, *, timekeeper: Timekeeper) -> Clock | None:
+    """The clock that a search's budget asks for; None where it names no time."""
+    seconds = spec.search.budget.seconds
+    if seconds is None:
+        return None
+    num_averaged = 0 if spec.search.choose_by or spec.soup < 2 else spec.soup
+    return Clock(asked_seconds=seconds, spent_seconds=timekeeper.spent_seconds, num_evaluations=num_averaged + 1)
