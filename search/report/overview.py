@@ -100,7 +100,10 @@ def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
 
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
-    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(result["trials"].items()))
+    names = {"RUNNING": "out of time"} if result["state"] == "finished" else {}
+    states = ", ".join(
+        f"{count} {names.get(state, state.lower())}" for state, count in sorted(result["trials"].items())
+    )
     asked = "" if result["trials_asked"] is None else f" of {result['trials_asked']}"
     value = result["best_value"]
     test = result["test"]

@@ -100,6 +100,9 @@ def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
     assert warm.search.trials == 32
     assert warm.search.budget.epochs == 51
     assert warm_spec(spec(trials=10), start).search.trials == 13  # five warm, eight fresh
+    asked = {"search": {"name": "timed", "budget": {"minutes": 30.0}}}
+    timed = warm_spec(spec(**asked), start).search
+    assert (timed.trials, timed.budget.minutes) == (None, 15)
     told = []
     for number in range(warm.search.trials):
         proposal = propose(told, space=warm.space, rule=sampling_rule(warm))

@@ -12,7 +12,7 @@ from rich.console import Console
 from search.engine.listeners import Outcome
 from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
-from search.ledger.notes import DataFacts
+from search.ledger.notes import DataFacts, Stretch
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.report.progress import Progress
 from search.space.spec import SearchSpec
@@ -150,3 +150,10 @@ def test_a_change_and_a_frame_cost_no_more_calls_among_ten_times_the_trials(tmp_
     progress.end(None, outcome=Outcome("interrupted", "", tmp_path))
     assert counts[1][0] <= counts[0][0] + 5
     assert counts[1][1] <= counts[0][1] * 1.2
+
+
+def test_a_search_with_a_time_says_what_is_left_of_it_whatever_earlier_processes_spent(tmp_path):
+    ledger = ledgers.create(tmp_path, name="cells", storage=None, space=SPEC.space, metric=METRIC, notes={})
+    ledger.note(stretches=(Stretch(began=0, seconds=600), Stretch(began=2000, seconds=600)))
+    progress, console = on_terminal(tmp_path, trials=None, budget={"minutes": 40})
+    assert "20 min of 40 min left" in lines_of(progress, console)[0]

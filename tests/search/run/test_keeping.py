@@ -73,3 +73,10 @@ def test_finalists_stay_where_several_metrics_choose_among_them(tmp_path, severa
     for number in range(KEPT_TRIALS + 3):
         keeper.changed(trial_of(tmp_path, number, value=number / 100, state="COMPLETE"))
     assert len(held(tmp_path)) == KEPT_TRIALS + (3 if several else 0)
+
+
+def test_without_a_bound_of_trials_as_many_wait_as_can_pass_among_twice_those_there_are(tmp_path):
+    keeper = Keeper(tmp_path, spec=spec_of(trials=None, budget={"minutes": 5}), trials=[])
+    for number in range(90):
+        keeper.changed(trial_of(tmp_path, number, value=number / 90, state="RUNNING"))
+    assert held(tmp_path) == set(range(30, 90))

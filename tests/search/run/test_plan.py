@@ -1,0 +1,31 @@
+"""How many trials a budget allows; that a plan is made and shown is held by tests/integration/test_search.py."""
+
+import pytest
+
+from search.engine.clock import FINISHING_SECONDS
+from search.engine.no_halving import NoHalving
+from search.run.plan import epochs_within, most_trials
+from search.space.sections import BudgetSection
+
+RULE = NoHalving("val/accuracy", 9)
+
+
+@pytest.mark.parametrize(
+    ("budget", "epochs"),
+    [
+        ({}, None),
+        ({"epochs": 40}, 40),
+        ({"gpu_hours": 1.0}, 720),  # halves of a GPU, ten seconds an epoch
+        ({"minutes": (400 + FINISHING_SECONDS) / 60}, 80),  # two at once
+        ({"hours": 1.0, "epochs": 12}, 12),
+    ],
+)
+def test_a_budget_allows_the_epochs_of_its_narrowest_bound(budget, epochs):
+    assert epochs_within(BudgetSection(**budget), epoch_seconds=10.0, at_once=2, gpu=0.5) == epochs
+
+
+def test_a_search_comes_to_as_many_trials_as_are_asked_for_or_allowed_whichever_are_fewer():
+    assert most_trials(RULE, asked=None, epochs=40) == 4
+    assert most_trials(RULE, asked=3, epochs=40) == 3
+    assert most_trials(RULE, asked=64, epochs=40) == 4
+    assert most_trials(RULE, asked=64, epochs=None) == 64
