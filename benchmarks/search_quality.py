@@ -8,8 +8,8 @@ what make_curves.py wrote. Methods are chosen and tuned on the tasks of ``--spli
 curves are in both.
 
 A number of slots train at once, each trial at a speed of its own. Regret is (best - value) / (best - worst), the value being the
-best of any epoch so far, whose checkpoint a search keeps. Budgets are multiples of one full training: of its epochs, and where seconds were
-measured also of the mean training's seconds, all slots together.
+best of any epoch so far, whose checkpoint a search keeps. Budgets are multiples of one full training: of its epochs, and where
+seconds were measured also of the mean training's seconds, all slots together.
 """
 
 import argparse

@@ -198,7 +198,7 @@ def test_what_is_not_there_is_skipped_with_a_line(quality, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_command_writes_every_run_and_a_table(tmp_path):
-    lines = [line(10 ** -(1 + index / 4), 0.5, 0.5 + index / 40) for index in range(12)]
+    lines = [line(10 ** -(1 + index / 4), 0.5, 0.5, 0.5 + index / 40) for index in range(12)]
     text = json.dumps({"vary": VARY, "made_with": {}, "curves": lines})
     (tmp_path / "tiny.json.gz").write_bytes(gzip.compress(text.encode()))
     words = ["--curves", str(tmp_path), "--families", "curves", "--methods", "random", "ours:asha", "ours:nothing"]
