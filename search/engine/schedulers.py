@@ -8,6 +8,8 @@ from search.engine.no_halving import NoHalving
 from search.engine.rule import Rule
 from search.space.spec import SearchSpec
 
+STARTUP = 4  # results before the model of curves decides; with more, less was found early (docs/benchmarks.md)
+
 SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
     "asha": lambda spec: Halving(
         metric=spec.search.metric,
@@ -24,7 +26,7 @@ SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
         reduction=spec.scheduler.reduction,
         finalists=spec.scheduler.finalists,
         cost=spec.scheduler.cost,
-        startup=spec.sampler.startup or len(spec.space.dimensions) + 1,
+        startup=spec.sampler.startup or STARTUP,
         seed=spec.search.seed,
         space=spec.space,
     ),

@@ -94,7 +94,9 @@ class SamplerSection(Section):
         0.2, ge=0, le=1, description="Share of the proposals drawn at random all the same (BOHB, Falkner et al. 2018)."
     )
     startup: int | None = Field(
-        None, ge=1, description="Results at a rung before the model is asked; without it the number of paths + 3."
+        None,
+        ge=1,
+        description="Results at a rung before the model is asked; without it the number of paths + 3, for `freeze_thaw` 4.",
     )
     fresh: int = Field(
         0, ge=0, description="Random proposals after the recipes of `try_first`, before the model is asked."
