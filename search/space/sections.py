@@ -140,8 +140,8 @@ class SchedulerSection(Section):
     finalists: int = Field(1, ge=1, description="Trials trained to the end at least.")
     cost: Literal["seconds", "epochs"] = Field(
         "seconds",
-        description="By what `freeze_thaw` divides the improvement it expects: seconds as measured, which differ from run to run, "
-        "so that two runs of one seed may try other things, or epochs.",
+        description="What `freeze_thaw` divides the improvement that it expects by: seconds as measured, with which two runs of one "
+        "seed may try other things, or epochs.",
     )
 
     @model_validator(mode="after")
