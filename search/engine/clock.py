@@ -38,10 +38,15 @@ class Clock:
         return self.left(trials) >= (epoch_seconds(trials[number]) or typical_epoch_seconds(trials) or 0.0)
 
     def has_leg(self, action: Start | Continue, *, trials: History, rule: Rule, running: frozenset[int]) -> bool:
-        """Whether a leg ends in time, and after it what is owed to the finalists."""
-        needed = leg_seconds(action, trials=trials, running=running)
-        owed = finalists_seconds(trials, rule=rule, running=running, beginning=action)
-        return self.left(trials) >= needed + min(owed, FINALISTS_SHARE * self.asked_seconds)
+        """Whether a leg ends in time, and a worker is free early enough for what is owed to the finalists."""
+        typical = typical_epoch_seconds(trials) or 0.0
+        leg = leg_seconds(action, trials=trials, typical=typical)
+        at_work = [_seconds_to(trials[number], until=trials[number].target, typical=typical) for number in running]
+        owed = min(
+            finalists_seconds(trials, rule=rule, running=running, beginning=action),
+            FINALISTS_SHARE * self.asked_seconds,
+        )
+        return self.left(trials) >= max(leg, min([leg, *at_work]) + owed)
 
 
 def spent(stretches: Iterable[Stretch]) -> float:
@@ -86,13 +91,12 @@ def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
     return median(seconds) if seconds else None
 
 
-def leg_seconds(action: Start | Continue, *, trials: History, running: frozenset[int]) -> float:
-    """How long until a leg that begins now is over, and those that are at work."""
-    typical, start = typical_epoch_seconds(trials) or 0.0, _median_of(trials, "usage/start_seconds")
-    at_work = [_seconds_to(trials[number], until=trials[number].target, typical=typical) for number in running]
+def leg_seconds(action: Start | Continue, *, trials: History, typical: float) -> float:
+    """How long a leg takes that begins now; ``typical`` is what an epoch takes of a trial that has none."""
+    start = _median_of(trials, "usage/start_seconds")
     if isinstance(action, Start):
-        return max([start + action.until * typical, *at_work])
-    return max([start + _seconds_to(trials[action.number], until=action.until, typical=typical), *at_work])
+        return start + action.until * typical
+    return start + _seconds_to(trials[action.number], until=action.until, typical=typical)
 
 
 def finalists_seconds(

@@ -140,7 +140,7 @@ class SchedulerSection(Section):
     finalists: int = Field(1, ge=1, description="Trials trained to the end at least.")
     cost: Literal["seconds", "epochs"] = Field(
         "seconds",
-        description="What `freeze_thaw` divides the improvement that it expects by: seconds as measured, with which two runs of one "
+        description="What `freeze_thaw` divides the improvement it expects by: seconds as measured, with which two runs of one "
         "seed may try other things, or epochs.",
     )
 

@@ -93,13 +93,18 @@ def test_the_next_epoch_takes_as_long_as_the_longer_of_the_last_two_but_the_firs
 
 def test_a_new_trial_takes_what_the_median_trial_takes_and_a_known_one_its_own_time():
     trials = History([trial(0, 2.0), trial(1, 3.0), trial(2, 40.0)])
-    assert leg_seconds(Start(3), trials=trials, running=frozenset()) == 9
-    assert leg_seconds(Continue(2, 3), trials=trials, running=frozenset()) == 80
+    assert leg_seconds(Start(3), trials=trials, typical=3.0) == 9
+    assert leg_seconds(Continue(2, 3), trials=trials, typical=3.0) == 80
 
 
-def test_a_leg_is_over_when_those_at_work_are_over_as_well():
-    trials = History([trial(0, 2.0), trial(1, 20.0, target=3)])
-    assert leg_seconds(Start(1), trials=trials, running=frozenset({1})) == 40
+def test_a_leg_may_begin_while_another_worker_is_free_early_enough_for_the_finalist():
+    """The best needs 8 epochs of 2 seconds more; an epoch of a trial that has none takes 11."""
+    trials = History([trial(0, 2.0, value=0.9), trial(1, 20.0, value=0.5), trial(2)])
+    clock = Clock(asked_seconds=100.0, spent_seconds=lambda: 60.0, num_evaluations=0)
+    assert clock.left(trials) == 32
+    assert not clock.has_leg(Start(2), trials=trials, rule=RULE, running=frozenset())  # 22, and 16 after it
+    assert clock.has_leg(Start(2), trials=trials, rule=RULE, running=frozenset({2}))  # whose worker is free after 11
+    assert not clock.has_leg(Start(3), trials=trials, rule=RULE, running=frozenset({2}))  # 33 do not fit at all
 
 
 def test_the_best_of_those_that_have_come_furthest_is_owed_the_rest_of_its_training():
