@@ -103,7 +103,7 @@ class FreezeThaw:
         """The decision while there is budget for more trials: halving's turn, or the model's where it has enough results."""
         event = derive(self.seed, "freeze_thaw", len(history), sum(trial.target for trial in history))
         first = self.rungs[0]
-        if history.ranking(self.metric, rung=first).num_placed < self.startup:
+        if not self.space.dimensions or history.ranking(self.metric, rung=first).num_placed < self.startup:
             return Start(first)
         if random.Random(event).random() < HALVINGS_SHARE:
             return self._promoted(history, running=running) or Start(first)
@@ -204,8 +204,9 @@ class _Decision:
     def _new_points(self) -> Floats:
         """Points to begin: drawn at random and near to the best trials, none too near to one that was tried."""
         sign = -1.0 if DIRECTIONS[self.rule.metric] == "maximize" else 1.0
-        costs = [(sign * value, index) for index, trial in enumerate(self.trials) if (value := self._value(trial))]
-        best = [index for _, index in sorted(costs)[:NUM_BEST]]
+        values = [(self._value(trial), index) for index, trial in enumerate(self.trials)]
+        costs = sorted((sign * value, index) for value, index in values if value is not None)
+        best = [index for _, index in costs[:NUM_BEST]]
         drawn = self.coordinates.draw(self.chance, count=NUM_DRAWN)
         if best:
             parents = np.resize(np.array(best), NUM_NEAR)
@@ -217,7 +218,7 @@ class _Decision:
         return new_ones
 
     def _value(self, trial: Trial) -> float | None:
-        value = trial.best(self.rule.metric)
+        value = None if trial.state == "FAILED" else trial.best(self.rule.metric)
         return None if value is None or math.isnan(value) else value
 
     def _horizons(self, reached: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from search.ledger.trials import EpochRecord, Trial
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
 
-METRIC = "val/accuracy"
+METRIC, LOSS = "val/accuracy", "val/loss"
 SPACE = make_space(
     {
         "freeze.depth": parse_dimension({"choice": [0.5, 0.75, 1.0]}, where="depth"),
@@ -140,6 +140,38 @@ def test_trials_that_failed_or_have_no_number_are_known_as_bad():
     ]
     for action in decisions([*trials, *broken]):
         assert not isinstance(action, Continue) or action.number not in (8, 9)
+
+
+def test_losses_are_known_by_their_order_alone_the_best_of_them_also_where_it_is_0():
+    def losses(least):
+        trials = some_trials(12, epochs=9, state="COMPLETE")
+        ranked = sorted(trials, key=lambda trial: -trial.best(METRIC))
+        values = {trial.number: least + place / 8 for place, trial in enumerate(ranked)}
+        whole = [
+            replace(trial, epochs=tuple(replace(epoch, metrics={LOSS: values[trial.number]}) for epoch in trial.epochs))
+            for trial in trials
+        ]
+        return decisions(whole, metric=LOSS)
+
+    assert losses(0.0) == losses(0.5)
+
+
+def test_what_a_trial_had_before_it_failed_counts_for_nothing():
+    def begun(value):
+        failed = reached(12, params=point(random.Random(12)), values=[value], target=9, state="FAILED")
+        return decisions([*some_trials(12, epochs=9, state="COMPLETE"), failed])
+
+    assert begun(0.99) == begun(0.01)
+
+
+def test_where_nothing_varies_the_sampler_is_asked_and_resting_trials_go_on_as_in_halving():
+    nothing = make_space({})
+    trials = [reached(number, params={}, values=[0.5]) for number in range(3)]
+    made = {
+        rule(seed=seed, space=nothing, startup=1).next_action(trials, running=frozenset(), budget="open")
+        for seed in range(10)
+    }
+    assert made <= {Start(1), Continue(0, 3)}
 
 
 def test_a_point_that_was_tried_is_not_begun_again():
