@@ -189,7 +189,7 @@ class Conductor:
         return self._known
 
     def _start(self, trials: History, *, until: int, params: Mapping[str, Value] | None) -> Leg | None:
-        if params is None or trials.num_searched < len(self.sampling.try_first):
+        if params is None or trials.num_searched < len(self.sampling.try_first) + self.sampling.fresh:
             proposal = propose(trials, space=self.space, rule=self.sampling)
         else:
             proposal = proposal_of(params, space=self.space, origin="freeze_thaw")

@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 
 from search.engine.conductor import Conductor, Leg, Limits
+from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
 from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch
 from search.engine.sampling import SAMPLERS, Sampling
@@ -261,3 +262,38 @@ def test_a_finished_search_goes_on_with_more_trials(conduct):
     play(second)
     assert dump(second)[:4] == before
     assert len(dump(second)) == 6
+
+
+def test_a_rule_that_has_values_of_its_own_leaves_the_fresh_ones_to_chance(tmp_path):
+    ledger = ledgers.create(tmp_path, name="s", storage=None, space=SPACE, metric=METRIC, notes={"metric": METRIC})
+    conductor = Conductor(
+        ledger,
+        space=SPACE,
+        rule=FreezeThaw(
+            metric=METRIC,
+            min_epochs=1,
+            max_epochs=4,
+            reduction=2,
+            finalists=1,
+            startup=1,
+            cost="epochs",
+            seed=0,
+            space=SPACE,
+        ),
+        sampling=Sampling(
+            sampler="tpe",
+            seed=0,
+            random_share=0.2,
+            metric=METRIC,
+            rungs=(1, 2, 3, 4),
+            fresh=5,
+            try_first=({"optimizer.lr": 1e-2},),
+        ),
+        limits=Limits(trials=12),
+        on_change=lambda trial: None,
+    )
+    play(conductor)
+    assert conductor.finished
+    origins = [trial.origin for trial in conductor.ledger.trials()]
+    assert origins[:6] == ["try_first"] + ["random"] * 5
+    assert "freeze_thaw" in origins[6:]
