@@ -1,7 +1,8 @@
 """What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from search.engine.clock import Clock
@@ -15,6 +16,7 @@ from search.space.space import Space
 from search.space.values import Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
+FAILURES_IN_A_ROW = 20  # after which a search is over that has no number of trials
 OUT_OF_TIME = "out of time"  # how the reason of a trial begins that is left open
 LOST = "failed"  # how the reason of a trial begins that lost its worker too often
 Decision = Literal["go on", "stop"]
@@ -172,7 +174,7 @@ class Conductor:
             limits.gpu_hours is not None and trials.seconds() * limits.gpus / 3600 >= limits.gpu_hours
         ):
             return "compute spent"
-        are_begun = limits.trials is not None and trials.num_searched >= limits.trials
+        are_begun = fail_endlessly(trials) if limits.trials is None else trials.num_searched >= limits.trials
         return "trials spent" if self.exhausted or are_begun else "open"
 
     def _trials(self) -> History:
@@ -256,3 +258,13 @@ class Conductor:
 def was_lost(trial: Trial) -> bool:
     """Whether a trial failed for its workers, not for what it is."""
     return trial.state == "FAILED" and trial.attempts > 0 and (trial.reason or "").startswith(LOST)
+
+
+def fail_endlessly(trials: Sequence[Trial]) -> bool:
+    """Whether the latest trials, many in a row, failed without an epoch: such spend no budget, so none would end the search.
+
+    Those at work in their first epoch are not looked at.
+    """
+    decided = (trial for trial in reversed(trials) if trial.is_searched and (trial.epochs or trial.state != "RUNNING"))
+    failed = [trial.state == "FAILED" and not trial.epochs for trial in islice(decided, FAILURES_IN_A_ROW)]
+    return len(failed) == FAILURES_IN_A_ROW and all(failed)

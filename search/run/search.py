@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.clock import Clock
-from search.engine.conductor import OUT_OF_TIME, Conductor, Limits
+from search.engine.conductor import OUT_OF_TIME, Conductor, Limits, fail_endlessly
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule
@@ -258,6 +258,8 @@ def _why_over(conductor: Conductor, spec: SearchSpec) -> str:
         budget = spec.search.budget
         asked = f"minutes: {budget.minutes:g}" if budget.minutes is not None else f"hours: {budget.hours:g}"
         return f"{OUT_OF_TIME} (search.budget.{asked})"
+    if spec.search.trials is None and fail_endlessly(conductor.ledger.trials()):
+        return "the latest trials all failed at once, more are begun with search.trials alone"
     return "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
 
 

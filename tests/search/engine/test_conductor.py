@@ -264,6 +264,53 @@ def test_a_finished_search_goes_on_with_more_trials(conduct):
     assert len(dump(second)) == 6
 
 
+def fail_all(conductor, *, workers=1, most=60):
+    """Every trial is infeasible; how many were begun by so many workers."""
+    begun, at_work = 0, []
+    while begun < most:
+        while len(at_work) < workers and (leg := conductor.next_leg()) is not None:
+            at_work.append(leg.number)
+            begun += 1
+        if not at_work:
+            break
+        number = at_work.pop(0)
+        conductor.report(number, report=Infeasible("diverged: loss is nan"))
+        conductor.leg_over(number)
+    return begun
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_search_that_nothing_counts_the_trials_of_ends_when_all_of_them_fail_at_once(conduct, workers):
+    conductor = conduct(trials=None, epochs=100)
+    assert fail_all(conductor, workers=workers) == 19 + workers
+    assert conductor.finished
+    assert conductor.stopping is None
+
+
+def test_when_all_later_trials_fail_at_once_the_best_of_the_first_are_trained_to_the_end(conduct):
+    conductor = conduct(trials=None, epochs=100)
+    for _ in range(3):
+        work(conductor, conductor.next_leg())
+    legs = []
+    while (leg := conductor.next_leg()) is not None:
+        legs.append(leg)
+        if leg.number < 3:
+            work(conductor, leg)
+        else:
+            conductor.report(leg.number, report=Infeasible("diverged: loss is nan"))
+            conductor.leg_over(leg.number)
+    states = Counter(trial.state for trial in conductor.ledger.trials())
+    assert conductor.finished
+    assert states["FAILED"] == 20
+    assert states["COMPLETE"] >= 1
+
+
+def test_a_search_with_a_number_of_trials_tries_them_all_though_they_fail(conduct):
+    conductor = conduct(trials=30)
+    assert fail_all(conductor) == 30
+    assert conductor.finished
+
+
 def test_a_rule_that_has_values_of_its_own_leaves_the_fresh_ones_to_chance(tmp_path):
     ledger = ledgers.create(tmp_path, name="s", storage=None, space=SPACE, metric=METRIC, notes={"metric": METRIC})
     conductor = Conductor(
