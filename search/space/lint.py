@@ -243,6 +243,14 @@ def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
         yield f"scheduler.min_epochs: equals max_epochs ({spec.scheduler.max_epochs}), so no trial is ever stopped early"
 
 
+def _ignored_by_the_scheduler(spec: SearchSpec) -> Iterator[str]:
+    scheduler = spec.scheduler
+    if scheduler.mode != "promote" and scheduler.name != "asha":
+        yield f"scheduler.mode: {scheduler.mode} has no effect, scheduler.name is {scheduler.name}, not asha"
+    if scheduler.cost != "seconds" and scheduler.name != "freeze_thaw":
+        yield f"scheduler.cost: {scheduler.cost} has no effect, scheduler.name is {scheduler.name}, not freeze_thaw"
+
+
 def _too_few_for_the_top(spec: SearchSpec) -> Iterator[str]:
     """Each rung promotes one in ``reduction``, so the last needs ``reduction`` to the power of the rungs before it."""
     needed = spec.scheduler.reduction ** (len(spec.scheduler.rungs) - 1)
@@ -277,6 +285,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _judged_inside_warmup,
     _patience_too_long,
     _nothing_to_halve,
+    _ignored_by_the_scheduler,
     _too_few_for_the_top,
     _model_never_asked,
     _nothing_varies,

@@ -243,3 +243,23 @@ ADAPTING = {"data.format": "elpv", "data.target": "poly"}
 )
 def test_what_adapting_cannot_use_is_named(base, vary, lines):
     assert notes(base=ADAPTING | base, vary=vary) == lines
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "lines"),
+    [
+        (
+            {"name": "freeze_thaw", "mode": "stop"},
+            ["scheduler.mode: stop has no effect, scheduler.name is freeze_thaw, not asha"],
+        ),
+        ({"name": "none", "mode": "stop"}, ["scheduler.mode: stop has no effect, scheduler.name is none, not asha"]),
+        (
+            {"name": "asha", "cost": "epochs"},
+            ["scheduler.cost: epochs has no effect, scheduler.name is asha, not freeze_thaw"],
+        ),
+        ({"name": "asha", "mode": "stop"}, []),
+        ({"name": "freeze_thaw", "cost": "epochs"}, []),
+    ],
+)
+def test_what_another_scheduler_alone_reads_is_noted(scheduler, lines):
+    assert notes(scheduler={"min_epochs": 3, "max_epochs": 27} | scheduler) == lines
