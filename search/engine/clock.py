@@ -86,8 +86,9 @@ def epoch_seconds(trial: Trial) -> float | None:
 
 
 def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
-    """The median of the last trials' epochs; None before the first."""
-    seconds = [seconds for trial in trials[-RECENT:] if (seconds := epoch_seconds(trial)) is not None]
+    """The median of the last trials' epochs; None before the first. A probe, whose head is solved at once, tells nothing."""
+    searched = [trial for trial in trials[-RECENT:] if trial.is_searched]
+    seconds = [seconds for trial in searched if (seconds := epoch_seconds(trial)) is not None]
     return median(seconds) if seconds else None
 
 

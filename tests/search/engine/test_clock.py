@@ -1,5 +1,6 @@
 """What fits into a time by the clock: cases worked by hand, then searches played out of which only the clock is not real."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +17,7 @@ from search.engine.clock import (
     seconds_to_next_note,
     spent,
     stretches_before,
+    typical_epoch_seconds,
 )
 from search.engine.conductor import OUT_OF_TIME, Conductor, Limits
 from search.engine.halving import Halving
@@ -26,7 +28,7 @@ from search.engine.rule import Continue, Start
 from search.engine.sampling import Sampling
 from search.ledger import ledger as ledgers
 from search.ledger.notes import Stretch
-from search.ledger.trials import EpochRecord, Trial
+from search.ledger.trials import PROBE, EpochRecord, Trial
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
 
@@ -105,6 +107,12 @@ def test_a_leg_may_begin_while_another_worker_is_free_early_enough_for_the_final
     assert not clock.has_leg(Start(2), trials=trials, rule=RULE, running=frozenset())  # 22, and 16 after it
     assert clock.has_leg(Start(2), trials=trials, rule=RULE, running=frozenset({2}))  # whose worker is free after 11
     assert not clock.has_leg(Start(3), trials=trials, rule=RULE, running=frozenset({2}))  # 33 do not fit at all
+
+
+def test_a_probe_of_seconds_says_nothing_of_how_long_an_epoch_takes():
+    probe = replace(trial(1, 0.1, state="COMPLETE"), origin=PROBE)
+    assert typical_epoch_seconds([trial(0, 5.0, 7.0, 6.0), probe]) == 7.0
+    assert typical_epoch_seconds([probe]) is None
 
 
 def test_the_best_of_those_that_have_come_furthest_is_owed_the_rest_of_its_training():
