@@ -398,3 +398,10 @@ def test_any_budget_stands_for_the_number_of_trials(file, budget):
 def test_two_times_by_the_clock_are_one_line(file):
     line = mistake(file(TEXT.replace("trials: 8", "budget: {hours: 2, minutes: 5}")))
     assert line == "x.yaml: search.budget: has minutes: 5 as well as hours: 2; give one of them"
+
+
+@pytest.mark.parametrize("budget", ["minutes: .inf", "hours: .nan", "gpu_hours: .inf"])
+def test_a_budget_that_is_no_finite_number_is_refused(file, budget):
+    name, _, value = budget.partition(": .")
+    line = mistake(file(TEXT.replace("trials: 8", f"budget: {{{budget}}}")))
+    assert line == f"x.yaml: search.budget.{name}: got {value}, must be a number above 0 or null"
