@@ -271,8 +271,8 @@ def _model_never_asked(spec: SearchSpec) -> Iterator[str]:
 def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
     trials = spec.search.trials
     if not spec.vary and trials != 1:
-        whose = "trials" if trials is None else f"search.trials: {trials}"
-        yield f"vary: nothing is searched, so all of {whose} are the same trial"
+        whose = "all trials" if trials is None else f"all of search.trials: {trials}"
+        yield f"vary: nothing is searched, so {whose} are the same trial"
 
 
 RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (

@@ -263,3 +263,8 @@ def test_what_adapting_cannot_use_is_named(base, vary, lines):
 )
 def test_what_another_scheduler_alone_reads_is_noted(scheduler, lines):
     assert notes(scheduler={"min_epochs": 3, "max_epochs": 27} | scheduler) == lines
+
+
+def test_a_space_of_one_point_is_noted_without_a_number_of_trials_too():
+    document = {"search": {"name": "demo", "budget": {"minutes": 5}}, "scheduler": {"max_epochs": 27}, "vary": {}}
+    assert lint(SearchSpec.model_validate(document)) == ["vary: nothing is searched, so all trials are the same trial"]
