@@ -56,6 +56,7 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-epochs", type=int, default=9)
     parser.add_argument("--image-size", type=int, default=96, help="pixels")
     parser.add_argument("--images", type=int, default=2624, help="of the 2,624 solar cells, over all splits")
+    parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--ablation", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, help="a JSON file for everything measured")
     return parser.parse_args(words)
@@ -64,7 +65,9 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
 def measure(mix: str, *, options: argparse.Namespace) -> dict[str, compare.Side]:
     """What each side took for one mix of depths."""
     compare.VARIED["freeze.depth"] = ("freeze", MIXES[mix])
-    sides: dict[str, Callable[..., compare.Side]] = {"ours": compare.run_ours, "stock": compare.run_stock}
+    sides: dict[str, Callable[..., compare.Side]] = {"ours": compare.run_ours}
+    if options.stock:
+        sides["stock"] = compare.run_stock
     if options.ablation:
         sides |= {name: partial(compare.run_ours, settings=settings) for name, settings in WITHOUT.items()}
     found = {}
