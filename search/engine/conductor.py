@@ -134,10 +134,11 @@ class Conductor:
     def _next_action(self, trials: History) -> Action:
         """What the rule says; of what the clock allows, where it says how long a search may take."""
         running, clock = frozenset(self.running), self.limits.clock
-        action = self.rule.next_action(trials, running=running, budget=self.budget(trials))
+        budget, budget_but_time = self.budget(trials), self._budget_but_time(trials)
+        action = self.rule.next_action(trials, running=running, budget=budget)
         if clock is None:
             return action
-        is_late = self._budget_but_time(trials) != "compute spent" and self.budget(trials) == "compute spent"
+        is_late = budget != budget_but_time
         if isinstance(action, Start | Continue) and not clock.has_leg(
             action, trials=trials, rule=self.rule, running=running
         ):
@@ -145,7 +146,7 @@ class Conductor:
             action = self.rule.next_action(trials, running=running, budget="compute spent")
         if isinstance(action, Continue) and clock.has_epoch(trials, number=action.number):
             return action
-        is_decided = isinstance(action, Finish) and self._budget_but_time(trials) == "trials spent"
+        is_decided = isinstance(action, Finish) and budget_but_time == "trials spent"
         if is_decided or not is_late:
             return action
         return Wait() if running else self._leave_open(trials)

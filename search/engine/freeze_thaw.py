@@ -21,7 +21,7 @@ from search.engine.cost import epoch_seconds, forecast_seconds
 from search.engine.curves import CurveModel, Rows, fit_curves
 from search.engine.halving import Halving
 from search.engine.history import History
-from search.engine.rule import Action, Budget, Continue, Start, Wait, close_waiting, finalist, interrupted
+from search.engine.rule import Action, Budget, Continue, Start, Wait, interrupted, wind_down
 from search.ledger.trials import Trial
 from search.space.sections import thirds_of_rungs
 from search.space.space import Space
@@ -39,39 +39,37 @@ LEG_SECONDS = 0.5  # what beginning a leg takes, where seconds are measured
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeThaw:
-    """Rungs at a third of halving's distances; ``startup`` results before the model decides, ``finalists`` trained in full."""
+    """Rungs at a third of the distances of ``outline``, whose promotions are among the decisions.
 
-    metric: str
-    min_epochs: int
-    max_epochs: int
-    reduction: int
-    finalists: int
+    The model decides once there are ``startup`` results.
+    """
+
+    outline: Halving
     startup: int
     cost: Literal["seconds", "epochs"]
     seed: int
     space: Space = field(hash=False)
 
     @property
-    def outline(self) -> Halving:
-        """Halving, whose promotions are among the decisions."""
-        return Halving(
-            metric=self.metric,
-            mode="promote",
-            min_epochs=self.min_epochs,
-            max_epochs=self.max_epochs,
-            reduction=self.reduction,
-            finalists=self.finalists,
-        )
+    def metric(self) -> str:
+        """What trials are compared by."""
+        return self.outline.metric
+
+    @property
+    def finalists(self) -> int:
+        """How many trials are trained to the end whatever their values."""
+        return self.outline.finalists
 
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a trial rests until it is chosen again, the last being the end of training."""
-        return thirds_of_rungs(self.min_epochs, max_epochs=self.max_epochs, reduction=self.reduction)
+        halving = self.outline
+        return thirds_of_rungs(halving.min_epochs, max_epochs=halving.max_epochs, reduction=halving.reduction)
 
     @property
     def shares(self) -> tuple[float, ...]:
         """As in halving, in which a trial at some epoch is one in so many; what the model asks for depends on the values."""
-        return tuple(min(1.0, self.min_epochs / rung) for rung in self.rungs)
+        return tuple(min(1.0, self.outline.min_epochs / rung) for rung in self.rungs)
 
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Decide what a free worker does next; ``running`` are the trials at work now.
@@ -88,12 +86,7 @@ class FreezeThaw:
         promoted = None if budget == "compute spent" else self._promoted(history, running=running)
         if promoted is not None:
             return promoted
-        if any(history[number].target < self.max_epochs for number in running):
-            return Wait()
-        owed = finalist(
-            history, metric=self.metric, finalists=self.finalists, max_epochs=self.max_epochs, running=running
-        )
-        return owed or close_waiting(history, running=running, reason="not the most promising")
+        return wind_down(history, rule=self, running=running, reason="not the most promising")
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Wait:
         """Let the trial rest at its rung until it is chosen again."""
@@ -114,7 +107,7 @@ class FreezeThaw:
         for rung, following in reversed(list(pairwise(self.outline.rungs))):
             ranking = history.ranking(self.metric, rung=rung)
             for place, number in enumerate(ranking.placed()):
-                if place >= ranking.num_placed // self.reduction:
+                if place >= ranking.num_placed // self.outline.reduction:
                     break
                 trial = history[number]
                 if number not in running and trial.state == "RUNNING" and trial.last_epoch < following:
@@ -173,7 +166,6 @@ class _Decision:
 
         A trial that failed, or whose value is no number, has the worst there is at the epoch that it came to.
         """
-        sign = -1.0 if DIRECTIONS[self.rule.metric] == "maximize" else 1.0
         ranked: list[tuple[int, int, int, float]] = []
         for index, trial in enumerate(self.trials):
             if not trial.epochs and trial.state != "FAILED":
@@ -181,9 +173,7 @@ class _Decision:
             last = max(1, trial.last_epoch)
             epochs = sorted({last} | {rung for rung in self.rule.rungs if rung < last}, reverse=True)
             for age, epoch in enumerate(epochs):
-                value = None if trial.state == "FAILED" else trial.best(self.rule.metric, until=epoch)
-                cost = math.nan if value is None else sign * value
-                ranked.append((age, index, epoch, cost))
+                ranked.append((age, index, epoch, self._cost(trial, until=epoch)))
         worst = max((cost for *_, cost in ranked if not math.isnan(cost)), default=0.0)
         kept = self._most_telling(ranked)
         return [(index, epoch, worst if math.isnan(cost) else cost) for _, index, epoch, cost in kept]
@@ -203,10 +193,8 @@ class _Decision:
 
     def _new_points(self) -> Floats:
         """Points to begin: drawn at random and near to the best trials, none too near to one that was tried."""
-        sign = -1.0 if DIRECTIONS[self.rule.metric] == "maximize" else 1.0
-        values = [(self._value(trial), index) for index, trial in enumerate(self.trials)]
-        costs = sorted((sign * value, index) for value, index in values if value is not None)
-        best = [index for _, index in costs[:NUM_BEST]]
+        costs = [(self._cost(trial), index) for index, trial in enumerate(self.trials)]
+        best = [index for _, index in sorted(pair for pair in costs if not math.isnan(pair[0]))[:NUM_BEST]]
         drawn = self.coordinates.draw(self.chance, count=NUM_DRAWN)
         if best:
             parents = np.resize(np.array(best), NUM_NEAR)
@@ -217,16 +205,19 @@ class _Decision:
         new_ones: Floats = drawn[nearest > LEAST_DISTANCE * math.sqrt(len(new))]
         return new_ones
 
-    def _value(self, trial: Trial) -> float | None:
-        value = None if trial.state == "FAILED" else trial.best(self.rule.metric)
-        return None if value is None or math.isnan(value) else value
+    def _cost(self, trial: Trial, *, until: int | None = None) -> float:
+        """The best value of a trial, up to an epoch, as a cost; not a number where it has none or failed."""
+        value = None if trial.state == "FAILED" else trial.best(self.rule.metric, until=until)
+        if value is None:
+            return math.nan
+        return -value if DIRECTIONS[self.rule.metric] == "maximize" else value
 
     def _horizons(self, reached: NDArray[np.int64]) -> NDArray[np.int64]:
         """At which epoch each candidate is judged: between its next rung and the end, evenly in logarithms."""
         share = self.chance.random()
         following = np.array([self._next(int(epoch)) for epoch in reached])
-        logs = np.log(following) + share * (math.log(self.rule.max_epochs) - np.log(following))
-        horizons: NDArray[np.int64] = np.clip(np.rint(np.exp(logs)), following, self.rule.max_epochs).astype(np.int64)
+        logs = np.log(following) + share * (math.log(self.rule.rungs[-1]) - np.log(following))
+        horizons: NDArray[np.int64] = np.clip(np.rint(np.exp(logs)), following, self.rule.rungs[-1]).astype(np.int64)
         return horizons
 
     def _next(self, epoch: int) -> int:
@@ -243,7 +234,7 @@ class _Decision:
         return np.asarray(each * epochs + LEG_SECONDS, dtype=np.float64)
 
     def _rows(self, points: Floats, *, epochs: NDArray[np.int64], trials: NDArray[np.int64]) -> Rows:
-        last = math.log(max(2, self.rule.max_epochs))
+        last = math.log(max(2, self.rule.rungs[-1]))
         progress = np.array([math.log(epoch) / last for epoch in epochs])
         return Rows(features=self.coordinates.features(points), progress=progress, trials=trials)
 

@@ -10,18 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from search.engine.history import History
-from search.engine.rule import (
-    Action,
-    Budget,
-    Close,
-    Continue,
-    Start,
-    Wait,
-    close_waiting,
-    finalist,
-    first_waiting,
-    interrupted,
-)
+from search.engine.rule import Action, Budget, Close, Continue, Start, Wait, first_waiting, interrupted, wind_down
 from search.ledger.trials import Trial
 from search.space.sections import geometric_rungs
 
@@ -72,12 +61,7 @@ class Halving:
             return judged
         if budget == "open":
             return Start(self.rungs[0])
-        if any(history[number].target < self.max_epochs for number in running):
-            return Wait()
-        owed = finalist(
-            history, metric=self.metric, finalists=self.finalists, max_epochs=self.max_epochs, running=running
-        )
-        return owed or close_waiting(history, running=running, reason=self._reason)
+        return wind_down(history, rule=self, running=running, reason=self._reason)
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Wait:
         """Judge a trial that has reached its rung: in ``promote`` it waits there, in ``stop`` it goes on or is closed.

@@ -90,23 +90,26 @@ def interrupted(history: History, *, running: Container[int]) -> Continue | None
     return None if number is None else Continue(number, history[number].target)
 
 
-def finalist(
-    history: History, *, metric: str, finalists: int, max_epochs: int, running: frozenset[int]
-) -> Continue | None:
-    """Continue the waiting trial nearest to the end, the best of equals, while too few are trained in full."""
-    highest = history.last_resting_epoch(metric, besides=running)
-    if highest is None or history.num_complete + len(running) >= finalists:
-        return None
-    best = history.best_resting(metric, epoch=highest, besides=running)
-    return None if best is None else Continue(best, max_epochs)
-
-
-def close_waiting(history: History, *, running: frozenset[int], reason: str) -> Action:
-    """Close what waits, one trial after the other, when nobody is at work any more; then the search is over."""
+def wind_down(history: History, *, rule: Rule, running: frozenset[int], reason: str) -> Action:
+    """Begin nothing new: train the rule's finalists to the end, then close what waits, with a reason; then the search is over."""
+    if any(history[number].target < rule.rungs[-1] for number in running):
+        return Wait()
+    owed = _finalist(history, rule=rule, running=running)
+    if owed is not None:
+        return owed
     if running:
         return Wait()
     first = first_waiting(history, running=running)
     return Finish() if first is None else Close(first, f"{reason} at epoch {history[first].last_epoch}")
+
+
+def _finalist(history: History, *, rule: Rule, running: frozenset[int]) -> Continue | None:
+    """Continue the waiting trial nearest to the end, the best of equals, while too few are trained in full."""
+    highest = history.last_resting_epoch(rule.metric, besides=running)
+    if highest is None or history.num_complete + len(running) >= rule.finalists:
+        return None
+    best = history.best_resting(rule.metric, epoch=highest, besides=running)
+    return None if best is None else Continue(best, rule.rungs[-1])
 
 
 def first_waiting(history: History, *, running: frozenset[int]) -> int | None:

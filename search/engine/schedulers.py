@@ -1,6 +1,7 @@
 """The schedulers by the name that a space file gives them."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
@@ -8,25 +9,14 @@ from search.engine.no_halving import NoHalving
 from search.engine.rule import Rule
 from search.space.spec import SearchSpec
 
-STARTUP = 4  # results before the model of curves decides; with more, less was found early (docs/benchmarks.md)
+STARTUP = 4  # results before the model of curves decides
 
 SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
-    "asha": lambda spec: Halving(
-        metric=spec.search.metric,
-        mode=spec.scheduler.mode,
-        min_epochs=spec.scheduler.min_epochs,
-        max_epochs=spec.scheduler.max_epochs,
-        reduction=spec.scheduler.reduction,
-        finalists=spec.scheduler.finalists,
-    ),
+    "asha": lambda spec: _halving(spec, mode=spec.scheduler.mode),
     "freeze_thaw": lambda spec: FreezeThaw(
-        metric=spec.search.metric,
-        min_epochs=spec.scheduler.min_epochs,
-        max_epochs=spec.scheduler.max_epochs,
-        reduction=spec.scheduler.reduction,
-        finalists=spec.scheduler.finalists,
-        cost=spec.scheduler.cost,
+        outline=_halving(spec, mode="promote"),
         startup=spec.sampler.startup or STARTUP,
+        cost=spec.scheduler.cost,
         seed=spec.search.seed,
         space=spec.space,
     ),
@@ -37,3 +27,15 @@ SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
 def scheduler_rule(spec: SearchSpec) -> Rule:
     """Make the rule of a search's scheduler."""
     return SCHEDULERS[spec.scheduler.name](spec)
+
+
+def _halving(spec: SearchSpec, *, mode: Literal["promote", "stop"]) -> Halving:
+    section = spec.scheduler
+    return Halving(
+        metric=spec.search.metric,
+        mode=mode,
+        min_epochs=section.min_epochs,
+        max_epochs=section.max_epochs,
+        reduction=section.reduction,
+        finalists=section.finalists,
+    )

@@ -317,11 +317,7 @@ def test_a_rule_that_has_values_of_its_own_leaves_the_fresh_ones_to_chance(tmp_p
         ledger,
         space=SPACE,
         rule=FreezeThaw(
-            metric=METRIC,
-            min_epochs=1,
-            max_epochs=4,
-            reduction=2,
-            finalists=1,
+            outline=Halving(metric=METRIC, mode="promote", min_epochs=1, max_epochs=4, reduction=2),
             startup=1,
             cost="epochs",
             seed=0,

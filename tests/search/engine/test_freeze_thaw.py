@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from search.engine.freeze_thaw import FreezeThaw
+from search.engine.halving import Halving
 from search.engine.history import History
 from search.engine.rule import Close, Continue, Finish, Start, Wait
 from search.ledger.trials import EpochRecord, Trial
@@ -22,13 +23,13 @@ SPACE = make_space(
 )
 
 
+def halving(metric):
+    return Halving(metric=metric, mode="promote", min_epochs=1, max_epochs=9, reduction=3)
+
+
 def rule(**changes):
     fields = {
-        "metric": METRIC,
-        "min_epochs": 1,
-        "max_epochs": 9,
-        "reduction": 3,
-        "finalists": 1,
+        "outline": halving(METRIC),
         "startup": 4,
         "cost": "seconds",
         "seed": 0,
@@ -151,7 +152,7 @@ def test_losses_are_known_by_their_order_alone_the_best_of_them_also_where_it_is
             replace(trial, epochs=tuple(replace(epoch, metrics={LOSS: values[trial.number]}) for epoch in trial.epochs))
             for trial in trials
         ]
-        return decisions(whole, metric=LOSS)
+        return decisions(whole, outline=halving(LOSS))
 
     assert losses(0.0) == losses(0.5)
 
