@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from compare import export_images, thinned
+from search_tables import space_of
 
 from search.engine.coordinates import Coordinates
-from search.space.dimension import parse_dimension
-from search.space.space import Space, make_space
+from search.space.paths import nest
+from search.space.space import Space
 from trainable.config.trial import TrialConfig
 from trainable.training.fit import DivergedError, fit
 
@@ -55,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="curves-") as name:
         images = Path(name) / "images.csv"
         write_manifest(options.data, images, train=options.train, val=options.val)
-        for number, params in enumerate(draw(space(), count=options.configurations)):
+        for number, params in enumerate(draw(space_of(VARY), count=options.configurations)):
             if number < len(done):
                 continue
             curve = train(params, images=images, cache=Path(name) / "cache", epochs=options.epochs)
@@ -74,11 +75,6 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=450, help="training images, about")
     parser.add_argument("--val", type=int, default=300, help="validation images, about")
     return parser.parse_args(words)
-
-
-def space() -> Space:
-    """What the configurations are drawn from."""
-    return make_space({path: parse_dimension(raw, where=path) for path, raw in VARY.items()})
 
 
 def draw(space: Space, *, count: int) -> list[dict[str, Any]]:
@@ -111,18 +107,20 @@ def pick(files: list[Path], *, share: float) -> list[Path]:
 
 def train(params: dict[str, Any], *, images: Path, cache: Path, epochs: int) -> dict[str, Any]:
     """The curve of one configuration; it ends early where the loss is no longer finite."""
-    sections: dict[str, Any] = {
-        "data": {"path": str(images), "image_size": 64, "cache": str(cache)},
-        "model": {"name": "tf_efficientnet_lite0", "weights": "package:efficientnet-lite0"},
-        "train": {"epochs": epochs, "batch_size": 16, "metric": METRICS[0]},
+    fixed = {
+        "data.path": str(images),
+        "data.image_size": 64,
+        "data.cache": str(cache),
+        "model.name": "tf_efficientnet_lite0",
+        "model.weights": "package:efficientnet-lite0",
+        "train.epochs": epochs,
+        "train.batch_size": 16,
+        "train.metric": METRICS[0],
     }
-    for path, value in params.items():
-        section, _, name = path.partition(".")
-        sections.setdefault(section, {})[name] = value
     curve: dict[str, Any] = {name: [] for name in (*METRICS, "cpu_seconds")}
     began = before = time.process_time()
     try:
-        for epoch in fit(TrialConfig.model_validate(sections)):
+        for epoch in fit(TrialConfig.model_validate(nest(fixed | params))):
             now = time.process_time()
             curve["cpu_seconds"].append(round(now - before, 4))
             before = now

@@ -149,7 +149,7 @@ class Network:
 @lru_cache(maxsize=2)
 def lcbench(folder: Path, *, task: str) -> Task:
     """A task of the surrogate, its best and worst looked for among random configurations and near to the best of them."""
-    network, space = Network(folder, task=task), _space(LCBENCH_VARY)
+    network, space = Network(folder, task=task), space_of(LCBENCH_VARY)
     coordinates, chance = Coordinates(space), np.random.default_rng(0)
     rows = coordinates.draw(chance, count=NUM_RANDOM)
     last = network.values([coordinates.params(row) for row in rows], epochs=[LCBENCH_EPOCHS])[:, 0]
@@ -187,7 +187,7 @@ def taskset(path: Path) -> Task:
     for index, name in enumerate(names):
         if name.startswith("beta"):
             names[index], values[:, index] = f"one_minus_{name}", 1 - values[:, index]
-    space = _space({name: _range(values[:, index]) for index, name in enumerate(names)})
+    space = space_of({name: _range(values[:, index]) for index, name in enumerate(names)})
     points = Coordinates(space).rows([dict(zip(names, row, strict=True)) for row in values.tolist()])
 
     def serve(seed: int) -> Rows:
@@ -229,7 +229,7 @@ def fine_tuning_task(name: str, *, vary: Mapping[str, Any], lines: Sequence[Mapp
         missing, seconds = epochs - len(line[metric]), line["cpu_seconds"]
         mean = sum(seconds) / len(seconds)
         curves.append(Curve([*line[metric], *[lowest] * missing], [*seconds, *[mean] * missing]))
-    space = _space(vary)
+    space = space_of(vary)
     points = Coordinates(space).rows([line["params"] for line in lines])
     tops = [best_of(curve.values) for curve in curves]
     return Task(
@@ -244,7 +244,8 @@ def fine_tuning_task(name: str, *, vary: Mapping[str, Any], lines: Sequence[Mapp
     )
 
 
-def _space(vary: Mapping[str, Any]) -> Space:
+def space_of(vary: Mapping[str, Any]) -> Space:
+    """The space of dimensions as a space file writes them."""
     return make_space({path: parse_dimension(raw, where=path) for path, raw in vary.items()})
 
 
