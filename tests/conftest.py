@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ from trainable.data.input_spec import InputSpec
 
 # Two test processes share two cores: one thread each, in them and in what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that starts the tests in the background may have it ignored, which every process begun here would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DrawImage = Callable[..., Path]
 DrawFolder = Callable[[Mapping[str, int]], Path]
