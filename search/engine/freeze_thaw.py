@@ -121,6 +121,7 @@ class _Decision:
     def __init__(self, rule: FreezeThaw, *, history: History, running: frozenset[int], event: int) -> None:
         self.rule = rule
         self.trials = [trial for trial in history if trial.is_searched]
+        self.probes = [trial for trial in history if not trial.is_searched]
         self.running = running
         self.chance = np.random.default_rng(event)
         self.coordinates = Coordinates(rule.space)
@@ -150,16 +151,21 @@ class _Decision:
         return Start(self.rule.rungs[0], params=self.coordinates.params(points[chosen]))
 
     def _model(self) -> tuple[CurveModel, float]:
-        """The model given all that is recorded and its own forecasts of what is at work; the best value recorded."""
+        """The model given all that is recorded and its own forecasts of what is at work; the best value recorded.
+
+        The best is a probe's where one beats the trials, so that an improvement is one over the probe too.
+        """
         seen = self._observations()
-        values = _normal_scores(np.array([cost for _, _, cost in seen]))
+        probed = [cost for cost in map(self._cost, self.probes) if not math.isnan(cost)]
+        scores = _normal_scores(np.array([cost for _, _, cost in seen] + probed))
+        values = scores[: len(seen)]
         indices = np.array([index for index, _, _ in seen], dtype=np.int64)
         epochs = np.array([epoch for _, epoch, _ in seen])
         model = fit_curves(self._rows(self.points[indices], epochs=epochs, trials=indices), values)
         at_work = [index for index, trial in enumerate(self.trials) if _is_at_work(trial)]
         targets = np.array([self.trials[index].target for index in at_work])
         believed = self._rows(self.points[at_work], epochs=targets, trials=np.array(at_work, dtype=np.int64))
-        return model.believing(believed), float(values.max())
+        return model.believing(believed), float(scores.max())
 
     def _observations(self) -> list[tuple[int, int, float]]:
         """Trial, epoch and the best value up to it as a cost; of each trial at its rungs, the latest ones first to stay.

@@ -89,8 +89,8 @@ class History(Sequence[Trial]):
 
     A change costs a few comparisons, not a look at every trial. ``unfinished`` are the numbers of open trials, ``underway`` those
     of them that have not reached their target, ``ending`` those whose last epoch was told to be their last; ``failed`` those that
-    failed. All ascend. Of a trial that is not searched, a probe, it knows the record alone: it has no place and counts for
-    nothing but its seconds; ``num_searched`` counts the others.
+    failed. All ascend. A trial that is not searched, a probe, is among those that are open until it is measured; it has no place
+    and counts for nothing but its seconds. ``num_searched`` counts the others.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
@@ -100,6 +100,7 @@ class History(Sequence[Trial]):
         self.ending: list[int] = []
         self.failed: list[int] = []
         self.num_complete = 0
+        self.num_pruned = 0
         self.num_searched = 0
         self.num_epochs = 0
         self._seconds: list[float] = []
@@ -182,19 +183,20 @@ class History(Sequence[Trial]):
 
     def _count(self, trial: Trial, *, by: int) -> None:
         """Count a record in where ``by`` is 1, out where it is -1."""
-        if not trial.is_searched:
-            return
         place = insort if by > 0 else _remove
-        self.num_searched += by
         if trial.state == "RUNNING":
             place(self.unfinished, trial.number)
             if trial.last_epoch < trial.target:
                 place(self.underway, trial.number)
             if trial.epochs and trial.epochs[-1].ended is not None:
                 place(self.ending, trial.number)
+        if not trial.is_searched:
+            return
+        self.num_searched += by
         if trial.state == "FAILED":
             place(self.failed, trial.number)
         self.num_complete += by * (trial.state == "COMPLETE")
+        self.num_pruned += by * (trial.state == "PRUNED")
         self.num_epochs += by * trial.last_epoch
 
     def _try(self, before: Trial | None, after: Trial) -> None:

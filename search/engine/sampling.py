@@ -152,7 +152,8 @@ def rung_study(
     observed = set(_observed(history, ranking=ranking, most=most))
     distributions = _distributions(space)
     records = []
-    for trial in (history[number] for number in sorted(observed.union(history.underway))):
+    at_work = [number for number in history.underway if history[number].is_searched]
+    for trial in (history[number] for number in sorted(observed.union(at_work))):
         value = ranking.worst() if trial.state == "FAILED" else ranking.value(trial.number)
         value = value if trial.number in observed else None
         records.append(_record(trial, space=space, distributions=distributions, value=value))

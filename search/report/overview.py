@@ -55,7 +55,7 @@ def probe_text(best: Trial | None) -> str | None:
         return None
     stage = best.overrides.get("model.until")
     whose = "linear probe" if stage is None else f"probe of {stage}"
-    return f"the {whose} beats every trial: it is the result, trial {best.number}; take it, or search longer or deeper"
+    return f"the {whose} beats every trial: the best is the probe, trial {best.number}; take it, or search longer or deeper"
 
 
 def overviews(folder: Path) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ class Progress(Listener):
     def _line(self, before: Trial | None, trial: Trial) -> str:
         metric = self._spec.search.metric
         if before is None and not trial.is_searched:
-            return f"trial {trial.number}, a probe of frozen features, {trial.state.lower()}: {trial.reason}"
+            return f"trial {trial.number} starts: a probe of frozen features"
         if before is None:
             values = ", ".join(f"{path}={_short(value)}" for path, value in trial.params.items())
             return f"trial {trial.number} starts ({trial.origin}): {values}"
@@ -145,7 +145,7 @@ class Progress(Listener):
             "running": len(trials.underway),
             "waiting": len(trials.unfinished) - len(trials.underway),
             "complete": trials.num_complete,
-            "pruned": trials.num_searched - len(trials.unfinished) - trials.num_complete - len(trials.failed),
+            "pruned": trials.num_pruned,
             "failed": len(trials.failed),
         }
         counts = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)

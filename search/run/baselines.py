@@ -16,7 +16,6 @@ FOLDER = "baselines"
 OLD_FOLDER = "arms"  # its name in searches begun before baselines were called so
 # How the names under which each of `baselines` is found in the ledger begin.
 RESULTS = {
-    "linear_probe": "linear_probe",
     "stage_probes": "probe_",
     "scratch": "scratch",
     "bit_hyperrule": "bit_hyperrule",
@@ -29,21 +28,17 @@ def begin_baselines(
 ) -> list[Callable[[], dict[str, Any]]]:
     """Start the ``baselines`` whose scores are not in the ledger; each call waits for some, by name.
 
+    The linear probe is not among them: it is a trial (:func:`search.run.probes.begin_probe`).
     ``params`` is the point of the space that gives them data and backbone; ``place`` is what a worker occupies.
     """
     scores = ledger.notes.baselines
     config = spec.trial_config(params)
     waiting = []
     for name in spec.baselines:
-        among_stages = "stage_probes" in spec.baselines and "logreg" in spec.probes
-        if any(score_name.startswith(RESULTS[name]) for score_name in scores) or (
-            name == "linear_probe" and among_stages
-        ):
+        if name == "linear_probe" or any(score_name.startswith(RESULTS[name]) for score_name in scores):
             continue
-        if name in ("linear_probe", "stage_probes"):
-            waiting.append(
-                submit("probe_scores", config, stages=name == "stage_probes", kinds=spec.probes, place=place)
-            )
+        if name == "stage_probes":
+            waiting.append(submit("probe_scores", config, kinds=spec.probes, place=place))
         else:
             checkpoints = str(_checkpoints(folder) / name)
             waiting.append(submit("baseline_score", config, recipe=name, folder=checkpoints, place=place))

@@ -1,4 +1,4 @@
-"""A probe of frozen features that beats every trial, trained as the trial that the search then ends with."""
+"""Probes of frozen features as trials: that of the whole network, the first of all, and one of a stage that beats every trial."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ from search.tune.submit import submit
 from trainable.errors import OutageError, UserError
 from trainable.metrics import is_better
 
+POOLED_PROBE = "linear_probe"  # the name of the whole network's among the baselines
 SOLVED = 1  # the only epoch of a trial whose head is solved for
 # What a trial is that comes to a probe's scores: its head on the stage, and nothing else than the features as they are.
 AS_TRIAL: Mapping[str, Value] = {
@@ -33,14 +34,35 @@ AS_TRIAL: Mapping[str, Value] = {
 }
 
 
+def begin_probe(spec: SearchSpec, ledger: Ledger) -> None:
+    """Note the probe of the whole network as a trial to be trained before any other, where `baselines` ask for one.
+
+    It is no point of the space: the sampler does not see it, the scheduler no more than its value. A search that was begun
+    when probes were no trials, and has its score, needs none.
+    """
+    asked = {"linear_probe", "stage_probes"}.intersection(spec.baselines)
+    if asked and POOLED_PROBE not in ledger.notes.baselines and _trial_of(ledger, stage=None) is None:
+        _start(spec, ledger, stage=None)
+
+
+def probe_score(ledger: Ledger) -> Mapping[str, BaselineScore]:
+    """The score of the whole network's probe by its name, from its trial; nothing where it has none."""
+    trial = _trial_of(ledger, stage=None)
+    if trial is None or not trial.epochs:
+        return {}
+    measured = {name: value for name, value in trial.epochs[-1].metrics.items() if not name.startswith("usage/")}
+    of_val = {name.removeprefix("val/"): value for name, value in measured.items() if name.startswith("val/")}
+    return {POOLED_PROBE: BaselineScore(metrics=of_val, measured=measured)}
+
+
 def winning_probe(
     baselines: Mapping[str, BaselineScore], *, trials: list[Trial], soup: SoupResult | None, metric: str
 ) -> str | None:
-    """Which stage's probe beats every trial and the soup, `pooled` for that of the whole network; None where none does."""
-    best = best_trial([trial for trial in trials if trial.is_searched], metric=metric)
+    """Which stage's probe beats every trial and the soup; None where none does."""
+    best = best_trial(trials, metric=metric)
     values = {stage_of(name): score.value(metric) for name, score in baselines.items() if stage_of(name) is not None}
     winner, value = None, None if best is None else best.best(metric)
-    if soup is not None and soup.kept and soup.value is not None:
+    if soup is not None and soup.kept and soup.value is not None and is_better(soup.value, value, metric=metric):
         value = soup.value
     for stage, probed in values.items():
         if probed is not None and value is not None and is_better(probed, value, metric=metric):
@@ -49,9 +71,7 @@ def winning_probe(
 
 
 def stage_of(name: str) -> str | None:
-    """Which stage a baseline of this name is the probe of; None for what no trial is, other classifiers among them."""
-    if name == "linear_probe":
-        return "pooled"
+    """Which stage a baseline of this name is the probe of; None for what is no trial with a linear head on a stage."""
     found = re.fullmatch(r"probe_(stage\d)", name)
     return found[1] if found else None
 
@@ -65,31 +85,39 @@ def train_winning_probe(
     place: Place,
     on_change: Callable[[Trial], None],
 ) -> None:
-    """Train the probe that beats every trial, if one does, as one more trial, unless that was done before.
+    """Train the probe of a stage that beats every trial, if one does, as one more trial, unless that was done before.
 
-    It is no point of the space: the sampler and the scheduler do not see it. One that cannot be trained, as timm cannot cut the
-    backbone there, has failed, with the reason.
+    One that cannot be trained, as timm cannot cut the backbone there, has failed, with the reason.
     """
-    if spec.search.choose_by:  # a probe is judged by one metric
+    if spec.search.choose_by:  # the probe of a stage is judged by one metric
         return
-    stage = winning_probe(ledger.notes.baselines, trials=ledger.trials(), soup=soup, metric=spec.search.metric)
     for trial in ledger.trials():
         if not trial.is_searched and trial.state == "RUNNING":  # the search was killed before it was trained
             on_change(_trained(spec, ledger, trial=trial, folder=folder, place=place))
-    if stage is None:
-        return
-    overrides = {**AS_TRIAL, "model.until": None if stage == "pooled" else stage}
-    proposal = propose([], space=spec.space, rule=sampling_rule(spec))  # the point that baselines were computed at
-    if proposal is None or any(not trial.is_searched and trial.overrides == overrides for trial in ledger.trials()):
-        return
-    number = ledger.start(
-        encoded=proposal.encoded,
-        distributions=proposal.distributions,
+    stage = winning_probe(ledger.notes.baselines, trials=ledger.trials(), soup=soup, metric=spec.search.metric)
+    if stage is not None and _trial_of(ledger, stage=stage) is None:
+        trial = ledger.trial(_start(spec, ledger, stage=stage))
+        on_change(trial)
+        on_change(_trained(spec, ledger, trial=trial, folder=folder, place=place))
+
+
+def _trial_of(ledger: Ledger, *, stage: str | None) -> Trial | None:
+    """The trial that is the probe of a stage, or of the whole network."""
+    probes = (trial for trial in ledger.trials() if not trial.is_searched)
+    return next((trial for trial in probes if trial.overrides.get("model.until") == stage), None)
+
+
+def _start(spec: SearchSpec, ledger: Ledger, *, stage: str | None) -> int:
+    """Note the trial of a probe, at the point of the space that baselines are computed at; its number."""
+    point = propose([], space=spec.space, rule=sampling_rule(spec))
+    assert point is not None, "a space has a point"
+    return ledger.start(
+        encoded=point.encoded,
+        distributions=point.distributions,
         target=SOLVED,
         origin=PROBE,
-        overrides=overrides,
+        overrides={**AS_TRIAL, "model.until": stage},
     )
-    on_change(_trained(spec, ledger, trial=ledger.trial(number), folder=folder, place=place))
 
 
 def _trained(spec: SearchSpec, ledger: Ledger, *, trial: Trial, folder: Path, place: Place) -> Trial:

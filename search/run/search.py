@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from search.run.baselines import begin_baselines, choose_backbones
 from search.run.finish import finish
 from search.run.keeping import Keeper
 from search.run.pretraining import run_steps
+from search.run.probes import begin_probe, probe_score
 from search.run.timekeeper import Timekeeper, clock_of, steady_now
 from search.space.dimension import Choice
 from search.space.preflight import check_code, check_techniques
@@ -234,6 +235,7 @@ def _with_workers(
         limits=_limits(spec, gpu=place().gpu, clock=clock),
         on_change=tell,
     )
+    begin_probe(spec, ledger)
     waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place())
     with interruptible(conductor):
         run_legs(
@@ -247,8 +249,8 @@ def _with_workers(
     if not conductor.finished:
         interrupted = conductor.stopping == INTERRUPTED
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
-    for result in waiting:
-        ledger.note(baselines={**ledger.notes.baselines, **result()})
+    for scores in chain([probe_score(ledger)], (result() for result in waiting)):
+        ledger.note(baselines={**ledger.notes.baselines, **scores})
     return finish(spec, ledger, folder=folder, place=place(), reason=_why_over(conductor, spec), on_change=tell)
 
 

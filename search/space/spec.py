@@ -74,8 +74,8 @@ class SearchSpec(Section):
         [],
         description="What the trials are compared with: a probe of the frozen features, probes of every stage, the same "
         "network from random weights at the same budget, BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
-        "images where there are fewer than 20,000, and the same network trained on the source domains alone. A probe that "
-        "beats every trial is trained as a trial of its own and is the search's result.",
+        "images where there are fewer than 20,000, and the same network trained on the source domains alone. The linear "
+        "probe, of `stage_probes` too, is the first trial; a stage's that beats every trial is one more.",
     )
     probes: list[Literal["logreg", "linear_svm", "ridge", "knn"]] = Field(
         ["logreg"],

@@ -15,7 +15,7 @@ from trainable.config.meta import MetaConfig
 from trainable.config.pretrain import PretrainConfig
 from trainable.config.trial import TrialConfig
 from trainable.diagnosis.features import POOLED, frozen_features
-from trainable.diagnosis.probe import linear_probe, stage_probe
+from trainable.diagnosis.probe import stage_probe
 from trainable.diagnosis.tsne import domain_picture as pictured
 from trainable.json_text import to_json
 from trainable.metrics import best_epoch
@@ -89,26 +89,21 @@ def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dic
     return scores | {"oracle": score("target_test").as_dict()} if config.data.oracle else scores
 
 
-def probe_scores(trial: dict[str, Any], *, stages: bool, kinds: list[str]) -> dict[str, dict[str, Any]]:
-    """Validation scores of the frozen-feature probe, ``linear_probe``; with ``stages`` also ``probe_stage1``….
+def probe_scores(trial: dict[str, Any], *, kinds: list[str]) -> dict[str, dict[str, Any]]:
+    """Validation scores of a logistic regression on the frozen features of each stage, ``probe_stage1``….
 
-    Those of other classifiers than logistic regression bear its name at the end, ``probe_stage1_knn``.
+    Those of other classifiers bear their name at the end, ``probe_stage1_knn``, and are of the pooled features too, whose
+    logistic regression is the linear probe, a trial.
     """
-    config = TrialConfig.model_validate(trial)
-    if not stages:
-        return {"linear_probe": linear_probe(config).as_dict()}
-    features = frozen_features(config)
+    features = frozen_features(TrialConfig.model_validate(trial))
     return {
-        _probe_name(stage, kind=kind): stage_probe(features, stage=stage, kind=kind).as_dict()
+        f"probe_{stage}" + ("" if kind == "logreg" else f"_{kind}"): stage_probe(
+            features, stage=stage, kind=kind
+        ).as_dict()
         for kind in kinds
         for stage in features.stages
+        if (stage, kind) != (POOLED, "logreg")
     }
-
-
-def _probe_name(stage: str, *, kind: str) -> str:
-    if kind == "logreg":
-        return "linear_probe" if stage == POOLED else f"probe_{stage}"
-    return f"probe_{stage}_{kind}"
 
 
 def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[str, dict[str, Any]]:

@@ -54,21 +54,24 @@ def searched(make_place):
     return place
 
 
-def test_the_probe_is_the_result_and_is_said_to_be(searched):
-    *trials, probe = searched.ledger("idle").trials()
-    assert [trial.is_searched for trial in trials] == [True, True]
-    assert (probe.number, probe.state, probe.reason, probe.last_epoch) == (2, "COMPLETE", "solved", 1)
+def test_the_probe_is_the_first_trial_the_result_and_is_said_to_be(searched):
+    linear, *others = searched.ledger("idle").trials()
+    assert (linear.number, linear.state, linear.reason, linear.last_epoch) == (0, "COMPLETE", "solved", 1)
+    assert [trial.is_searched for trial in others][:2] == [True, True]
     data = searched.read("report", "idle")
-    stage = probe.overrides["model.until"]
+    best = searched.ledger("idle").trial(data["best_trial"])
+    assert not best.is_searched
+    stage = best.overrides["model.until"]
+    assert (stage is None) == (best.number == 0)
     name = "linear_probe" if stage is None else f"probe_{stage}"
-    assert data["best_trial"] == 2
     assert data["best_value"] == pytest.approx(max(data["baseline_values"].values()), abs=0.03)  # float16 features
+    assert data["baseline_values"]["linear_probe"] == linear.best("val/balanced_accuracy")
     assert data["baseline_values"][name] == max(data["baseline_values"].values())
     assert data["best_config"]["finetune.solver"] == "lbfgs"
     assert data["best_config"].get("model.until") == stage
     assert data["trials"] == {"COMPLETE": 2}
     said = data["probe"]
-    assert "beats every trial: it is the result, trial 2; take it, or search longer or deeper" in said
+    assert f"beats every trial: the best is the probe, trial {best.number}; take it, or search longer or deeper" in said
     assert said in " ".join(searched.told("report", "idle").split())
     assert "beats every trial" in searched.told("status", "idle")
     assert said in (searched.folder / "searches/idle/report.html").read_text()
@@ -79,15 +82,15 @@ def test_the_probe_is_the_result_and_is_said_to_be(searched):
 
 def test_its_test_score_is_the_one_that_is_measured(searched):
     test = searched.ledger("idle").notes.test
-    assert (test.trial, test.epoch, test.soup, test.reads) == (2, 1, None, 1)
+    assert (test.trial, test.epoch, test.soup, test.reads) == (best_of(searched), 1, None, 1)
 
 
 def test_promoting_registers_a_model_that_predicts_as_the_probe(searched):
     promoted = searched.read("promote", "idle")
     assert promoted["outcome"] == "promoted"
-    assert promoted["candidate"]["recipe"] == "trial 2"
+    assert promoted["candidate"]["recipe"] == f"trial {best_of(searched)}"
     folder = searched.folder / "searches/idle"
-    spec, probe = stored_spec(folder), searched.ledger("idle").trial(2)
+    spec, probe = stored_spec(folder), searched.ledger("idle").trial(best_of(searched))
     config = TrialConfig.model_validate(spec.config_of(probe))
     checkpoint = best_checkpoint(folder, probe, metric=spec.search.metric)
     expected = predict_checkpoint(config, checkpoint=checkpoint, split="test").probabilities
@@ -96,32 +99,44 @@ def test_promoting_registers_a_model_that_predicts_as_the_probe(searched):
     np.testing.assert_allclose(served.probabilities(images), expected, atol=1e-3)  # the head's own precision
 
 
-def test_a_larger_search_tries_what_it_would_have_and_does_not_train_the_probe_again(searched, make_place):
+def test_a_larger_search_tries_what_it_would_have_and_does_not_train_a_probe_again(searched, make_place):
+    probes = [trial.overrides for trial in searched.ledger("idle").trials() if not trial.is_searched]
     searched.told("run", "space.yaml", "--set", "search.trials=3")
     trials = searched.ledger("idle").trials()
-    assert [trial.is_searched for trial in trials] == [True, True, False, True]
-    other = make_place()
-    for name in ("made", "own.safetensors"):
-        (other.folder / name).symlink_to(searched.folder / name)
-    (other.folder / "space.yaml").write_text(yaml.safe_dump(SPACE | {"baselines": []}))
+    assert [trial.overrides for trial in trials if not trial.is_searched] == probes
+    other = prepared(make_place(), searched, baselines=[])
     other.told("run", "space.yaml", "--set", "search.trials=3")
     straight = other.ledger("idle").trials()
     assert [trial.params for trial in straight] == [trial.params for trial in trials if trial.is_searched]
 
 
-def test_killed_as_the_probe_is_trained_the_search_ends_with_it_all_the_same(searched, make_place):
-    place = make_place()
+@pytest.mark.parametrize("moment", ["the first is begun", "the winner is begun"])
+def test_killed_as_a_probe_is_trained_the_search_ends_with_it_all_the_same(searched, make_place, moment):
+    place = prepared(make_place(), searched)
+    journal = place.folder / "searches/idle/ledger.journal"
+    at_least = 1 if moment == "the first is begun" or best_of(searched) == 0 else 2
+    place.kill_when(
+        lambda: journal.is_file() and journal.read_text().count('"origin":"probe"') >= at_least, "run", "space.yaml"
+    )
+    assert not place.ledger("idle").trials()[-1].is_searched or at_least == 1
+    place.told("resume", "idle")
+    metric = "val/balanced_accuracy"
+    for of_killed, unbroken in zip(place.ledger("idle").trials(), searched.ledger("idle").trials(), strict=False):
+        assert (of_killed.origin, of_killed.state, of_killed.overrides) == (
+            unbroken.origin,
+            "COMPLETE",
+            unbroken.overrides,
+        )
+        assert of_killed.best(metric) == unbroken.best(metric)
+    assert place.ledger("idle").notes.test.trial == best_of(searched)
+
+
+def best_of(place):
+    return place.read("report", "idle")["best_trial"]
+
+
+def prepared(place, searched, **changed):
     for name in ("made", "own.safetensors"):
         (place.folder / name).symlink_to(searched.folder / name)
-    (place.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    journal = place.folder / "searches/idle/ledger.journal"
-    place.kill_when(lambda: journal.is_file() and '"origin":"probe"' in journal.read_text(), "run", "space.yaml")
-    before = place.ledger("idle").trials()[-1]
-    assert (before.is_searched, before.state) == (False, "RUNNING")
-    place.told("resume", "idle")
-    *_, probe = place.ledger("idle").trials()
-    unbroken = searched.ledger("idle").trial(2)
-    assert (probe.number, probe.state, probe.overrides) == (2, "COMPLETE", unbroken.overrides)
-    metric = "val/balanced_accuracy"
-    assert probe.best(metric) == unbroken.best(metric)
-    assert place.ledger("idle").notes.test.trial == 2
+    (place.folder / "space.yaml").write_text(yaml.safe_dump(SPACE | changed))
+    return place

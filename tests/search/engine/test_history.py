@@ -160,10 +160,24 @@ def test_a_trial_asked_again_for_its_best_value_looks_at_no_epoch():
     assert replace(asked, epochs=asked.epochs[:1]).best(METRIC) == 0.1
 
 
-def test_a_probe_that_was_trained_beside_the_trials_is_not_seen():
+def test_a_probe_that_is_not_measured_yet_is_trained_first():
+    known = [trial(0, [0.3, 0.4, 0.5], "COMPLETE", 3), trial(1, [0.2], "PRUNED"), trial(2, [0.6])]
+    probe = replace(trial(3, (), "RUNNING"), origin=PROBE)
+    history = History([*known, probe])
+    for rule in RULES.values():
+        asked = {"running": frozenset(), "budget": "open"}
+        assert rule.next_action(history, **asked) == Continue(3, probe.target)
+        at_work = {"running": frozenset({3}), "budget": "open"}
+        assert rule.next_action(history, **at_work) == rule.next_action(
+            History(known), running=frozenset(), budget="open"
+        )
+    assert (history.num_searched, history.num_complete, history.num_pruned) == (3, 1, 1)
+
+
+def test_a_probe_that_was_measured_beside_the_trials_is_not_seen():
     """Whatever is asked, the answer is as without it; only its seconds count, and its record is there."""
     known = [trial(0, [0.3, 0.4, 0.5], "COMPLETE", 3), trial(1, [0.2], "PRUNED"), trial(2, [0.6])]
-    for state, values in (("RUNNING", ()), ("COMPLETE", (0.9,)), ("FAILED", ())):
+    for state, values in (("COMPLETE", (0.9,)), ("FAILED", ())):
         probe = replace(trial(3, values, state), origin=PROBE)
         with_it, without = History([*known, probe]), History(known)
         assert answers(with_it, set())[1:3] == answers(without, set())[1:3]

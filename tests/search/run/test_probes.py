@@ -26,10 +26,9 @@ def winner(found, *, trials=(0.5, 0.7), soup=None):
     return winning_probe(found, trials=records, soup=made, metric=METRIC)
 
 
-def test_the_best_probe_that_beats_every_trial_wins():
-    assert winner(baselines(linear_probe=0.8, probe_stage2=0.75, probe_stage3=0.9)) == "stage3"
-    assert winner(baselines(linear_probe=0.8, probe_stage3=0.8)) == "pooled"
-    assert winner(baselines(linear_probe=0.7, probe_stage3=0.69)) is None
+def test_the_best_probe_of_a_stage_that_beats_every_trial_wins():
+    assert winner(baselines(probe_stage1=0.8, probe_stage2=0.75, probe_stage3=0.9)) == "stage3"
+    assert winner(baselines(probe_stage1=0.7, probe_stage3=0.69)) is None
 
 
 def test_a_soup_that_is_kept_is_to_be_beaten_too():
@@ -37,12 +36,13 @@ def test_a_soup_that_is_kept_is_to_be_beaten_too():
     assert winner(baselines(probe_stage3=0.9), soup=0.85) == "stage3"
 
 
-def test_what_a_probe_came_to_as_a_trial_is_nothing_to_be_beaten():
-    records = [trial(0, 0.5), trial(1, 0.9, origin=PROBE)]
+def test_the_probe_of_the_whole_network_is_to_be_beaten_as_any_trial():
+    records = [trial(0, 0.75, origin=PROBE), trial(1, 0.5)]
     assert winning_probe(baselines(probe_stage3=0.8), trials=records, soup=None, metric=METRIC) == "stage3"
+    assert winning_probe(baselines(probe_stage3=0.7), trials=records, soup=None, metric=METRIC) is None
 
 
-@pytest.mark.parametrize("name", ["probe_stage3_knn", "probe_pooled_ridge", "scratch", "bit_hyperrule"])
+@pytest.mark.parametrize("name", ["linear_probe", "probe_stage3_knn", "probe_pooled_ridge", "scratch", "bit_hyperrule"])
 def test_other_baselines_are_no_trial_with_a_linear_head(name):
     assert stage_of(name) is None
     assert winner(baselines(**{name: 0.99})) is None
