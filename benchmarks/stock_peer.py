@@ -57,7 +57,9 @@ def main() -> None:
 
 def read_settings() -> Settings:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", type=Path, help="JSON: images, folder, trials, first, max_epochs, reduction, …")
+    parser.add_argument(
+        "settings", type=Path, help="JSON: images, folder, trials or -1 with seconds, first, max_epochs, reduction, …"
+    )
     return json.loads(parser.parse_args().settings.read_text())
 
 
@@ -69,6 +71,7 @@ def new_tuner(settings: Settings) -> tune.Tuner:
             metric=METRIC,
             mode="max",
             num_samples=settings["trials"],
+            time_budget_s=settings.get("seconds"),
             search_alg=OptunaSearch(points_to_evaluate=settings["first"] or None, seed=settings["seed"]),
             scheduler=ASHAScheduler(
                 max_t=settings["max_epochs"],
@@ -93,7 +96,7 @@ def train(config: Settings, *, settings: Settings) -> None:
     """One trial: resumed from Tune's checkpoint where there is one, saved and reported after every epoch."""
     torch.set_num_threads(1)
     torch.manual_seed(settings["seed"])
-    model = create_model(config["freeze"])
+    model = create_model(config["freeze"], settings=settings)
     loader = images_loader("train", model, settings=settings, augment=config["augment"])
     validation = images_loader("val", model, settings=settings)
     loss_function = nn.CrossEntropyLoss(weight=class_weights(loader.dataset.targets, rule=config["class_weights"]))
@@ -137,8 +140,9 @@ def load_checkpoint(
     return state["epoch"] + 1
 
 
-def create_model(depth: float) -> nn.Module:
-    model = timm.create_model(ARCHITECTURE, num_classes=2)
+def create_model(depth: float, *, settings: Settings) -> nn.Module:
+    classes = [folder for folder in Path(settings["images"], "train").iterdir() if folder.is_dir()]
+    model = timm.create_model(ARCHITECTURE, num_classes=len(classes))
     load_weights(model, source="package:efficientnet-lite0", classifier="classifier", first_conv="conv_stem")
     for module in frozen_modules(model, depth=depth):
         module.requires_grad_(False)
@@ -159,7 +163,10 @@ def train_mode(model: nn.Module, *, depth: float) -> None:
         module.eval()
 
 
-def images_loader(split: str, model: nn.Module, *, settings: Settings, augment: str = "none") -> DataLoader:
+def images_loader(
+    split: str, model: nn.Module, *, settings: Settings, augment: str = "none", shuffle: bool | None = None
+) -> DataLoader:
+    """The images of a split, those of training in another order each time unless ``shuffle`` says otherwise."""
     cfg, size = model.pretrained_cfg, settings["image_size"]
     bicubic = transforms.InterpolationMode.BICUBIC
     if augment == "light":
@@ -169,7 +176,12 @@ def images_loader(split: str, model: nn.Module, *, settings: Settings, augment: 
         steps = [transforms.Resize(round(size / cfg["crop_pct"]), bicubic), transforms.CenterCrop(size)]
     steps += [transforms.ToTensor(), transforms.Normalize(cfg["mean"], cfg["std"])]
     folder = ImageFolder(Path(settings["images"], split), transforms.Compose(steps))
-    return DataLoader(folder, batch_size=settings["batch_size"], shuffle=split == "train", num_workers=0)
+    return DataLoader(
+        folder,
+        batch_size=settings["batch_size"],
+        shuffle=split == "train" if shuffle is None else shuffle,
+        num_workers=0,
+    )
 
 
 def class_weights(labels: list[int], *, rule: str) -> torch.Tensor | None:
@@ -188,7 +200,7 @@ def score(model: nn.Module, loader: DataLoader) -> float:
 
 
 def score_on_test(config: Settings, *, checkpoint: tune.Checkpoint, settings: Settings) -> float:
-    model = create_model(config["freeze"])
+    model = create_model(config["freeze"], settings=settings)
     with checkpoint.as_directory() as folder:
         model.load_state_dict(torch.load(Path(folder, "checkpoint.pt"), weights_only=True)["model"])
     return score(model, images_loader("test", model, settings=settings))
