@@ -86,7 +86,9 @@ class FreezeThaw:
         promoted = None if budget == "compute spent" else self._promoted(history, running=running)
         if promoted is not None:
             return promoted
-        return wind_down(history, rule=self, running=running, reason="not the most promising")
+        return wind_down(
+            history, rule=self, running=running, spare=budget != "compute spent", reason="not the most promising"
+        )
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Wait:
         """Let the trial rest at its rung until it is chosen again."""

@@ -61,7 +61,7 @@ class Halving:
             return judged
         if budget == "open":
             return Start(self.rungs[0])
-        return wind_down(history, rule=self, running=running, reason=self._reason)
+        return wind_down(history, rule=self, running=running, spare=budget != "compute spent", reason=self._reason)
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Wait:
         """Judge a trial that has reached its rung: in ``promote`` it waits there, in ``stop`` it goes on or is closed.

@@ -90,26 +90,32 @@ def interrupted(history: History, *, running: Container[int]) -> Continue | None
     return None if number is None else Continue(number, history[number].target)
 
 
-def wind_down(history: History, *, rule: Rule, running: frozenset[int], reason: str) -> Action:
-    """Begin nothing new: train the rule's finalists to the end, then close what waits, with a reason; then the search is over."""
+def wind_down(history: History, *, rule: Rule, running: frozenset[int], spare: bool, reason: str) -> Action:
+    """Begin nothing new: train the rule's finalists to the end, then close what waits, with a reason; then the search is over.
+
+    A worker that is free while the last finalist is trained trains one more, if that takes no longer.
+    """
     if any(history[number].target < rule.rungs[-1] for number in running):
         return Wait()
-    owed = _finalist(history, rule=rule, running=running)
-    if owed is not None:
-        return owed
+    num_owed = rule.finalists - history.num_complete - len(running)
+    finalist = _next_to_end(history, rule=rule, running=running)
+    if finalist is not None and (num_owed > 0 or (spare and _ends_beside(history, finalist, running=running))):
+        return Continue(finalist, rule.rungs[-1])
     if running:
         return Wait()
     first = first_waiting(history, running=running)
     return Finish() if first is None else Close(first, f"{reason} at epoch {history[first].last_epoch}")
 
 
-def _finalist(history: History, *, rule: Rule, running: frozenset[int]) -> Continue | None:
-    """Continue the waiting trial nearest to the end, the best of equals, while too few are trained in full."""
+def _next_to_end(history: History, *, rule: Rule, running: frozenset[int]) -> int | None:
+    """The waiting trial nearest to the end, the best of equals."""
     highest = history.last_resting_epoch(rule.metric, besides=running)
-    if highest is None or history.num_complete + len(running) >= rule.finalists:
-        return None
-    best = history.best_resting(rule.metric, epoch=highest, besides=running)
-    return None if best is None else Continue(best, rule.rungs[-1])
+    return None if highest is None else history.best_resting(rule.metric, epoch=highest, besides=running)
+
+
+def _ends_beside(history: History, number: int, *, running: frozenset[int]) -> bool:
+    """Whether a trial has no more epochs to the end than the only one at work."""
+    return len(running) == 1 and all(history[other].last_epoch <= history[number].last_epoch for other in running)
 
 
 def first_waiting(history: History, *, running: frozenset[int]) -> int | None:

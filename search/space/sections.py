@@ -137,7 +137,11 @@ class SchedulerSection(Section):
         ge=1, le=1000, description="Length of the full training, epochs; every trial's train.epochs."
     )
     reduction: int = Field(3, ge=2, le=64, description="One in this many goes on; rungs are this factor apart.")
-    finalists: int = Field(1, ge=1, description="Trials trained to the end at least.")
+    finalists: int = Field(
+        1,
+        ge=1,
+        description="Trials trained to the end at least; one more where a worker is free while the last of them is.",
+    )
     cost: Literal["seconds", "epochs"] = Field(
         "seconds",
         description="What `freeze_thaw` divides the improvement it expects by: seconds as measured, with which two runs of one "

@@ -68,8 +68,8 @@ def test_when_the_trials_are_spent_the_running_are_awaited_and_the_best_waiting_
     trials = [trial(0, [0.3]), trial(1, [0.9])]
     assert act(trials, running=[0], budget="trials spent") == Wait()
     on_its_way = [trial(0, [0.3], target=9), trial(1, [0.9])]
-    assert act(on_its_way, running=[0], budget="trials spent") == Wait()
-    assert act(on_its_way, running=[0], budget="trials spent", finalists=2) == Continue(1, 9)
+    assert act(on_its_way, running=[0], budget="compute spent") == Wait()
+    assert act(on_its_way, running=[0], budget="compute spent", finalists=2) == Continue(1, 9)
     assert act(trials, budget="trials spent") == Continue(1, 9)
     done = [trial(0, [0.3]), trial(1, [0.9] * 9, target=9, state="COMPLETE")]
     assert act(done, budget="trials spent") == Close(0, "not among the best 1/3 at epoch 1")
@@ -168,3 +168,14 @@ def closed(record, state):
     return Trial(
         number=record.number, params={}, state=state, epochs=record.epochs, target=record.target, origin="random"
     )
+
+
+def test_a_worker_that_is_free_while_the_last_finalist_is_trained_trains_one_more():
+    waiting = [trial(0, [0.9] * 3, target=9), *(trial(n, [0.9 - n / 10] * 3, target=3) for n in (1, 2))]
+    trials = [*waiting, trial(3, [0.1])]
+    assert act(trials, running=[0], budget="trials spent") == Continue(1, 9)
+    assert act(trials, running=[0], budget="compute spent") == Wait()
+    both = [trials[0], trial(1, [0.8] * 3, target=9), *trials[2:]]
+    assert act(both, running=[0, 1], budget="trials spent") == Wait()
+    far_on = [trial(0, [0.9] * 6, target=9), *trials[1:]]
+    assert act(far_on, running=[0], budget="trials spent") == Wait()  # the other would end later
