@@ -9,7 +9,7 @@ from search.engine.clock import Clock
 from search.engine.history import History
 from search.engine.reports import Ended, EpochReport, Infeasible, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Rule, Start, Wait
-from search.engine.sampling import Sampling, proposal_of, propose
+from search.engine.sampling import Sampling, num_led, proposal_of, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.space import Space
@@ -192,7 +192,7 @@ class Conductor:
         return self._known
 
     def _start(self, trials: History, *, until: int, params: Mapping[str, Value] | None) -> Leg | None:
-        if params is None or trials.num_searched < len(self.sampling.try_first) + self.sampling.fresh:
+        if params is None or trials.num_searched < num_led(self.sampling, space=self.space):
             proposal = propose(trials, space=self.space, rule=self.sampling)
         else:
             proposal = proposal_of(params, space=self.space, origin="freeze_thaw")

@@ -43,7 +43,7 @@ class Coordinates:
 
     def draw(self, chance: np.random.Generator, *, count: int) -> Floats:
         """Random points, N×paths, as the ranges are written: logarithmic ones by their logarithm."""
-        return self._active(chance.random((count, len(self._dimensions))))
+        return self.active(chance.random((count, len(self._dimensions))))
 
     def near(self, rows: Floats, *, chance: np.random.Generator) -> Floats:
         """Move each of these points in some of its paths: numbers by a step, choices to any member."""
@@ -53,7 +53,7 @@ class Coordinates:
         stepped = np.clip(rows + STEP * chance.standard_normal(rows.shape), 0.0, 1.0)
         is_ordered = np.array([_is_ordered(dimension) for dimension in self._dimensions])
         values = np.where(np.isnan(rows), fresh, np.where(moved, np.where(is_ordered, stepped, fresh), rows))
-        return self._active(values)
+        return self.active(values)
 
     def features(self, rows: Floats) -> list[Floats]:
         """For each path N×columns, between which distances are at most 1: one column for what has an order.
@@ -62,7 +62,7 @@ class Coordinates:
         """
         return [_features(dimension, rows[:, index]) for index, dimension in enumerate(self._dimensions)]
 
-    def _active(self, rows: Floats) -> Floats:
+    def active(self, rows: Floats) -> Floats:
         """The rows, NaN where the conditions of a path do not hold."""
         rows = np.array(rows)
         for index, dimension in enumerate(self._dimensions):

@@ -2,7 +2,8 @@
 
 A freeze-thaw policy (Swersky et al. 2014): trials rest at closely spaced rungs, and a model of their curves says at every
 decision which one to train on or what to begin. The horizon at which improvement is expected is drawn anew for each decision (as
-ifBO does, Rakotoarison et al. 2024), and every fourth decision is successive halving's own, in case the model is wrong.
+ifBO does, Rakotoarison et al. 2024), and every fourth decision is successive halving's own, in case the model is wrong. What is
+known beforehand weighs new points by its density, the less the more results there are (πBO, Hvarfner et al. 2022).
 """
 
 import math
@@ -21,6 +22,7 @@ from search.engine.cost import epoch_seconds, forecast_seconds
 from search.engine.curves import CurveModel, Rows, fit_curves
 from search.engine.halving import Halving
 from search.engine.history import History
+from search.engine.priors import Priors
 from search.engine.rule import Action, Budget, Continue, Start, Wait, interrupted, wind_down
 from search.ledger.trials import Trial
 from search.space.sections import thirds_of_rungs
@@ -33,6 +35,8 @@ Floats = NDArray[np.float64]
 HALVINGS_SHARE = 0.25  # of the decisions
 MOST_ROWS = 160  # epochs that the model is fitted to
 NUM_DRAWN, NUM_NEAR, NUM_BEST = 256, 64, 8  # new points looked at: drawn, near to the best trials; how many those are
+PRIORS_DRAWN = 0.5  # of the drawn points, those drawn by the priors, where there are any
+PRIORS_RESULTS = 10.0  # with so many results the density counts as it is; with n by the power of this over n
 LEAST_DISTANCE = 0.02  # of a new point to those tried, times the root of the number of paths
 LEG_SECONDS = 0.5  # what beginning a leg takes, where seconds are measured
 
@@ -127,6 +131,7 @@ class _Decision:
         self.running = running
         self.chance = np.random.default_rng(event)
         self.coordinates = Coordinates(rule.space)
+        self.priors = Priors(rule.space) if rule.space.has_priors else None
         self.points = self.coordinates.rows([trial.params for trial in self.trials])
 
     def action(self) -> Action:
@@ -146,6 +151,7 @@ class _Decision:
         numbers = np.array(resting + [len(self.trials) + index for index in range(len(fresh))], dtype=np.int64)
         means, deviations = model.predict(self._rows(points, epochs=horizons, trials=numbers))
         rates = _expected_improvement(means - best, deviations) / self._seconds(resting, fresh, horizons - reached)
+        rates[len(resting) :] *= self._likelihoods(fresh)
         chosen = int(np.argmax(rates))
         if chosen < len(resting):
             trial = self.trials[resting[chosen]]
@@ -203,7 +209,7 @@ class _Decision:
         """Points to begin: drawn at random and near to the best trials, none too near to one that was tried."""
         costs = [(self._cost(trial), index) for index, trial in enumerate(self.trials)]
         best = [index for _, index in sorted(pair for pair in costs if not math.isnan(pair[0]))[:NUM_BEST]]
-        drawn = self.coordinates.draw(self.chance, count=NUM_DRAWN)
+        drawn = self._drawn()
         if best:
             parents = np.resize(np.array(best), NUM_NEAR)
             drawn = np.concatenate([drawn, self.coordinates.near(self.points[parents], chance=self.chance)])
@@ -212,6 +218,20 @@ class _Decision:
         nearest = np.sqrt(np.asarray(squares)).min(axis=1, initial=math.inf)
         new_ones: Floats = drawn[nearest > LEAST_DISTANCE * math.sqrt(len(new))]
         return new_ones
+
+    def _drawn(self) -> Floats:
+        if self.priors is None:
+            return self.coordinates.draw(self.chance, count=NUM_DRAWN)
+        by_priors = self.priors.draw(self.chance, count=round(PRIORS_DRAWN * NUM_DRAWN))
+        return np.concatenate([by_priors, self.coordinates.draw(self.chance, count=NUM_DRAWN - len(by_priors))])
+
+    def _likelihoods(self, fresh: Floats) -> Floats:
+        """What the promise of new points is multiplied by: the likeliest by 1, as that of what rests is."""
+        if self.priors is None or not len(fresh):
+            return np.ones(len(fresh))
+        logs = self.priors.log_density(fresh)
+        num_results = sum(bool(trial.epochs) for trial in self.trials)
+        return np.asarray(np.exp((logs - logs.max()) * PRIORS_RESULTS / num_results))
 
     def _cost(self, trial: Trial, *, until: int | None = None) -> float:
         """The best value of a trial, up to an epoch, as a cost; not a number where it has none or failed."""

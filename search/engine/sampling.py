@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GPSampler, RandomSampler, TPESampler
@@ -16,6 +17,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from search.engine.history import History, Ranking
+from search.engine.priors import Priors
 from search.ledger.trials import Trial
 from search.space.space import Space
 from search.space.spec import SearchSpec
@@ -26,6 +28,9 @@ from trainable.seeds import derive
 DRAWS_BEFORE_EXHAUSTED = 64
 MODEL_SIZE = 300  # results a sampler is fitted to, at most
 KEPT_BEST = 25  # of them, whatever else there is: as many as TPE ever takes for good ones
+PRIOR = "prior"  # the origin of a proposal by what is known beforehand
+PRIOR_SHARE = 0.5  # of the proposals while there is no result
+HALVED_BY = 10  # results by which that share is halved
 
 _UNREAD = datetime.min  # in a study that nobody asks when
 
@@ -54,7 +59,10 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The rule: sampler, seed, share of random proposals; recipes, then ``fresh`` random ones, before the sampler is asked."""
+    """The rule: sampler, seed, share of random proposals; recipes, then ``fresh`` random ones, before the sampler is asked.
+
+    What is known beforehand of a space makes a share of all proposals but the recipes (:func:`prior_share`).
+    """
 
     sampler: str
     seed: int
@@ -95,6 +103,9 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         recipe = space.encoded(rule.try_first[number])
         proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
         return replace(proposal, overrides=rule.overrides[number]) if rule.overrides else proposal
+    by_prior = _by_prior(history, space=space, rule=rule, seed=seed) if space.has_priors else None
+    if by_prior is not None:
+        return by_prior
     rung = model_rung(history, num_dimensions=len(space.dimensions), rule=rule)
     is_fresh = number < len(rule.try_first) + rule.fresh
     is_random_turn = is_fresh or random.Random(seed).random() < rule.random_share
@@ -104,6 +115,38 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         proposal = _draw(study, space, rule.sampler)
         if not history.has_tried(proposal.params):
             return proposal
+    return _untried(history, space=space, rule=rule, seed=seed)
+
+
+def num_led(rule: Sampling, *, space: Space) -> int:
+    """How many trials a search begins with that are no model's: recipes, fresh ones, the centre of the priors."""
+    return len(rule.try_first) + max(rule.fresh, int(space.has_priors))
+
+
+def prior_share(num_results: int) -> float:
+    """The share of proposals that what is known beforehand makes; halved by every so many results, so that a wrong one is left.
+
+    PriorBand (Mallik et al. 2023) begins with as many proposals by the prior as without, too.
+    """
+    return float(PRIOR_SHARE * 0.5 ** (num_results / HALVED_BY))
+
+
+def _by_prior(history: History, *, space: Space, rule: Sampling, seed: int) -> Proposal | None:
+    """What the priors propose where it is their turn, their centre first; None where it is not, or all they drew was tried."""
+    chance = np.random.default_rng(derive(seed, "prior"))
+    priors = Priors(space)
+    if history.num_searched == len(rule.try_first):
+        points = iter([priors.centre(chance)])
+    elif chance.random() < prior_share(history.ranking(rule.metric, rung=rule.rungs[0]).num_reached):
+        points = priors.sample(chance, count=DRAWS_BEFORE_EXHAUSTED)
+    else:
+        return None
+    point = next((point for point in points if not history.has_tried(point)), None)
+    return None if point is None else proposal_of(point, space=space, origin=PRIOR)
+
+
+def _untried(history: History, *, space: Space, rule: Sampling, seed: int) -> Proposal | None:
+    """A point drawn at random that no trial has; None when there is none."""
     for attempt in range(DRAWS_BEFORE_EXHAUSTED):
         proposal = _draw(_random_study(rule=rule, seed=derive(seed, "again", attempt) % 2**32), space, "random")
         if not history.has_tried(proposal.params):

@@ -8,10 +8,10 @@ from typing import Any
 
 from search.ledger.notes import WarmStart
 from search.ledger.trials import Trial, leaders
-from search.space.dimension import Dimension, Number
+from search.space.dimension import Dimension, Number, dimension_text
 from search.space.paths import SET_BY_SEARCH, defaults, flatten
 from search.space.sections import STEPS
-from search.space.space import Space, dimension_text
+from search.space.space import Space
 from search.space.spec import BACKBONE, SearchSpec
 from search.space.values import Value
 from trainable.config.validation import as_text

@@ -7,31 +7,47 @@
 
 Each takes `when: {path: value, other.path: [values]}`: it is searched only where every named path has one of its
 values. A list means any of them; a value that is itself a list is written `[[stage3, stage4]]`.
+Each takes `prior: value`, what is known beforehand to be good, with `confidence: low`, `medium` or `high`: where to look first,
+not what is allowed.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from search.space.values import Value
 from trainable.config.validation import as_text, did_you_mean
-from trainable.errors import UserError
+from trainable.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Conditions = Mapping[str, tuple[Value, ...]]
 Scalar = None | bool | int | float | str
+Confidence = Literal["low", "medium", "high"]
 
+OF_ANY = {"when", "prior", "confidence"}
 KINDS = {
-    "choice": {"when"},
-    "uniform": {"step", "when"},
-    "log": {"when"},
-    "int": {"step", "log", "when"},
+    "choice": OF_ANY,
+    "uniform": {"step"} | OF_ANY,
+    "log": OF_ANY,
+    "int": {"step", "log"} | OF_ANY,
 }
 FORMS = "{choice: [...]}, {uniform: [low, high]}, {log: [low, high]} or {int: [low, high]}"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A value known beforehand to be good, and how sure that is."""
+
+    value: Value
+    confidence: Confidence = "medium"
+
+    def plain(self) -> dict[str, Any]:
+        """The prior as it is written in YAML."""
+        return {"prior": self.value, "confidence": self.confidence}
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Choice:
 
     members: tuple[Value, ...]
     when: Conditions = field(default_factory=dict)
+    prior: Prior | None = None
 
     def suggest(self, trial: "BaseTrial", *, path: str) -> Value:
         """Ask the trial for a value."""
@@ -59,7 +76,7 @@ class Choice:
 
     def plain(self) -> dict[str, Any]:
         """The choice as it is written in YAML."""
-        return {"choice": list(self.members)} | _plain_when(self.when)
+        return {"choice": list(self.members)} | _plain_when(self.when) | _plain_prior(self.prior)
 
     @property
     def extremes(self) -> tuple[Value, ...]:
@@ -77,6 +94,7 @@ class Number:
     log: bool = False
     step: float | None = None
     when: Conditions = field(default_factory=dict)
+    prior: Prior | None = None
 
     def suggest(self, trial: "BaseTrial", *, path: str) -> Value:
         """Ask the trial for a value."""
@@ -107,7 +125,7 @@ class Number:
             plain["step"] = self.step
         if self.whole and self.log:
             plain["log"] = True
-        return plain | _plain_when(self.when)
+        return plain | _plain_when(self.when) | _plain_prior(self.prior)
 
     @property
     def extremes(self) -> tuple[Value, ...]:
@@ -125,16 +143,32 @@ def parse_dimension(raw: object, *, where: str) -> Dimension:
     kinds = [kind for kind in KINDS if kind in raw and not (kind == "log" and "int" in raw)]
     if len(kinds) > 1:
         raise UserError(f"{where}: got both {' and '.join(kinds)}, must be {FORMS}")
-    keys = {kinds[0], *KINDS[kinds[0]]} if kinds else {*KINDS, "step", "when"}
+    keys = {kinds[0], *KINDS[kinds[0]]} if kinds else {*KINDS, "step", *OF_ANY}
     for key in raw:
         if key not in keys:
             raise UserError(f"{where}.{key}: unknown key{did_you_mean(str(key), sorted(keys))}")
     if not kinds:
         raise UserError(f"{where}: says no range, must be {FORMS}")
     when = _parse_when(raw.get("when", {}), where=f"{where}.when")
+    dimension: Dimension
     if kinds[0] == "choice":
-        return Choice(_parse_members(raw["choice"], where=where), when)
-    return _parse_number(raw, kind=kinds[0], when=when, where=where)
+        dimension = Choice(_parse_members(raw["choice"], where=where), when)
+    else:
+        dimension = _parse_number(raw, kind=kinds[0], when=when, where=where)
+    return replace(dimension, prior=_parse_prior(raw, dimension=dimension, where=where))
+
+
+def dimension_text(dimension: Dimension) -> str:
+    """The values of a dimension in words."""
+    if isinstance(dimension, Choice):
+        return ", ".join(as_text(member) for member in dimension.members)
+    step = f" in steps of {as_text(dimension.step)}" if dimension.step else ""
+    return f"{as_text(dimension.low)} to {as_text(dimension.high)}{step}"
+
+
+def without_prior(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A dimension as YAML has it, without what is known beforehand: which values are allowed, no more."""
+    return {key: value for key, value in raw.items() if key not in ("prior", "confidence")}
 
 
 def _parse_when(raw: object, *, where: str) -> Conditions:
@@ -145,6 +179,21 @@ def _parse_when(raw: object, *, where: str) -> Conditions:
         if not values:
             raise UserError(f"{where}.{path}: is empty, must list at least one value")
     return when
+
+
+def _parse_prior(raw: Mapping[str, Any], *, dimension: Dimension, where: str) -> Prior | None:
+    if "prior" not in raw:
+        if "confidence" in raw:
+            raise UserError(f"{where}.confidence: has no effect without a prior; give that too")
+        return None
+    value, confidence, known = raw["prior"], raw.get("confidence", "medium"), get_args(Confidence)
+    if not dimension.contains(value):
+        raise UserError(f"{where}.prior: {as_text(value)} is outside {dimension_text(dimension)}")
+    if confidence not in known:
+        raise UserError(
+            f"{where}.confidence: got {as_text(confidence)}, must be low, medium or high{nearest(str(confidence), known)}"
+        )
+    return Prior(value, confidence)
 
 
 def _parse_members(raw: object, *, where: str) -> tuple[Value, ...]:
@@ -222,6 +271,10 @@ def _same(first: Value, second: Value) -> bool:
 
 def _plain_when(when: Conditions) -> dict[str, Any]:
     return {"when": {path: _plain_values(when[path]) for path in sorted(when)}} if when else {}
+
+
+def _plain_prior(prior: Prior | None) -> dict[str, Any]:
+    return {} if prior is None else prior.plain()
 
 
 def _plain_values(values: Sequence[Value]) -> Any:

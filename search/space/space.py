@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
-from search.space.dimension import Choice, Conditions, Dimension, Number
+from search.space.dimension import Choice, Conditions, Dimension, Number, dimension_text
 from search.space.values import Value
 from trainable.config.renamed import first_name
 from trainable.config.validation import as_text, did_you_mean
@@ -28,6 +28,11 @@ class Space:
             if _hold(dimension.when, params):
                 params[path] = dimension.suggest(trial, path=path)
         return params
+
+    @property
+    def has_priors(self) -> bool:
+        """Whether anything is known beforehand of any path."""
+        return any(dimension.prior is not None for dimension in self.dimensions.values())
 
     def active(self, params: Mapping[str, Value]) -> tuple[str, ...]:
         """The paths whose conditions hold; what ``params`` gives for an inactive path counts for nothing."""
@@ -115,14 +120,6 @@ def _meet_conditions(space: Space, point: dict[str, Value]) -> bool:
                 return False
             point.setdefault(owner, values[0])
     return set(point) <= set(space.active(point))
-
-
-def dimension_text(dimension: Dimension) -> str:
-    """The values of a dimension in words."""
-    if isinstance(dimension, Choice):
-        return ", ".join(as_text(member) for member in dimension.members)
-    step = f" in steps of {as_text(dimension.step)}" if dimension.step else ""
-    return f"{as_text(dimension.low)} to {as_text(dimension.high)}{step}"
 
 
 def _hold(when: Conditions, params: Mapping[str, Value]) -> bool:

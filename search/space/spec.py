@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from search.space.dimension import Choice, Dimension, parse_dimension
+from search.space.dimension import Choice, Dimension, parse_dimension, without_prior
 from search.space.identity import canonical, identity_difference
 from search.space.paths import FIXED_IN_SEARCH, SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
 from search.space.sections import (
@@ -126,7 +126,7 @@ class SearchSpec(Section):
 
     def with_choices(self, path: str, members: list[Value]) -> "SearchSpec":
         """The search with fewer members of a choice; what is searched only with the others, and recipes of them, go too."""
-        vary = {path: self.vary[path] | {"choice": members}}
+        vary = {path: _with_members(self.vary[path], members)}
         for name, raw in self.vary.items():
             when = raw.get("when", {})
             if name == path:
@@ -189,8 +189,8 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, choose_by, baselines, probes, soup, promote, refresh, and of the base what has no effect on results
-        (data.cache, data.workers) and where the images lie: the ledger knows them by content.
+        resources, tracking, choose_by, baselines, probes, soup, promote, refresh, priors, and of the base what has no effect on
+        results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
         values = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         for name in ("sampler", "scheduler"):
@@ -199,7 +199,7 @@ class SearchSpec(Section):
         places = {"data.path", "data.images"} | (set() if is_one_set else {"data.source", "data.target"})
         settled = NO_EFFECT_ON_RESULTS | SET_BY_SEARCH.keys() | places
         fixed = {f"base.{path}": value for path, value in (defaults() | self.base).items() if path not in settled}
-        searched = {f"vary.{path}": dimension for path, dimension in self.space.plain().items()}
+        searched = {f"vary.{path}": without_prior(dimension) for path, dimension in self.space.plain().items()}
         recipes = [dict(sorted(recipe.items())) for recipe in self.try_first]
         chosen = {} if self.select_backbones is None else {"select_backbones": self.select_backbones.model_dump()}
         for step in STEPS:
@@ -340,6 +340,12 @@ def _with_fixed(path: str, dimension: Dimension, fixed: Mapping[str, Value], var
         elif fixed[owner] not in values:
             raise UserError(f"{where}: can never hold, {owner} is {as_text(fixed[owner])} and not varied")
     return replace(dimension, when=when)
+
+
+def _with_members(raw: Mapping[str, Any], members: list[Value]) -> dict[str, Any]:
+    """A choice with fewer members; a prior that is not among them is gone."""
+    kept = dict(raw) if raw.get("prior", members[0]) in members else without_prior(raw)
+    return kept | {"choice": members}
 
 
 def _at_home(value: Any) -> Any:

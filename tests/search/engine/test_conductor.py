@@ -311,17 +311,17 @@ def test_a_search_with_a_number_of_trials_tries_them_all_though_they_fail(conduc
     assert conductor.finished
 
 
-def test_a_rule_that_has_values_of_its_own_leaves_the_fresh_ones_to_chance(tmp_path):
-    ledger = ledgers.create(tmp_path, name="s", storage=None, space=SPACE, metric=METRIC, notes={"metric": METRIC})
-    conductor = Conductor(
+def freeze_thaw_search(folder, *, space, fresh):
+    ledger = ledgers.create(folder, name="s", storage=None, space=space, metric=METRIC, notes={"metric": METRIC})
+    return Conductor(
         ledger,
-        space=SPACE,
+        space=space,
         rule=FreezeThaw(
             outline=Halving(metric=METRIC, mode="promote", min_epochs=1, max_epochs=4, reduction=2),
             startup=1,
             cost="epochs",
             seed=0,
-            space=SPACE,
+            space=space,
         ),
         sampling=Sampling(
             sampler="tpe",
@@ -329,14 +329,27 @@ def test_a_rule_that_has_values_of_its_own_leaves_the_fresh_ones_to_chance(tmp_p
             random_share=0.2,
             metric=METRIC,
             rungs=(1, 2, 3, 4),
-            fresh=5,
+            fresh=fresh,
             try_first=({"optimizer.lr": 1e-2},),
         ),
         limits=Limits(trials=12),
         on_change=lambda trial: None,
     )
+
+
+def test_a_rule_that_has_values_of_its_own_leaves_the_fresh_ones_to_chance(tmp_path):
+    conductor = freeze_thaw_search(tmp_path, space=SPACE, fresh=5)
     play(conductor)
     assert conductor.finished
     origins = [trial.origin for trial in conductor.ledger.trials()]
     assert origins[:6] == ["try_first"] + ["random"] * 5
     assert "freeze_thaw" in origins[6:]
+
+
+def test_a_rule_that_has_values_of_its_own_leaves_the_centre_of_the_priors_to_the_sampler(tmp_path):
+    known = make_space({"optimizer.lr": parse_dimension({"log": [1e-5, 1e-1], "prior": 1e-3}, where="lr")})
+    conductor = freeze_thaw_search(tmp_path, space=known, fresh=0)
+    play(conductor)
+    first, second, *later = conductor.ledger.trials()
+    assert (first.origin, second.origin, second.params) == ("try_first", "prior", {"optimizer.lr": 1e-3})
+    assert "freeze_thaw" in {trial.origin for trial in later}

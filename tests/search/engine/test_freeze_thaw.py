@@ -224,3 +224,28 @@ def test_a_long_search_is_decided_by_its_latest_and_best_results(count):
     trials = some_trials(count, epochs=2)
     for action in decisions(trials, count=3):
         assert isinstance(action, Start | Continue)
+
+
+def known(rate, confidence="high"):
+    raw = {path: dimension.plain() for path, dimension in SPACE.dimensions.items()}
+    raw["optimizer.lr"] |= {"prior": rate, "confidence": confidence}
+    return make_space({path: parse_dimension(of_path, where=path) for path, of_path in raw.items()})
+
+
+def mean_distance(trials, *, of, space=SPACE):
+    """Of the rates that are begun, in powers of ten."""
+    begun = [action.params for action in decisions(trials, space=space) if isinstance(action, Start) and action.params]
+    assert all(space.contains(params) for params in begun)
+    return sum(abs(math.log10(params["optimizer.lr"] / of)) for params in begun) / len(begun)
+
+
+def test_what_is_begun_is_near_to_what_is_known_beforehand_while_there_are_few_results():
+    trials = some_trials(5, epochs=9, state="COMPLETE")
+    assert mean_distance(trials, of=1e-3, space=known(1e-3)) < 0.4 < mean_distance(trials, of=1e-3)
+
+
+def test_a_wrong_prior_is_left_as_results_come():
+    few, many = (some_trials(count, epochs=9, state="COMPLETE") for count in (5, 30))
+    wrong = known(2e-4)
+    assert mean_distance(few, of=1e-2, space=wrong) > 1.2
+    assert mean_distance(many, of=1e-2, space=wrong) < 0.5

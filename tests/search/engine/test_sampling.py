@@ -15,7 +15,7 @@ from search.engine.sampling import (
     rung_study,
 )
 from search.ledger.trials import EpochRecord, Trial
-from search.space.dimension import parse_dimension
+from search.space.dimension import parse_dimension, without_prior
 from search.space.space import make_space
 
 METRIC = "val/accuracy"
@@ -206,3 +206,56 @@ def test_a_share_of_the_proposals_stays_random():
     origins = [propose(trials, space=SPACE, rule=rule(random_share=0.5, seed=s)).origin for s in range(40)]
     assert 10 <= origins.count("random") <= 30
     assert origins.count("random") + origins.count("tpe") == 40
+
+
+KNOWN = make(
+    **{
+        "optimizer.lr": {"log": [1e-5, 1e-1], "prior": 1e-3, "confidence": "high"},
+        "freeze.depth": {"choice": [0, 0.5, ["stage3", "stage4"]], "prior": 0.5},
+        "model.head": {"choice": ["linear", "mlp"]},
+        "model.head_hidden": {"int": [64, 512], "when": {"model.head": "mlp"}, "prior": 128},
+    }
+)
+
+
+def test_after_the_recipes_comes_the_point_of_the_priors():
+    recipe = {"optimizer.lr": 1e-2}
+    first = propose([], space=KNOWN, rule=rule(try_first=(recipe,)))
+    assert (first.origin, first.params["optimizer.lr"]) == ("try_first", 1e-2)
+    for seed in range(8):
+        centre = propose(
+            [trial(0, first.params, [0.5])], space=KNOWN, rule=rule(try_first=(recipe,), seed=seed, sampler="random")
+        )
+        assert centre.origin == "prior"
+        assert (centre.params["optimizer.lr"], centre.params["freeze.depth"]) == (1e-3, 0.5)
+        assert centre.params.get("model.head_hidden", 128) == 128
+        assert KNOWN.contains(centre.params)
+
+
+def test_priors_make_half_of_the_first_proposals_and_hardly_any_once_there_are_many_results():
+    results = [trial(number, {"optimizer.lr": 1e-2, "model.head": "linear"}, [0.5]) for number in range(60)]
+    origins = {
+        count: [propose(results[:count], space=KNOWN, rule=rule("random", seed=seed)).origin for seed in range(100)]
+        for count in (1, 10, 60)
+    }
+    shares = {count: of_count.count("prior") for count, of_count in origins.items()}
+    assert 35 <= shares[1] <= 60
+    assert 15 <= shares[10] <= 35
+    assert shares[60] <= 5
+
+
+def test_a_point_of_the_priors_that_was_tried_is_not_proposed_again():
+    space = make(**{"freeze.depth": {"choice": [0, 0.5], "prior": 0.5}, "model.head": {"choice": ["linear", "mlp"]}})
+    trials = []
+    while (proposal := propose(trials, space=space, rule=rule("tpe"))) is not None:
+        trials.append(trial(len(trials), proposal.params, [0.5]))
+    assert len({tuple(sorted(one.params.items())) for one in trials}) == len(trials) == 4
+
+
+def test_a_space_without_priors_is_proposed_from_as_if_there_were_none_to_be_had():
+    plain = {path: parse_dimension(without_prior(raw), where=path) for path, raw in KNOWN.plain().items()}
+    trials = history(20, lambda p: p["optimizer.lr"])
+    for seed in range(5):
+        of_plain = propose(trials, space=make_space(plain), rule=rule(seed=seed))
+        assert of_plain == propose(trials, space=SPACE, rule=rule(seed=seed))
+        assert of_plain.origin != "prior"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
-from search.space.dimension import Choice, Number, parse_dimension
+from search.space.dimension import Choice, Number, Prior, parse_dimension
 from search.space.space import make_space, possible_values
 from trainable.errors import UserError
 
@@ -181,7 +181,7 @@ FORMS = "{choice: [...]}, {uniform: [low, high]}, {log: [low, high]} or {int: [l
         ({}, f": says no range, must be {FORMS}"),
         ({"when": {"a": 1}}, f": says no range, must be {FORMS}"),
         ({"logg": [1, 2]}, ".logg: unknown key; did you mean 'log'?"),
-        ({"log": [1, 2], "step": 1}, ".step: unknown key; known: log, when"),
+        ({"log": [1, 2], "step": 1}, ".step: unknown key; known: confidence, log, prior, when"),
         ({"choice": [1], "uniform": [1, 2]}, f": got both choice and uniform, must be {FORMS}"),
         ({"choice": []}, ".choice: is empty, must list at least one value"),
         ({"choice": "none"}, ".choice: got 'none', must be a list of values"),
@@ -203,6 +203,16 @@ FORMS = "{choice: [...]}, {uniform: [low, high]}, {log: [low, high]} or {int: [l
         ({"int": [1, 8], "log": True, "step": 7}, ".step: a log range takes no step"),
         ({"choice": [1], "when": "a"}, ".when: got 'a', must be {path: value} or {path: [values]}"),
         ({"choice": [1], "when": {"a": []}}, ".when.a: is empty, must list at least one value"),
+        ({"log": [1e-5, 1e-2], "prior": 0.1}, ".prior: 0.1 is outside 1e-05 to 0.01"),
+        ({"int": [1, 9], "step": 2, "prior": 4}, ".prior: 4 is outside 1 to 9 in steps of 2"),
+        ({"choice": ["adamw", "sgd"], "prior": "adam"}, ".prior: 'adam' is outside 'adamw', 'sgd'"),
+        (
+            {"log": [1, 2], "prior": 1, "confidence": "hgh"},
+            ".confidence: got 'hgh', must be low, medium or high; did you mean 'high'?",
+        ),
+        ({"log": [1, 2], "prior": 1, "confidence": 0.5}, ".confidence: got 0.5, must be low, medium or high"),
+        ({"log": [1, 2], "confidence": "low"}, ".confidence: has no effect without a prior; give that too"),
+        ({"log": [1, 2], "priors": 1}, ".priors: unknown key; did you mean 'prior'?"),
     ],
 )
 def test_a_wrong_dimension_is_one_line(raw, line):
@@ -250,6 +260,14 @@ def lies_in_what_was_written(value, raw):
         return value in raw["choice"]
     low, high = raw.get("int") or raw.get("log") or raw["uniform"]
     return low <= value <= high
+
+
+def test_a_prior_is_read_and_written_null_too():
+    raw = {"choice": [None, "stage3"], "prior": None, "confidence": "high"}
+    assert parse_dimension(raw, where="x").prior == Prior(None, "high")
+    assert parse_dimension(raw, where="x").plain() == raw
+    assert parse_dimension({"log": [1e-5, 1e-2], "prior": 1e-3}, where="x").prior == Prior(1e-3, "medium")
+    assert parse_dimension({"choice": [None, "stage3"]}, where="x").prior is None
 
 
 @given(spaces(), st.integers(0, 2**31))

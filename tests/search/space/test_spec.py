@@ -80,6 +80,21 @@ def test_what_may_change_on_resuming_makes_no_other_search():
     assert other.content_hash() == spec().content_hash()
 
 
+def test_what_is_known_beforehand_makes_no_other_search():
+    vary = {"optimizer.lr": {"log": [1e-4, 1e-2]}, "model.dropout": {"choice": [0.0, 0.2]}}
+    known = {path: raw | {"prior": value} for (path, raw), value in zip(vary.items(), (1e-3, 0.2), strict=True)}
+    assert difference(spec(vary=vary), spec(vary=known)) == []
+    assert spec(vary=known).space.has_priors
+    assert not spec(vary=vary).space.has_priors
+
+
+def test_a_prior_goes_with_the_member_that_it_names():
+    names = {"choice": ["resnet10t", "resnet18"], "prior": "resnet18", "confidence": "low"}
+    whole = spec(base={"data.path": "images"}, vary={"model.name": names})
+    assert whole.with_choices("model.name", ["resnet18"]).vary["model.name"] == names | {"choice": ["resnet18"]}
+    assert whole.with_choices("model.name", ["resnet10t"]).vary["model.name"] == {"choice": ["resnet10t"]}
+
+
 def test_how_numbers_and_defaults_are_written_makes_no_other_search():
     other = spec(base={"model": {"name": "resnet18", "head": "linear", "dropout": 0}, "data.path": "images"})
     assert difference(spec(), other) == []
