@@ -19,7 +19,9 @@ from search.engine.rule import Budget, Close, Continue, Start
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import SCHEDULERS, scheduler_rule
 from search.ledger.trials import EpochRecord, State, Trial
+from search.space.dimension import Prior
 from search.space.sections import SamplerSection, SchedulerSection
+from search.space.space import Space
 from search.space.spec import SearchSpec
 from trainable.metrics import DIRECTIONS
 
@@ -51,7 +53,10 @@ class Ours:
 
     def __init__(self, task: Task, *, seed: int, scheduler: str, options: Mapping[str, Any]) -> None:
         sampler = SamplerSection(name=options.get("sampler", "tpe"))
-        of_scheduler = {name: value for name, value in options.items() if name != "sampler"}
+        of_scheduler = {
+            name: value for name, value in options.items() if name not in ("sampler", "prior", "confidence")
+        }
+        space = known_beforehand(task, options=options)
         section = SchedulerSection(name=scheduler, max_epochs=task.epochs, **of_scheduler)
         spec = cast(
             SearchSpec,
@@ -59,11 +64,11 @@ class Ours:
                 search=SimpleNamespace(metric=task.metric, seed=seed),
                 sampler=sampler,
                 scheduler=section,
-                space=task.space,
+                space=space,
                 try_first=(),
             ),
         )
-        self._task, self._rule, self._sampling = task, scheduler_rule(spec), sampling_rule(spec)
+        self._task, self._rule, self._sampling, self._space = task, scheduler_rule(spec), sampling_rule(spec), space
         self._history = History()
         self._running: set[int] = set()
 
@@ -90,7 +95,7 @@ class Ours:
             return Work(trial.number, trial.params)
 
     def _proposed(self) -> Params | None:
-        proposal = propose(self._history, space=self._task.space, rule=self._sampling)
+        proposal = propose(self._history, space=self._space, rule=self._sampling)
         return None if proposal is None else proposal.params
 
     def hear(self, number: int, *, epoch: int, value: float, seconds: float | None) -> bool:
@@ -176,8 +181,26 @@ class OfRay:
         return True
 
 
+def known_beforehand(task: Task, *, options: Mapping[str, Any]) -> Space:
+    """The task's space, with ``prior=good`` around what is best on the other tasks, with ``prior=wrong`` around the worst."""
+    if "prior" not in options:
+        return task.space
+    assert task.elsewhere is not None, f"{task.name} has no other tasks"
+    centre = task.elsewhere({"good": "best", "wrong": "worst"}[options["prior"]])
+    confidence = options.get("confidence", "medium")
+    return Space(
+        {
+            path: replace(dimension, prior=Prior(centre[path], confidence))
+            for path, dimension in task.space.dimensions.items()
+        }
+    )
+
+
 def make_player(method: str, task: Task, *, seed: int) -> Player:
-    """Make the player of a name in ``METHODS``, or of ``ours:SCHEDULER,key=value,…`` with keys of the scheduler's section."""
+    """Make the player of a name in ``METHODS``, or of ``ours:SCHEDULER,key=value,…``.
+
+    The keys are those of the scheduler's section, ``sampler``, ``prior`` (``good`` or ``wrong``) and its ``confidence``.
+    """
     if method.startswith(OURS):
         scheduler, options = ours(method)
         return Ours(task, seed=seed, scheduler=scheduler, options=options)

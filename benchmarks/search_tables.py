@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from trainable.metrics import DIRECTIONS
 
 Floats = NDArray[np.float64]
 Params = Mapping[str, Value]
+Elsewhere = Literal["best", "worst"]
 
 LCBENCH = ("3945", "126025", "167104", "167185", "168908", "189909")  # to choose by
 LCBENCH_TEST = ("7593", "34539", "126029", "146212", "167161", "168331", "189862", "189906")  # to report on
@@ -45,6 +46,7 @@ NUM_RANDOM, NUM_CLIMBED, CLIMBS = (
     50,
     10,
 )  # configurations that the best and worst of a surrogate are looked for in
+NUM_ELSEWHERE = 2_000  # random configurations that are looked at on the other tasks
 SPEED_SPREAD = 0.25  # standard deviation of the logarithm of a trial's speed where no seconds were measured
 
 
@@ -71,7 +73,8 @@ class Server(Protocol):
 class Task:
     """One training problem: what is searched, by which metric, for how many epochs; the ``best`` and ``worst`` values there are.
 
-    ``seconds`` is what a full training takes in the mean where that was measured, else None.
+    ``seconds`` is what a full training takes in the mean where that was measured, else None. ``elsewhere`` gives the
+    configuration that is best, or worst, in the mean over the other tasks of its family, where that is known.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Task:
     worst: float
     seconds: float | None
     serve: Callable[[int], Server]
+    elsewhere: Callable[[Elsewhere], Params] | None = None
 
     def regret(self, value: float) -> float:
         """0 for the best value there is, 1 for the worst."""
@@ -170,7 +174,25 @@ def lcbench(folder: Path, *, task: str) -> Task:
         worst=worst,
         seconds=None,
         serve=lambda seed: Surrogate(network, seed=seed),
+        elsewhere=lambda which: lcbench_elsewhere(folder, besides=task, which=which),
     )
+
+
+@lru_cache
+def lcbench_elsewhere(folder: Path, *, besides: str, which: Elsewhere) -> Params:
+    """Of some random configurations the one with the best, or worst, mean over all tasks of the surrogate but one.
+
+    Each task counts by the share of its range of final accuracies.
+    """
+    space = space_of(LCBENCH_VARY)
+    coordinates = Coordinates(space)
+    rows = coordinates.draw(np.random.default_rng(0), count=NUM_ELSEWHERE)
+    points = [coordinates.params(row) for row in rows]
+    shares = np.zeros(len(points))
+    for task in {*LCBENCH, *LCBENCH_TEST} - {besides}:
+        last = Network(folder, task=task).values(points, epochs=[LCBENCH_EPOCHS])[:, 0]
+        shares += (last - last.min()) / (last.max() - last.min())
+    return points[int(shares.argmax() if which == "best" else shares.argmin())]
 
 
 @lru_cache(maxsize=8)

@@ -1,5 +1,6 @@
 """Searches in simulated time, on curves that are worked out by hand."""
 
+import dataclasses
 import gzip
 import importlib.util
 import json
@@ -147,6 +148,15 @@ def test_a_seed_gives_the_same_search_again(quality, players, tables, method):
         epochs = [event.epoch for event in first if event.number == number]
         assert epochs == list(range(1, len(epochs) + 1))
         assert len(epochs) <= task.epochs
+
+
+@pytest.mark.parametrize(("prior", "rate"), [("good", 1e-2), ("wrong", 1e-4)])
+@pytest.mark.parametrize("scheduler", ["asha", "freeze_thaw"])
+def test_a_prior_is_the_best_or_the_worst_of_the_other_tasks(players, tables, prior, rate, scheduler):
+    elsewhere = {"best": {"optimizer.lr": 1e-2}, "worst": {"optimizer.lr": 1e-4}}
+    task = dataclasses.replace(large(tables), elsewhere=elsewhere.__getitem__)
+    player = players.make_player(f"ours:{scheduler},min_epochs=1,prior={prior}", task, seed=0)
+    assert player.work(may_begin=True).params == {"optimizer.lr": rate}
 
 
 def test_early_stopping_looks_at_more_configurations_than_none(quality, players, tables):
