@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from search.engine.listeners import Listener
+from search.engine.recipes import Configuration, fixed_differently, recipe_of
 from search.ledger.lease import HeldError, lease
 from search.ledger.ledger import Ledger
 from search.ledger.notes import RefreshMark, WarmStart
@@ -22,7 +23,7 @@ from search.refresh.decision import hours_of_month, next_rung, wait_before_searc
 from search.refresh.look import Answer, MustWaitError, answer_of, busy, limits, look_first, nothing_new, still_waits
 from search.refresh.measure import measure_champion, measure_drift, measure_refit, score_frozen_tests
 from search.refresh.state import Situation, mark_of
-from search.refresh.warm_start import Configuration, configurations, fixed_differently, recipe_of, warm_start
+from search.refresh.warm_start import configurations, warm_start
 from search.report.page import write_page
 from search.run.search import run_search
 from search.space.spec import SearchSpec

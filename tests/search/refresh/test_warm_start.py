@@ -2,8 +2,7 @@ from datetime import UTC, datetime
 
 from search.engine.sampling import propose, sampling_rule
 from search.ledger.trials import EpochRecord, Trial
-from search.refresh.warm_start import configurations, fixed_differently, recipe_of, warm_spec, warm_start
-from search.space.paths import defaults
+from search.refresh.warm_start import configurations, warm_spec, warm_start
 from search.space.spec import SearchSpec
 
 VARY = {
@@ -45,50 +44,6 @@ def test_only_distinct_configurations_are_taken_and_only_so_many():
     found = warm_start(configurations([(spec(), trials)]), spec=spec(refresh={"warm": 4}))
     assert [recipe["optimizer.lr"] for recipe in found.recipes] == [0.01, 0.0001, 0.1, 0.0011]
     assert found.notes == ()
-
-
-def test_a_space_that_changed_maps_by_name_what_it_can_and_says_so():
-    narrow = {
-        "optimizer.lr": {"log": [1e-4, 1e-3]},
-        "freeze.depth": {"choice": [0, 1.0]},
-        "loss.label_smoothing": {"choice": [0.0, 0.1]},
-    }
-    new = spec(vary=narrow)
-    values = defaults() | {"optimizer.lr": 0.01, "freeze.depth": 0.5, "model.head": "mlp"}
-    recipe, lines = recipe_of(values, spec=new)
-    assert recipe == {"optimizer.lr": 1e-3, "loss.label_smoothing": 0.0}
-    assert lines == [
-        "freeze.depth: 0.5 is none of 0, 1.0, drawn anew",
-        "optimizer.lr: 0.01 is outside 0.0001 to 0.001, taken as 0.001",
-    ]
-    assert "model.head: 'mlp' before, fixed to 'linear' now" in fixed_differently(values, spec=new)
-    elsewhere = defaults() | {"data.path": "elsewhere", "data.image_size": 224}
-    told = [line for line in fixed_differently(elsewhere, spec=new) if line.startswith("data.")]
-    assert told == [f"data.image_size: 224 before, fixed to {new.base.get('data.image_size', 'null')} now"]
-    assert new.space.problems(recipe) == []
-
-
-def test_numbers_outside_go_to_the_nearest_of_the_grid():
-    new = spec(vary={"freeze.depth": {"uniform": [0.0, 0.6], "step": 0.2}, "model.head_hidden": {"int": [16, 64]}})
-    recipe, _ = recipe_of(defaults() | {"freeze.depth": 0.9, "model.head_hidden": 8}, spec=new)
-    assert recipe == {"freeze.depth": 0.6, "model.head_hidden": 16}
-    assert new.space.problems(recipe) == []
-
-
-def test_what_is_searched_under_a_condition_goes_with_it():
-    values = defaults() | {"model.head": "linear", "model.head_hidden": 32, "optimizer.lr": 0.01}
-    assert "model.head_hidden" not in recipe_of(values, spec=spec())[0]
-    assert recipe_of(values | {"model.head": "mlp"}, spec=spec())[0]["model.head_hidden"] == 32
-
-
-def test_weights_that_a_step_trained_are_named_by_the_step():
-    new = spec(
-        vary={"model.weights": {"choice": ["random", "ssl"]}},
-        ssl={"method": "simclr"},
-        base={"data.path": "images", "model.name": "test_resnet"},
-    )
-    values = defaults() | {"model.weights": "searches/old/ssl/backbone.safetensors"}
-    assert recipe_of(values, spec=new)[0] == {"model.weights": "ssl"}
 
 
 def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
