@@ -102,9 +102,14 @@ def check_finished(spec: SearchSpec, ledger: Ledger) -> None:
 
 
 def _written_spec(path: Path) -> SearchSpec:
-    document = space_with_new_names(json.loads(path.read_text()))
     try:
-        return SearchSpec.model_validate(document)
+        document = json.loads(path.read_text())
+    except ValueError:  # no JSON, or no text
+        document = None
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: is not the JSON that a search keeps there")
+    try:
+        return SearchSpec.model_validate(space_with_new_names(document))
     except ValidationError as error:
         raise SettingsError([f"{path}: {line}" for line in explain(error, model=SearchSpec)]) from None
 

@@ -119,3 +119,10 @@ def test_relative_images_are_those_of_the_directory_the_search_was_begun_in(keep
         found = stored_spec(folder)
         assert found.base == {"data.path": there, "data.images": there, "model.weights": "pretrained"}
         assert as_written(found, folder=folder) == spec
+
+
+@pytest.mark.parametrize("text", [b"{not json", b"[]", b"\xff\xfe"])
+def test_a_file_that_is_not_what_a_search_keeps_is_one_line(tmp_path, text):
+    (tmp_path / SPEC_FILE).write_bytes(text)
+    with pytest.raises(UserError, match="search.json: is not the JSON that a search keeps there"):
+        stored_spec(tmp_path)
