@@ -37,18 +37,25 @@ def best_first(search: tuple[SearchSpec, Sequence[Trial]]) -> Iterator[Configura
         yield Configuration(values, f"trial {trial.number} of {spec.search.name}")
 
 
-def recipe_of(values: Mapping[str, Value], *, spec: SearchSpec) -> tuple[dict[str, Value], list[str]]:
-    """Express a whole configuration as a recipe of the space; also what it could not take over."""
+def recipe_of(
+    values: Mapping[str, Value], *, spec: SearchSpec, to_nearest: bool = True
+) -> tuple[dict[str, Value], list[str]]:
+    """Express a configuration as a recipe of the space; also what it could not take over.
+
+    A number outside its range becomes the nearest inside, or is left out too. What the configuration lacks is not said.
+    """
     recipe: dict[str, Value] = {}
     lines = []
     space = spec.space
     for path, dimension in space.dimensions.items():
-        if path not in space.active(recipe):
+        if path not in values or path not in space.active(recipe):
             continue
-        value = _step_name(values.get(path), path=path)
-        taken = _nearest(value, dimension)
+        value = _step_name(values[path], path=path)
+        taken: Any = _nearest(value, dimension) if to_nearest or dimension.contains(value) else NOTHING
         if taken is NOTHING:
-            lines.append(f"{path}: {as_text(value)} is none of {dimension_text(dimension)}, drawn anew")
+            lines.append(
+                f"{path}: {as_text(value)} is {'none of' if to_nearest else 'outside'} {dimension_text(dimension)}, drawn anew"
+            )
             continue
         if taken != value:
             lines.append(f"{path}: {as_text(value)} is outside {dimension_text(dimension)}, taken as {as_text(taken)}")

@@ -28,6 +28,7 @@ from trainable.seeds import derive
 DRAWS_BEFORE_EXHAUSTED = 64
 MODEL_SIZE = 300  # results a sampler is fitted to, at most
 KEPT_BEST = 25  # of them, whatever else there is: as many as TPE ever takes for good ones
+WARM_START = "warm_start"  # the origin of a recipe from earlier searches
 PRIOR = "prior"  # the origin of a proposal by what is known beforehand
 PRIOR_SHARE = 0.5  # of the proposals while there is no result
 HALVED_BY = 10  # results by which that share is halved
@@ -72,6 +73,7 @@ class Sampling:
     startup: int | None = None
     fresh: int = 0
     try_first: tuple[Mapping[str, Value], ...] = ()
+    num_warm: int = 0  # of these recipes, the first: from earlier searches
     overrides: tuple[Mapping[str, Value], ...] = ()  # of these recipes, in their order
 
 
@@ -101,7 +103,8 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     seed = derive(rule.seed, "proposal", number) % 2**32
     if number < len(rule.try_first):
         recipe = space.encoded(rule.try_first[number])
-        proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, "try_first")
+        origin = WARM_START if number < rule.num_warm else "try_first"
+        proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, origin)
         return replace(proposal, overrides=rule.overrides[number]) if rule.overrides else proposal
     by_prior = _by_prior(history, space=space, rule=rule, seed=seed) if space.has_priors else None
     if by_prior is not None:
@@ -307,8 +310,8 @@ class _quiet(warnings.catch_warnings):  # noqa: N801
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def sampling_rule(spec: SearchSpec) -> Sampling:
-    """The sampler's section as a rule."""
+def sampling_rule(spec: SearchSpec, *, warm: Sequence[Mapping[str, Value]] = ()) -> Sampling:
+    """The sampler's section as a rule, with recipes of earlier searches before the search's own."""
     return Sampling(
         sampler=spec.sampler.name,
         seed=spec.search.seed,
@@ -317,5 +320,6 @@ def sampling_rule(spec: SearchSpec) -> Sampling:
         rungs=spec.scheduler.rungs,
         startup=spec.sampler.startup,
         fresh=spec.sampler.fresh,
-        try_first=tuple(spec.try_first),
+        try_first=(*warm, *spec.try_first),
+        num_warm=len(warm),
     )

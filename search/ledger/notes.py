@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 Document = Mapping[str, Any]
 Made = TypeVar("Made")
@@ -115,13 +115,18 @@ class RefreshMark:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """Recipes for ``try_first``, whose they were, and what could not be carried over, a line each."""
+    """Recipes that come first, whose they were, what could not be carried over and which searches were looked at, a line each.
+
+    ``by`` says whose choice they are: a refresh's, which has put them into ``try_first``, or that of ``search.warm_start``.
+    """
 
     recipes: tuple[Mapping[str, Any], ...]
     whose: tuple[str, ...]
     notes: tuple[str, ...]
+    looked_at: tuple[str, ...] = ()
+    by: Literal["refresh", "auto"] = "refresh"
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -146,7 +151,7 @@ class SearchNotes:
     domains: DomainPicture | None = None  # run.finish
     finished: bool = False  # run.finish; run.search takes it back
     refresh: RefreshMark | None = None  # refresh.refresh
-    warm_start: WarmStart | None = None  # refresh.refresh
+    warm_start: WarmStart | None = None  # refresh.refresh; run.warm_start
 
 
 KEYS = {"identity": "tracking"}  # where the key in the study is another than the name
@@ -201,5 +206,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "test": _test,
     "domains": lambda document: made(DomainPicture, document),
     "refresh": lambda document: made(RefreshMark, document),
-    "warm_start": lambda document: made(WarmStart, {key: tuple(values) for key, values in document.items()}),
+    "warm_start": lambda document: made(
+        WarmStart, {key: value if key == "by" else tuple(value) for key, value in document.items()}
+    ),
 }

@@ -46,7 +46,7 @@ def refit_search(spec: SearchSpec, recipe: Mapping[str, Value], *, name: str, ke
     """One configuration, trained in full: a search of one trial."""
     document = derived_search(spec, name=name, keep_splits=keep_splits).model_dump()
     document |= {"try_first": [dict(recipe)], "soup": 0, "baselines": [], "select_backbones": None}
-    document["search"] |= {"trials": 1, "budget": {}, "choose_by": []}
+    document["search"] |= {"trials": 1, "budget": {}, "choose_by": [], "warm_start": None}
     document["scheduler"]["name"] = "none"
     document["promote"]["confirm"]["top"] = 1
     return SearchSpec.model_validate(document)

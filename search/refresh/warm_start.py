@@ -40,7 +40,7 @@ def warm_start(candidates: Sequence[Configuration], *, spec: SearchSpec) -> Warm
             recipes.append(recipe)
             whose.append(candidate.whose)
             notes += [f"{candidate.whose}: {line}" for line in lines]
-    return WarmStart(tuple(recipes), tuple(whose), tuple(notes))
+    return WarmStart(recipes=tuple(recipes), whose=tuple(whose), notes=tuple(notes))
 
 
 def warm_spec(spec: SearchSpec, start: WarmStart) -> SearchSpec:
@@ -52,7 +52,7 @@ def warm_spec(spec: SearchSpec, start: WarmStart) -> SearchSpec:
     document = spec.model_dump()
     document["try_first"] = [dict(recipe) for recipe in first]
     document["sampler"]["fresh"] = max(rule.fresh, spec.sampler.fresh)
-    document["search"]["trials"] = trials
+    document["search"] |= {"trials": trials, "warm_start": None}
     document["search"]["budget"] = {
         "hours": budget.hours and budget.hours * share,
         "minutes": budget.minutes and budget.minutes * share,

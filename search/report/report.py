@@ -100,13 +100,13 @@ def known_in_test_texts(data: dict[str, Any]) -> list[str]:
 def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, Any] | None:
     """What the configurations of earlier searches brought beside fresh ones; None for a search that began without any.
 
-    By who proposed them, ``warm``, ``random`` or the sampler, the number of trials, the best value, and the mean of the values
-    at the first ``rung``, which all are to reach.
+    By who proposed them, ``warm`` or ``warm_start``, ``random``, the sampler, the number of trials, the best value, and the
+    mean of the values at the first ``rung``, which all are to reach.
     """
     note = ledger.notes.warm_start
     if note is None:
         return None
-    num_warm, values = len(note.recipes), {}
+    num_warm, values = len(note.recipes) if note.by == "refresh" else 0, {}
     trials = ledger.trials()
     whose = ["warm" if trial.number < num_warm else trial.origin for trial in trials]
     for origin in dict.fromkeys(whose):
@@ -118,7 +118,8 @@ def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, A
             "best": best[0].best(metric) if best else None,
             "mean_at_first_rung": fmean(at_rung) if at_rung else None,
         }
-    return {"rung": rung, "whose": list(note.whose), "notes": list(note.notes), "values": values}
+    lines = [f"looked at {line}" for line in note.looked_at] + list(note.notes)
+    return {"rung": rung, "whose": list(note.whose), "notes": lines, "values": values}
 
 
 def _soup(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:

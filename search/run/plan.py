@@ -11,6 +11,7 @@ from search.engine.forecast import expected_epochs, expected_trials, trials_with
 from search.engine.rule import Rule
 from search.engine.schedulers import scheduler_rule
 from search.report.spending import duration
+from search.run.warm_start import choose_warm_start, warm_start_lines
 from search.space.dimension import Choice
 from search.space.sections import BudgetSection
 from search.space.spec import SearchSpec
@@ -33,6 +34,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     rule = scheduler_rule(spec)
     corners = [spec.trial_config(params) for params in _corners(spec)]
     facts = preparation.prepare(corners)
+    start = None if spec.search.warm_start is None else choose_warm_start(spec, data=facts)
     measured = [preparation.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
     seconds = [corner["epoch_seconds"] for corner in measured]
     available = machine.local_resources()
@@ -61,6 +63,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "frozen_hours": {"once": once / at_once / 3600, "saved": max(0.0, each_time - once) / at_once / 3600},
         "frozen_bytes": _frozen_bytes(spec),
         "checkpoint_bytes": trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
+        "warm_start": None if start is None else warm_start_lines(start),
         "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
     }
 
@@ -103,6 +106,8 @@ def plan_table(plan: dict[str, Any]) -> Table:
     )
     table.add_row("checkpoints", f"at most {plan['checkpoint_bytes'] / 1e9:.2f} GB")
     table.add_row("memory", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB a trial at most")
+    for line in plan["warm_start"] or ():
+        table.add_row("warm start", line.removeprefix("warm start: "))
     return table
 
 

@@ -25,6 +25,7 @@ from search.run.keeping import Keeper
 from search.run.pretraining import run_steps
 from search.run.probes import begin_probe, probe_score
 from search.run.timekeeper import Timekeeper, clock_of, steady_now
+from search.run.warm_start import note_warm_start, warm_recipes
 from search.space.dimension import Choice
 from search.space.preflight import check_code, check_techniques
 from search.space.sections import STEPS
@@ -199,6 +200,7 @@ def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> 
     check_unchanged(facts.fingerprint, known=[stored_facts.fingerprint])
     if "fingerprints" not in ledger.stored_notes()["data"]:  # begun before they were noted
         ledger.note(data=replace(stored_facts, fingerprints=facts.fingerprints))
+    note_warm_start(spec, ledger, data=facts)
     ledger.note(spec=written)
     _keep_spec(spec, folder)
     return ledger
@@ -231,7 +233,7 @@ def _with_workers(
         ledger,
         space=spec.space,
         rule=scheduler_rule(spec),
-        sampling=sampling_rule(spec),
+        sampling=sampling_rule(spec, warm=warm_recipes(spec, ledger)),
         limits=_limits(spec, gpu=place().gpu, clock=clock),
         on_change=tell,
     )

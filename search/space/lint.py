@@ -6,6 +6,7 @@ from functools import partial
 
 from search.space.dimension import Choice, Dimension, Number
 from search.space.paths import defaults
+from search.space.sections import SearchSection
 from search.space.space import corners, possible_values
 from search.space.spec import SearchSpec
 from search.space.values import Value
@@ -268,6 +269,11 @@ def _model_never_asked(spec: SearchSpec) -> Iterator[str]:
         yield f"sampler.startup: {startup} is not below search.trials: {trials}; {spec.sampler.name} is never asked"
 
 
+def _warm_start_not_asked(spec: SearchSpec) -> Iterator[str]:
+    if spec.search.warm_start is None and spec.search.num_warm != SearchSection.model_fields["num_warm"].default:
+        yield f"search.num_warm: {spec.search.num_warm} has no effect without search.warm_start"
+
+
 def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
     trials = spec.search.trials
     if not spec.vary and trials != 1:
@@ -288,6 +294,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _ignored_by_the_scheduler,
     _too_few_for_the_top,
     _model_never_asked,
+    _warm_start_not_asked,
     _nothing_varies,
 )
 

@@ -81,6 +81,13 @@ class SearchSection(Section):
         examples=["postgresql://user@host/database"],
         description="Database of the ledger; without it a journal file in the search's folder.",
     )
+    warm_start: Literal["auto"] | None = Field(
+        None,
+        description="`auto` begins with configurations, never values, that were best in the other searches in `folder`, most "
+        "of all on images like these: as many classes, training images and pixels, a largest class as large, the same backbone. "
+        "They are chosen once, when the search begins, and noted in its ledger; what this space does not have is left out.",
+    )
+    num_warm: int = Field(4, ge=1, le=20, description="How many these are at most.")
     max_failures: int = Field(
         3, ge=0, description="How often one trial is begun again after its worker was lost, before it counts as FAILED."
     )

@@ -56,7 +56,9 @@ def test_a_refit_is_one_trial_of_one_recipe_trained_in_full():
 
 
 def test_a_warm_search_spends_a_share_of_the_budget():
-    start = WarmStart(({"optimizer.lr": 0.01, "freeze.depth": 0.5},), ("the champion, version 1",), ())
+    start = WarmStart(
+        recipes=({"optimizer.lr": 0.01, "freeze.depth": 0.5},), whose=("the champion, version 1",), notes=()
+    )
     found = searches.warm_search(SPEC, start, name="cells.01234567", keep_splits=KEEP)
     assert (found.search.trials, found.search.budget.gpu_hours) == (20, 4.0)
     assert found.try_first == [*start.recipes, *SPEC.try_first]

@@ -24,6 +24,13 @@ def test_a_file_to_the_point_has_no_notes():
     assert notes() == []
 
 
+def test_a_number_of_warm_starts_without_any_is_noted():
+    assert notes(search={"name": "demo", "trials": 27, "num_warm": 2}) == [
+        "search.num_warm: 2 has no effect without search.warm_start"
+    ]
+    assert notes(search={"name": "demo", "trials": 27, "num_warm": 2, "warm_start": "auto"}) == []
+
+
 DECAY = {"optimizer.layer_decay": {"uniform": [0.5, 1.0]}}
 MULTIPLIER = {"optimizer.backbone_multiplier": {"log": [0.1, 1.0]}}
 BN = {"freeze.bn": {"choice": ["eval", "train_all"]}}
