@@ -7,7 +7,7 @@ from typing import Literal
 
 from search.engine.clock import Clock
 from search.engine.history import History
-from search.engine.reports import Ended, EpochReport, Infeasible, Report, StopSearch
+from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Rule, Start, Wait
 from search.engine.sampling import Sampling, num_led, proposal_of, propose
 from search.ledger.ledger import Ledger
@@ -26,12 +26,14 @@ Decision = Literal["go on", "stop"]
 class Leg:
     """A piece of work for one worker: train trial ``number`` from the end of epoch ``start`` to ``until``.
 
-    ``overrides`` are what the trial has in place of ``params`` and of what is fixed.
+    ``overrides`` are what the trial has in place of ``params`` and of what is fixed; ``measure`` names what is told of its
+    network before it trains.
     """
 
     number: int
     params: Mapping[str, Value]
     overrides: Mapping[str, Value] = field(default_factory=dict)
+    measure: tuple[str, ...] = ()
     start: int
     until: int
 
@@ -40,7 +42,8 @@ class Leg:
 class Limits:
     """When no more is begun: trials in all, epochs in all, GPU-hours in all, and what does not fit into a ``clock``'s time.
 
-    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker.
+    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker;
+    ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``.
     """
 
     trials: int | None = None
@@ -49,6 +52,7 @@ class Limits:
     clock: Clock | None = None
     gpus: float = 1.0
     max_failures: int = 3
+    constraints: Mapping[str, float] = field(default_factory=dict)
 
 
 class Conductor:
@@ -111,6 +115,8 @@ class Conductor:
     def report(self, number: int, *, report: Report) -> Decision:
         """Record one report of a worker and say whether it goes on."""
         match report:
+            case Measured(values):
+                return self._record_measured(number, values=values)
             case EpochReport():
                 return self._record_epoch(number, report=report)
             case Ended(reason):
@@ -206,15 +212,40 @@ class Conductor:
             origin=proposal.origin,
             overrides=proposal.overrides,
         )
-        return Leg(number=number, params=proposal.params, overrides=proposal.overrides, start=0, until=until)
+        return self._leg(self.ledger.trial(number), until=until)
 
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:
             self.ledger.aim(trial.number, target=until)
         if trial.reason is not None:
             self.ledger.explain(trial.number, reason=None)
-        start = trial.last_epoch
-        return Leg(number=trial.number, params=trial.params, overrides=trial.overrides, start=start, until=until)
+        return self._leg(trial, until=until)
+
+    def _leg(self, trial: Trial, *, until: int) -> Leg:
+        """The work from where a trial stands; what its network takes is measured once, before its first epoch."""
+        unknown = () if trial.epochs else tuple(name for name in self.limits.constraints if name not in trial.measured)
+        return Leg(
+            number=trial.number,
+            params=trial.params,
+            overrides=trial.overrides,
+            measure=unknown,
+            start=trial.last_epoch,
+            until=until,
+        )
+
+    def _record_measured(self, number: int, *, values: Mapping[str, float]) -> Decision:
+        """Record what a network takes; one that takes more than is allowed is not trained."""
+        self.ledger.measure(number, values=values)
+        over = [
+            f"{name} {values[name]:,.6g} is above {most:,.6g}"
+            for name, most in self.limits.constraints.items()
+            if values.get(name, 0.0) > most
+        ]
+        if over:
+            self._end(number, state="FAILED", reason=f"search.constraints: {'; '.join(over)}")
+            return "stop"
+        self._tell_of_change(number)
+        return "stop" if self.stopping else "go on"
 
     def _record_epoch(self, number: int, *, report: EpochReport) -> Decision:
         self.ledger.record(number, epoch=report.number, metrics=report.metrics, ended=report.ended)

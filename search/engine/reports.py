@@ -1,8 +1,15 @@
-"""What a worker says of a trial after each step: one of four reports."""
+"""What a worker says of a trial after each step: one of five reports."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The network as it is before its first epoch, by names of ``metrics.MEASURES``."""
+
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,11 @@ class StopSearch:
     reason: str
 
 
-Report = EpochReport | Ended | Infeasible | StopSearch
+Report = Measured | EpochReport | Ended | Infeasible | StopSearch
 KEY = "report"
-KINDS: dict[str, type[Report]] = {kind.__name__: kind for kind in (EpochReport, Ended, Infeasible, StopSearch)}
+KINDS: dict[str, type[Report]] = {
+    kind.__name__: kind for kind in (Measured, EpochReport, Ended, Infeasible, StopSearch)
+}
 
 
 def plain_report(report: Report) -> dict[str, Any]:

@@ -119,6 +119,10 @@ class Ledger:
         """Record the epoch a trial is now to reach."""
         self._set(number, "target", target)
 
+    def measure(self, number: int, *, values: Mapping[str, float]) -> None:
+        """Record what a trial's network takes."""
+        self._set(number, "measured", dict(values))
+
     def record(self, number: int, *, epoch: int, metrics: Mapping[str, float], ended: str | None = None) -> None:
         """Record a finished epoch, and why training is over where it is; one recorded before stays as it was.
 
@@ -265,6 +269,7 @@ def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
         target=attrs.get("target", 0),
         origin=attrs.get("origin", ""),
         overrides=attrs.get("overrides", {}),
+        measured=attrs.get("measured", {}),
         attempts=attrs.get("attempts", 0),
         reason=attrs.get("reason"),
         started=frozen.datetime_start,

@@ -33,9 +33,9 @@ class Trial:
     """One configuration with all that has happened to it.
 
     ``params`` are the searched values by dotted path, only the active ones; ``overrides`` are values that it has in place of
-    these and the search's; ``target`` is the epoch it was last asked to reach; ``origin`` says who proposed it
-    (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended, of an open one why
-    nothing of it is at work: the time was up.
+    these and the search's; ``measured`` is what its network takes, where that was asked for; ``target`` is the epoch it was last
+    asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended, of an open one
+    why nothing of it is at work: the time was up.
     """
 
     number: int
@@ -45,6 +45,7 @@ class Trial:
     target: int
     origin: str
     overrides: Mapping[str, Value] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
     attempts: int = 0
     reason: str | None = None
     started: datetime | None = None

@@ -276,6 +276,7 @@ def _limits(spec: SearchSpec, *, gpu: float, clock: Clock | None) -> Limits:
         clock=clock,
         gpus=gpu or 1.0,
         max_failures=spec.search.max_failures,
+        constraints=spec.search.constraints,
     )
 
 

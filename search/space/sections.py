@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from trainable.config.meta import MetaSettings
 from trainable.config.pretrain import PretrainSettings
 from trainable.config.trial import PathText
-from trainable.metrics import ComparedMetric, MetricName
+from trainable.config.validation import as_text, did_you_mean
+from trainable.metrics import MEASURES, ComparedMetric, MetricName
 
 STEPS = ("ssl", "meta")  # trainings before the search, and what stands for their weights in model.weights
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -88,9 +89,24 @@ class SearchSection(Section):
         "They are chosen once, when the search begins, and noted in its ledger; what this space does not have is left out.",
     )
     num_warm: int = Field(4, ge=1, le=20, description="How many these are at most.")
+    constraints: dict[str, float] = Field(
+        {},
+        description="The most that a configuration's network may take: `model/parameters`, and `usage/latency_ms`, milliseconds "
+        "for one image on the worker. Each is measured before the first epoch; a trial above is FAILED and not trained.",
+    )
     max_failures: int = Field(
         3, ge=0, description="How often one trial is begun again after its worker was lost, before it counts as FAILED."
     )
+
+    @field_validator("constraints")
+    @classmethod
+    def _known_and_positive(cls, constraints: dict[str, float]) -> dict[str, float]:
+        for name, most in constraints.items():
+            if name not in MEASURES:
+                raise ValueError(f"{name!r} is not measured{did_you_mean(name, MEASURES)}")
+            if most <= 0:
+                raise ValueError(f"{name}: got {as_text(most)}, must be above 0")
+        return constraints
 
 
 class SamplerSection(Section):

@@ -193,6 +193,7 @@ class SearchSpec(Section):
         results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
         values = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
+        values |= {"search.constraints": self.search.constraints} if self.search.constraints else {}
         for name in ("sampler", "scheduler"):
             values |= {f"{name}.{key}": value for key, value in getattr(self, name).model_dump().items()}
         is_one_set = self.base.get("data.path") or self.base.get("data.format") == "elpv"

@@ -111,8 +111,13 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def trial_points(trial: Trial, *, metric: str, after: int) -> list[Point]:
-    """The metrics of the epochs after ``after``; a new best value is also the summary's, at step 0."""
-    points = []
+    """The metrics of the epochs after ``after``; a new best value is also the summary's, at step 0.
+
+    What the network takes is at step 0, too.
+    """
+    began = trial_started(trial) or 0
+    measured = trial.measured.items() if after == 0 else ()
+    points = [Point(name=name, value=_rounded(value), time=began, step=0) for name, value in measured]
     best: float | None = None
     for epoch in trial.epochs:
         value = epoch.metrics.get(metric)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch, plain_report
+from search.engine.reports import Ended, EpochReport, Infeasible, Measured, StopSearch, plain_report
 from search.ledger.files import epoch_folder
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import Fingerprints, held_to
@@ -19,6 +19,7 @@ from trainable.errors import OutageError, UserError
 from trainable.metrics import best_epoch
 from trainable.training.checkpoint import BrokenCheckpointError, check_whole, read_state
 from trainable.training.fit import DivergedError, Epoch, fit
+from trainable.training.footprint import measure_network
 
 
 class WorkerLeg:
@@ -30,14 +31,17 @@ class WorkerLeg:
         self._folder, self._directory = Path(settings["folder"]), str(settings["directory"])
         self._fingerprints: Fingerprints = settings["fingerprints"]
         self._metric = str(settings["trial"]["train"]["metric"])
-        trial = TrialConfig.model_validate(settings["trial"])
+        self._measure: list[str] = settings["measure"]
+        self._trial = trial = TrialConfig.model_validate(settings["trial"])
         resume_from = resume_point(self._folder, int(settings["start"]))
         self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_from)
 
     def step(self) -> dict[str, Any]:
-        """Train, save and report one epoch, or say why there is none."""
+        """Report what the network takes, where asked; then train, save and report one epoch, or say why there is none."""
         enter(self._directory)  # Tune may have moved in between
         try:
+            if self._measure:
+                return self._measured()
             with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
                 epoch = next(self._epochs)
             metrics = {**epoch.metrics, **self._started(epoch)}
@@ -56,6 +60,11 @@ class WorkerLeg:
                 return plain_report(StopSearch(f"{self._folder}: the disk is full; free space, then resume"))
             raise
         return plain_report(EpochReport(number=epoch.number, metrics=metrics, ended=epoch.ended))
+
+    def _measured(self) -> dict[str, Any]:
+        names, self._measure = self._measure, []
+        with held_to(self._fingerprints):
+            return plain_report(Measured(measure_network(self._trial, names=names)))
 
     def _started(self, epoch: Epoch) -> dict[str, float]:
         """With the leg's first epoch, the seconds from its being handed over until that epoch began."""

@@ -47,7 +47,10 @@ def run_legs(
         checkpoints = checkpoint_folder(folder.resolve(), leg.number)
         leg_place = place()
         occupied = {RESOURCES: {"CPU": leg_place.cpu, "GPU": leg_place.gpu}}
-        return leg_settings(trial=trial_config(leg), folder=checkpoints, start=leg.start, place=leg_place) | occupied
+        settings = leg_settings(
+            trial=trial_config(leg), folder=checkpoints, start=leg.start, place=leg_place, measure=leg.measure
+        )
+        return settings | occupied
 
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
     steps = _Steps(on_step, waiting=Waiting(place))

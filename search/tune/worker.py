@@ -3,7 +3,7 @@
 Only plain dicts come in and go out; what a trial leaves behind is its checkpoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train, save and report one epoch, or say why there is none."""
+        """Report what the network takes, where asked; then train, save and report one epoch, or say why there is none."""
         return self._leg.step()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -45,10 +45,15 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._leg.close()
 
 
-def leg_settings(*, trial: dict[str, Any], folder: Path, start: int, place: Place) -> dict[str, Any]:
-    """Say as plain data what a worker needs for a leg: configuration, checkpoint folder, the epoch it stands at, its place."""
+def leg_settings(
+    *, trial: dict[str, Any], folder: Path, start: int, place: Place, measure: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Say as plain data what a worker needs for a leg.
+
+    Configuration, checkpoint folder, the epoch it stands at, its place, what it is to measure before it trains.
+    """
     place_settings = {"threads": place.threads, "fingerprints": place.fingerprints, "directory": place.directory}
-    return {"trial": trial, "start": start, "folder": str(folder), **place_settings}
+    return {"trial": trial, "start": start, "folder": str(folder), "measure": list(measure), **place_settings}
 
 
 def occupied(settings: Mapping[str, Any]) -> tune.PlacementGroupFactory:

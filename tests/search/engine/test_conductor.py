@@ -10,7 +10,7 @@ import pytest
 from search.engine.conductor import Conductor, Leg, Limits
 from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
-from search.engine.reports import Ended, EpochReport, Infeasible, StopSearch
+from search.engine.reports import Ended, EpochReport, Infeasible, Measured, StopSearch
 from search.engine.sampling import SAMPLERS, Sampling
 from search.ledger import ledger as ledgers
 from search.space.dimension import parse_dimension
@@ -353,3 +353,49 @@ def test_a_rule_that_has_values_of_its_own_leaves_the_centre_of_the_priors_to_th
     first, second, *later = conductor.ledger.trials()
     assert (first.origin, second.origin, second.params) == ("try_first", "prior", {"optimizer.lr": 1e-3})
     assert "freeze_thaw" in {trial.origin for trial in later}
+
+
+LIMITS = {"model/parameters": 5e6, "usage/latency_ms": 20}
+
+
+def test_a_network_that_takes_more_than_is_allowed_is_not_trained_and_says_why(conduct):
+    conductor = conduct(constraints=LIMITS)
+    leg = conductor.next_leg()
+    assert leg.measure == tuple(LIMITS)
+    values = {"model/parameters": 11_181_642.0, "usage/latency_ms": 20.5}
+    assert conductor.report(leg.number, report=Measured(values)) == "stop"
+    conductor.leg_over(leg.number)
+    (trial,) = conductor.ledger.trials()
+    assert (trial.state, trial.epochs, dict(trial.measured)) == ("FAILED", (), values)
+    assert trial.reason == (
+        "search.constraints: model/parameters 1.11816e+07 is above 5e+06; usage/latency_ms 20.5 is above 20"
+    )
+    play(conductor)
+    assert conductor.finished
+
+
+def test_a_network_that_takes_as_much_as_is_allowed_trains_and_keeps_what_was_measured(conduct, tmp_path):
+    conductor = conduct(constraints=LIMITS)
+    leg = conductor.next_leg()
+    values = {"model/parameters": 5e6, "usage/latency_ms": 20.0}
+    assert conductor.report(leg.number, report=Measured(values)) == "go on"
+    assert conductor.report(leg.number, report=epoch_result(leg, 1)) == "stop"  # at its rung
+    conductor.leg_over(leg.number)
+    reopened = conduct(constraints=LIMITS).ledger.trial(0)
+    assert (dict(reopened.measured), reopened.last_epoch) == (values, 1)
+
+
+def test_a_network_is_measured_once_even_where_its_worker_was_lost_before_an_epoch(conduct):
+    conductor = conduct(constraints=LIMITS)
+    leg = conductor.next_leg()
+    conductor.leg_over(leg.number, error="the worker was lost")
+    again = conductor.next_leg()
+    assert (again.number, again.measure) == (leg.number, tuple(LIMITS))
+    conductor.report(again.number, report=Measured({"model/parameters": 1.0, "usage/latency_ms": 1.0}))
+    conductor.leg_over(again.number, error="the worker was lost")
+    last = conductor.next_leg()
+    assert (last.number, last.measure) == (leg.number, ())
+
+
+def test_without_constraints_nothing_is_measured(conduct):
+    assert conduct().next_leg().measure == ()

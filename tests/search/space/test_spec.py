@@ -88,6 +88,29 @@ def test_what_is_known_beforehand_makes_no_other_search():
     assert not spec(vary=vary).space.has_priors
 
 
+def test_constraints_make_another_search_and_none_is_as_before():
+    limited = spec(search={"name": "demo", "trials": 8, "constraints": {"model/parameters": 5e6}})
+    plain = spec(search={"name": "demo", "trials": 8})
+    assert difference(plain, limited) == ['search.constraints: absent -> {"model/parameters": 5000000}']
+    assert "search.constraints" not in plain.identity()
+
+
+@pytest.mark.parametrize(
+    ("constraints", "line"),
+    [
+        (
+            {"model/parameter": 5e6},
+            "search.constraints: 'model/parameter' is not measured; did you mean 'model/parameters'?",
+        ),
+        ({"flops": 5e6}, "search.constraints: 'flops' is not measured; known: model/parameters, usage/latency_ms"),
+        ({"usage/latency_ms": 0}, "search.constraints: usage/latency_ms: got 0.0, must be above 0"),
+        ({"usage/latency_ms": "20"}, "search.constraints: got '20', must be a mapping from text to a number"),
+    ],
+)
+def test_a_wrong_constraint_is_one_line(constraints, line):
+    assert mistakes(search={"name": "demo", "trials": 8, "constraints": constraints}) == [line]
+
+
 def test_a_prior_goes_with_the_member_that_it_names():
     names = {"choice": ["resnet10t", "resnet18"], "prior": "resnet18", "confidence": "low"}
     whole = spec(base={"data.path": "images"}, vary={"model.name": names})
@@ -154,7 +177,7 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
             {"search": 5},
             [
                 "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, folder, storage, "
-                "warm_start, num_warm, max_failures"
+                "warm_start, num_warm, constraints, max_failures"
             ],
         ),
         ({"scheduler": {"max_epochs": 2}}, ["scheduler.min_epochs: 3 is above max_epochs: 2"]),

@@ -6,7 +6,7 @@ import pytest
 from search.ledger.notes import DataFacts
 from search.ledger.trials import Trial
 from search.space.spec import SearchSpec, resume_command
-from search.tracking.projection import data_used, trial_params
+from search.tracking.projection import data_used, trial_params, trial_points
 
 
 @pytest.mark.parametrize("folder", ["my searches", "it's", "$HOME/searches", "a/b", "~/searches"])
@@ -49,3 +49,11 @@ def test_a_password_that_an_old_search_keeps_goes_no_further(tmp_path):
     params = trial_params(trial, spec=spec)
     assert params["cfg.data.path"] == "https://host/cells?sig=***"
     assert "hunter2" not in str(params)
+
+
+def test_what_a_network_takes_is_logged_once_at_step_0():
+    taken = {"model/parameters": 11_181_642.0}
+    trial = Trial(number=0, params={}, state="FAILED", epochs=(), target=1, origin="", measured=taken)
+    (point,) = trial_points(trial, metric="val/accuracy", after=0)
+    assert (point.name, point.value, point.step) == ("model/parameters", 11_181_600.0, 0)
+    assert trial_points(trial, metric="val/accuracy", after=1) == []

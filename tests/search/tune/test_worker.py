@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from search.engine.reports import StopSearch, read_report
+from search.engine.reports import Measured, StopSearch, read_report
 from search.tune import tasks
 from search.tune.place import Place
 from search.tune.preparation import prepare
@@ -26,7 +26,7 @@ def trial(cell_folder, tmp_path):
     }
 
 
-def leg(trial, tmp_path, *, start, fingerprints):
+def leg(trial, tmp_path, *, start, fingerprints, measure=()):
     """What a worker reports of a leg, an answer a step."""
     actor = object.__new__(TrialActor)  # Ray makes its own
     actor.setup(
@@ -35,6 +35,7 @@ def leg(trial, tmp_path, *, start, fingerprints):
             folder=tmp_path / "checkpoints",
             start=start,
             place=Place(cpu=1, gpu=0, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())),
+            measure=measure,
         )
     )
     while True:
@@ -91,3 +92,19 @@ def test_the_first_epoch_of_a_leg_says_what_its_start_took(trial, tmp_path):
     assert 0 < next(answers).metrics["usage/start_seconds"] < 60
     assert "usage/start_seconds" not in next(answers).metrics
     assert 0 < next(leg(trial, tmp_path, start=2, fingerprints=fingerprints)).metrics["usage/start_seconds"] < 60
+
+
+def test_what_the_network_takes_is_told_once_before_the_first_epoch_and_only_what_is_asked_for(trial, tmp_path):
+    fingerprints = prepare([trial]).fingerprints
+    answers = leg(trial, tmp_path, start=0, fingerprints=fingerprints, measure=["model/parameters"])
+    told = next(answers)
+    assert isinstance(told, Measured)
+    assert told.values.keys() == {"model/parameters"}
+    assert [next(answers).number, next(answers).number] == [1, 2]
+
+
+def test_a_network_is_measured_on_the_images_of_the_search_alone(trial, tmp_path):
+    fingerprints = prepare([trial]).fingerprints
+    next((tmp_path / "images" / "functional").iterdir()).unlink()
+    told = next(leg(trial, tmp_path, start=0, fingerprints=fingerprints, measure=["model/parameters"]))
+    assert isinstance(told, StopSearch)
