@@ -17,6 +17,7 @@ from search.ledger.stored import open_ledger
 from search.report.domains import domain_figures
 from search.report.history import history_html
 from search.report.html import html_row, page_html
+from search.report.pareto import front_figures
 from search.report.report import (
     candidate_text,
     comparison_texts,
@@ -41,6 +42,7 @@ def write_page(folder: Path) -> Path:
             _summary(data),
             _data_html(data),
             _table_html(data),
+            _fronts_html(data),
             _per_class(ledger),
             *_figures(spec, ledger, folder=folder),
         ]
@@ -80,6 +82,16 @@ def _table_html(data: dict[str, Any]) -> str:
     return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
 
 
+def _fronts_html(data: dict[str, Any]) -> str:
+    """Of each cost the trials that none beats both in it and in the metric."""
+    tables = []
+    for cost, rows in data["fronts"].items():
+        if rows:
+            cells = [html_row([str(row["trial"]), f"{row['cost']:,.6g}", f"{row['value']:.4f}"]) for row in rows]
+            tables.append(f"<table>{html_row(['trial', cost, data['metric']], tag='th')}{''.join(cells)}</table>")
+    return "<h2>What the best takes</h2>" + "".join(tables) if tables else ""
+
+
 def _per_class(ledger: Ledger) -> str:
     """Recall, precision and count of every class on the test split."""
     test = ledger.notes.test
@@ -108,6 +120,7 @@ def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
         "Importances": lambda: _importances(first, rung=rungs[0]),
         "Timeline": lambda: visualization.plot_timeline(ledger.study),
     }
+    plots |= front_figures(scored, spec=spec)
     plots |= domain_figures(scored, spec=spec, folder=folder)
     sections: list[str] = []
     for title, plot in plots.items():

@@ -15,6 +15,7 @@ from search.ledger.trials import Trial, leaders
 from search.report.domains import judge_domains, judgement_lines
 from search.report.history import history, history_table
 from search.report.overview import overview
+from search.report.pareto import fronts
 from search.report.spending import spending_line
 from search.space.paths import flatten
 from search.space.spec import SearchSpec
@@ -39,6 +40,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "history": past,
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
         "data": dict(ledger.notes.data.report),
+        "fronts": fronts(trials, spec=spec),
         "best_config": flatten(spec.config_of(best)) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "warm_start": warm_against_fresh(ledger, metric=metric, rung=spec.scheduler.rungs[0]),
@@ -160,6 +162,7 @@ def _row(trial: Trial, *, spec: SearchSpec) -> dict[str, Any]:
         "epochs": trial.last_epoch,
         "epochs_to_converge": epochs_to_converge(trial.values(metric), metric=metric),
         "seconds": round(trial.seconds, 1),
+        "measured": dict(trial.measured),
         "params": trial.params if trial.is_searched else trial.overrides,
         "reason": trial.reason,
     }
