@@ -39,8 +39,8 @@ def promote(
     check_code(spec)
     set_environment()
     from search.promotion.promote import promote as promote_best
-    from search.promotion.refit import StoppedError
     from search.promotion.table import print_promotion
+    from search.run.refitting import StoppedError
 
     screen = errors if as_json else console
     go_on = resume_command(spec, command="promote")

@@ -22,7 +22,8 @@ from search.promotion.checks import check_model_name, check_ready
 from search.promotion.evidence import gather
 from search.promotion.gate import Evidence, Verdict, gate
 from search.promotion.packaged import open_packaged
-from search.promotion.refit import StoppedError, confirm
+from search.promotion.refit import confirm
+from search.run.refitting import StoppedError
 from search.space.spec import ORACLE, SearchSpec
 from search.tracking.registry import CHAMPION, ROLLED_BACK, ROOT, ModelVersion, Registry, store_errors_as_outages
 from search.tracking.tracker import runs_of

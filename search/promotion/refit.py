@@ -10,29 +10,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from search.engine.conductor import Conductor, Limits, was_lost
-from search.engine.sampling import Sampling
-from search.engine.schedulers import SCHEDULERS
-from search.ledger.files import tidy
 from search.ledger.ledger import Ledger
 from search.ledger.notes import SoupResult
-from search.ledger.refits import SEED, FinishedSearch, note_soup, refit_config, refit_notes, refit_space
+from search.ledger.refits import FinishedSearch, note_soup, refit_notes
 from search.ledger.trials import Trial, leaders
+from search.run.refitting import RefitPoint, points_of, train_refits
 from search.space.spec import SearchSpec
-from search.space.values import Value
-from search.tune.cluster import cluster, total_resources
+from search.tune.cluster import cluster
 from search.tune.nursery import workers_ahead
-from search.tune.place import INTERRUPTED, Place, concurrency, interruptible, make_places
+from search.tune.place import Place, make_places
 from search.tune.submit import submit
-from search.tune.tuner import run_legs
 from trainable.data.image_guard import held_to
-from trainable.errors import OutageError
 from trainable.metrics import DIRECTIONS
 from trainable.statistics.ranking import mean_ranks
-
-
-class StoppedError(OutageError):
-    """Refits, or what follows them, ended before their time; run again, they go on. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ def confirm(search: FinishedSearch, *, address: str | None, on_change: Callable[
         ):
             is_joined = address is not None
             place = make_places(search.spec, ledger=search.ledger, is_joined=is_joined)
-            _train(search, points=points, place=place, is_joined=is_joined, on_change=on_change)
+            train_refits(search, points=points, place=place, is_joined=is_joined, on_change=on_change)
             for soup in _soups(search, recipes=recipes):
                 if not soup.is_done:
                     note_soup(search.refits, _average(soup, search=search, place=place()), seed=soup.seed)
@@ -110,29 +100,10 @@ def best_recipes(spec: SearchSpec, ledger: Ledger) -> list[Recipe]:
     return recipes
 
 
-@dataclass(frozen=True)
-class RefitPoint:
-    """The values of a refit, its seed among them, and what it has in place of them and of what is fixed."""
-
-    params: Mapping[str, Value]
-    overrides: Mapping[str, Value]
-
-
 def refit_points(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> list[RefitPoint]:
-    """Every refit in the order of their numbers: those that were begun, then what is missing.
-
-    A refit that only lost its workers is begun anew, by the next call.
-    """
-    trials, begun = search.ledger.trials(), search.refits.trials()
-    points = [RefitPoint(trial.params, trial.overrides) for trial in begun]
-    done = [point for point, trial in zip(points, begun, strict=True) if not was_lost(trial)]
-    numbers = dict.fromkeys(number for recipe in recipes for number in recipe.trials)
-    wanted = [
-        RefitPoint({**trials[number].params, SEED: seed}, trials[number].overrides)
-        for number in numbers
-        for seed in search.fresh_seeds()
-    ]
-    return points + [point for point in wanted if point not in done]
+    """Every refit that the recipes ask for, and those that were begun before, in the order of their numbers."""
+    numbers = list(dict.fromkeys(number for recipe in recipes for number in recipe.trials))
+    return points_of(search, numbers=numbers, seeds=search.fresh_seeds())
 
 
 def _is_anything_left(search: FinishedSearch, *, points: Sequence[RefitPoint], recipes: Sequence[Recipe]) -> bool:
@@ -141,53 +112,6 @@ def _is_anything_left(search: FinishedSearch, *, points: Sequence[RefitPoint], r
     if len(trials) < len(points) or any(trial.state == "RUNNING" for trial in trials):
         return True
     return any(not soup.is_done for soup in _soups(search, recipes=recipes))
-
-
-def _train(
-    search: FinishedSearch,
-    *,
-    points: Sequence[RefitPoint],
-    place: Callable[[], Place],
-    is_joined: bool,
-    on_change: Callable[[Trial], None],
-) -> None:
-    """Run the refits that are left, each to its last epoch."""
-    spec = search.spec
-
-    def tidy_and_tell(trial: Trial) -> None:
-        if trial.state != "RUNNING":
-            tidy(search.refit_folder, trial, metric=search.metric)
-        on_change(trial)
-
-    conductor = Conductor(
-        search.refits,
-        space=refit_space(spec),
-        rule=SCHEDULERS["none"](spec),
-        sampling=Sampling(
-            sampler="random",
-            seed=spec.search.seed,
-            random_share=1.0,
-            metric=search.metric,
-            rungs=(spec.scheduler.max_epochs,),
-            try_first=tuple(point.params for point in points),
-            overrides=tuple(point.overrides for point in points),
-        ),
-        limits=Limits(trials=len(points), max_failures=spec.search.max_failures),
-        on_change=tidy_and_tell,
-    )
-    with interruptible(conductor):
-        run_legs(
-            conductor,
-            trial_config=lambda leg: refit_config(spec, leg.params, overrides=leg.overrides),
-            place=place,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
-            folder=search.refit_folder,
-            on_step=lambda: None,
-        )
-    if not conductor.finished:
-        if conductor.stopping == INTERRUPTED:
-            raise KeyboardInterrupt
-        raise StoppedError(conductor.stopping or "no worker")
 
 
 @dataclass(frozen=True, kw_only=True)
