@@ -1,7 +1,7 @@
 """What still fits into a time by the clock: pure arithmetic, for which the time is handed in."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from search.engine.history import History
@@ -22,16 +22,19 @@ class Clock:
     """A time by the clock in which a search is to end, with what comes after its trials.
 
     ``spent_seconds`` says how much of ``asked_seconds`` is over now, ``num_evaluations`` how many networks are measured
-    when every trial is decided: those of the soup, and the test.
+    when every trial is decided: those of the soup, the test, the winner's interval. ``kept`` gives the seconds, by the
+    trials so far, that other training takes then.
     """
 
     asked_seconds: float
     spent_seconds: Callable[[], float]
     num_evaluations: int
+    kept: Callable[[Sequence[Trial]], float] = field(default=lambda trials: 0.0)
 
     def left(self, trials: Sequence[Trial]) -> float:
         """Seconds left for training."""
-        return self.asked_seconds - self.spent_seconds() - finishing_seconds(trials, evaluations=self.num_evaluations)
+        finishing = finishing_seconds(trials, evaluations=self.num_evaluations)
+        return self.asked_seconds - self.spent_seconds() - finishing - self.kept(trials)
 
     def has_epoch(self, trials: History, *, number: int) -> bool:
         """Whether the next epoch of a trial ends in time; of the first of a search nothing is known but that time is left."""
@@ -94,10 +97,15 @@ def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
 
 def leg_seconds(action: Start | Continue, *, trials: History, typical: float) -> float:
     """How long a leg takes that begins now; ``typical`` is what an epoch takes of a trial that has none."""
-    start = _median_of(trials, "usage/start_seconds")
+    start = start_seconds(trials)
     if isinstance(action, Start):
         return start + action.until * typical
     return start + _seconds_to(trials[action.number], until=action.until, typical=typical)
+
+
+def start_seconds(trials: Sequence[Trial]) -> float:
+    """What it takes to start a leg."""
+    return _median_of(trials, "usage/start_seconds")
 
 
 def finalists_seconds(

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Literal
 
 from search.engine.clock import Clock
+from search.engine.confirming import Confirming
 from search.engine.history import History
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Rule, Start, Wait
@@ -43,7 +44,8 @@ class Limits:
     """When no more is begun: trials in all, epochs in all, GPU-hours in all, and what does not fit into a ``clock``'s time.
 
     ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker;
-    ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``.
+    ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``; ``confirming`` what is kept
+    of epochs and GPU-hours for training the last candidates once more.
     """
 
     trials: int | None = None
@@ -53,6 +55,20 @@ class Limits:
     gpus: float = 1.0
     max_failures: int = 3
     constraints: Mapping[str, float] = field(default_factory=dict)
+    confirming: Confirming | None = None
+
+    def is_compute_spent(self, trials: History) -> bool:
+        """Whether epochs or GPU-hours are spent, but for what is kept."""
+        after = self.confirming
+        if self.epochs is not None:
+            kept = 0 if after is None else after.epochs_kept(budget=self.epochs)
+            if trials.num_epochs + kept >= self.epochs:
+                return True
+        if self.gpu_hours is None:
+            return False
+        budget = self.gpu_hours * 3600 / self.gpus
+        kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
+        return trials.seconds() + kept_seconds >= budget
 
 
 class Conductor:
@@ -177,9 +193,7 @@ class Conductor:
 
     def _budget_but_time(self, trials: History) -> Budget:
         limits = self.limits
-        if (limits.epochs is not None and trials.num_epochs >= limits.epochs) or (
-            limits.gpu_hours is not None and trials.seconds() * limits.gpus / 3600 >= limits.gpu_hours
-        ):
+        if limits.is_compute_spent(trials):
             return "compute spent"
         are_begun = fail_endlessly(trials) if limits.trials is None else trials.num_searched >= limits.trials
         return "trials spent" if self.exhausted or are_begun else "open"

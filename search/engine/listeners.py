@@ -19,6 +19,9 @@ class Listener:
     def changed(self, trial: Trial) -> None:
         """A trial's record has changed."""
 
+    def refit_changed(self, refit: Trial, *, of: int) -> None:
+        """The record has changed of a refit of a trial, by which the search confirms its last candidates."""
+
     def pulse(self) -> None:
         """Some time has passed."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
 from search.ledger.journal import Journal, no_collection
-from search.ledger.notes import Identity, SearchNotes, key_of, plain, read_notes
+from search.ledger.notes import Confirmation, Identity, SearchNotes, key_of, plain, read_notes
 from search.ledger.trials import EpochRecord, State, Trial
 from search.space.space import Space
 from trainable.atomic import make_private_folder
@@ -68,6 +69,12 @@ class Ledger:
         """Note something of the whole search, by the names of :class:`SearchNotes`."""
         for name, value in notes.items():
             self.store_note(key_of(name), plain(value))
+
+    def confirm(self, confirmation: Confirmation | None) -> None:
+        """Note what other seeds made of the last candidates, whose records have it from now on; None takes it back."""
+        self.note(confirmation=confirmation)
+        if self._kept is not None:
+            self._kept = self._with_confirmed(self._kept)
 
     def stored_notes(self) -> dict[str, Any]:
         """Give the notes as they are stored, by key."""
@@ -155,7 +162,18 @@ class Ledger:
 
     def _read(self) -> list[Trial]:
         with no_collection():
-            return [self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
+            return self._with_confirmed([self._record(frozen) for frozen in self.study.get_trials(deepcopy=False)])
+
+    def _with_confirmed(self, trials: list[Trial]) -> list[Trial]:
+        """The trials, of which those that other seeds have confirmed say so. Only a trial that has ended is."""
+        stored = self.study.user_attrs.get(key_of("confirmation"))
+        confirmation = None if stored is None else read_notes({"confirmation": restored(stored)}).confirmation
+        confirmed = {} if confirmation is None else confirmation.by_trial()
+        for index, trial in enumerate(trials):
+            seeds = confirmed.get(trial.number, ())
+            if trial.confirmed != seeds:
+                trials[index] = self._ended[trial.number] = replace(trial, confirmed=seeds)
+        return trials
 
     def _read_again(self, number: int) -> None:
         """Keep what this ledger has just written of a trial as it is stored."""

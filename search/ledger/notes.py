@@ -108,6 +108,29 @@ class DomainPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfirmedTrial:
+    """A trial that was trained again: its metrics by seed, and ``why_not`` where a refit of it failed."""
+
+    number: int
+    seeds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    why_not: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """What other seeds made of the last candidates; ``why_not`` says why the winner is named from one seed, where it is."""
+
+    trials: Sequence[ConfirmedTrial] = ()
+    why_not: str = ""
+
+    def by_trial(self) -> dict[int, tuple[Mapping[str, float], ...]]:
+        """The metrics with each other seed, of the trials that count by their mean."""
+        if self.why_not:
+            return {}
+        return {trial.number: tuple(trial.seeds.values()) for trial in self.trials if not trial.why_not}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RefreshMark:
     """The refresh that began the search: number and key."""
 
@@ -148,6 +171,7 @@ class SearchNotes:
     baselines: Mapping[str, BaselineScore] = field(default_factory=dict)  # run.search, by name
     soup: SoupResult | None = None  # run.finish
     test: TestScore | None = None  # run.finish
+    confirmation: Confirmation | None = None  # run.confirm, by ledger.confirm; run.search takes it back
     domains: DomainPicture | None = None  # run.finish
     finished: bool = False  # run.finish; run.search takes it back
     refresh: RefreshMark | None = None  # refresh.refresh
@@ -191,6 +215,13 @@ def _data(document: Document) -> DataFacts:
     return made(DataFacts, {**first, **document})  # begun before there were several
 
 
+def _confirmation(document: Document) -> Confirmation | None:
+    if document is None:
+        return None
+    trials = tuple(made(ConfirmedTrial, trial) for trial in document["trials"])
+    return made(Confirmation, {**document, "trials": trials})
+
+
 def _test(document: Document) -> TestScore:
     oracle = document.get("oracle")
     return made(TestScore, {**document, "oracle": None if oracle is None else made(Scores, oracle)})
@@ -204,6 +235,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "baselines": lambda document: {name: made(BaselineScore, score) for name, score in document.items()},
     "soup": lambda document: made(SoupResult, document),
     "test": _test,
+    "confirmation": _confirmation,
     "domains": lambda document: made(DomainPicture, document),
     "refresh": lambda document: made(RefreshMark, document),
     "warm_start": lambda document: made(

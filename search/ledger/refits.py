@@ -76,8 +76,7 @@ class FinishedSearch:
 
     def fresh_seeds(self) -> list[int]:
         """Draw seeds that no trial of the search had; more of them begin with the same."""
-        spec = self.spec
-        return [derive(spec.search.seed, "refit", index) % MOST_SEED for index in range(spec.promote.confirm.seeds)]
+        return [fresh_seed(self.spec, index=index) for index in range(self.spec.promote.confirm.seeds)]
 
     def find_refit(self, number: int, *, seed: int) -> Trial:
         """Find the refit of a trial with a seed, the newest where there are several."""
@@ -97,6 +96,11 @@ class FinishedSearch:
     def soup_path(self, *, seed: int) -> Path:
         """The file of the soup of one seed's refits, which may not be there yet."""
         return (self.refit_folder / SOUPS / f"{seed}.safetensors").resolve()
+
+
+def fresh_seed(spec: SearchSpec, *, index: int) -> int:
+    """Draw a seed that no trial of a search had."""
+    return derive(spec.search.seed, "refit", index) % MOST_SEED
 
 
 def refit_notes(refits: Ledger) -> RefitNotes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from math import nan
+from statistics import fmean
 from typing import Literal
 
 from search.space.values import Value
@@ -35,7 +36,8 @@ class Trial:
     ``params`` are the searched values by dotted path, only the active ones; ``overrides`` are values that it has in place of
     these and the search's; ``measured`` is what its network takes, where that was asked for; ``target`` is the epoch it was last
     asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended, of an open one
-    why nothing of it is at work: the time was up.
+    why nothing of it is at work: the time was up; ``confirmed`` are the metrics that it came to with each other seed, where it is
+    one of the last candidates and the search has trained these again.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Trial:
     reason: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
+    confirmed: tuple[Mapping[str, float], ...] = ()
 
     @cached_property
     def _bests(self) -> dict[tuple[str, int | None], float | None]:
@@ -85,6 +88,10 @@ class Trial:
         epoch = best_epoch(self.values(metric), metric=metric)
         return self.values(name).get(epoch or 0, nan)
 
+    def mean(self, name: str, *, metric: str) -> float:
+        """Average a metric over its own seed and those that confirm it; not a number where it was not measured."""
+        return fmean([self.at_best(name, metric=metric), *(metrics.get(name, nan) for metrics in self.confirmed)])
+
     @property
     def seconds(self) -> float:
         """Seconds of work in all its recorded epochs."""
@@ -100,8 +107,18 @@ def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = 
     """Trials that did not fail, best value of all their epochs first, the older of equals first.
 
     With ``choose_by`` those trained to the end come first, ordered by the mean of their ranks among them in these metrics,
-    each at its best epoch by ``metric``; of equals the better by ``metric`` first.
+    each at its best epoch by ``metric``; of equals the better by ``metric`` first. Before all come those that other seeds
+    have confirmed, by what they have on average over their seeds.
     """
+    ordered = _by_one_seed(trials, metric=metric, choose_by=choose_by)
+    confirmed = [trial for trial in ordered if trial.confirmed]
+    if not confirmed:
+        return ordered
+    means = {name: [trial.mean(name, metric=metric) for trial in confirmed] for name in choose_by or [metric]}
+    return _by_ranks(confirmed, values=means) + [trial for trial in ordered if not trial.confirmed]
+
+
+def _by_one_seed(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str]) -> list[Trial]:
     sign = -1.0 if DIRECTIONS[metric] == "maximize" else 1.0
     values = {trial.number: trial.best(metric) for trial in trials if trial.state != "FAILED"}
     costs = {number: sign * value for number, value in values.items() if value is not None}
@@ -112,6 +129,10 @@ def leaders(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = 
     if not choose_by or not finalists:
         return ordered
     measured = {name: [trial.at_best(name, metric=metric) for trial in finalists] for name in choose_by}
-    ranks = mean_ranks(measured, directions=DIRECTIONS)
-    chosen = [trial for _, _, trial in sorted(zip(ranks, range(len(ranks)), finalists, strict=True))]
-    return chosen + [trial for trial in ordered if trial.state != "COMPLETE"]
+    return _by_ranks(finalists, values=measured) + [trial for trial in ordered if trial.state != "COMPLETE"]
+
+
+def _by_ranks(trials: Sequence[Trial], *, values: Mapping[str, Sequence[float]]) -> list[Trial]:
+    """Trials by the mean of their ranks in these values, equals in the order that they have."""
+    ranks = mean_ranks(values, directions=DIRECTIONS)
+    return [trials[index] for _, index in sorted(zip(ranks, range(len(ranks)), strict=True))]

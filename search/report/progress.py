@@ -14,6 +14,7 @@ from search.engine.history import History
 from search.engine.listeners import Listener, Outcome
 from search.engine.rule import Rule
 from search.ledger.ledger import Ledger
+from search.ledger.refits import SEED
 from search.ledger.trials import Trial, best_trial
 from search.report.spending import duration
 from search.space.lint import lowered_batches
@@ -59,6 +60,15 @@ class Progress(Listener):
             line = self._line(before, trial)
             if line:
                 self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def refit_changed(self, refit: Trial, *, of: int) -> None:
+        """Say what came of a refit that has ended."""
+        metric = self._spec.search.metric
+        if refit.state != "RUNNING":
+            value = refit.best(metric)
+            result = f"{metric} {value:.4f}" if value is not None else str(refit.reason)
+            line = f"trial {of} once more, with seed {refit.params[SEED]}: {result}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def pulse(self) -> None:
         """Redraw the live table when it is time."""

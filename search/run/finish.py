@@ -12,8 +12,10 @@ from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.notes import DomainPicture, SoupResult, TestScore
 from search.ledger.trials import Trial, best_trial, leaders
+from search.run.confirm import Workshop, confirm_candidates
 from search.run.probes import train_winning_probe
-from search.space.spec import SearchSpec
+from search.run.refitting import StoppedError
+from search.space.spec import SearchSpec, makes_soup
 from search.tune.place import Place
 from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
@@ -26,14 +28,17 @@ def finish(
     ledger: Ledger,
     *,
     folder: Path,
-    place: Place,
+    workshop: Workshop,
     reason: str,
     on_change: Callable[[Trial], None],
 ) -> Outcome:
-    """Make the soup and the trial of a probe that beats it all, then measure the final candidate on the test split, once.
+    """Make the soup and the trial of a probe that beats it all, confirm what is best, then measure the final candidate on the
+    test split, once.
 
-    A search that was enlarged and has another candidate is measured once more. ``on_change`` hears of the probe's trial.
+    A search that was enlarged and has another candidate is measured once more. ``on_change`` hears of the probe's trial, and
+    of those that are confirmed.
     """
+    place = workshop.place()
     metric = spec.search.metric
     if best_trial(ledger.trials(), metric=metric, choose_by=spec.search.choose_by) is None:
         why = f": {reason}; give it more" if reason.startswith(OUT_OF_TIME) else ""
@@ -41,6 +46,13 @@ def finish(
     Thread(target=import_module, args=(PAGE,), daemon=True).start()  # seconds, while workers do the rest
     soup = make_soup(spec, ledger, folder=folder, place=place)
     train_winning_probe(spec, ledger, soup=soup, folder=folder, place=place, on_change=on_change)
+    try:
+        confirm_candidates(spec, ledger, folder=folder, workshop=workshop)
+    except StoppedError as error:
+        return Outcome("failed", str(error), folder)
+    for trial in ledger.trials():
+        if trial.confirmed:
+            on_change(trial)
     best, members = _candidate(spec, ledger, soup=soup)
     checkpoint = best_checkpoint(folder, best, metric=metric)
     earlier = ledger.notes.test
@@ -81,7 +93,7 @@ def make_soup(spec: SearchSpec, ledger: Ledger, *, folder: Path, place: Place) -
     a search that goes on makes another.
     """
     metric = spec.search.metric
-    if spec.search.choose_by or spec.soup < 2:  # a soup is judged by one metric
+    if not makes_soup(spec):
         return None
     best = leaders([trial for trial in ledger.trials() if trial.is_searched], metric=metric)[:KEPT_TRIALS]
     ordered = [trial for trial in best if best_checkpoint(folder, trial, metric=metric)]

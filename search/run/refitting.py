@@ -61,13 +61,34 @@ def train_refits(
     from search.tune.tuner import run_legs
 
     spec = search.spec
+    conductor = refit_conductor(search, points=points, on_change=on_change, clock=clock)
+    with interruptible(conductor):
+        run_legs(
+            conductor,
+            trial_config=lambda leg: refit_config(spec, leg.params, overrides=leg.overrides),
+            place=place,
+            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
+            folder=search.refit_folder,
+            on_step=on_step,
+        )
+    if not conductor.finished:
+        if conductor.stopping == INTERRUPTED:
+            raise KeyboardInterrupt
+        raise StoppedError(conductor.stopping or "no worker")
+
+
+def refit_conductor(
+    search: FinishedSearch, *, points: Sequence[RefitPoint], on_change: Callable[[Trial], None], clock: Clock | None
+) -> Conductor:
+    """The conductor of the refits: each is trained to its end, one after the other."""
+    spec = search.spec
 
     def tidy_and_tell(trial: Trial) -> None:
         if trial.state != "RUNNING":
             tidy(search.refit_folder, trial, metric=search.metric)
         on_change(trial)
 
-    conductor = Conductor(
+    return Conductor(
         search.refits,
         space=refit_space(spec),
         rule=SCHEDULERS["none"](spec),
@@ -83,16 +104,3 @@ def train_refits(
         limits=Limits(trials=len(points), clock=clock, max_failures=spec.search.max_failures),
         on_change=tidy_and_tell,
     )
-    with interruptible(conductor):
-        run_legs(
-            conductor,
-            trial_config=lambda leg: refit_config(spec, leg.params, overrides=leg.overrides),
-            place=place,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
-            folder=search.refit_folder,
-            on_step=on_step,
-        )
-    if not conductor.finished:
-        if conductor.stopping == INTERRUPTED:
-            raise KeyboardInterrupt
-        raise StoppedError(conductor.stopping or "no worker")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import chain, product
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from search.engine.clock import Clock
 from search.engine.conductor import OUT_OF_TIME, Conductor, Limits, fail_endlessly
+from search.engine.confirming import Confirming
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule
@@ -20,6 +22,7 @@ from search.ledger.notes import DataFacts
 from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of, study_name
 from search.ledger.trials import Trial
 from search.run.baselines import begin_baselines, choose_backbones
+from search.run.confirm import Workshop, confirming
 from search.run.finish import finish
 from search.run.keeping import Keeper
 from search.run.pretraining import run_steps
@@ -202,6 +205,8 @@ def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> 
         ledger.note(data=replace(stored_facts, fingerprints=facts.fingerprints))
     note_warm_start(spec, ledger, data=facts)
     ledger.note(spec=written)
+    if ledger.notes.confirmation is not None:  # going on: others may be the last candidates, and their refits are kept
+        ledger.confirm(None)
     _keep_spec(spec, folder)
     return ledger
 
@@ -229,12 +234,13 @@ def _with_workers(
     run_steps(spec, ledger, place=place())
     spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place())
     tell = _tell(listeners, keeper=Keeper(folder, spec=spec, trials=ledger.trials()))
+    workshop = _workshop(spec, folder=folder, place=place, is_joined=is_joined, listeners=listeners, clock=clock)
     conductor = Conductor(
         ledger,
         space=spec.space,
         rule=scheduler_rule(spec),
         sampling=sampling_rule(spec, warm=warm_recipes(spec, ledger)),
-        limits=_limits(spec, gpu=place().gpu, clock=clock),
+        limits=workshop.limits,
         on_change=tell,
     )
     begin_probe(spec, ledger)
@@ -246,14 +252,14 @@ def _with_workers(
             place=place,
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=folder,
-            on_step=_pulse(listeners),
+            on_step=workshop.on_step,
         )
     if not conductor.finished:
         interrupted = conductor.stopping == INTERRUPTED
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
     for scores in chain([probe_score(ledger)], (result() for result in waiting)):
         ledger.note(baselines={**ledger.notes.baselines, **scores})
-    return finish(spec, ledger, folder=folder, place=place(), reason=_why_over(conductor, spec), on_change=tell)
+    return finish(spec, ledger, folder=folder, workshop=workshop, reason=_why_over(conductor, spec), on_change=tell)
 
 
 def _why_over(conductor: Conductor, spec: SearchSpec) -> str:
@@ -267,14 +273,44 @@ def _why_over(conductor: Conductor, spec: SearchSpec) -> str:
     return "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
 
 
-def _limits(spec: SearchSpec, *, gpu: float, clock: Clock | None) -> Limits:
+def _workshop(
+    spec: SearchSpec,
+    *,
+    folder: Path,
+    place: Callable[[], Place],
+    is_joined: bool,
+    listeners: list[Listener],
+    clock: Clock | None,
+) -> Workshop:
+    """With what this process trains, and what of the budget it keeps for the last candidates."""
+    at_once = concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=False)
+    kept = confirming(spec, folder=folder, at_once=at_once)
+
+    def tell(refit: Trial, of: int) -> None:
+        for listener in listeners:
+            listener.refit_changed(refit, of=of)
+
+    return Workshop(
+        place=place,
+        is_joined=is_joined,
+        at_once=at_once,
+        limits=_limits(spec, gpu=place().gpu, clock=clock, kept=kept),
+        refit_changed=tell,
+        on_step=_pulse(listeners),
+    )
+
+
+def _limits(spec: SearchSpec, *, gpu: float, clock: Clock | None, kept: Confirming | None) -> Limits:
     budget = spec.search.budget
+    if clock is not None and kept is not None:
+        clock = replace(clock, kept=partial(kept.time_kept, budget=clock.asked_seconds))
     return Limits(
         trials=spec.search.trials,
         epochs=budget.epochs,
         gpu_hours=budget.gpu_hours,
         clock=clock,
         gpus=gpu or 1.0,
+        confirming=kept,
         max_failures=spec.search.max_failures,
         constraints=spec.search.constraints,
     )

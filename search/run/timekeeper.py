@@ -7,7 +7,7 @@ from search.engine.clock import Clock, seconds_to_next_note, spent, stretches_be
 from search.engine.listeners import Listener, Outcome
 from search.ledger.ledger import Ledger
 from search.ledger.notes import Stretch
-from search.space.spec import SearchSpec
+from search.space.spec import SearchSpec, makes_soup
 
 _OFFSET = time.time() - time.monotonic()
 
@@ -54,5 +54,5 @@ def clock_of(spec: SearchSpec, *, timekeeper: Timekeeper) -> Clock | None:
     seconds = spec.search.budget.seconds
     if seconds is None:
         return None
-    num_averaged = 0 if spec.search.choose_by or spec.soup < 2 else spec.soup
-    return Clock(asked_seconds=seconds, spent_seconds=timekeeper.spent_seconds, num_evaluations=num_averaged + 1)
+    num_averaged = spec.soup if makes_soup(spec) else 0
+    return Clock(asked_seconds=seconds, spent_seconds=timekeeper.spent_seconds, num_evaluations=num_averaged + 2)

@@ -252,6 +252,19 @@ def _ignored_by_the_scheduler(spec: SearchSpec) -> Iterator[str]:
         yield f"scheduler.cost: {scheduler.cost} has no effect, scheduler.name is {scheduler.name}, not freeze_thaw"
 
 
+def _too_few_to_confirm(spec: SearchSpec) -> Iterator[str]:
+    confirm, finalists, trials = spec.search.confirm, spec.scheduler.finalists, spec.search.trials
+    if confirm > finalists and spec.scheduler.name != "none":
+        yield (
+            f"search.confirm: {confirm} is above scheduler.finalists: {finalists}; only trials trained to the end are confirmed, "
+            "and there may be no more of them"
+        )
+    if trials is not None and confirm > trials:
+        yield f"search.confirm: {confirm} is above search.trials: {trials}"
+    if confirm and "soup" in spec.model_fields_set and spec.soup >= 2:
+        yield f"soup: {spec.soup} has no effect, no soup is made with search.confirm: {confirm}"
+
+
 def _too_few_for_the_top(spec: SearchSpec) -> Iterator[str]:
     """Each rung promotes one in ``reduction``, so the last needs ``reduction`` to the power of the rungs before it."""
     needed = spec.scheduler.reduction ** (len(spec.scheduler.rungs) - 1)
@@ -292,6 +305,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _patience_too_long,
     _nothing_to_halve,
     _ignored_by_the_scheduler,
+    _too_few_to_confirm,
     _too_few_for_the_top,
     _model_never_asked,
     _warm_start_not_asked,

@@ -75,6 +75,15 @@ class SearchSection(Section):
     )
     seed: int = Field(0, ge=0, description="Seed of the sampler and of every trial.")
     budget: BudgetSection = BudgetSection()
+    confirm: int = Field(
+        0,
+        ge=0,
+        le=5,
+        description="Last candidates, the best of the trials trained to the end (`scheduler.finalists` at least), that the "
+        "search trains a second time, with another seed, inside its budget, before it names its winner: the best on average over "
+        "both seeds. 0 trains none, and one seed decides. No soup is made with it, since nothing would confirm that. "
+        "`promote.confirm` is what `promote` does later, with more seeds; it takes these refits as its first.",
+    )
     folder: PathText = Field("searches", description="Folder of all searches; this one writes to `folder/name` only.")
     storage: str | None = Field(
         None,

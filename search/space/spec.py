@@ -189,8 +189,8 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, choose_by, baselines, probes, soup, promote, refresh, priors, and of the base what has no effect on
-        results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
+        resources, tracking, choose_by, confirm, baselines, probes, soup, promote, refresh, priors, and of the base what has no
+        effect on results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
         values = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         values |= {"search.constraints": self.search.constraints} if self.search.constraints else {}
@@ -315,6 +315,11 @@ class SearchSpec(Section):
     def _recipe_problems(self) -> list[str]:
         recipes = enumerate(self.try_first)
         return [f"try_first.{index}.{line}" for index, recipe in recipes for line in self.space.problems(recipe)]
+
+
+def makes_soup(spec: SearchSpec) -> bool:
+    """Whether a search averages its best trials: not where several metrics, or other seeds, decide, which judge no soup."""
+    return spec.soup >= 2 and not spec.search.choose_by and not spec.search.confirm
 
 
 def difference(old: SearchSpec, new: SearchSpec) -> list[str]:
