@@ -95,7 +95,10 @@ class Ledger:
 
     def trial(self, number: int) -> Trial:
         """One trial."""
-        return self._record(self._frozen(number)) if self._kept is None else self._kept[number]
+        if self._kept is not None:
+            return self._kept[number]
+        trial = self._record(self._frozen(number))
+        return trial if trial.state == "RUNNING" else self._with_confirmed([trial])[0]
 
     def start(
         self,
