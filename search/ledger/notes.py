@@ -108,6 +108,24 @@ class DomainPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WinnerInterval:
+    """Between what the final candidate's validation score lies: of which trial, or soup, by which metric and how many images.
+
+    Without ``low`` and ``high`` the metric has no interval. ``value`` is measured anew, without what rounding kept outputs of
+    frozen layers have.
+    """
+
+    trial: int
+    soup: Sequence[int] | None = None
+    metric: str
+    confidence: float
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    num_images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfirmedTrial:
     """A trial that was trained again: its metrics by seed, and ``why_not`` where a refit of it failed."""
 
@@ -171,6 +189,7 @@ class SearchNotes:
     baselines: Mapping[str, BaselineScore] = field(default_factory=dict)  # run.search, by name
     soup: SoupResult | None = None  # run.finish
     test: TestScore | None = None  # run.finish
+    interval: WinnerInterval | None = None  # run.finish
     confirmation: Confirmation | None = None  # run.confirm, by ledger.confirm; run.search takes it back
     domains: DomainPicture | None = None  # run.finish
     finished: bool = False  # run.finish; run.search takes it back
@@ -235,6 +254,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "baselines": lambda document: {name: made(BaselineScore, score) for name, score in document.items()},
     "soup": lambda document: made(SoupResult, document),
     "test": _test,
+    "interval": lambda document: made(WinnerInterval, document),
     "confirmation": _confirmation,
     "domains": lambda document: made(DomainPicture, document),
     "refresh": lambda document: made(RefreshMark, document),

@@ -13,6 +13,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
 from search.ledger.trials import Trial, best_trial
 from search.report.spending import clock_line, spending, spending_line
+from search.report.winner import winner_data
 from trainable.errors import OutageError, UserError
 
 
@@ -41,6 +42,7 @@ def overview(folder: Path) -> dict[str, Any]:
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
         "probe": probe_text(best),
+        "winner": winner_data(trials, notes=notes, metric=metric, choose_by=spec.search.choose_by),
         "test": None if test is None else dict(test.metrics),
         "oracle": notes.data.oracle,
         "test_oracle": None if test is None or test.oracle is None else dict(test.oracle.metrics),

@@ -20,6 +20,7 @@ from search.report.html import html_row, page_html
 from search.report.pareto import front_figures
 from search.report.report import (
     candidate_text,
+    certainty_texts,
     comparison_texts,
     known_in_test_texts,
     report_data,
@@ -66,6 +67,7 @@ def _summary(data: dict[str, Any]) -> str:
             + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
         )
         lines += known_in_test_texts(data)
+    lines += certainty_texts(data)
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 

@@ -17,6 +17,7 @@ from search.report.history import history, history_table
 from search.report.overview import overview
 from search.report.pareto import fronts
 from search.report.spending import spending_line
+from search.report.winner import winner_texts
 from search.space.paths import flatten
 from search.space.spec import SearchSpec
 from trainable.metrics import best_epoch, epochs_to_converge, gain
@@ -77,9 +78,16 @@ def print_report(folder: Path, *, console: Console) -> None:
         console.print(f"\n{split}, {seen}, {candidate_text(data)}: {scores}", highlight=False, markup=False)
         for line in known_in_test_texts(data):
             console.print(line, highlight=False, markup=False)
+    for line in certainty_texts(data):
+        console.print(line, highlight=False, markup=False)
     if data["test_oracle"] is not None:
         scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
         console.print(f"test split of the target, by its labels: {scores}", highlight=False, markup=False)
+
+
+def certainty_texts(data: dict[str, Any]) -> list[str]:
+    """How sure the winner is, each a line."""
+    return winner_texts(data["winner"], metric=data["metric"], test=data["test"], best=data["best_trial"])
 
 
 def time_texts(data: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from search.engine.conductor import OUT_OF_TIME
 from search.engine.listeners import Outcome
 from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
-from search.ledger.notes import DomainPicture, SoupResult, TestScore
+from search.ledger.notes import DomainPicture, SoupResult, TestScore, WinnerInterval
 from search.ledger.trials import Trial, best_trial, leaders
 from search.run.confirm import Workshop, confirm_candidates
 from search.run.probes import train_winning_probe
@@ -20,6 +20,7 @@ from search.tune.place import Place
 from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
 
+CONFIDENCE = 0.95  # of the interval of the final candidate's validation score
 PAGE = "search.report.page"  # what draws the search's page, which comes next
 
 
@@ -67,9 +68,38 @@ def finish(
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if earlier is None else earlier.reads + 1
         ledger.note(test=TestScore(trial=best.number, epoch=epoch, soup=members, reads=reads, **score))
+    note_interval(spec, ledger, best=best, members=members, checkpoint=checkpoint, folder=folder, place=place)
     ledger.note(finished=True)
     draw_domains(spec, ledger, folder=folder, place=place)
     return Outcome("finished", reason, folder)
+
+
+def note_interval(
+    spec: SearchSpec,
+    ledger: Ledger,
+    *,
+    best: Trial,
+    members: list[int] | None,
+    checkpoint: Path | None,
+    folder: Path,
+    place: Place,
+) -> None:
+    """Note between what the final candidate's validation score lies, once for each; nothing where its weights are gone."""
+    earlier = ledger.notes.interval
+    if earlier is not None and (earlier.trial, earlier.soup) == (best.number, members):
+        return
+    if members is not None:
+        weights = {"soup": str(soup_path(folder))}
+    elif checkpoint is not None:
+        weights = {"checkpoint": str(checkpoint.resolve())}
+    else:
+        return
+    found = submit("interval", spec.config_of(best), confidence=CONFIDENCE, place=place, **weights)()
+    ledger.note(
+        interval=WinnerInterval(
+            trial=best.number, soup=members, metric=spec.search.metric, confidence=CONFIDENCE, **(found or {})
+        )
+    )
 
 
 def _candidate(spec: SearchSpec, ledger: Ledger, *, soup: SoupResult | None) -> tuple[Trial, list[int] | None]:

@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from search.ledger.notes import DataFacts, Scores, SearchNotes, Stretch
+from search.ledger.notes import DataFacts, Scores, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.report.overview import probe_text
 from search.report.spending import clock_line
+from search.report.winner import winner_data, winner_texts
 from search.space.dimension import Number
 from search.space.paths import FIELDS, defaults, flatten
 from search.space.space import Space
@@ -156,7 +157,20 @@ def search_points(
         # Of two values at a step MLflow shows the later one, so a second test needs a later time than the first.
         points += _score_points(test, prefix="test", time=trial_ended(best))
         points += _score_points(test.oracle or Scores(), prefix="oracle_test", time=trial_ended(best))
-    return points
+    winner = winner_data(trials, notes=notes, metric=metric, choose_by=choose_by)
+    return points if best is None else points + _winner_points(winner, metric=metric, best=best)
+
+
+def _winner_points(winner: Mapping[str, Any], *, metric: str, best: Trial) -> list[Point]:
+    """The interval of the best value, and the mean and spread of the winner's seeds."""
+    name, values = best_name(metric), {}
+    if winner["interval"] is not None:
+        values = {f"{name}_{end}": winner["interval"][end] for end in ("low", "high")}
+    for row in (winner["confirmed"] or {"trials": ()})["trials"]:
+        if row["trial"] == best.number and not row["why_not"]:
+            values |= {f"{name}_{figure}": row[figure] for figure in ("mean", "spread")}
+    time = trial_ended(best)
+    return [Point(name=name, value=_rounded(value), time=time, step=0) for name, value in values.items()]
 
 
 def counts(trials: Sequence[Trial]) -> str:
@@ -171,16 +185,20 @@ def said_best(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] 
     return "nothing measured yet" if best is None else f"best: {metric} {best.best(metric):.4f}, trial {best.number}"
 
 
-def search_note(
-    trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str, stretches: Sequence[Stretch] = ()
-) -> str:
-    """The search's description in Markdown; ``stretches`` are those in which it was at work."""
-    line = clock_line(spec.search.budget, stretches=stretches)
-    best = best_trial(trials, metric=spec.search.metric, choose_by=spec.search.choose_by)
+def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, resume: str, notes: SearchNotes) -> str:
+    """The search's description in Markdown."""
+    metric, choose_by = spec.search.metric, spec.search.choose_by
+    line = clock_line(spec.search.budget, stretches=notes.stretches)
+    best = best_trial(trials, metric=metric, choose_by=choose_by)
     probe = probe_text(best)
+    winner = winner_data(trials, notes=notes, metric=metric, choose_by=choose_by)
+    is_tested = notes.test is not None and best is not None and notes.test.trial == best.number
+    test = notes.test.metrics if notes.test is not None and is_tested else None
+    certainty = winner_texts(winner, metric=metric, test=test, best=best.number if best and is_tested else None)
     lines = [
         *([probe] if probe else []),
-        said_best(trials, metric=spec.search.metric, choose_by=spec.search.choose_by),
+        said_best(trials, metric=metric, choose_by=choose_by),
+        *certainty,
         counts([trial for trial in trials if trial.is_searched])
         + ("" if spec.search.trials is None else f" of at most {spec.search.trials}"),
         *([f"time by the clock: {line}"] if line else []),

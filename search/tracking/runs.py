@@ -126,7 +126,7 @@ class Runs:
         )
         new = [point for point in points if point not in self._search_points]
         resume = resume_command(spec)
-        note = projection.search_note(trials, spec=spec, data=self.place.data, resume=resume, stretches=notes.stretches)
+        note = projection.search_note(trials, spec=spec, data=self.place.data, resume=resume, notes=notes)
         self._log(entry, points=new, params={}, tags={"search.state": state, "mlflow.note.content": note})
         self._search_points |= set(new)
         self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))

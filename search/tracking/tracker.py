@@ -159,6 +159,10 @@ class Tracker(Listener):
                 if self._dirty[number] is trial and self._state == state:
                     del self._dirty[number]
         runs.write_search(sorted(latest, key=lambda trial: trial.number), state=state)
+        if state != "running" and self._spec.search.confirm:
+            refits = existing_refits(self._spec, folder=Path(self._spec.search.folder, self._spec.search.name))
+            if refits is not None:
+                write_refits(runs, ledger=self._ledger, refits=refits)
         if refused:
             raise refused[0]
 

@@ -17,6 +17,7 @@ TaskName = Literal[
     "averageable",
     "baseline_score",
     "domain_picture",
+    "interval",
     "prepared",
     "probe_scores",
     "run_step",

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from trainable.json_text import to_json
 from trainable.metrics import best_epoch
 from trainable.pretraining.meta import meta_reports
 from trainable.pretraining.training import pretrain_epochs
+from trainable.statistics.comparison import score_interval
 from trainable.statistics.scores import Evaluation
 from trainable.statistics.transferability import h_score, logme
 from trainable.training.checkpoint import read_state
-from trainable.training.fit import fit, score_checkpoint
+from trainable.training.fit import fit, predict_checkpoint, score_checkpoint
 from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
-from trainable.training.soup import Ingredient, make_soup, score_soup, soup_group
+from trainable.training.soup import Ingredient, make_soup, predict_soup, score_soup, soup_group
 
 
 def prepared(trials: list[dict[str, Any]]) -> tuple[DataFacts, list[str]]:
@@ -82,6 +84,27 @@ def test_score(trial: dict[str, Any], *, checkpoint: str) -> dict[str, Any]:
     """Scores of a checkpoint on the test split, which nothing else reads; for an oracle the target's too."""
     config = TrialConfig.model_validate(trial)
     return _test_scores(config, lambda split: score_checkpoint(config, checkpoint=Path(checkpoint), split=split))
+
+
+def interval(
+    trial: dict[str, Any], *, confidence: float, checkpoint: str = "", soup: str = ""
+) -> dict[str, Any] | None:
+    """The interval of a checkpoint's, or a soup's, value of the metric of the search, over resampled held-out images.
+
+    None for a metric that has none, as those of a target without labels.
+    """
+    config = TrialConfig.model_validate(trial)
+    split, _, name = config.train.metric.partition("/")
+    if split == "target":
+        return None
+    images = "val" if split == "val" else "target_val"
+    if soup:
+        predicted = predict_soup(config, path=Path(soup), split=images)
+    else:
+        predicted = predict_checkpoint(config, checkpoint=Path(checkpoint), split=images)
+    probabilities, labels = predicted.probabilities, predicted.labels
+    found = score_interval(probabilities, labels=labels, metric=name, confidence=confidence)
+    return None if found is None else asdict(found) | {"num_images": len(labels)}
 
 
 def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dict[str, Any]:

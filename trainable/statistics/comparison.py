@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
 from trainable.statistics.arrays import Labels
-from trainable.statistics.scores import score
+from trainable.statistics.scores import image_losses, score
 
 RESAMPLES = 2000
 SEED = 0  # of the resampling: the same predictions give the same interval
@@ -92,6 +92,29 @@ def judge(probabilities: NDArray[np.float64], *, labels: Labels, classes: Sequen
     return Judged(num_images=len(labels), metrics=metrics, per_class=per_class, ece=evaluation.metrics["ece"])
 
 
+def score_interval(
+    probabilities: NDArray[np.float64], *, labels: Labels, metric: str, confidence: float
+) -> Interval | None:
+    """A metric of probabilities N×K against labels N with its percentile interval over resampled images (Efron 1979).
+
+    None for a metric that is no score by labels, and for the calibration error: resampling images adds to it.
+    """
+    if metric == "loss":
+        return _interval(_mean, image_losses(probabilities, labels=labels), confidence=confidence)
+    if metric not in METRICS:
+        return None
+    value = partial(METRICS[metric], num_classes=probabilities.shape[1])
+    return _interval(value, labels, probabilities.argmax(axis=1), confidence=confidence)
+
+
+def wilson(hits: int, *, of: int, confidence: float) -> Interval:
+    """A share with its score interval (Wilson 1927), which is honest for small numbers; of none it is from 0 to 1."""
+    if of == 0:
+        return Interval(float("nan"), 0.0, 1.0)
+    bounds = binomtest(hits, of).proportion_ci(confidence, method="wilson")
+    return Interval(hits / of, float(bounds.low), float(bounds.high))
+
+
 def compare(
     first: Labels, second: Labels, *, labels: Labels, num_classes: int, metric: str, confidence: float
 ) -> Paired:
@@ -144,11 +167,11 @@ def loss_against(
 
 def _recall_bounds(scores: dict[str, float], *, confidence: float) -> dict[str, float]:
     count = int(scores["count"])
-    bounds = binomtest(round(scores["recall"] * count), count).proportion_ci(confidence, method="wilson")
-    return {"recall_low": float(bounds.low), "recall_high": float(bounds.high)}
+    bounds = wilson(round(scores["recall"] * count), of=count, confidence=confidence)
+    return {"recall_low": bounds.low, "recall_high": bounds.high}
 
 
-def _interval(statistic: MetricOf, *samples: Labels, confidence: float, paired: bool = True) -> Interval:
+def _interval(statistic: MetricOf, *samples: NDArray[Any], confidence: float, paired: bool = True) -> Interval:
     value = float(statistic(*samples))
     if min(map(len, samples)) < 2:
         return Interval(value, value, value)
@@ -164,6 +187,10 @@ def _interval(statistic: MetricOf, *samples: Labels, confidence: float, paired: 
         rng=np.random.default_rng(SEED),
     ).confidence_interval
     return Interval(value, float(bounds.low), float(bounds.high))
+
+
+def _mean(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    return values.mean(axis=-1)  # type: ignore[no-any-return]
 
 
 def _accuracy(labels: Labels, predicted: Labels, *, num_classes: int, axis: int = -1) -> NDArray[np.float64]:

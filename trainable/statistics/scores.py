@@ -90,14 +90,19 @@ def _macro_f1(answers: Answers) -> float:
 def _loss(answers: Answers) -> float:
     if not answers.finite:
         return float("inf")
-    given = answers.probabilities[np.arange(len(answers.labels)), answers.labels]
-    epsilon = float(np.finfo(answers.probabilities.dtype).eps)
-    # The logarithm of the C library, which numpy's own differs from in the last bit.
-    return float(np.mean([-math.log(share) for share in np.clip(given, epsilon, 1 - epsilon).tolist()]))
+    return float(np.mean(image_losses(answers.probabilities, labels=answers.labels)))
 
 
 def _ece(answers: Answers) -> float:
     return expected_calibration_error(answers.probabilities, labels=answers.labels)
+
+
+def image_losses(probabilities: NDArray[np.float64], *, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The cross-entropy of each of N images, nats, from probabilities N×K."""
+    given = probabilities[np.arange(len(labels)), labels]
+    epsilon = float(np.finfo(probabilities.dtype).eps)
+    # The logarithm of the C library, which numpy's own differs from in the last bit.
+    return np.array([-math.log(share) for share in np.clip(given, epsilon, 1 - epsilon).tolist()])
 
 
 # What trainable.metrics says of each is its definition.

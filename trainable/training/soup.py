@@ -19,6 +19,7 @@ from trainable.model.norms import recompute_batch_norm
 from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
+from trainable.training.evaluate import Predicted
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, set_up
 
@@ -159,6 +160,13 @@ def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
     setup = set_up(config)
     setup.network.load_state_dict(load_file(path))
     return Measurer(config, setup.inputs).evaluate(setup.network, split, epoch=config.train.epochs)
+
+
+def predict_soup(config: TrialConfig, *, path: Path, split: str) -> Predicted:
+    """What that soup makes of ``split``."""
+    setup = set_up(config)
+    setup.network.load_state_dict(load_file(path))
+    return Measurer(config, setup.inputs).predict(setup.network, split, epoch=config.train.epochs)
 
 
 def soup_group(config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from trainable.statistics.comparison import METRICS, compare, judge, loss_against
+from trainable.statistics.comparison import METRICS, compare, judge, loss_against, score_interval, wilson
 
 generator = np.random.default_rng(0)
 LABELS = generator.choice(3, size=200, p=[0.6, 0.3, 0.1])
@@ -130,3 +130,41 @@ def test_without_a_common_class_nothing_can_be_lost():
     zeros, ones = np.zeros(3, np.int64), np.ones(3, np.int64)
     with pytest.raises(ValueError, match="no class in common"):
         loss_against((zeros, zeros), (ones, ones), num_classes=2, metric="accuracy", confidence=0.9)
+
+
+def test_a_score_has_the_interval_that_a_judgement_gives_it():
+    probabilities = one_hot(guesses(0.8))
+    judged = judge(probabilities, labels=LABELS, classes=CLASSES, confidence=0.95)
+    for name in METRICS:
+        assert score_interval(probabilities, labels=LABELS, metric=name, confidence=0.95) == judged.metrics[name]
+
+
+def test_the_interval_of_a_loss_is_about_the_normal_one_of_a_mean():
+    chance = np.random.default_rng(1)
+    shares = chance.uniform(0.2, 0.9, 200)
+    probabilities = np.full((200, 3), 0.0)
+    probabilities[np.arange(200), LABELS] = shares
+    probabilities[np.arange(200), (LABELS + 1) % 3] = 1 - shares
+    found = score_interval(probabilities, labels=LABELS, metric="loss", confidence=0.95)
+    losses = -np.log(shares)
+    assert found.value == pytest.approx(losses.mean())
+    half = 1.96 * losses.std(ddof=1) / math.sqrt(200)
+    assert (found.low, found.high) == pytest.approx((losses.mean() - half, losses.mean() + half), abs=0.01)
+
+
+@pytest.mark.parametrize("metric", ["ece", "snd"])
+def test_what_resampled_images_do_not_tell_has_no_interval(metric):
+    assert score_interval(one_hot(LABELS), labels=LABELS, metric=metric, confidence=0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "low", "high"),  # Newcombe 1998, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_a_share_has_wilsons_interval_as_published(hits, of, low, high):
+    found = wilson(hits, of=of, confidence=0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_a_share_of_nothing_may_be_anything():
+    assert (wilson(0, of=0, confidence=0.95).low, wilson(0, of=0, confidence=0.95).high) == (0, 1)
