@@ -36,11 +36,22 @@ class Clock:
         finishing = finishing_seconds(trials, evaluations=self.num_evaluations)
         return self.asked_seconds - self.spent_seconds() - finishing - self.kept(trials)
 
-    def has_epoch(self, trials: History, *, number: int) -> bool:
-        """Whether the next epoch of a trial ends in time; of the first of a search nothing is known but that time is left."""
-        return self.left(trials) >= (epoch_seconds(trials[number]) or typical_epoch_seconds(trials) or 0.0)
+    def has_epoch(self, trials: History, *, number: int, besides: float = 0.0) -> bool:
+        """Whether the next epoch of a trial ends in time; of the first of a search nothing is known but that time is left.
 
-    def has_leg(self, action: Start | Continue, *, trials: History, rule: Rule, running: frozenset[int]) -> bool:
+        ``besides`` are seconds that are kept for others.
+        """
+        return self.left(trials) - besides >= (epoch_seconds(trials[number]) or typical_epoch_seconds(trials) or 0.0)
+
+    def has_leg(
+        self,
+        action: Start | Continue,
+        *,
+        trials: History,
+        rule: Rule,
+        running: frozenset[int],
+        besides: float = 0.0,
+    ) -> bool:
         """Whether a leg ends in time, and a worker is free early enough for what is owed to the finalists."""
         typical = typical_epoch_seconds(trials) or 0.0
         leg = leg_seconds(action, trials=trials, typical=typical)
@@ -49,7 +60,7 @@ class Clock:
             finalists_seconds(trials, rule=rule, running=running, beginning=action),
             FINALISTS_SHARE * self.asked_seconds,
         )
-        return self.left(trials) >= max(leg, min([leg, *at_work]) + owed)
+        return self.left(trials) - besides >= max(leg, min([leg, *at_work]) + owed)
 
 
 def spent(stretches: Iterable[Stretch]) -> float:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
+from search.engine.audit import Audited, is_audit
 from search.engine.clock import Clock
 from search.engine.confirming import Confirming
 from search.engine.history import History
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
-from search.engine.rule import Action, Budget, Close, Continue, Finish, Rule, Start, Wait
+from search.engine.rule import Action, Budget, Close, Continue, Finish, Hold, Rule, Start, Wait
 from search.engine.sampling import Sampling, num_led, proposal_of, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
@@ -57,17 +58,19 @@ class Limits:
     constraints: Mapping[str, float] = field(default_factory=dict)
     confirming: Confirming | None = None
 
-    def is_compute_spent(self, trials: History) -> bool:
-        """Whether epochs or GPU-hours are spent, but for what is kept."""
+    def is_compute_spent(self, trials: History, *, audited: Audited | None = None) -> bool:
+        """Whether epochs or GPU-hours are spent, but for what is kept; with a rule that audits also but for its audits."""
         after = self.confirming
         if self.epochs is not None:
-            kept = 0 if after is None else after.epochs_kept(budget=self.epochs)
+            kept: float = 0 if after is None else after.epochs_kept(budget=self.epochs)
+            kept += 0 if audited is None else audited.epochs_kept(trials, budget=self.epochs)
             if trials.num_epochs + kept >= self.epochs:
                 return True
         if self.gpu_hours is None:
             return False
         budget = self.gpu_hours * 3600 / self.gpus
         kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
+        kept_seconds += 0.0 if audited is None else audited.seconds_kept(trials, budget=budget)
         return trials.seconds() + kept_seconds >= budget
 
 
@@ -117,6 +120,9 @@ class Conductor:
                 case Close(number, reason):
                     self._end(number, state="PRUNED", reason=reason)
                     continue
+                case Hold(number):
+                    self._hold(number)
+                    continue
                 case Wait():
                     return None
                 case Finish():
@@ -161,22 +167,42 @@ class Conductor:
         if clock is None:
             return action
         is_late = budget != budget_but_time
-        if isinstance(action, Start | Continue) and not clock.has_leg(
-            action, trials=trials, rule=self.rule, running=running
-        ):
+        if isinstance(action, Start | Continue) and not self._has_leg(action, trials=trials, clock=clock):
             is_late = True
             action = self.rule.next_action(trials, running=running, budget="compute spent")
-        if isinstance(action, Continue) and clock.has_epoch(trials, number=action.number):
+        if isinstance(action, Continue) and self._has_time(action.number):
             return action
         is_decided = isinstance(action, Finish) and budget_but_time == "trials spent"
         if is_decided or not is_late:
             return action
-        return Wait() if running else self._leave_open(trials)
+        audit = self._late_audit(trials, clock=clock)
+        return audit or (Wait() if running else self._leave_open(trials))
+
+    def _has_leg(self, action: Start | Continue, *, trials: History, clock: Clock) -> bool:
+        running = frozenset(self.running)
+        besides = 0.0 if is_audit(action, history=trials) else self._time_for_audits(trials)
+        return clock.has_leg(action, trials=trials, rule=self.rule, running=running, besides=besides)
+
+    def _late_audit(self, trials: History, *, clock: Clock) -> Hold | Continue | None:
+        """What the time still allows of the audits, where it allows nothing else."""
+        if not isinstance(self.rule, Audited) or self._budget_but_time(trials) == "compute spent":
+            return None
+        audit = self.rule.next_audit(trials, running=frozenset(self.running))
+        if isinstance(audit, Continue) and not self._has_leg(audit, trials=trials, clock=clock):
+            return None
+        return audit
+
+    def _time_for_audits(self, trials: History) -> float:
+        """Seconds by the clock that are kept for audits."""
+        clock, rule = self.limits.clock, self.rule
+        if clock is None or not isinstance(rule, Audited):
+            return 0.0
+        return rule.seconds_kept(trials, budget=clock.asked_seconds) / (len(self.running) + 1)
 
     def _leave_open(self, trials: History) -> Finish:
         """End a search whose time is up: what more time would be for stays open, and says where it stands."""
         self.out_of_time = True
-        for number in trials.unfinished:
+        for number in (*trials.unfinished, *trials.audited):
             if trials[number].reason is None:
                 self._explain(number)
         return Finish()
@@ -188,13 +214,20 @@ class Conductor:
     def budget(self, trials: History) -> Budget:
         """What is left to spend."""
         clock = self.limits.clock
-        is_time_up = clock is not None and clock.left(trials) <= 0
-        return "compute spent" if is_time_up else self._budget_but_time(trials)
+        left = self._budget_but_time(trials)
+        if clock is None or left == "compute spent":
+            return left
+        seconds = clock.left(trials)
+        if seconds <= 0:
+            return "compute spent"
+        return "kept for audits" if seconds <= self._time_for_audits(trials) else left
 
     def _budget_but_time(self, trials: History) -> Budget:
         limits = self.limits
         if limits.is_compute_spent(trials):
             return "compute spent"
+        if isinstance(self.rule, Audited) and limits.is_compute_spent(trials, audited=self.rule):
+            return "kept for audits"
         are_begun = fail_endlessly(trials) if limits.trials is None else trials.num_searched >= limits.trials
         return "trials spent" if self.exhausted or are_begun else "open"
 
@@ -274,8 +307,11 @@ class Conductor:
         return "stop" if self.stopping else decision
 
     def _has_time(self, number: int) -> bool:
-        clock = self.limits.clock
-        return clock is None or clock.has_epoch(self._history(), number=number)
+        clock, trials = self.limits.clock, self._history()
+        if clock is None:
+            return True
+        besides = 0.0 if trials[number].audited_at is not None else self._time_for_audits(trials)
+        return clock.has_epoch(trials, number=number, besides=besides)
 
     def _at_rung(self, number: int) -> Decision:
         """Carry out the rule's verdict on a trial that has reached its target."""
@@ -285,7 +321,13 @@ class Conductor:
                 return "go on"
             case Close(_, reason):
                 self._end(number, state="PRUNED", reason=reason)
+            case Hold(number):
+                self._hold(number)
         return "stop"
+
+    def _hold(self, number: int) -> None:
+        self.ledger.hold(number)
+        self._tell_of_change(number)
 
     def _stop_if_hopeless(self, error: str) -> None:
         """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""

@@ -140,7 +140,10 @@ class _Decision:
         resting = [
             index
             for index, trial in enumerate(self.trials)
-            if trial.state == "RUNNING" and trial.number not in self.running and trial.last_epoch >= trial.target
+            if trial.state == "RUNNING"
+            and trial.audited_at is None
+            and trial.number not in self.running
+            and trial.last_epoch >= trial.target
         ]
         fresh = self._new_points()
         if not resting and not len(fresh):
@@ -268,7 +271,7 @@ class _Decision:
 
 
 def _is_at_work(trial: Trial) -> bool:
-    return trial.state == "RUNNING" and trial.last_epoch < trial.target
+    return trial.state == "RUNNING" and trial.audited_at is None and trial.last_epoch < trial.target
 
 
 def _normal_scores(costs: Floats) -> Floats:

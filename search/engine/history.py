@@ -35,9 +35,7 @@ class Ranking:
 
     def change(self, trial: Trial) -> None:
         """Take a trial's new record."""
-        reached = (
-            trial.is_searched and bool(trial.epochs) and (trial.last_epoch >= self._rung or trial.state == "COMPLETE")
-        )
+        reached = trial.is_searched and bool(trial.epochs) and self._is_reached(trial)
         entry = _entry(trial, metric=self._metric, until=self._rung) if reached else None
         before = self._by_number.get(trial.number)
         if entry == before:
@@ -51,6 +49,11 @@ class Ranking:
             insort(self._entries, entry)
             self._by_number[trial.number] = entry
             self._num_missing += entry[0]
+
+    def _is_reached(self, trial: Trial) -> bool:
+        if trial.audited_at is not None:
+            return trial.audited_at >= self._rung
+        return trial.last_epoch >= self._rung or trial.state == "COMPLETE"
 
     @property
     def num_reached(self) -> int:
@@ -88,19 +91,23 @@ class History(Sequence[Trial]):
     """Trials by number; whatever it answers is a function of them alone, not of the order in which it heard of changes.
 
     A change costs a few comparisons, not a look at every trial. ``unfinished`` are the numbers of open trials, ``underway`` those
-    of them that have not reached their target, ``ending`` those whose last epoch was told to be their last; ``failed`` those that
-    failed. All ascend. A trial that is not searched, a probe, is among those that are open until it is measured; it has no place
-    and counts for nothing but its seconds. ``num_searched`` counts the others.
+    of them that have not reached their target; ``audited`` are, in place of these two, those that the search has stopped and kept
+    open for an audit; ``ending`` are open ones whose last epoch was told to be their last; ``failed`` those that failed. All
+    ascend. What an audit brings has no place in a ranking and makes no finalist; ``num_audited`` counts the audits that are
+    over. A trial that is not searched, a probe, is among those that are open until it is measured; it has no place and counts
+    for nothing but its seconds. ``num_searched`` counts the others.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._trials: list[Trial] = []
         self.unfinished: list[int] = []
         self.underway: list[int] = []
+        self.audited: list[int] = []
         self.ending: list[int] = []
         self.failed: list[int] = []
         self.num_complete = 0
         self.num_pruned = 0
+        self.num_audited = 0
         self.num_searched = 0
         self.num_epochs = 0
         self._seconds: list[float] = []
@@ -185,8 +192,8 @@ class History(Sequence[Trial]):
         """Count a record in where ``by`` is 1, out where it is -1."""
         place = insort if by > 0 else _remove
         if trial.state == "RUNNING":
-            place(self.unfinished, trial.number)
-            if trial.last_epoch < trial.target:
+            place(self.unfinished if trial.audited_at is None else self.audited, trial.number)
+            if trial.last_epoch < trial.target and trial.audited_at is None:
                 place(self.underway, trial.number)
             if trial.epochs and trial.epochs[-1].ended is not None:
                 place(self.ending, trial.number)
@@ -195,7 +202,8 @@ class History(Sequence[Trial]):
         self.num_searched += by
         if trial.state == "FAILED":
             place(self.failed, trial.number)
-        self.num_complete += by * (trial.state == "COMPLETE")
+        self.num_complete += by * (trial.state == "COMPLETE" and trial.audited_at is None)
+        self.num_audited += by * (trial.state == "COMPLETE" and trial.audited_at is not None)
         self.num_pruned += by * (trial.state == "PRUNED")
         self.num_epochs += by * trial.last_epoch
 
@@ -237,7 +245,8 @@ def _rest(resting: dict[int, list[Entry]], before: Trial | None, after: Trial, *
 
 
 def _rests(trial: Trial) -> bool:
-    return trial.is_searched and trial.state == "RUNNING" and trial.last_epoch >= trial.target
+    is_open = trial.is_searched and trial.state == "RUNNING" and trial.audited_at is None
+    return is_open and trial.last_epoch >= trial.target
 
 
 def _entry(trial: Trial, *, metric: str, until: int) -> Entry:

@@ -34,6 +34,13 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Stop a recorded trial where it stands, but keep it open for an audit (:mod:`search.engine.audit`)."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Wait:
     """Decide nothing before a running trial reports; a trial that is judged so waits at its rung."""
 
@@ -43,8 +50,9 @@ class Finish:
     """End the search: everything is decided, no trial is left open."""
 
 
-Action = Start | Continue | Close | Wait | Finish
-Budget = Literal["open", "trials spent", "compute spent"]
+Action = Start | Continue | Close | Hold | Wait | Finish
+# "kept for audits": what is left of the compute is for audits alone; a rule that knows of none is told it is spent.
+Budget = Literal["open", "trials spent", "kept for audits", "compute spent"]
 
 
 class Rule(Protocol):
@@ -80,7 +88,7 @@ class Rule(Protocol):
         owes to its finalists is trained.
         """
 
-    def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Wait:
+    def verdict(self, trials: Sequence[Trial], *, number: int) -> "Continue | Close | Hold | Wait":
         """Judge the running trial ``number``, which has just reached its target."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+from search.engine.audit import with_audit
 from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
 from search.engine.no_halving import NoHalving
@@ -26,7 +27,8 @@ SCHEDULERS: dict[str, Callable[[SearchSpec], Rule]] = {
 
 def scheduler_rule(spec: SearchSpec) -> Rule:
     """Make the rule of a search's scheduler."""
-    return SCHEDULERS[spec.scheduler.name](spec)
+    rule = SCHEDULERS[spec.scheduler.name](spec)
+    return with_audit(rule, share=spec.scheduler.audit, seed=spec.search.seed)
 
 
 def _halving(spec: SearchSpec, *, mode: Literal["promote", "stop"]) -> Halving:

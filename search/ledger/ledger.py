@@ -157,6 +157,10 @@ class Ledger:
         """Record why an open trial is not at work; None once it is."""
         self._set(number, "reason", reason)
 
+    def hold(self, number: int) -> None:
+        """Record that the search has stopped an open trial where it stands, which is kept for an audit."""
+        self._set(number, "audited_at", self.trial(number).last_epoch)
+
     def count_attempt(self, number: int) -> int:
         """Record that a worker was lost with this trial, and give how often that has happened."""
         attempts = self.trial(number).attempts + 1
@@ -295,6 +299,7 @@ def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
         reason=attrs.get("reason"),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,
+        audited_at=attrs.get("audited_at"),
     )
 
 

@@ -37,7 +37,8 @@ class Trial:
     these and the search's; ``measured`` is what its network takes, where that was asked for; ``target`` is the epoch it was last
     asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended, of an open one
     why nothing of it is at work: the time was up; ``confirmed`` are the metrics that it came to with each other seed, where it is
-    one of the last candidates and the search has trained these again.
+    one of the last candidates and the search has trained these again. ``audited_at`` is the
+    epoch at which the search stopped it, where it was kept open for an audit.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Trial:
     started: datetime | None = None
     ended: datetime | None = None
     confirmed: tuple[Mapping[str, float], ...] = ()
+    audited_at: int | None = None
 
     @cached_property
     def _bests(self) -> dict[tuple[str, int | None], float | None]:

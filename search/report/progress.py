@@ -154,7 +154,8 @@ class Progress(Listener):
         states = {
             "running": len(trials.underway),
             "waiting": len(trials.unfinished) - len(trials.underway),
-            "complete": trials.num_complete,
+            "held for an audit": len(trials.audited),
+            "complete": trials.num_complete + trials.num_audited,
             "pruned": trials.num_pruned,
             "failed": len(trials.failed),
         }

@@ -6,8 +6,10 @@ from typing import Any
 
 from search.ledger.notes import Confirmation, SearchNotes
 from search.ledger.trials import Trial, best_trial
+from trainable.metrics import is_better
 
 PERCENT = 100
+CONFIDENCE = 0.95  # of the share of stopped trials that would have won
 
 
 def winner_data(
@@ -25,6 +27,7 @@ def winner_data(
         "interval": asdict(interval) if interval is not None and is_its and interval.low is not None else None,
         "confirmed": _confirmed(trials, notes.confirmation, metric=metric, choose_by=choose_by),
         "chosen_from": chosen_from,
+        "audit": _audit(trials, metric=metric),
     }
 
 
@@ -37,6 +40,7 @@ def winner_texts(
     return [
         *_interval_lines(winner["interval"]),
         *_confirmed_lines(winner["confirmed"], metric=metric, best=best),
+        *_audit_lines(winner["audit"], best=best),
         *_selection_lines(winner, metric=metric, test=test),
     ]
 
@@ -61,6 +65,42 @@ def _confirmed(
             }
         )
     return {"trials": rows, "by": list(choose_by) or [metric], "why_not": confirmation.why_not}
+
+
+def _audit(trials: Sequence[Trial], *, metric: str) -> dict[str, Any] | None:
+    """How many of the stopped trials that were trained on all the same would have won; None where none was."""
+    audited = [trial for trial in trials if trial.audited_at is not None and trial.state == "COMPLETE"]
+    if not audited:
+        return None
+    from trainable.statistics.comparison import wilson  # SciPy takes a while to load
+
+    best = best_trial([trial for trial in trials if trial.audited_at is None], metric=metric)
+    value = None if best is None else best.best(metric)
+    values = {trial.number: trial.best(metric) for trial in audited}
+    won = [number for number, own in values.items() if own is not None and is_better(own, value, metric=metric)]
+    share = wilson(len(won), of=len(audited), confidence=CONFIDENCE)
+    return {
+        "stopped": len(audited) + sum(trial.state == "PRUNED" for trial in trials),
+        "audited": {str(trial.number): trial.audited_at for trial in audited},
+        "won": won,
+        "share": share.value,
+        "low": share.low,
+        "high": share.high,
+    }
+
+
+def _audit_lines(audit: Mapping[str, Any] | None, *, best: int) -> list[str]:
+    if audit is None:
+        return []
+    low, high = (PERCENT * audit[end] for end in ("low", "high"))
+    lines = [
+        f"of {len(audit['audited'])} audited stopped trials {len(audit['won'])} would have won, i.e. "
+        f"{PERCENT * audit['share']:.0f} % of the {audit['stopped']} stopped (95 %: {low:.0f} to {high:.0f} %)"
+    ]
+    if best in audit["won"]:
+        epoch = audit["audited"][str(best)]
+        lines.append(f"trial {best}, the best, was stopped at epoch {epoch}: scheduler.audit alone trained it on")
+    return lines
 
 
 def _interval_lines(interval: Mapping[str, Any] | None) -> list[str]:

@@ -4,8 +4,10 @@ import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+from search.engine.audit import is_drawn
 from search.ledger.files import KEPT_TRIALS, checkpoint_folder, tidy
 from search.ledger.trials import Trial, leaders
 from search.space.spec import SearchSpec
@@ -16,13 +18,14 @@ class Keeper:
 
     Of trials that have ended the best ``KEPT_TRIALS`` keep theirs; of those that wait at a rung as many as can pass it in a
     search of this size, of twice the trials so far where nothing bounds them. One that is asked for all the same,
-    since the search was enlarged, begins anew and comes to the same epochs.
+    since the search was enlarged, begins anew and comes to the same epochs. Those that an audit may train on keep theirs.
     """
 
     def __init__(self, folder: Path, *, spec: SearchSpec, trials: Iterable[Trial]) -> None:
         self._folder, self._metric = folder, spec.search.metric
         self._chosen_by_several = bool(spec.search.choose_by)
         self._trials, self._reduction = spec.search.trials, spec.scheduler.reduction
+        self._is_drawn = partial(is_drawn, share=spec.scheduler.audit, seed=spec.search.seed)
         begun = list(trials)
         self._num_begun = len(begun)
         self._held = {trial.number: trial for trial in begun if checkpoint_folder(folder, trial.number).is_dir()}
@@ -51,7 +54,7 @@ class Keeper:
     def _waiting(self) -> dict[int, list[Trial]]:
         waiting: dict[int, list[Trial]] = defaultdict(list)
         for trial in self._held.values():
-            if trial.state == "RUNNING" and trial.last_epoch >= trial.target:
+            if trial.state == "RUNNING" and trial.last_epoch >= trial.target and not self._is_drawn(trial.number):
                 waiting[trial.last_epoch].append(trial)
         return waiting
 

@@ -248,6 +248,8 @@ def _ignored_by_the_scheduler(spec: SearchSpec) -> Iterator[str]:
     scheduler = spec.scheduler
     if scheduler.mode != "promote" and scheduler.name != "asha":
         yield f"scheduler.mode: {scheduler.mode} has no effect, scheduler.name is {scheduler.name}, not asha"
+    if scheduler.audit and scheduler.name == "none":
+        yield f"scheduler.audit: {scheduler.audit} has no effect, scheduler.name: none stops no trial"
     if scheduler.cost != "seconds" and scheduler.name != "freeze_thaw":
         yield f"scheduler.cost: {scheduler.cost} has no effect, scheduler.name is {scheduler.name}, not freeze_thaw"
 

@@ -174,6 +174,14 @@ class SchedulerSection(Section):
         ge=1,
         description="Trials trained to the end at least; one more where a worker is free while the last of them is.",
     )
+    audit: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the stopped trials, drawn by seed and number, that are trained to the end all the same when "
+        "nothing else is left to do, inside the budget, of which half is kept for them at most: the report says how many would "
+        "have won.",
+    )
     cost: Literal["seconds", "epochs"] = Field(
         "seconds",
         description="What `freeze_thaw` divides the improvement it expects by: seconds as measured, with which two runs of one "

@@ -11,10 +11,11 @@ from search.report.winner import winner_data, winner_texts
 METRIC = "val/accuracy"
 
 
-def trial(number, value, *, confirmed=()):
+def trial(number, value, *, confirmed=(), **fields):
     epochs = (EpochRecord(number=1, metrics={METRIC: value}, recorded=datetime.min.replace(tzinfo=UTC)),)
     seeds = tuple({METRIC: other} for other in confirmed)
-    return Trial(number=number, params={}, state="COMPLETE", epochs=epochs, target=1, origin="tpe", confirmed=seeds)
+    known = {"state": "COMPLETE", "target": 1, "origin": "tpe", "confirmed": seeds}
+    return Trial(number=number, params={}, epochs=epochs, **known | fields)
 
 
 def interval(**changes):
@@ -80,3 +81,25 @@ def test_a_candidate_that_failed_with_the_other_seed_is_out_and_a_winner_of_one_
 def test_before_there_is_a_winner_nothing_is_said():
     data = winner_data([], notes=SearchNotes(), metric=METRIC)
     assert winner_texts(data, metric=METRIC, test=None, best=None) == []
+
+
+def test_of_the_audited_trials_those_that_would_have_won_are_counted_with_wilsons_interval():
+    stopped = [trial(number, 0.1, state="PRUNED") for number in (0, 2, 3)]
+    audited = [trial(number, 0.5, audited_at=1) for number in range(4, 13)] + [trial(13, 0.95, audited_at=3)]
+    trials = [stopped[0], trial(1, 0.9), *stopped[1:], *audited]
+    data = winner_data(trials, notes=SearchNotes(), metric=METRIC)
+    lines = winner_texts(data, metric=METRIC, test=None, best=13)
+    # Wilson's interval of 1 of 10
+    assert lines[0] == ("of 10 audited stopped trials 1 would have won, i.e. 10 % of the 13 stopped (95 %: 2 to 40 %)")
+    assert lines[1] == "trial 13, the best, was stopped at epoch 3: scheduler.audit alone trained it on"
+    assert data["audit"]["won"] == [13]
+
+
+def test_an_audit_that_finds_nothing_is_honest_about_how_little_that_says():
+    trials = [trial(0, 0.9), trial(1, 0.5, audited_at=1), trial(2, 0.9, audited_at=1)]
+    first, *_ = texts(trials)
+    assert first == "of 2 audited stopped trials 0 would have won, i.e. 0 % of the 2 stopped (95 %: 0 to 66 %)"
+
+
+def test_without_audits_nothing_is_said_of_them():
+    assert winner_data([trial(0, 0.9)], notes=SearchNotes(), metric=METRIC)["audit"] is None

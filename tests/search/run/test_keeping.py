@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from search.engine.audit import is_drawn
 from search.ledger.files import KEPT_TRIALS, checkpoint_folder, epoch_folder
 from search.ledger.trials import EpochRecord, Trial
 from search.run.keeping import Keeper
@@ -80,3 +81,15 @@ def test_without_a_bound_of_trials_as_many_wait_as_can_pass_among_twice_those_th
     for number in range(90):
         keeper.changed(trial_of(tmp_path, number, value=number / 90, state="RUNNING"))
     assert held(tmp_path) == set(range(30, 90))
+
+
+def test_trials_that_an_audit_may_train_on_keep_their_checkpoints(tmp_path):
+    spec = spec_of(trials=9)
+    spec = spec.model_copy(update={"scheduler": spec.scheduler.model_copy(update={"audit": 0.2})})
+    keeper = Keeper(tmp_path, spec=spec, trials=[])
+    for number in range(80):
+        keeper.changed(trial_of(tmp_path, number, value=1 - number / 100, state="RUNNING"))
+    drawn = {number for number in range(80) if is_drawn(number, share=0.2, seed=0)}
+    assert 5 < len(drawn) < 40
+    assert drawn <= held(tmp_path)
+    assert len(held(tmp_path) - drawn) == KEPT_TRIALS
