@@ -70,6 +70,10 @@ class Audited:
             return Close(audit.number, f"stopped at epoch {stopped}, audited no further: the budget is spent")
         return audit or (Wait() if running else Finish())
 
+    def expected_gain(self, trials: Sequence[Trial], *, running: frozenset[int], num_trials: int) -> float | None:
+        """What the rule expects of so many more trials."""
+        return self.rule.expected_gain(trials, running=running, num_trials=num_trials)
+
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Hold | Wait:
         """Judge a trial as the rule does; one that is drawn is held where it would be closed."""
         judged = self.rule.verdict(trials, number=number)

@@ -1,5 +1,6 @@
 """What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -46,7 +47,8 @@ class Limits:
 
     ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker;
     ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``; ``confirming`` what is kept
-    of epochs and GPU-hours for training the last candidates once more.
+    of epochs and GPU-hours for training the last candidates once more; ``tolerance`` the
+    improvement below which the rest of the budget is not spent.
     """
 
     trials: int | None = None
@@ -57,6 +59,23 @@ class Limits:
     max_failures: int = 3
     constraints: Mapping[str, float] = field(default_factory=dict)
     confirming: Confirming | None = None
+    tolerance: float | None = None
+
+    def trials_left(self, trials: History, *, at_once: int) -> int:
+        """How many more trials the rest of the budget allows, of what those so far took on average."""
+        begun, after = max(1, trials.num_searched), self.confirming
+        bounds = [] if self.trials is None else [float(self.trials - trials.num_searched)]
+        each = trials.seconds() / begun
+        if self.epochs is not None:
+            kept = 0 if after is None else after.epochs_kept(budget=self.epochs)
+            bounds.append((self.epochs - kept - trials.num_epochs) * begun / max(1, trials.num_epochs))
+        if self.gpu_hours is not None and each:
+            budget = self.gpu_hours * 3600 / self.gpus
+            kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
+            bounds.append((budget - kept_seconds) / each - begun)
+        if self.clock is not None and each:
+            bounds.append(self.clock.left(trials) * at_once / each)
+        return max(0, math.ceil(min(bounds, default=0.0)))
 
     def is_compute_spent(self, trials: History, *, audited: Audited | None = None) -> bool:
         """Whether epochs or GPU-hours are spent, but for what is kept; with a rule that audits also but for its audits."""
@@ -80,7 +99,8 @@ class Conductor:
     Plain calls, no threads: ``next_leg`` when a worker is free, ``report`` for each result, ``leg_over`` when the
     worker has left the trial. ``on_change`` hears of every trial whose record changed. ``stopping`` says why the
     search ends before its time, ``finished`` whether everything is decided, ``exhausted`` whether every configuration of
-    the space has been tried, ``out_of_time`` whether trials are left open because the time is up.
+    the space has been tried, ``enough`` why no more are begun although the budget allows it, ``out_of_time`` whether trials are
+    left open because the time is up.
     """
 
     def __init__(
@@ -103,6 +123,7 @@ class Conductor:
         self.finished = False
         self.stopping: str | None = None
         self.exhausted = False
+        self.enough: str | None = None
         self.out_of_time = False
         self._known = History()
         ledger.write_alone()
@@ -162,7 +183,8 @@ class Conductor:
     def _next_action(self, trials: History) -> Action:
         """What the rule says; of what the clock allows, where it says how long a search may take."""
         running, clock = frozenset(self.running), self.limits.clock
-        budget, budget_but_time = self.budget(trials), self._budget_but_time(trials)
+        budget_but_time = self._budget_but_time(trials)
+        budget = self._in_time(trials, left=budget_but_time)
         action = self.rule.next_action(trials, running=running, budget=budget)
         if clock is None:
             return action
@@ -213,8 +235,10 @@ class Conductor:
 
     def budget(self, trials: History) -> Budget:
         """What is left to spend."""
+        return self._in_time(trials, left=self._budget_but_time(trials))
+
+    def _in_time(self, trials: History, *, left: Budget) -> Budget:
         clock = self.limits.clock
-        left = self._budget_but_time(trials)
         if clock is None or left == "compute spent":
             return left
         seconds = clock.left(trials)
@@ -229,7 +253,22 @@ class Conductor:
         if isinstance(self.rule, Audited) and limits.is_compute_spent(trials, audited=self.rule):
             return "kept for audits"
         are_begun = fail_endlessly(trials) if limits.trials is None else trials.num_searched >= limits.trials
-        return "trials spent" if self.exhausted or are_begun else "open"
+        return "trials spent" if self.exhausted or are_begun or self._is_enough(trials) else "open"
+
+    def _is_enough(self, trials: History) -> bool:
+        """Whether more trials are not expected to bring what they are to bring at least; then ``enough`` says so."""
+        tolerance, running = self.limits.tolerance, frozenset(self.running)
+        if tolerance is None:
+            return False
+        left = self.limits.trials_left(trials, at_once=len(running) + 1)
+        gain = self.rule.expected_gain(trials, running=running, num_trials=left)
+        is_enough = gain is not None and gain < tolerance
+        self.enough = (
+            f"the rest of the budget is expected to bring {gain:.2g}, below search.tolerance {tolerance:g}"
+            if is_enough
+            else None
+        )
+        return is_enough
 
     def _trials(self) -> History:
         """All trials; those whose last epoch was told to be their last, and then the driver was lost, are ended first."""

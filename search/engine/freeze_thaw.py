@@ -23,6 +23,7 @@ from search.engine.curves import CurveModel, Rows, fit_curves
 from search.engine.halving import Halving
 from search.engine.history import History
 from search.engine.priors import Priors
+from search.engine.prospect import LEAST_TRIALS, STEPS, integral_of_best, searched_costs
 from search.engine.rule import Action, Budget, Continue, Start, Wait, interrupted, wind_down
 from search.ledger.trials import Trial
 from search.space.sections import thirds_of_rungs
@@ -38,6 +39,8 @@ NUM_DRAWN, NUM_NEAR, NUM_BEST = 256, 64, 8  # new points looked at: drawn, near 
 PRIORS_DRAWN = 0.5  # of the drawn points, those drawn by the priors, where there are any
 PRIORS_RESULTS = 10.0  # with so many results the density counts as it is; with n by the power of this over n
 LEAST_DISTANCE = 0.02  # of a new point to those tried, times the root of the number of paths
+UPPER = 0.75  # from which quantile of the records up a score's worth is measured
+REACH = 6.0  # deviations that are looked at beyond a forecast
 LEG_SECONDS = 0.5  # what beginning a leg takes, where seconds are measured
 
 
@@ -94,6 +97,19 @@ class FreezeThaw:
             history, rule=self, running=running, spare=budget != "compute spent", reason="not the most promising"
         )
 
+    def expected_gain(self, trials: Sequence[Trial], *, running: frozenset[int], num_trials: int) -> float | None:
+        """What the model promises of training so many of its best candidates, known ones or new, to the end.
+
+        Candidates are taken for independent, which promises no less than what they are (Slepian 1962).
+        """
+        history = History.of(trials)
+        costs = searched_costs(history, metric=self.metric)
+        is_known = np.isfinite(costs).sum() >= LEAST_TRIALS and history.num_complete > 0
+        if not self.space.dimensions or not is_known:
+            return None
+        event = derive(self.seed, "gain", len(history), sum(trial.target for trial in history))
+        return _Decision(self, history=history, running=running, event=event).gain(num_trials)
+
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Wait:
         """Let the trial rest at its rung until it is chosen again."""
         return Wait()
@@ -137,14 +153,7 @@ class _Decision:
     def action(self) -> Action:
         """Train on what promises most improvement a second at the horizon, or begin it."""
         model, best = self._model()
-        resting = [
-            index
-            for index, trial in enumerate(self.trials)
-            if trial.state == "RUNNING"
-            and trial.audited_at is None
-            and trial.number not in self.running
-            and trial.last_epoch >= trial.target
-        ]
+        resting = self._resting()
         fresh = self._new_points()
         if not resting and not len(fresh):
             return Start(self.rule.rungs[0])  # whose values the sampler finds, or that there is none left
@@ -160,6 +169,42 @@ class _Decision:
             trial = self.trials[resting[chosen]]
             return Continue(trial.number, self._next(trial.last_epoch))
         return Start(self.rule.rungs[0], params=self.coordinates.params(points[chosen]))
+
+    def gain(self, count: int) -> float:
+        """The mean improvement by the best of the ``count`` most promising candidates, in units of the metric.
+
+        The model's values are normal scores. Up to the best they stand for the recorded values of their ranks; beyond it nothing
+        is recorded, so a score is worth there what it is worth on average from the upper quarter of the records to the best.
+        """
+        model, best = self._model()
+        resting = self._resting()
+        fresh = self._new_points()
+        if count <= 0 or not (resting or len(fresh)):
+            return 0.0
+        points = np.concatenate([self.points[resting], fresh])
+        numbers = np.array(resting + [len(self.trials) + index for index in range(len(fresh))], dtype=np.int64)
+        ends = np.full(len(points), self.rule.rungs[-1])
+        means, deviations = model.predict(self._rows(points, epochs=ends, trials=numbers))
+        chosen = np.argsort(-_expected_improvement(means - best, deviations), kind="stable")[:count]
+        return self._worth(best) * _mean_of_best(means[chosen] - best, deviations[chosen])
+
+    def _worth(self, best: float) -> float:
+        """What one normal score is worth near the best, in units of the metric."""
+        costs = np.array([cost for _, _, cost in self._observations()])
+        scores = _normal_scores(costs)
+        upper = float(np.quantile(scores, UPPER, method="inverted_cdf"))
+        return float(costs[scores >= upper].max() - costs.min()) / (best - upper) if best > upper else 0.0
+
+    def _resting(self) -> list[int]:
+        """Positions of the open trials that are not at work."""
+        return [
+            index
+            for index, trial in enumerate(self.trials)
+            if trial.state == "RUNNING"
+            and trial.audited_at is None
+            and trial.number not in self.running
+            and trial.last_epoch >= trial.target
+        ]
 
     def _model(self) -> tuple[CurveModel, float]:
         """The model given all that is recorded and its own forecasts of what is at work; the best value recorded.
@@ -281,6 +326,15 @@ def _normal_scores(costs: Floats) -> Floats:
     normal = NormalDist()
     scores = np.array([-normal.inv_cdf(share / len(costs)) for share in middle])
     return scores[place]
+
+
+def _mean_of_best(gains: Floats, deviations: Floats) -> float:
+    """The mean of what the largest of independent normal variables exceeds 0 by."""
+    from scipy.special import ndtr
+
+    points = np.linspace(0.0, max(0.0, float((gains + REACH * deviations).max())), STEPS)
+    below: Floats = ndtr((points[:, None] - gains) / deviations).prod(axis=1)
+    return integral_of_best(1 - below, step=float(points[1]))
 
 
 def _expected_improvement(gain: Floats, deviations: Floats) -> Floats:

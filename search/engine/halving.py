@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from search.engine.history import History
+from search.engine.prospect import expected_gain
 from search.engine.rule import Action, Budget, Close, Continue, Start, Wait, first_waiting, interrupted, wind_down
 from search.ledger.trials import Trial
 from search.space.sections import geometric_rungs
@@ -62,6 +63,10 @@ class Halving:
         if budget == "open":
             return Start(self.rungs[0])
         return wind_down(history, rule=self, running=running, spare=budget != "compute spent", reason=self._reason)
+
+    def expected_gain(self, trials: Sequence[Trial], *, running: frozenset[int], num_trials: int) -> float | None:
+        """What the tail of the values so far promises of so many more trials."""
+        return expected_gain(trials, metric=self.metric, num_trials=num_trials)
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Continue | Close | Wait:
         """Judge a trial that has reached its rung: in ``promote`` it waits there, in ``stop`` it goes on or is closed.

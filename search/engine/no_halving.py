@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.engine.history import History
+from search.engine.prospect import expected_gain
 from search.engine.rule import Action, Budget, Finish, Start, Wait, interrupted
 from search.ledger.trials import Trial
 
@@ -43,6 +44,10 @@ class NoHalving:
         if budget == "open":
             return Start(self.max_epochs)
         return Wait() if running else Finish()
+
+    def expected_gain(self, trials: Sequence[Trial], *, running: frozenset[int], num_trials: int) -> float | None:
+        """What the tail of the values so far promises of so many more trials."""
+        return expected_gain(trials, metric=self.metric, num_trials=num_trials)
 
     def verdict(self, trials: Sequence[Trial], *, number: int) -> Wait:
         """Leave the trial as it is: at the end of training it is complete."""

@@ -88,6 +88,12 @@ class Rule(Protocol):
         owes to its finalists is trained.
         """
 
+    def expected_gain(self, trials: Sequence[Trial], *, running: frozenset[int], num_trials: int) -> float | None:
+        """By how much so many more trials are expected to improve the best, in units of the metric.
+
+        None while too little is known.
+        """
+
     def verdict(self, trials: Sequence[Trial], *, number: int) -> "Continue | Close | Hold | Wait":
         """Judge the running trial ``number``, which has just reached its target."""
 

@@ -268,6 +268,8 @@ def _why_over(conductor: Conductor, spec: SearchSpec) -> str:
         budget = spec.search.budget
         asked = f"minutes: {budget.minutes:g}" if budget.minutes is not None else f"hours: {budget.hours:g}"
         return f"{OUT_OF_TIME} (search.budget.{asked})"
+    if conductor.enough is not None:
+        return conductor.enough
     if spec.search.trials is None and fail_endlessly(conductor.ledger.trials()):
         return "the latest trials all failed at once, more are begun with search.trials alone"
     return "every configuration of the space has been tried" if conductor.exhausted else "every trial is decided"
@@ -311,6 +313,7 @@ def _limits(spec: SearchSpec, *, gpu: float, clock: Clock | None, kept: Confirmi
         clock=clock,
         gpus=gpu or 1.0,
         confirming=kept,
+        tolerance=spec.search.tolerance,
         max_failures=spec.search.max_failures,
         constraints=spec.search.constraints,
     )

@@ -84,6 +84,13 @@ class SearchSection(Section):
         "both seeds. 0 trains none, and one seed decides. No soup is made with it, since nothing would confirm that. "
         "`promote.confirm` is what `promote` does later, with more seeds; it takes these refits as its first.",
     )
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Begin no more trials once the rest of the budget is expected to improve the best by less than this, in "
+        "units of `metric`; those that are due to go on still do. What is expected is told; docs/techniques.md says how it is "
+        "estimated. Without it the budget is spent.",
+    )
     folder: PathText = Field("searches", description="Folder of all searches; this one writes to `folder/name` only.")
     storage: str | None = Field(
         None,

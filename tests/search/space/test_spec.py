@@ -70,7 +70,15 @@ def test_a_spec_survives_json():
 
 def test_what_may_change_on_resuming_makes_no_other_search():
     other = spec(
-        search={"name": "other", "trials": 80, "folder": "f", "max_failures": 1, "budget": {"epochs": 5}, "confirm": 2},
+        search={
+            "name": "other",
+            "trials": 80,
+            "folder": "f",
+            "max_failures": 1,
+            "budget": {"epochs": 5},
+            "confirm": 2,
+            "tolerance": 0.01,
+        },
         resources={"cpu": 4, "gpu": 0.5, "concurrency": 2},
         tracking={"uri": "sqlite:///x.db"},
         baselines=["linear_probe"],
@@ -176,8 +184,8 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         (
             {"search": 5},
             [
-                "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, confirm, folder, storage, "
-                "warm_start, num_warm, constraints, max_failures"
+                "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, confirm, tolerance, folder, "
+                "storage, warm_start, num_warm, constraints, max_failures"
             ],
         ),
         ({"scheduler": {"max_epochs": 2}}, ["scheduler.min_epochs: 3 is above max_epochs: 2"]),
