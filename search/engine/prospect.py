@@ -2,9 +2,10 @@
 
 A new trial is taken for one more draw from the tail of the newest values, which is a generalised Pareto distribution above a
 high threshold (Pickands 1975), fitted by probability-weighted moments (Hosking and Wallis 1987). Values of a metric are
-bounded, so the tail is taken for exponential at most. The draws of a sampler that learns get better; so where the record has
-grown in the second half of the trials, no less is expected than that it grows on with the logarithm of their number, as the
-records of an exponential tail do (Gumbel 1958).
+bounded, so the tail is taken for exponential at most; one that would end below its largest value ends as far above it as that
+is above the second (Robson and Whitlock 1964). The draws of a sampler that learns get better; so where the record has grown in
+the second half of the trials, no less is expected than that it grows on with the logarithm of their number, as the records of
+an exponential tail do (Gumbel 1958).
 """
 
 import math
@@ -86,9 +87,10 @@ def _generalised_pareto(tail: Floats) -> tuple[float, float]:
     if first <= 2 * second:
         return 0.0, first
     shape, scale = 2 - first / (first - 2 * second), 2 * first * second / (first - 2 * second)
-    if shape >= 0 or scale / -shape < tail[-1]:  # heavier than a bounded value can be, or ended before the largest
+    if shape >= 0:  # heavier than a bounded value can be
         return 0.0, first
-    return shape, scale
+    end = 2 * tail[-1] - tail[-2]
+    return (shape, scale) if scale / -shape >= tail[-1] else (-scale / max(end, tail[-1]), scale)
 
 
 def _survival(values: Floats, *, shape: float, scale: float) -> Floats:

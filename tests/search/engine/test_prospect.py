@@ -57,14 +57,15 @@ def true_gain_of_uniform(best, *, more):
 
 
 @pytest.mark.parametrize("more", [10, 50])
-def test_of_values_from_one_distribution_about_as_much_is_expected_as_they_bring_on_average(more):
+def test_of_values_from_one_distribution_more_is_expected_than_they_bring_but_a_small_part_of_their_range(more):
+    """On the safe side: a search ends too late rather than too early."""
     estimates, truths = [], []
     for seed in range(40):
-        values = sorted(uniform(80, seed=seed)[:40]) + uniform(40, seed=1000 + seed)  # the record in the first half
-        values[0] = 0.69
+        values = uniform(80, seed=seed)
+        values[3] = 0.69  # the record is in the first half, or little above it
         estimates.append(gain(values, more=more))
         truths.append(true_gain_of_uniform(max(values), more=more))
-    assert np.mean(truths) / 3 < np.mean(estimates) < 3 * np.mean(truths)
+    assert np.mean(truths) < np.mean(estimates) < 0.2 / 20
 
 
 def test_a_plateau_promises_little_and_the_less_the_fewer_trials_are_left():
@@ -172,7 +173,7 @@ def test_a_search_on_a_plateau_ends_before_its_budget_with_every_trial_decided_a
     assert LEAST_TRIALS <= len(trials) < 80 or sum(trial.last_epoch for trial in trials) < 80
     assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
     expected, tolerance = conductor.enough.split(", below search.tolerance ")
-    assert expected.startswith("the rest of the budget is expected to bring 0.00")
+    assert 0 <= float(expected.removeprefix("the rest of the budget is expected to bring ")) < 0.01
     assert tolerance == "0.01"
 
 
