@@ -104,7 +104,7 @@ class FreezeThaw:
         """
         history = History.of(trials)
         costs = searched_costs(history, metric=self.metric)
-        is_known = np.isfinite(costs).sum() >= LEAST_TRIALS and history.num_complete > 0
+        is_known = sum(map(math.isfinite, costs)) >= LEAST_TRIALS and history.num_complete > 0
         if not self.space.dimensions or not is_known:
             return None
         event = derive(self.seed, "gain", len(history), sum(trial.target for trial in history))
@@ -334,7 +334,7 @@ def _mean_of_best(gains: Floats, deviations: Floats) -> float:
 
     points = np.linspace(0.0, max(0.0, float((gains + REACH * deviations).max())), STEPS)
     below: Floats = ndtr((points[:, None] - gains) / deviations).prod(axis=1)
-    return integral_of_best(1 - below, step=float(points[1]))
+    return integral_of_best((1 - below).tolist(), step=float(points[1]))
 
 
 def _expected_improvement(gain: Floats, deviations: Floats) -> Floats:
