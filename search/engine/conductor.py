@@ -46,9 +46,9 @@ class Limits:
     """When no more is begun: trials in all, epochs in all, GPU-hours in all, and what does not fit into a ``clock``'s time.
 
     ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker;
-    ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``; ``confirming`` what is kept
-    of epochs and GPU-hours for training the last candidates once more; ``tolerance`` the
-    improvement below which the rest of the budget is not spent.
+    ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``; ``confirming`` what is
+    kept of epochs and GPU-hours for training the last candidates once more; ``tolerance`` the improvement below which the rest
+    of the budget is not spent.
     """
 
     trials: int | None = None

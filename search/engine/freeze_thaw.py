@@ -190,7 +190,7 @@ class _Decision:
 
     def _worth(self, best: float) -> float:
         """What one normal score is worth near the best, in units of the metric."""
-        costs = np.array([cost for _, _, cost in self._observations()])
+        costs = self._costs(self._observations())
         scores = _normal_scores(costs)
         upper = float(np.quantile(scores, UPPER, method="inverted_cdf"))
         return float(costs[scores >= upper].max() - costs.min()) / (best - upper) if best > upper else 0.0
@@ -212,8 +212,7 @@ class _Decision:
         The best is a probe's where one beats the trials, so that an improvement is one over the probe too.
         """
         seen = self._observations()
-        probed = [cost for cost in map(self._cost, self.probes) if not math.isnan(cost)]
-        scores = _normal_scores(np.array([cost for _, _, cost in seen] + probed))
+        scores = _normal_scores(self._costs(seen))
         values = scores[: len(seen)]
         indices = np.array([index for index, _, _ in seen], dtype=np.int64)
         epochs = np.array([epoch for _, epoch, _ in seen])
@@ -222,6 +221,11 @@ class _Decision:
         targets = np.array([self.trials[index].target for index in at_work])
         believed = self._rows(self.points[at_work], epochs=targets, trials=np.array(at_work, dtype=np.int64))
         return model.believing(believed), float(scores.max())
+
+    def _costs(self, seen: list[tuple[int, int, float]]) -> Floats:
+        """The costs of what was seen, then those of the probes."""
+        probed = [cost for cost in map(self._cost, self.probes) if not math.isnan(cost)]
+        return np.array([cost for _, _, cost in seen] + probed)
 
     def _observations(self) -> list[tuple[int, int, float]]:
         """Trial, epoch and the best value up to it as a cost; of each trial at its rungs, the latest ones first to stay.

@@ -189,8 +189,8 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, choose_by, confirm, tolerance, baselines, probes, soup, promote, refresh, priors, and of the base what
-        has no effect on results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
+        resources, tracking, choose_by, confirm, tolerance, baselines, probes, soup, promote, refresh, priors, and of the base
+        what has no effect on results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
         values = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         values |= {"search.constraints": self.search.constraints} if self.search.constraints else {}

@@ -184,8 +184,8 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         (
             {"search": 5},
             [
-                "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, confirm, tolerance, folder, "
-                "storage, warm_start, num_warm, constraints, max_failures"
+                "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, confirm, tolerance, "
+                "folder, storage, warm_start, num_warm, constraints, max_failures"
             ],
         ),
         ({"scheduler": {"max_epochs": 2}}, ["scheduler.min_epochs: 3 is above max_epochs: 2"]),
