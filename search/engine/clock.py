@@ -9,6 +9,7 @@ from search.engine.rule import Continue, Rule, Start
 from search.ledger.notes import Stretch
 from search.ledger.trials import Trial, leaders
 
+FEW = 4  # trials whose epochs do not tell yet what an epoch takes
 RECENT = 50  # trials that a forecast looks at, so that a decision costs no more in a large search
 STRETCHES = 20  # stretches of work that a ledger tells apart
 FINISHING_SECONDS = 8.0  # to begin the last pieces of work, to draw the page, to end the workers: measured on two cores
@@ -100,10 +101,17 @@ def epoch_seconds(trial: Trial) -> float | None:
 
 
 def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
-    """The median of the last trials' epochs; None before the first. A probe, whose head is solved at once, tells nothing."""
-    searched = [trial for trial in trials[-RECENT:] if trial.is_searched]
-    seconds = [seconds for trial in searched if (seconds := epoch_seconds(trial)) is not None]
-    return median(seconds) if seconds else None
+    """The median of the last trials' epochs; None before the first of all.
+
+    While few are measured, an epoch is taken to be no quicker than a probe, which passes every image through the whole network,
+    as the first epoch behind other layers or of other views has to.
+    """
+    recent = [(trial, seconds) for trial in trials[-RECENT:] if (seconds := epoch_seconds(trial)) is not None]
+    searched = [seconds for trial, seconds in recent if trial.is_searched]
+    if len(searched) >= FEW:
+        return median(searched)
+    probes = [seconds for trial, seconds in recent if not trial.is_searched]
+    return max([*probes, *([median(searched)] if searched else [])], default=None)
 
 
 def leg_seconds(action: Start | Continue, *, trials: History, typical: float) -> float:

@@ -109,10 +109,13 @@ def test_a_leg_may_begin_while_another_worker_is_free_early_enough_for_the_final
     assert not clock.has_leg(Start(3), trials=trials, rule=RULE, running=frozenset({2}))  # 33 do not fit at all
 
 
-def test_a_probe_of_seconds_says_nothing_of_how_long_an_epoch_takes():
-    probe = replace(trial(1, 0.1, state="COMPLETE"), origin=PROBE)
-    assert typical_epoch_seconds([trial(0, 5.0, 7.0, 6.0), probe]) == 7.0
-    assert typical_epoch_seconds([probe]) is None
+def test_while_few_trials_are_measured_an_epoch_is_no_quicker_than_the_probes_pass():
+    quick, slow = (replace(trial(0, seconds, state="COMPLETE"), origin=PROBE) for seconds in (0.1, 60.0))
+    few = [trial(number, 5.0, 7.0, 6.0) for number in range(1, 4)]
+    assert typical_epoch_seconds([slow]) == 60.0
+    assert typical_epoch_seconds([slow, *few]) == 60.0
+    assert typical_epoch_seconds([quick, *few]) == 7.0
+    assert typical_epoch_seconds([slow, *few, trial(4, 5.0, 7.0, 6.0)]) == 7.0
 
 
 def test_the_best_of_those_that_have_come_furthest_is_owed_the_rest_of_its_training():
