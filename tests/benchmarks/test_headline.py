@@ -33,7 +33,8 @@ def test_every_side_hands_over_a_model_that_is_measured_on_the_test_images(headl
     assert set(found) == {"ours", "probe", "recipe"}
     assert all(0 <= side["test"] <= 1 and 0 <= side["val"] <= 1 for side in found.values())
     assert found["ours"]["val"] == pytest.approx(max(value for _, value in found["ours"]["curve"]), abs=1e-5)
-    assert found["recipe"]["epochs"] > 1 and found["recipe"]["wall_seconds"] >= 6
+    assert found["recipe"]["epochs"] > 1
+    assert found["recipe"]["wall_seconds"] >= 6
     headline.print_table([{"minutes": 0.5, "seed": 0, "sides": found}])
 
 
