@@ -14,7 +14,18 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def test_the_spaces_are_those_the_documents_name():
-    names = ["adaptation", "backbones", "convnext", "efficientnet", "elpv", "mobilenet", "quickstart", "resnet", "vit"]
+    names = [
+        "adaptation",
+        "backbones",
+        "convnext",
+        "efficientnet",
+        "elpv",
+        "fullsize",
+        "mobilenet",
+        "quickstart",
+        "resnet",
+        "vit",
+    ]
     assert [file.stem for file in FILES] == names
 
 

@@ -215,7 +215,7 @@ def _mixing_never_used(spec: SearchSpec) -> Iterator[str]:
 
 
 def _epochs_of_solved_heads(spec: SearchSpec) -> Iterator[str]:
-    if spec.scheduler.max_epochs > 1 and "gradient" not in _values(spec, "finetune.solver", "finetune.solver"):
+    if spec.scheduler.max_epochs > 1 and "gradient" not in _values(spec, "finetune.solver", "scheduler.max_epochs"):
         yield f"scheduler.max_epochs: {spec.scheduler.max_epochs} has no effect beyond 1, finetune.solver solves in one epoch"
 
 
@@ -323,11 +323,19 @@ def _values(spec: SearchSpec, path: str, given: str) -> list[Value]:
     fixed = (defaults() | spec.base)[path]
     dimensions = spec.space.dimensions
     dimension = dimensions.get(path)
-    if dimension is None:
+    if dimension is None or _are_never_both_active(dimension, dimensions.get(given)):
         return [fixed]
     searched = list(_searched_values(spec, dimension, path=path, given=given))
     is_conditional = bool(dimension.when) and path not in (dimensions[given].when if given in dimensions else {})
     return [*searched, fixed] if is_conditional and path != given else searched
+
+
+def _are_never_both_active(dimension: Dimension, other: Dimension | None) -> bool:
+    """Whether two dimensions hang on values of one path that have none in common."""
+    conditions = {} if other is None else other.when
+    return any(
+        set(values).isdisjoint(conditions[path]) for path, values in dimension.when.items() if path in conditions
+    )
 
 
 def _searched_values(spec: SearchSpec, dimension: Dimension, *, path: str, given: str) -> tuple[Value, ...]:

@@ -175,6 +175,18 @@ def test_what_updates_read_and_epochs_beyond_the_first_are_named_where_the_head_
     ]
 
 
+def test_what_is_never_active_together_takes_no_effect_away():
+    solved = {"finetune.strategy": "linear_probe"}
+    vary = {
+        "finetune.strategy": {"choice": ["linear_probe", "partial"]},
+        "finetune.solver": {"choice": ["lbfgs", "closed_form"], "when": solved},
+        "finetune.probe_c": {"log": [0.01, 1], "when": solved},
+        "freeze.depth": {"choice": [0.5, 1.0], "when": {"finetune.strategy": "partial"}},
+        "optimizer.lr": {"log": [1e-4, 1e-2], "when": {"finetune.strategy": "partial"}},
+    }
+    assert notes(vary=vary) == []
+
+
 def test_a_conditional_value_has_its_fixed_value_elsewhere():
     vary = {
         "augment.strength": {"choice": ["light", "strong"]},
