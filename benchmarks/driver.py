@@ -111,7 +111,7 @@ def show(num_trials: int, measured: Measured) -> None:
         milliseconds(measured.proposals),
         f"{1000 * statistics.median(measured.promotions or [math.nan]):.1f}",
         milliseconds(measured.reports),
-        f"{measured.opening:.2f}",
+        f"{measured.opening:.3f}",
         f"{measured.peak_megabytes:.0f}",
     ]
     print(f"| {' | '.join(columns)} |", flush=True)
