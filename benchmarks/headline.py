@@ -40,7 +40,6 @@ from torch import nn
 
 Found = dict[str, Any]
 SIDES = ("ours", "stock", "probe", "recipe")
-FLIPS = {"solar cells": {"flip": "both", "rotate": "quarter"}, "other": {"flip": "horizontal"}}
 STOCK = {"depths": [0.5, 0.75, 0.9, 1.0], "min_epochs": 1, "max_epochs": 9, "reduction": 3, "batch_size": 32}
 STOCK_SIZE, PROBE_SIZE, RECIPE_SIZE = 96, 224, 160  # pixels
 RECIPE = {"freeze": 0.5, "augment": "light", "class_weights": "inverse"}
@@ -95,10 +94,6 @@ def run_ours(images: Path, *, options: argparse.Namespace, minutes: float, seed:
     space["search"] |= {"name": "ours", "seed": seed, "budget": {"minutes": minutes}}
     sizes = {key: value for key, value in space["base"]["data"].items() if key == "image_size"}
     space["base"]["data"] = {"path": str(images.resolve()), **sizes}
-    turns = FLIPS["solar cells" if options.images is None else "other"]
-    space["base"]["augment"] = {
-        key: value for key, value in space["base"].get("augment", {}).items() if key not in ("flip", "rotate")
-    } | turns
     (place / "space.yaml").write_text(yaml.safe_dump(space))
     started = time.time()
     compare.run_tree([sys.executable, "-m", "search", "run", "space.yaml"], place=place)

@@ -20,7 +20,6 @@ def test_the_spaces_are_those_the_documents_name():
         "convnext",
         "efficientnet",
         "elpv",
-        "fullsize",
         "mobilenet",
         "quickstart",
         "resnet",

@@ -19,6 +19,7 @@ from search.space.space import Space
 from search.space.values import Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
+MOST_PASSED_OVER = 8  # trials that are too long for the time that is left, before it is taken for over
 FAILURES_IN_A_ROW = 20  # after which a search is over that has no number of trials
 OUT_OF_TIME = "out of time"  # how the reason of a trial begins that is left open
 LOST = "failed"  # how the reason of a trial begins that lost its worker too often
@@ -188,10 +189,9 @@ class Conductor:
         action = self.rule.next_action(trials, running=running, budget=budget)
         if clock is None:
             return action
-        is_late = budget != budget_but_time
-        if isinstance(action, Start | Continue) and not self._has_leg(action, trials=trials, clock=clock):
-            is_late = True
-            action = self.rule.next_action(trials, running=running, budget="compute spent")
+        fitting = self._fitting(action, trials=trials, clock=clock, budget=budget)
+        is_late = budget != budget_but_time or fitting is None
+        action = fitting or self.rule.next_action(trials, running=running, budget="compute spent")
         if isinstance(action, Continue) and self._has_time(action.number):
             return action
         is_decided = isinstance(action, Finish) and budget_but_time == "trials spent"
@@ -199,6 +199,16 @@ class Conductor:
             return action
         audit = self._late_audit(trials, clock=clock)
         return audit or (Wait() if running else self._leave_open(trials))
+
+    def _fitting(self, action: Action, *, trials: History, clock: Clock, budget: Budget) -> Action | None:
+        """The action, or where its leg does not end in time the first that does of what the rule says without it; else None."""
+        too_long: set[int] = set()
+        while isinstance(action, Start | Continue) and not self._has_leg(action, trials=trials, clock=clock):
+            if isinstance(action, Start) or len(too_long) == MOST_PASSED_OVER:
+                return None
+            too_long.add(action.number)
+            action = self.rule.next_action(trials, running=frozenset(self.running) | too_long, budget=budget)
+        return action if isinstance(action, Start | Continue) or not too_long else None
 
     def _has_leg(self, action: Start | Continue, *, trials: History, clock: Clock) -> bool:
         running = frozenset(self.running)
