@@ -29,8 +29,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
-from search.engine.conductor import Conductor, Leg, Limits
+from search.engine.conductor import Conductor, Leg
 from search.engine.halving import Halving
+from search.engine.limits import Limits
 from search.engine.reports import EpochReport
 from search.engine.sampling import Sampling
 from search.ledger import ledger as ledgers

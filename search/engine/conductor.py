@@ -1,6 +1,5 @@
 """What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,8 +7,8 @@ from typing import Literal
 
 from search.engine.audit import Audited, is_audit
 from search.engine.clock import Clock
-from search.engine.confirming import Confirming
 from search.engine.history import History
+from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Hold, Rule, Start, Wait
 from search.engine.sampling import Sampling, num_led, proposal_of, propose
@@ -40,58 +39,6 @@ class Leg:
     measure: tuple[str, ...] = ()
     start: int
     until: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When no more is begun: trials in all, epochs in all, GPU-hours in all, and what does not fit into a ``clock``'s time.
-
-    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker;
-    ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``; ``confirming`` what is
-    kept of epochs and GPU-hours for training the last candidates once more; ``tolerance`` the improvement below which the rest
-    of the budget is not spent.
-    """
-
-    trials: int | None = None
-    epochs: int | None = None
-    gpu_hours: float | None = None
-    clock: Clock | None = None
-    gpus: float = 1.0
-    max_failures: int = 3
-    constraints: Mapping[str, float] = field(default_factory=dict)
-    confirming: Confirming | None = None
-    tolerance: float | None = None
-
-    def trials_left(self, trials: History, *, at_once: int) -> int:
-        """How many more trials the rest of the budget allows, of what those so far took on average."""
-        begun, after = max(1, trials.num_searched), self.confirming
-        bounds = [] if self.trials is None else [float(self.trials - trials.num_searched)]
-        each = trials.seconds() / begun
-        if self.epochs is not None:
-            kept = 0 if after is None else after.epochs_kept(budget=self.epochs)
-            bounds.append((self.epochs - kept - trials.num_epochs) * begun / max(1, trials.num_epochs))
-        if self.gpu_hours is not None and each:
-            budget = self.gpu_hours * 3600 / self.gpus
-            kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
-            bounds.append((budget - kept_seconds) / each - begun)
-        if self.clock is not None and each:
-            bounds.append(self.clock.left(trials) * at_once / each)
-        return max(0, math.ceil(min(bounds, default=0.0)))
-
-    def is_compute_spent(self, trials: History, *, audited: Audited | None = None) -> bool:
-        """Whether epochs or GPU-hours are spent, but for what is kept; with a rule that audits also but for its audits."""
-        after = self.confirming
-        if self.epochs is not None:
-            kept: float = 0 if after is None else after.epochs_kept(budget=self.epochs)
-            kept += 0 if audited is None else audited.epochs_kept(trials, budget=self.epochs)
-            if trials.num_epochs + kept >= self.epochs:
-                return True
-        if self.gpu_hours is None:
-            return False
-        budget = self.gpu_hours * 3600 / self.gpus
-        kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
-        kept_seconds += 0.0 if audited is None else audited.seconds_kept(trials, budget=budget)
-        return trials.seconds() + kept_seconds >= budget
 
 
 class Conductor:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search.engine.clock import Clock, epoch_seconds, start_seconds, typical_epoch_seconds
-from search.engine.conductor import Limits
 from search.engine.confirming import Confirming, Left, shortage
+from search.engine.limits import Limits
 from search.ledger.ledger import Ledger
 from search.ledger.notes import Confirmation, ConfirmedTrial
 from search.ledger.refits import SEED, FinishedSearch, existing_refits, fresh_seed, open_refits

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.engine.clock import Clock
-from search.engine.conductor import Conductor, Limits, was_lost
+from search.engine.conductor import Conductor, was_lost
+from search.engine.limits import Limits
 from search.engine.sampling import Sampling
 from search.engine.schedulers import SCHEDULERS
 from search.ledger.files import tidy

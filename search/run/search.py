@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.clock import Clock
-from search.engine.conductor import OUT_OF_TIME, Conductor, Limits, fail_endlessly
+from search.engine.conductor import OUT_OF_TIME, Conductor, fail_endlessly
 from search.engine.confirming import Confirming
+from search.engine.limits import Limits
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
 from search.engine.schedulers import scheduler_rule

@@ -6,9 +6,10 @@ import pytest
 
 from search.engine.audit import Audited, is_drawn, with_audit
 from search.engine.clock import FINISHING_SECONDS, Clock
-from search.engine.conductor import Conductor, Limits
+from search.engine.conductor import Conductor
 from search.engine.halving import Halving
 from search.engine.history import History
+from search.engine.limits import Limits
 from search.engine.reports import EpochReport
 from search.engine.sampling import Sampling
 from search.ledger import ledger as ledgers

@@ -19,9 +19,10 @@ from search.engine.clock import (
     stretches_before,
     typical_epoch_seconds,
 )
-from search.engine.conductor import OUT_OF_TIME, Conductor, Limits
+from search.engine.conductor import OUT_OF_TIME, Conductor
 from search.engine.halving import Halving
 from search.engine.history import History
+from search.engine.limits import Limits
 from search.engine.no_halving import NoHalving
 from search.engine.reports import EpochReport
 from search.engine.rule import Continue, Start
@@ -258,7 +259,10 @@ def test_a_time_that_is_over_before_the_first_trial_begins_none(tmp_path):
 def test_a_trial_that_is_too_long_for_the_time_left_keeps_no_quick_one_from_beginning(tmp_path):
     driver = Driver(tmp_path, minutes=10)
     trials = driver.play(seconds=lambda leg, epoch: 150.0 if leg.number == 3 else EPOCH)
-    assert (trials[0].state, trials[3].last_epoch) == ("COMPLETE", 1)  # whose turn is when twelve have reached the first rung
+    assert (trials[0].state, trials[3].last_epoch) == (
+        "COMPLETE",
+        1,
+    )  # whose turn is when twelve have reached the first rung
     assert len(trials) > 12
     longest_leg = 6 * EPOCH
     assert 600 - longest_leg < driver.now <= 600

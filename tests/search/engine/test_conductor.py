@@ -7,9 +7,10 @@ from itertools import count
 
 import pytest
 
-from search.engine.conductor import Conductor, Leg, Limits
+from search.engine.conductor import Conductor, Leg
 from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
+from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, StopSearch
 from search.engine.sampling import SAMPLERS, Sampling
 from search.ledger import ledger as ledgers

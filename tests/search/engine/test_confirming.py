@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from search.engine.clock import FINISHING_SECONDS, Clock
-from search.engine.conductor import Limits
 from search.engine.confirming import Confirming, Left, shortage
 from search.engine.history import History
+from search.engine.limits import Limits
 from search.ledger.trials import EpochRecord, Trial
 
 TWO = Confirming(count=2, until=9, at_once=2)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from search.engine.clock import FINISHING_SECONDS, Clock
-from search.engine.conductor import Conductor, Limits
+from search.engine.conductor import Conductor
 from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
 from search.engine.history import History
+from search.engine.limits import Limits
 from search.engine.no_halving import NoHalving
 from search.engine.prospect import LEAST_TRIALS, expected_gain
 from search.engine.reports import EpochReport

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from optuna.distributions import FloatDistribution
 
-from search.engine.conductor import Limits
+from search.engine.limits import Limits
 from search.engine.reports import EpochReport, Infeasible
 from search.ledger import ledger as ledgers
 from search.ledger.refits import FinishedSearch, fresh_seed, open_refits
