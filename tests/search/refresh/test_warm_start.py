@@ -1,62 +1,34 @@
-from datetime import UTC, datetime
-
 from search.engine.sampling import propose, sampling_rule
-from search.ledger.trials import EpochRecord, Trial
+from search.ledger.trials import Trial
 from search.refresh.warm_start import configurations, warm_spec, warm_start
-from search.space.spec import SearchSpec
-
-VARY = {
-    "optimizer.lr": {"log": [1e-4, 1e-1]},
-    "freeze.depth": {"choice": [0, 0.5, 1.0]},
-    "model.head": {"choice": ["linear", "mlp"]},
-    "model.head_hidden": {"int": [16, 64], "when": {"model.head": "mlp"}},
-}
 
 
-def spec(name="new", *, vary=VARY, trials=20, **sections):
-    return SearchSpec.model_validate(
-        {
-            "search": {"name": name, "trials": trials, "budget": {"epochs": 101}},
-            "scheduler": {"min_epochs": 1, "max_epochs": 4},
-            "base": {"data.path": "images"},
-            "vary": vary,
-            **sections,
-        }
-    )
-
-
-def trial(number, value, **params):
-    epoch = EpochRecord(number=1, metrics={"val/balanced_accuracy": value}, recorded=datetime(2026, 1, 1, tzinfo=UTC))
-    params = {"optimizer.lr": 0.01, "freeze.depth": 0.5, "model.head": "linear"} | params
-    return Trial(number=number, params=params, state="COMPLETE", epochs=(epoch,), target=1, origin="random")
-
-
-def test_the_best_of_every_search_come_first_the_newest_before_the_older():
-    newest = (spec("b"), [trial(0, 0.5), trial(1, 0.7)])
-    older = (spec("a"), [trial(0, 0.9), trial(1, 0.8), trial(2, 0.1)])
+def test_the_best_of_every_search_come_first_the_newest_before_the_older(made_spec, made_trial):
+    newest = (made_spec("b"), [made_trial(0, 0.5), made_trial(1, 0.7)])
+    older = (made_spec("a"), [made_trial(0, 0.9), made_trial(1, 0.8), made_trial(2, 0.1)])
     whose = [one.whose for one in configurations([newest, older])]
     assert whose == ["trial 1 of b", "trial 0 of a", "trial 0 of b", "trial 1 of a", "trial 2 of a"]
 
 
-def test_only_distinct_configurations_are_taken_and_only_so_many():
+def test_only_distinct_configurations_are_taken_and_only_so_many(made_spec, made_trial):
     lrs = (0.01, 0.0105, 0.0001, 0.1, 0.0011, 0.0003, 0.03)
-    trials = [trial(number, 0.9 - number / 100, **{"optimizer.lr": lr}) for number, lr in enumerate(lrs)]
-    found = warm_start(configurations([(spec(), trials)]), spec=spec(refresh={"warm": 4}))
+    trials = [made_trial(number, 0.9 - number / 100, **{"optimizer.lr": lr}) for number, lr in enumerate(lrs)]
+    found = warm_start(configurations([(made_spec(), trials)]), spec=made_spec(refresh={"warm": 4}))
     assert [recipe["optimizer.lr"] for recipe in found.recipes] == [0.01, 0.0001, 0.1, 0.0011]
     assert found.notes == ()
 
 
-def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
+def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones(made_spec, made_trial):
     lrs = (0.01, 0.0001, 0.1, 0.001, 0.03)
-    trials = [trial(number, 0.9 - number / 100, **{"optimizer.lr": lr}) for number, lr in enumerate(lrs)]
-    old = spec(trials=64)
+    trials = [made_trial(number, 0.9 - number / 100, **{"optimizer.lr": lr}) for number, lr in enumerate(lrs)]
+    old = made_spec(trials=64)
     start = warm_start(configurations([(old, trials)]), spec=old)
     warm = warm_spec(old, start)
     assert warm.search.trials == 32
     assert warm.search.budget.epochs == 51
-    assert warm_spec(spec(trials=10), start).search.trials == 13  # five warm, eight fresh
+    assert warm_spec(made_spec(trials=10), start).search.trials == 13  # five warm, eight fresh
     asked = {"search": {"name": "timed", "budget": {"minutes": 30.0}}}
-    timed = warm_spec(spec(**asked), start).search
+    timed = warm_spec(made_spec(**asked), start).search
     assert (timed.trials, timed.budget.minutes) == (None, 15)
     told = []
     for number in range(warm.search.trials):
@@ -66,7 +38,7 @@ def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
                 number=number,
                 params=proposal.encoded,
                 state="COMPLETE",
-                epochs=trial(0, 0.5 + number / 100).epochs,
+                epochs=made_trial(0, 0.5 + number / 100).epochs,
                 target=1,
                 origin=proposal.origin,
             )
@@ -76,5 +48,5 @@ def test_a_warm_search_has_a_reduced_budget_and_eight_fresh_random_ones():
     assert "tpe" in origins[13:]
 
 
-def test_no_earlier_search_is_a_search_from_the_beginning():
-    assert warm_start([], spec=spec()).recipes == ()
+def test_no_earlier_search_is_a_search_from_the_beginning(made_spec):
+    assert warm_start([], spec=made_spec()).recipes == ()
