@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from trainable import TrialConfig, fit
-from trainable.diagnosis.probe import linear_probe
+from trainable.diagnosis.features import frozen_features
+from trainable.diagnosis.probe import stage_probe
 from trainable.training.recipes import from_scratch
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def best(config):
 
 
 def test_the_probe_beats_the_majority_and_transfer_scratch_at_equal_epochs(config):
-    probe = linear_probe(config)
+    probe = stage_probe(frozen_features(config), stage="pooled")
     counts = [scores["count"] for scores in probe.per_class.values()]
     majority = max(counts) / sum(counts)
     tuned, scratch = best(config), best(from_scratch(config))

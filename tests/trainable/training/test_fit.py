@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from trainable import UserError, fit
-from trainable.diagnosis.probe import linear_probe
+from trainable.diagnosis.features import frozen_features
+from trainable.diagnosis.probe import stage_probe
 from trainable.training import fit as fitting
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
 from trainable.training.fit import DivergedError, measure_epoch, score_checkpoint
@@ -228,9 +229,9 @@ def test_bf16_and_channels_last_train_on_a_cpu(make_config):
 
 
 def test_the_probe_scores_frozen_features(make_config):
-    evaluation = linear_probe(make_config())
+    evaluation = stage_probe(frozen_features(make_config()), stage="pooled")
     assert set(evaluation.per_class) == {"defective", "functional"}
-    assert evaluation == linear_probe(make_config())
+    assert evaluation == stage_probe(frozen_features(make_config()), stage="pooled")
 
 
 @pytest.mark.gpu

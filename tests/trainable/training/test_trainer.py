@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from trainable import fit
-from trainable.diagnosis.probe import linear_probe
+from trainable.diagnosis.features import frozen_features
+from trainable.diagnosis.probe import stage_probe
 from trainable.loader.batches import image_weights, train_loader
 from trainable.metrics import epochs_to_converge, epochs_waited
 from trainable.training.fit import score_checkpoint
@@ -30,7 +31,7 @@ def test_lp_ft_starts_with_the_scores_of_the_probe(make_config):
         optimizer={"lr": 1e-12},
         augment={"strength": "none"},
     )
-    probe = linear_probe(config)
+    probe = stage_probe(frozen_features(config), stage="pooled")
     epoch = next(fit(config))
     for name in ("accuracy", "balanced_accuracy", "loss"):
         assert epoch.metrics[f"val/{name}"] == pytest.approx(probe.metrics[name], abs=1e-3)
