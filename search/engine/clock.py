@@ -115,11 +115,13 @@ def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
 
 
 def leg_seconds(action: Start | Continue, *, trials: History, typical: float) -> float:
-    """How long a leg takes that begins now; ``typical`` is what an epoch takes of a trial that has none."""
+    """How long a leg takes that begins now; ``typical`` is what an epoch takes of a trial that has none.
+
+    A new trial's first epoch is taken for as long as any was, since it may have to pass every image through layers that no
+    trial has begun behind.
+    """
     start = start_seconds(trials)
-    if isinstance(
-        action, Start
-    ):  # its first epoch may have to pass every image through layers that no trial began behind
+    if isinstance(action, Start):
         return start + max(typical, _longest_first_epoch(trials)) + (action.until - 1) * typical
     return start + _seconds_to(trials[action.number], until=action.until, typical=typical)
 
@@ -131,9 +133,8 @@ def start_seconds(trials: Sequence[Trial]) -> float:
 
 def _longest_first_epoch(trials: Sequence[Trial]) -> float:
     """Seconds of the longest first epoch of the last trials; 0 before the first."""
-    return max(
-        (trial.epochs[0].metrics.get("usage/seconds", 0.0) for trial in trials[-RECENT:] if trial.epochs), default=0.0
-    )
+    firsts = (trial.epochs[0].metrics for trial in trials[-RECENT:] if trial.epochs)
+    return max((metrics.get("usage/seconds", 0.0) for metrics in firsts), default=0.0)
 
 
 def finalists_seconds(

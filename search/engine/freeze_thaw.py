@@ -157,18 +157,16 @@ class _Decision:
         fresh = self._new_points()
         if not resting and not len(fresh):
             return Start(self.rule.rungs[0])  # whose values the sampler finds, or that there is none left
-        points = np.concatenate([self.points[resting], fresh])
         reached = np.array([self.trials[index].last_epoch for index in resting] + [0] * len(fresh))
         horizons = self._horizons(reached)
-        numbers = np.array(resting + [len(self.trials) + index for index in range(len(fresh))], dtype=np.int64)
-        means, deviations = model.predict(self._rows(points, epochs=horizons, trials=numbers))
+        means, deviations = model.predict(self._candidates(resting, fresh, epochs=horizons))
         rates = _expected_improvement(means - best, deviations) / self._seconds(resting, fresh, horizons - reached)
         rates[len(resting) :] *= self._likelihoods(fresh)
         chosen = int(np.argmax(rates))
         if chosen < len(resting):
             trial = self.trials[resting[chosen]]
             return Continue(trial.number, self._next(trial.last_epoch))
-        return Start(self.rule.rungs[0], params=self.coordinates.params(points[chosen]))
+        return Start(self.rule.rungs[0], params=self.coordinates.params(fresh[chosen - len(resting)]))
 
     def gain(self, count: int) -> float:
         """The mean improvement by the best of the ``count`` most promising candidates, in units of the metric.
@@ -181,10 +179,8 @@ class _Decision:
         fresh = self._new_points()
         if count <= 0 or not (resting or len(fresh)):
             return 0.0
-        points = np.concatenate([self.points[resting], fresh])
-        numbers = np.array(resting + [len(self.trials) + index for index in range(len(fresh))], dtype=np.int64)
-        ends = np.full(len(points), self.rule.rungs[-1])
-        means, deviations = model.predict(self._rows(points, epochs=ends, trials=numbers))
+        ends = np.full(len(resting) + len(fresh), self.rule.rungs[-1])
+        means, deviations = model.predict(self._candidates(resting, fresh, epochs=ends))
         chosen = np.argsort(-_expected_improvement(means - best, deviations), kind="stable")[:count]
         return self._worth(best) * _mean_of_best(means[chosen] - best, deviations[chosen])
 
@@ -312,6 +308,11 @@ class _Decision:
         forecast = forecast_seconds(self.trials, coordinates=self.coordinates, rows=fresh)
         each = np.array([*(measured[index] or median(usual) for index in resting), *forecast.tolist()])
         return np.asarray(each * epochs + LEG_SECONDS, dtype=np.float64)
+
+    def _candidates(self, resting: list[int], fresh: Floats, *, epochs: NDArray[np.int64]) -> Rows:
+        """Resting trials, then new points, each at an epoch."""
+        numbers = np.array(resting + [len(self.trials) + index for index in range(len(fresh))], dtype=np.int64)
+        return self._rows(np.concatenate([self.points[resting], fresh]), epochs=epochs, trials=numbers)
 
     def _rows(self, points: Floats, *, epochs: NDArray[np.int64], trials: NDArray[np.int64]) -> Rows:
         last = math.log(max(2, self.rule.rungs[-1]))

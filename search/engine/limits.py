@@ -32,31 +32,37 @@ class Limits:
 
     def trials_left(self, trials: History, *, at_once: int) -> int:
         """How many more trials the rest of the budget allows, of what those so far took on average."""
-        begun, after = max(1, trials.num_searched), self.confirming
+        begun = max(1, trials.num_searched)
         bounds = [] if self.trials is None else [float(self.trials - trials.num_searched)]
         each = trials.seconds() / begun
         if self.epochs is not None:
-            kept = 0 if after is None else after.epochs_kept(budget=self.epochs)
-            bounds.append((self.epochs - kept - trials.num_epochs) * begun / max(1, trials.num_epochs))
-        if self.gpu_hours is not None and each:
-            budget = self.gpu_hours * 3600 / self.gpus
-            kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
-            bounds.append((budget - kept_seconds) / each - begun)
+            left = self.epochs - self._epochs_kept(self.epochs) - trials.num_epochs
+            bounds.append(left * begun / max(1, trials.num_epochs))
+        if self.work_seconds is not None and each:
+            bounds.append((self.work_seconds - self._seconds_kept(trials, budget=self.work_seconds)) / each - begun)
         if self.clock is not None and each:
             bounds.append(self.clock.left(trials) * at_once / each)
         return max(0, math.ceil(min(bounds, default=0.0)))
 
     def is_compute_spent(self, trials: History, *, audited: Audited | None = None) -> bool:
         """Whether epochs or GPU-hours are spent, but for what is kept; with a rule that audits also but for its audits."""
-        after = self.confirming
         if self.epochs is not None:
-            kept: float = 0 if after is None else after.epochs_kept(budget=self.epochs)
-            kept += 0 if audited is None else audited.epochs_kept(trials, budget=self.epochs)
-            if trials.num_epochs + kept >= self.epochs:
+            audits = 0.0 if audited is None else audited.epochs_kept(trials, budget=self.epochs)
+            if trials.num_epochs + self._epochs_kept(self.epochs) + audits >= self.epochs:
                 return True
-        if self.gpu_hours is None:
+        budget = self.work_seconds
+        if budget is None:
             return False
-        budget = self.gpu_hours * 3600 / self.gpus
-        kept_seconds = 0.0 if after is None else after.work_seconds_kept(trials, budget=budget)
-        kept_seconds += 0.0 if audited is None else audited.seconds_kept(trials, budget=budget)
-        return trials.seconds() + kept_seconds >= budget
+        seconds = 0.0 if audited is None else audited.seconds_kept(trials, budget=budget)
+        return trials.seconds() + self._seconds_kept(trials, budget=budget) + seconds >= budget
+
+    @property
+    def work_seconds(self) -> float | None:
+        """``gpu_hours`` as seconds of work of all trials; None without a bound."""
+        return None if self.gpu_hours is None else self.gpu_hours * 3600 / self.gpus
+
+    def _epochs_kept(self, budget: int) -> int:
+        return 0 if self.confirming is None else self.confirming.epochs_kept(budget=budget)
+
+    def _seconds_kept(self, trials: History, *, budget: float) -> float:
+        return 0.0 if self.confirming is None else self.confirming.work_seconds_kept(trials, budget=budget)

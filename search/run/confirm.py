@@ -95,10 +95,10 @@ def _shortage(search: FinishedSearch, *, remaining: Sequence[tuple[int, float]],
         return ""
     trials, limits = search.ledger.trials(), workshop.limits
     spending = [*trials, *_confirming(search.refits.trials(), spec=search.spec)]
-    clock, hours = _without_reserve(limits.clock), limits.gpu_hours
+    clock, seconds = _without_reserve(limits.clock), limits.work_seconds
     left = Left(
         epochs=None if limits.epochs is None else limits.epochs - sum(trial.last_epoch for trial in spending),
-        work_seconds=None if hours is None else hours * 3600 / limits.gpus - sum(trial.seconds for trial in spending),
+        work_seconds=None if seconds is None else seconds - sum(trial.seconds for trial in spending),
         clock_seconds=None if clock is None else clock.left(trials),
     )
     return shortage(remaining, at_once=workshop.at_once, start=start_seconds(trials), left=left)
