@@ -1,6 +1,6 @@
 """What still fits into a time by the clock: pure arithmetic, for which the time is handed in."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -8,7 +8,18 @@ from search.engine.history import History
 from search.engine.rule import Continue, Rule, Start
 from search.ledger.notes import Stretch
 from search.ledger.trials import Trial, leaders
+from search.space.values import Value
 
+# What decides what frozen layers make of the images, by how paths begin.
+DECIDE_OUTPUTS = (
+    "data.",
+    "model.",
+    "augment.",
+    "freeze.",
+    "finetune.strategy",
+    "finetune.trainable",
+    "finetune.schedule",
+)
 FEW = 4  # trials whose epochs do not tell yet what an epoch takes
 RECENT = 50  # trials that a forecast looks at, so that a decision costs no more in a large search
 STRETCHES = 20  # stretches of work that a ledger tells apart
@@ -117,18 +128,40 @@ def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
 def leg_seconds(action: Start | Continue, *, trials: History, typical: float) -> float:
     """How long a leg takes that begins now; ``typical`` is what an epoch takes of a trial that has none.
 
-    A new trial's first epoch is taken for as long as any was, since it may have to pass every image through layers that no
-    trial has begun behind.
+    A new trial's first epoch is taken for what an epoch took, beside frozen layers, of trials that begin behind the same ones,
+    whose outputs are kept; where there are none for as long as any first epoch, since every image may have to pass them.
     """
     start = start_seconds(trials)
     if isinstance(action, Start):
-        return start + max(typical, _longest_first_epoch(trials)) + (action.until - 1) * typical
+        alike = _trials_behind_the_same(action.params, trials=trials)
+        first = median(map(_own_seconds, alike)) if alike else max(typical, _longest_first_epoch(trials))
+        return start + first + (action.until - 1) * typical
     return start + _seconds_to(trials[action.number], until=action.until, typical=typical)
 
 
 def start_seconds(trials: Sequence[Trial]) -> float:
     """What it takes to start a leg."""
     return _median_of(trials, "usage/start_seconds")
+
+
+def _trials_behind_the_same(params: Mapping[str, Value] | None, *, trials: Sequence[Trial]) -> list[Trial]:
+    """The last trials with an epoch that share all values that decide what frozen layers make of the images."""
+    return [
+        trial
+        for trial in trials[-RECENT:]
+        if params is not None and trial.is_searched and trial.epochs and _deciding(trial.params) == _deciding(params)
+    ]
+
+
+def _deciding(params: Mapping[str, Value]) -> dict[str, Value]:
+    return {path: value for path, value in params.items() if path.startswith(DECIDE_OUTPUTS)}
+
+
+def _own_seconds(trial: Trial) -> float:
+    """Seconds of a trial's last epoch without those in which frozen layers were computed, or waited for."""
+    metrics = trial.epochs[-1].metrics
+    shared = metrics.get("usage/prefix_seconds", 0.0) + metrics.get("usage/waiting_seconds", 0.0)
+    return max(0.0, metrics.get("usage/seconds", 0.0) - shared)
 
 
 def _longest_first_epoch(trials: Sequence[Trial]) -> float:

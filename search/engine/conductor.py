@@ -150,12 +150,16 @@ class Conductor:
     def _fitting(self, action: Action, *, trials: History, clock: Clock, budget: Budget) -> Action | None:
         """The action, or where its leg does not end in time the first that does of what the rule says without it; else None."""
         too_long: set[int] = set()
+        first, open_to = action, budget
         while isinstance(action, Start | Continue) and not self._has_leg(action, trials=trials, clock=clock):
-            if isinstance(action, Start) or len(too_long) == MOST_PASSED_OVER:
+            if isinstance(action, Continue) and len(too_long) < MOST_PASSED_OVER:
+                too_long.add(action.number)
+            elif isinstance(action, Start) and open_to == "open":
+                open_to = "trials spent"  # it would name the same new one again: what is known may go on
+            else:
                 return None
-            too_long.add(action.number)
-            action = self.rule.next_action(trials, running=frozenset(self.running) | too_long, budget=budget)
-        return action if isinstance(action, Start | Continue) or not too_long else None
+            action = self.rule.next_action(trials, running=frozenset(self.running) | too_long, budget=open_to)
+        return action if isinstance(action, Start | Continue) or action is first else None
 
     def _has_leg(self, action: Start | Continue, *, trials: History, clock: Clock) -> bool:
         running = frozenset(self.running)

@@ -100,6 +100,20 @@ def test_a_new_trial_begins_as_slowly_as_any_and_goes_on_as_the_median_and_a_kno
     assert leg_seconds(Continue(2, 3), trials=trials, typical=3.0) == 80
 
 
+def test_a_new_trial_behind_the_layers_of_others_takes_what_these_took_beside_them():
+    def cut(number, depth, seconds, prefix):
+        metrics = {METRIC: 0.5, "usage/seconds": seconds, "usage/prefix_seconds": prefix}
+        epoch = EpochRecord(number=1, metrics=metrics, recorded=datetime.now(UTC))
+        params = {"freeze.depth": depth, "optimizer.lr": number / 1000}
+        return Trial(number=number, params=params, state="PRUNED", epochs=(epoch,), target=1, origin="random")
+
+    trials = History([cut(0, 1.0, 50.0, 49.0), cut(1, 1.0, 3.0, 0.0), cut(2, 0.75, 90.0, 80.0)])
+    for depth, first in ((1.0, 2.0), (0.75, 10.0), (0.5, 90.0)):
+        start = Start(3, params={"freeze.depth": depth, "optimizer.lr": 0.1})
+        assert leg_seconds(start, trials=trials, typical=5.0) == first + 2 * 5
+    assert leg_seconds(Start(3), trials=trials, typical=5.0) == 90 + 2 * 5
+
+
 def test_a_leg_may_begin_while_another_worker_is_free_early_enough_for_the_finalist():
     """The best needs 8 epochs of 2 seconds more; an epoch of a trial that has none takes 11."""
     trials = History([trial(0, 2.0, value=0.9), trial(1, 20.0, value=0.5), trial(2)])
