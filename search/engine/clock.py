@@ -1,5 +1,6 @@
 """What still fits into a time by the clock: pure arithmetic, for which the time is handed in."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -7,7 +8,7 @@ from statistics import median
 from search.engine.history import History
 from search.engine.rule import Continue, Rule, Start
 from search.ledger.notes import Stretch
-from search.ledger.trials import Trial, leaders
+from search.ledger.trials import EpochRecord, Trial, leaders
 from search.space.values import Value
 
 # What decides what frozen layers make of the images, by how paths begin.
@@ -103,12 +104,34 @@ def seconds_to_next_note(stretch_seconds: float) -> float:
 
 
 def epoch_seconds(trial: Trial) -> float | None:
-    """What the next epoch of a trial takes: the longer of its last two, the first left out, which also begins things."""
-    seconds = [
-        epoch.metrics.get("usage/seconds", 0.0) + epoch.metrics.get("usage/checkpoint_seconds", 0.0)
-        for epoch in (trial.epochs[-2:] if len(trial.epochs) > 2 else trial.epochs[-1:])
-    ]
-    return max(seconds, default=None)
+    """What the next epoch of a trial takes: the longer of its last two, the first left out, which also begins things.
+
+    Once it has seen every view of its images, of which what frozen layers make is kept, these have nothing more to compute.
+    """
+    last = trial.epochs[-2:] if len(trial.epochs) > 2 else trial.epochs[-1:]
+    taken = _own_seconds if _are_outputs_kept(trial) else _seconds
+    checkpoints = [epoch.metrics.get("usage/checkpoint_seconds", 0.0) for epoch in last]
+    return max((taken(epoch) + extra for epoch, extra in zip(last, checkpoints, strict=True)), default=None)
+
+
+def _are_outputs_kept(trial: Trial) -> bool:
+    """Whether the outputs of frozen layers for all views of a trial have been made, in a store from which some were read."""
+    if not trial.epochs:
+        return False
+    metrics = trial.epochs[-1].metrics
+    return (
+        trial.last_epoch >= metrics.get("usage/views", math.inf) and metrics.get("usage/prefix_saved_seconds", 0.0) > 0
+    )
+
+
+def _seconds(epoch: EpochRecord) -> float:
+    return epoch.metrics.get("usage/seconds", 0.0)
+
+
+def _own_seconds(epoch: EpochRecord) -> float:
+    """Seconds of an epoch without those in which frozen layers were computed, or waited for."""
+    shared = epoch.metrics.get("usage/prefix_seconds", 0.0) + epoch.metrics.get("usage/waiting_seconds", 0.0)
+    return max(0.0, _seconds(epoch) - shared)
 
 
 def typical_epoch_seconds(trials: Sequence[Trial]) -> float | None:
@@ -134,7 +157,11 @@ def leg_seconds(action: Start | Continue, *, trials: History, typical: float) ->
     start = start_seconds(trials)
     if isinstance(action, Start):
         alike = _trials_behind_the_same(action.params, trials=trials)
-        first = median(map(_own_seconds, alike)) if alike else max(typical, _longest_first_epoch(trials))
+        first = (
+            median(_own_seconds(trial.epochs[-1]) for trial in alike)
+            if alike
+            else max(typical, _longest_first_epoch(trials))
+        )
         return start + first + (action.until - 1) * typical
     return start + _seconds_to(trials[action.number], until=action.until, typical=typical)
 
@@ -157,17 +184,9 @@ def _deciding(params: Mapping[str, Value]) -> dict[str, Value]:
     return {path: value for path, value in params.items() if path.startswith(DECIDE_OUTPUTS)}
 
 
-def _own_seconds(trial: Trial) -> float:
-    """Seconds of a trial's last epoch without those in which frozen layers were computed, or waited for."""
-    metrics = trial.epochs[-1].metrics
-    shared = metrics.get("usage/prefix_seconds", 0.0) + metrics.get("usage/waiting_seconds", 0.0)
-    return max(0.0, metrics.get("usage/seconds", 0.0) - shared)
-
-
 def _longest_first_epoch(trials: Sequence[Trial]) -> float:
     """Seconds of the longest first epoch of the last trials; 0 before the first."""
-    firsts = (trial.epochs[0].metrics for trial in trials[-RECENT:] if trial.epochs)
-    return max((metrics.get("usage/seconds", 0.0) for metrics in firsts), default=0.0)
+    return max((_seconds(trial.epochs[0]) for trial in trials[-RECENT:] if trial.epochs), default=0.0)
 
 
 def finalists_seconds(

@@ -114,6 +114,15 @@ def test_a_new_trial_behind_the_layers_of_others_takes_what_these_took_beside_th
     assert leg_seconds(Start(3), trials=trials, typical=5.0) == 90 + 2 * 5
 
 
+@pytest.mark.parametrize(("views", "saved", "seconds"), [(1.0, 5.0, 3.0), (4.0, 5.0, 40.0), (1.0, 0.0, 40.0)])
+def test_once_every_view_is_kept_frozen_layers_take_nothing_more(views, saved, seconds):
+    metrics = {"usage/seconds": 40.0, "usage/prefix_seconds": 36.0, "usage/waiting_seconds": 1.0}
+    metrics |= {METRIC: 0.5, "usage/views": views, "usage/prefix_saved_seconds": saved}
+    epoch = EpochRecord(number=1, metrics=metrics, recorded=datetime.now(UTC))
+    known = Trial(number=0, params={}, state="RUNNING", epochs=(epoch,), target=1, origin="random")
+    assert leg_seconds(Continue(0, 3), trials=History([known]), typical=7.0) == 2 * seconds
+
+
 def test_a_leg_may_begin_while_another_worker_is_free_early_enough_for_the_finalist():
     """The best needs 8 epochs of 2 seconds more; an epoch of a trial that has none takes 11."""
     trials = History([trial(0, 2.0, value=0.9), trial(1, 20.0, value=0.5), trial(2)])
