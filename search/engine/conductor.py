@@ -11,7 +11,7 @@ from search.engine.history import History
 from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Hold, Rule, Start, Wait
-from search.engine.sampling import Sampling, num_led, proposal_of, propose
+from search.engine.sampling import Proposal, Sampling, num_led, proposal_of, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.space import Space
@@ -74,6 +74,7 @@ class Conductor:
         self.enough: str | None = None
         self.out_of_time = False
         self._known = History()
+        self._proposed: tuple[Start, Proposal | None] | None = None
         ledger.write_alone()
 
     def next_leg(self) -> Leg | None:
@@ -82,8 +83,8 @@ class Conductor:
             trials = self._trials()
             action = self._next_action(trials)
             match action:
-                case Start(until, params):
-                    leg = self._start(trials, until=until, params=params)
+                case Start():
+                    leg = self._start(trials, action)
                 case Continue(number, until):
                     leg = self._continue(trials[number], until=until)
                 case Close(number, reason):
@@ -164,6 +165,9 @@ class Conductor:
     def _has_leg(self, action: Start | Continue, *, trials: History, clock: Clock) -> bool:
         running = frozenset(self.running)
         besides = 0.0 if is_audit(action, history=trials) else self._time_for_audits(trials)
+        if isinstance(action, Start):
+            proposal = self._proposal(trials, action)
+            action = Start(action.until, params=None if proposal is None else proposal.params)
         return clock.has_leg(action, trials=trials, rule=self.rule, running=running, besides=besides)
 
     def _late_audit(self, trials: History, *, clock: Clock) -> Hold | Continue | None:
@@ -244,22 +248,29 @@ class Conductor:
         self._known.update(self.ledger.trials())
         return self._known
 
-    def _start(self, trials: History, *, until: int, params: Mapping[str, Value] | None) -> Leg | None:
-        if params is None or trials.num_searched < num_led(self.sampling, space=self.space):
-            proposal = propose(trials, space=self.space, rule=self.sampling)
-        else:
-            proposal = proposal_of(params, space=self.space, origin="freeze_thaw")
+    def _start(self, trials: History, start: Start) -> Leg | None:
+        proposal = self._proposal(trials, start)
         if proposal is None:
             self.exhausted = True
             return None
         number = self.ledger.start(
             encoded=proposal.encoded,
             distributions=proposal.distributions,
-            target=until,
+            target=start.until,
             origin=proposal.origin,
             overrides=proposal.overrides,
         )
-        return self._leg(self.ledger.trial(number), until=until)
+        return self._leg(self.ledger.trial(number), until=start.until)
+
+    def _proposal(self, trials: History, start: Start) -> Proposal | None:
+        """What an action begins, looked for once: the clock asks for it too."""
+        if self._proposed is None or self._proposed[0] is not start:
+            if start.params is None or trials.num_searched < num_led(self.sampling, space=self.space):
+                proposal = propose(trials, space=self.space, rule=self.sampling)
+            else:
+                proposal = proposal_of(start.params, space=self.space, origin="freeze_thaw")
+            self._proposed = (start, proposal)
+        return self._proposed[1]
 
     def _continue(self, trial: Trial, *, until: int) -> Leg:
         if until != trial.target:

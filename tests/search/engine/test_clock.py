@@ -188,12 +188,12 @@ EPOCH = 10.0  # seconds
 class Driver:
     """One worker and a clock that its epochs move."""
 
-    def __init__(self, folder, *, minutes, spent=0.0, rule=None, trials=None):
-        self.now = spent
+    def __init__(self, folder, *, minutes, spent=0.0, rule=None, trials=None, space=SPACE, prefix=None):
+        self.now, self.prefix = spent, prefix
         self.asked = minutes * 60 + FINISHING_SECONDS
         self.conductor = Conductor(
-            ledgers.create(folder, name="s", storage=None, space=SPACE, metric=METRIC, notes={"metric": METRIC}),
-            space=SPACE,
+            ledgers.create(folder, name="s", storage=None, space=space, metric=METRIC, notes={"metric": METRIC}),
+            space=space,
             rule=rule or Halving(metric=METRIC, mode="promote", min_epochs=1, max_epochs=9, reduction=3),
             sampling=Sampling(sampler="random", seed=0, random_share=0.2, metric=METRIC, rungs=(1, 3, 9)),
             limits=Limits(
@@ -209,6 +209,12 @@ class Driver:
                 took = seconds(leg, epoch)
                 self.now += took
                 metrics = {METRIC: 0.5 - leg.number / 1000 + epoch / 100, "usage/seconds": took}
+                if self.prefix is not None:  # one view of each image, whose outputs are kept
+                    metrics |= {
+                        "usage/prefix_seconds": self.prefix,
+                        "usage/views": 1.0,
+                        "usage/prefix_saved_seconds": 40.0,
+                    }
                 ended = "last epoch" if epoch == 9 else None
                 if self.conductor.report(leg.number, report=EpochReport(epoch, metrics, ended)) == "stop":
                     break
@@ -288,3 +294,18 @@ def test_a_trial_that_is_too_long_for_the_time_left_keeps_no_quick_one_from_begi
     )  # whose turn is when twelve have reached the first rung
     assert len(trials) > 12
     assert 600 - slow < driver.now <= 600  # which a new one might take too
+
+
+def test_what_a_sampler_proposes_begins_by_what_trials_behind_the_same_layers_take(tmp_path):
+    """The first trial behind a cut computes for all: some 40 seconds, after which an epoch takes 2."""
+    space = make_space({"freeze.depth": parse_dimension({"choice": [0.5, 1.0]}, where="depth"), **SPACE.dimensions})
+    driver, computed = Driver(tmp_path, minutes=4, space=space, prefix=0.0, rule=NoHalving(METRIC, 9)), set()
+
+    def seconds(leg, epoch):
+        driver.prefix = 0.0 if leg.params["freeze.depth"] in computed else 40.0
+        computed.add(leg.params["freeze.depth"])
+        return 2.0 + driver.prefix
+
+    driver.play(seconds=seconds)
+    assert computed == {0.5, 1.0}
+    assert 240 - 9 * 2 <= driver.now <= 240
