@@ -1,5 +1,6 @@
 """The Ray cluster a search runs on: started here or joined."""
 
+import gc
 import json
 import logging
 import os
@@ -79,7 +80,17 @@ def cluster(
         try:
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Shut Ray down while no thread collects garbage: Ray ends the process where one frees an object of Ray's just then."""
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 @contextmanager

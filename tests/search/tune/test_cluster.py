@@ -144,3 +144,31 @@ def test_a_node_that_dies_prints_no_line_of_rays_logs(tmp_path):
     assert "died" in out, err
     assert out.partition("dies\n")[2].partition("died")[0] == ""
     assert "raylet" not in err
+
+
+GARBAGE = """
+    import gc, threading
+    import ray
+    from search.tune.cluster import cluster
+
+    class Held: pass
+
+    def drop(refs):
+        while refs:
+            held = Held()
+            held.itself, held.ref = held, refs.pop()
+
+    gc.set_threshold(10)
+    with cluster(address=None, num_cpus=1):
+        name = ray.put(1).binary()
+        refs = [ray.ObjectRef(name) for _ in range(500_000)]
+        thread = threading.Thread(target=drop, args=[refs])
+        thread.start()
+    thread.join()
+    print("well", gc.isenabled())
+"""
+
+
+@pytest.mark.slow
+def test_garbage_that_another_thread_frees_meanwhile_does_not_end_the_process(tmp_path):
+    assert run(GARBAGE, home=tmp_path)[0] == "well True\n"
