@@ -124,6 +124,12 @@ class SearchSpec(Section):
             {path: _with_fixed(path, dimension, fixed, dimensions) for path, dimension in dimensions.items()}
         )
 
+    @property
+    def depths(self) -> list[Value]:
+        """The values of ``freeze.depth`` that are searched, where they can be counted."""
+        dimension = self.space.dimensions.get("freeze.depth")
+        return list(dimension.members) if isinstance(dimension, Choice) else []
+
     def with_choices(self, path: str, members: list[Value]) -> "SearchSpec":
         """The search with fewer members of a choice; what is searched only with the others, and recipes of them, go too."""
         vary = {path: _with_members(self.vary[path], members)}

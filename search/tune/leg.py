@@ -34,7 +34,7 @@ class WorkerLeg:
         self._measure: list[str] = settings["measure"]
         self._trial = trial = TrialConfig.model_validate(settings["trial"])
         resume_from = resume_point(self._folder, int(settings["start"]))
-        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_from)
+        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_from, depths=settings["depths"])
 
     def step(self) -> dict[str, Any]:
         """Report what the network takes, where asked; then train, save and report one epoch, or say why there is none."""

@@ -2,12 +2,13 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.space.values import Value
 from search.tune import machine
 from search.tune.cluster import total_resources
 from trainable.data.image_guard import Fingerprints
@@ -26,7 +27,7 @@ class Place:
     """What a worker is given: shares of CPUs and GPUs, the CPU threads that torch may use, the images it is held to.
 
     ``fingerprints`` are those of the search's data sets by the field of ``data`` that names them; ``directory`` is the driver's
-    working directory, from which relative paths count.
+    working directory, from which relative paths count; ``depths`` are those that its trials may be frozen to.
     """
 
     cpu: float
@@ -34,6 +35,7 @@ class Place:
     threads: int
     fingerprints: Fingerprints
     directory: str
+    depths: Sequence[Value] = ()
 
 
 @contextmanager
@@ -91,7 +93,12 @@ def make_places(spec: "SearchSpec", *, ledger: "Ledger", is_joined: bool) -> Cal
     cpu, gpu = spec.resources.cpu, gpu_share(spec, is_joined=is_joined)
     fingerprints, directory = ledger.notes.data.fingerprints, str(Path.cwd())
     return lambda: Place(
-        cpu=cpu, gpu=gpu(), threads=max(1, math.floor(cpu)), fingerprints=fingerprints, directory=directory
+        cpu=cpu,
+        gpu=gpu(),
+        threads=max(1, math.floor(cpu)),
+        fingerprints=fingerprints,
+        directory=directory,
+        depths=spec.depths,
     )
 
 

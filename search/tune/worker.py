@@ -52,8 +52,8 @@ def leg_settings(
 
     Configuration, checkpoint folder, the epoch it stands at, its place, what it is to measure before it trains.
     """
-    place_settings = {"threads": place.threads, "fingerprints": place.fingerprints, "directory": place.directory}
-    return {"trial": trial, "start": start, "folder": str(folder), "measure": list(measure), **place_settings}
+    of_place = {name: getattr(place, name) for name in ("threads", "fingerprints", "directory", "depths")}
+    return {"trial": trial, "start": start, "folder": str(folder), "measure": list(measure), **of_place}
 
 
 def occupied(settings: Mapping[str, Any]) -> tune.PlacementGroupFactory:

@@ -12,6 +12,7 @@ from trainable.config.techniques import STAGES
 from trainable.errors import UserError
 
 logger = logging.getLogger(__name__)
+Depth = float | str | Sequence[str]  # of freezing: a share of the units, the last frozen stage, the stages that train
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class LayerPlan:
     units: tuple[Unit, ...]
     fallback: bool = False
 
-    def frozen(self, depth: float | str | Sequence[str]) -> frozenset[int]:
+    def frozen(self, depth: Depth) -> frozenset[int]:
         """Indices of the frozen units for a ``freeze.depth``.
 
         A number freezes that share of the units, rounded down; a stage name everything up to its end; a list

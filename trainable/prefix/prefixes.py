@@ -4,7 +4,7 @@ import errno
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, cache_errors, cache_folder
 from trainable.loader.batches import Rows
 from trainable.model.chain import Chain, agrees, chain_of, num_frozen_links
+from trainable.model.layer_plan import Depth
 from trainable.model.network import Network
 from trainable.model.phase import Phase, phases
 from trainable.prefix.key import View, image_key, level_names, prefix_digests
@@ -53,13 +54,15 @@ class Viewed:
 class Prefixes:
     """What the frozen layers of a trial's networks make of its images; ``store`` is None where nothing is kept.
 
-    ``unchanging`` are the digests of the links that rest in every phase, once they are asked for.
+    ``unchanging`` are the digests of the links that rest in every phase, once they are asked for; ``others`` says behind how
+    many links other trials may freeze, whose outputs are kept on the way.
     """
 
     config: TrialConfig
     chain: Chain
     autocast: Callable[[], AbstractContextManager[object]]
     store: Store | None
+    others: frozenset[int] = frozenset()
     spent: Spent = field(default_factory=Spent)
     not_kept: set[str] = field(default_factory=set)
     unchanging: list[str] | None = None
@@ -124,7 +127,11 @@ class Prefixes:
         try:
             with cache_errors(self.store.folder):
                 self.store.ask(digests[-1])
-                asked = tuple(done for done, digest in enumerate(digests[:-1], 1) if self.store.is_asked(digest))
+                asked = tuple(
+                    done
+                    for done, digest in enumerate(digests[:-1], 1)
+                    if done in self.others or self.store.is_asked(digest)
+                )
                 blocks = _Filling(
                     store=self.store, names=names, asked=asked, rows=rows, source=source, spent=self.spent
                 ).all_blocks()
@@ -233,9 +240,17 @@ class _Filling:
 
 
 def create_prefixes(
-    config: TrialConfig, *, network: Network, spec: InputSpec, autocast: Callable[[], AbstractContextManager[object]]
+    config: TrialConfig,
+    *,
+    network: Network,
+    spec: InputSpec,
+    depths: Sequence[Depth] = (),
+    autocast: Callable[[], AbstractContextManager[object]],
 ) -> Prefixes:
-    """The prefixes of a trial, kept beside its decoded images unless ``data.prefix_gb`` is 0."""
+    """The prefixes of a trial, kept beside its decoded images unless ``data.prefix_gb`` is 0.
+
+    Those of ``depths``, which other trials may freeze, are kept too when one goes through them.
+    """
     chain = chain_of(config.model, spec=spec, flexible=config.data.early_size is not None)
     limit = limit_bytes(config.data)
     return Prefixes(
@@ -243,6 +258,7 @@ def create_prefixes(
         chain=chain if _is_right(chain, network=network, spec=spec, autocast=autocast) else (),
         autocast=autocast,
         store=Store(folder=cache_folder(config.data) / FOLDER, limit_bytes=limit) if limit else None,
+        others=frozenset(num_frozen_links(chain, frozen=network.plan.frozen(depth)) for depth in depths),
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
+from trainable.model.layer_plan import Depth
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
@@ -42,41 +43,47 @@ __all__ = [
 ]
 
 
-def fit(config: TrialConfig, *, resume_from: Path | None = None) -> Generator[Epoch, None, str]:
+def fit(
+    config: TrialConfig, *, resume_from: Path | None = None, depths: Sequence[Depth] = ()
+) -> Generator[Epoch, None, str]:
     """Train as configured and yield every epoch; to stop, ask for no more.
+
+    ``depths`` are those of ``freeze.depth`` that other trials may have: on the way through its own frozen layers this one keeps
+    what they will ask for, where it keeps anything.
 
     The generator returns why training ended. Resuming from the checkpoint of any epoch gives the rest of the unbroken
     run, bit for bit on a CPU. Raises UserError for data or weights that cannot be used, DivergedError when the loss is
     no longer finite.
     """
-    trainer = begin(config) if resume_from is None else resume(config, resume_from)
+    trainer = begin(config, depths=depths) if resume_from is None else resume(config, resume_from, depths=depths)
     while (ended := trainer.state.ended()) is None:
         yield trainer.one_epoch()
     return ended
 
 
-def begin(config: TrialConfig) -> Trainer:
+def begin(config: TrialConfig, *, depths: Sequence[Depth] = ()) -> Trainer:
     """A trial that is ready for its first epoch. Raises UserError for data, weights or a device that cannot be used."""
-    trainer = _ready(set_up(config))
+    trainer = _ready(set_up(config), depths=depths)
     if STRATEGIES[config.finetune.strategy].solves_head:
         solve_head(trainer.state.network, measurer=trainer.measurer, epoch=1)
     return trainer
 
 
-def resume(config: TrialConfig, checkpoint: Path) -> Trainer:
+def resume(config: TrialConfig, checkpoint: Path, *, depths: Sequence[Depth] = ()) -> Trainer:
     """A trial ready for the epoch after that of a checkpoint. Raises UserError as :func:`begin`, and BrokenCheckpointError."""
-    trainer = _ready(set_up(config))
+    trainer = _ready(set_up(config), depths=depths)
     trainer.state.load(checkpoint)
     return trainer
 
 
-def _ready(setup: Setup) -> Trainer:
-    return create_trainer(setup, anchor=_anchor(setup), prefixes=_prefixes(setup))
+def _ready(setup: Setup, *, depths: Sequence[Depth]) -> Trainer:
+    return create_trainer(setup, anchor=_anchor(setup), prefixes=_prefixes(setup, depths=depths))
 
 
-def _prefixes(setup: Setup) -> Prefixes:
+def _prefixes(setup: Setup, *, depths: Sequence[Depth] = ()) -> Prefixes:
     numerics = partial(autocast, setup.device, setup.config.train)
-    return create_prefixes(setup.config, network=setup.network, spec=setup.inputs.full.spec, autocast=numerics)
+    spec = setup.inputs.full.spec
+    return create_prefixes(setup.config, network=setup.network, spec=spec, depths=depths, autocast=numerics)
 
 
 def _anchor(setup: Setup) -> Anchor | None:

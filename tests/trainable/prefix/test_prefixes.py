@@ -32,10 +32,11 @@ def nothing_open():
     prefixes._opened.clear()
 
 
-def told(config):
+def told(config, **options):
     """All that the epochs of a trial say but for its costs."""
     return [
-        {name: value for name, value in epoch.metrics.items() if not name.startswith("usage/")} for epoch in fit(config)
+        {name: value for name, value in epoch.metrics.items() if not name.startswith("usage/")}
+        for epoch in fit(config, **options)
     ]
 
 
@@ -98,6 +99,21 @@ def test_a_deeper_cut_goes_on_from_a_kept_one(config, monkeypatch):
     assert set(started) == {2}  # of the five units of this network half are frozen first
     prefixes._opened.clear()
     assert told(config(1.0, prefix_gb=0.0)) == deep
+
+
+def test_what_other_depths_will_ask_for_is_kept_on_the_way_to_a_deeper_cut(config, cache):
+    live = told(config(1.0, prefix_gb=0.0)), told(config(0.5, prefix_gb=0.0))
+    alone = told(config(1.0))
+    of_one = len(blocks(cache))
+    shutil.rmtree(Path(cache) / "prefix")
+    prefixes._opened.clear()
+    deep = told(config(1.0), depths=[0, 0.5, 1.0])
+    assert len(blocks(cache)) == 2 * of_one
+    before = blocks(cache)
+    shallow = told(config(0.5))
+    assert blocks(cache) == before
+    assert (deep, shallow) == live
+    assert alone == deep
 
 
 def test_every_view_comes_again_after_so_many_epochs(config, cache):
