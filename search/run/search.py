@@ -106,7 +106,7 @@ def run_search(
                 listener.begin(ledger, spec=spec, rule=scheduler_rule(spec))
             outcome = Outcome("failed", "the search broke off", folder)
             try:
-                clock = clock_of(spec, timekeeper=timekeeper)
+                clock = clock_of(spec, data=ledger.notes.data, timekeeper=timekeeper)
                 outcome = _with_workers(
                     spec, ledger, folder=folder, is_joined=address is not None, listeners=listeners, clock=clock
                 )

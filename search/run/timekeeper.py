@@ -6,7 +6,7 @@ from collections.abc import Callable
 from search.engine.clock import Clock, seconds_to_next_note, spent, stretches_before
 from search.engine.listeners import Listener, Outcome
 from search.ledger.ledger import Ledger
-from search.ledger.notes import Stretch
+from search.ledger.notes import DataFacts, Stretch
 from search.space.spec import SearchSpec, makes_soup
 
 _OFFSET = time.time() - time.monotonic()
@@ -49,10 +49,17 @@ class Timekeeper(Listener):
         self._ledger.note(stretches=(*self._before, stretch))
 
 
-def clock_of(spec: SearchSpec, *, timekeeper: Timekeeper) -> Clock | None:
+def clock_of(spec: SearchSpec, *, data: DataFacts, timekeeper: Timekeeper) -> Clock | None:
     """The clock that a search's budget asks for; None where it names no time."""
     seconds = spec.search.budget.seconds
     if seconds is None:
         return None
     num_averaged = spec.soup if makes_soup(spec) else 0
-    return Clock(asked_seconds=seconds, spent_seconds=timekeeper.spent_seconds, num_evaluations=num_averaged + 2)
+    num_images = {split: sum(counts.values()) for split, counts in data.counts.items()}
+    seen = num_images.get("train", 0) + num_images.get("val", 0)
+    return Clock(
+        asked_seconds=seconds,
+        spent_seconds=timekeeper.spent_seconds,
+        num_evaluations=num_averaged + 2,
+        tested=num_images.get("test", 0) / max(1, seen),
+    )

@@ -4,7 +4,7 @@ import pytest
 
 from search.engine.listeners import Outcome
 from search.ledger import ledger as ledgers
-from search.ledger.notes import Stretch
+from search.ledger.notes import DataFacts, Stretch
 from search.run.timekeeper import Timekeeper, clock_of, steady_now
 from search.space.dimension import parse_dimension
 from search.space.space import make_space
@@ -86,8 +86,10 @@ def test_time_never_goes_back():
 
 def test_only_a_budget_of_time_makes_a_clock_and_a_soup_counts_its_candidates(open_ledger):
     keeper = Timekeeper(open_ledger(), began=0.0, now=Time(60.0))
-    assert clock_of(spec_of(trials=3), timekeeper=keeper) is None
-    clock = clock_of(spec_of(budget={"hours": 0.5}), timekeeper=keeper)
+    data = DataFacts(counts={"train": {"a": 60, "b": 20}, "val": {"a": 20}, "test": {"a": 20, "b": 5}})
+    assert clock_of(spec_of(trials=3), data=data, timekeeper=keeper) is None
+    clock = clock_of(spec_of(budget={"hours": 0.5}), data=data, timekeeper=keeper)
     assert (clock.asked_seconds, clock.spent_seconds(), clock.num_evaluations) == (1800, 60, 7)
+    assert clock.tested == 0.25
     chosen = spec_of(budget={"minutes": 5}, choose_by=["val/accuracy"])
-    assert clock_of(chosen, timekeeper=keeper).num_evaluations == 2
+    assert clock_of(chosen, data=DataFacts(), timekeeper=keeper).num_evaluations == 2
