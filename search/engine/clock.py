@@ -36,8 +36,8 @@ class Clock:
 
     ``spent_seconds`` says how much of ``asked_seconds`` is over now, ``num_evaluations`` how many networks are measured
     when every trial is decided: those of the soup, the test, the winner's interval. ``tested`` are the test images for each
-    image that trials see, whose frozen layers nobody has computed yet. ``kept`` gives the seconds, by the trials so far, that other
-    training takes then.
+    image that trials see, whose frozen layers nobody has computed yet. ``kept`` gives the seconds, by the trials so far,
+    that other training takes then.
     """
 
     asked_seconds: float
