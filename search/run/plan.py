@@ -1,12 +1,15 @@
 """What a search would take, before it is begun."""
 
 import math
+from collections.abc import Mapping
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
 from search.engine.clock import FINISHING_SECONDS
+from search.engine.confirming import Confirming
 from search.engine.forecast import expected_epochs, expected_trials, trials_within
 from search.engine.rule import Rule
 from search.engine.schedulers import scheduler_rule
@@ -41,16 +44,22 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
     fitting = epochs_within(spec.search.budget, epoch_seconds=fmean(seconds), at_once=at_once, gpu=gpu)
-    trials = most_trials(rule, asked=spec.search.trials, epochs=fitting)
-    epochs = expected_epochs(rule, num_trials=trials)
+    confirming = Confirming(count=spec.search.confirm, until=rule.rungs[-1])
+    confirmed = confirming.until * confirming.count if fitting is None else confirming.epochs_kept(budget=fitting)
+    trials = most_trials(rule, asked=spec.search.trials, epochs=None if fitting is None else fitting - confirmed)
+    rungs = expected_trials(rule, num_trials=trials)
+    audited = expected_audit_epochs(rungs, share=spec.scheduler.audit)
+    epochs = expected_epochs(rule, num_trials=trials) + confirmed + audited
     largest = max(corner["checkpoint_bytes"] for corner in measured)
     # Frozen layers see each view of the images once for all trials that freeze them, and the held-out images once.
     once = sum(corner["frozen_seconds"] * min(corner["views"], rule.rungs[-1]) for corner in measured)
     each_time = epochs * sum(corner["frozen_seconds"] for corner in measured) / len(measured)
     return {
         "name": spec.search.name,
-        "rungs": {str(rung): count for rung, count in expected_trials(rule, num_trials=trials).items()},
+        "rungs": {str(rung): count for rung, count in rungs.items()},
         "epochs": epochs,
+        "confirm_epochs": confirmed,
+        "audit_epochs": audited,
         "epochs_without_halving": trials * rule.rungs[-1],
         "asked_seconds": spec.search.budget.seconds,
         "images": {split: sum(classes.values()) for split, classes in facts.counts.items()},
@@ -84,6 +93,12 @@ def most_trials(rule: Rule, *, asked: int | None, epochs: int | None) -> int:
     return min([*bounds, *([] if asked is None else [asked])])
 
 
+def expected_audit_epochs(rungs: Mapping[int, int], *, share: float) -> int:
+    """How many epochs audits take of a share of the trials that stop, by how many reach each rung."""
+    stopped = ((rung, count - after) for (rung, count), (_, after) in pairwise(rungs.items()))
+    return round(share * sum(count * (max(rungs) - rung) for rung, count in stopped))
+
+
 def plan_table(plan: dict[str, Any]) -> Table:
     """The plan for a terminal."""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -93,6 +108,10 @@ def plan_table(plan: dict[str, Any]) -> Table:
     if plan["asked_seconds"] is not None:
         table.add_row("time", f"{duration(plan['asked_seconds'])} asked, trials and epochs are what fits into it")
     table.add_row("epochs", f"about {plan['epochs']} (all trials in full: {plan['epochs_without_halving']})")
+    if plan["confirm_epochs"] or plan["audit_epochs"]:
+        table.add_row(
+            "of these", f"{plan['confirm_epochs']} to confirm the last candidates, {plan['audit_epochs']} for audits"
+        )
     table.add_row("images", ", ".join(f"{count} {split}" for split, count in plan["images"].items()))
     table.add_row("an epoch", f"{seconds['least']:.1f} to {seconds['most']:.1f} s on this machine, one trial alone")
     table.add_row(

@@ -215,6 +215,9 @@ def test_a_plan_says_what_the_search_took(searched):
     ]
     assert plan["checkpoint_bytes"] >= sum(sizes)
     assert "the search" in place.told("plan", "space.yaml")
+    more = place.read("plan", "space.yaml", "--set", "search.confirm=2", "--set", "scheduler.audit=0.5")
+    assert more["confirm_epochs"] == 8
+    assert more["epochs"] == plan["epochs"] + 8 + more["audit_epochs"] > plan["epochs"] + 8
 
 
 def test_check_looks_at_the_images_without_decoding_them(searched):

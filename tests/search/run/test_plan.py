@@ -4,7 +4,7 @@ import pytest
 
 from search.engine.clock import FINISHING_SECONDS
 from search.engine.no_halving import NoHalving
-from search.run.plan import epochs_within, most_trials
+from search.run.plan import epochs_within, expected_audit_epochs, most_trials
 from search.space.sections import BudgetSection
 
 RULE = NoHalving("val/accuracy", 9)
@@ -29,3 +29,9 @@ def test_a_search_comes_to_as_many_trials_as_are_asked_for_or_allowed_whichever_
     assert most_trials(RULE, asked=3, epochs=40) == 3
     assert most_trials(RULE, asked=64, epochs=40) == 4
     assert most_trials(RULE, asked=64, epochs=None) == 64
+
+
+def test_audits_take_a_share_of_the_epochs_that_stopped_trials_are_spared():
+    assert expected_audit_epochs({1: 16, 4: 6, 9: 2}, share=0.25) == 25  # of 10×8 + 4×5
+    assert expected_audit_epochs({1: 16, 4: 6, 9: 2}, share=0.0) == 0
+    assert expected_audit_epochs({9: 16}, share=0.25) == 0
