@@ -116,7 +116,7 @@ def _start(spec: SearchSpec, ledger: Ledger, *, stage: str | None) -> int:
         distributions=point.distributions,
         target=SOLVED,
         origin=PROBE,
-        overrides={**AS_TRIAL, "model.until": stage},
+        overrides={**AS_TRIAL, "model.until": stage, **({} if stage is None else {"model.pool": "own"})},
     )
 
 

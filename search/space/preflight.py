@@ -12,7 +12,15 @@ from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.loader.own_code import find_code
 
 # Paths that decide how a backbone is built, and whether it can be.
-BUILT_BY = ("model.name", "model.weights", "model.until", "model.drop_path", "data.image_size", "finetune.strategy")
+BUILT_BY = (
+    "model.name",
+    "model.weights",
+    "model.until",
+    "model.pool",
+    "model.drop_path",
+    "data.image_size",
+    "finetune.strategy",
+)
 
 
 def check_techniques(spec: SearchSpec) -> None:
@@ -48,7 +56,7 @@ def check_models(spec: SearchSpec) -> list[str]:
     files: dict[str, None] = {}
     for config in _models(spec):
         model, data = config.model, config.data
-        asked = [model.name, model.weights, model.until, model.drop_path > 0]
+        asked = [model.name, model.weights, model.until, model.pool, model.drop_path > 0]
         sizes = [data.image_size, data.early_size, data.channels]
         key = repr([*asked, *sizes, config.finetune.strategy == "scratch"])
         if key not in seen:

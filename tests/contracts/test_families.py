@@ -18,6 +18,7 @@ from trainable.model.backbone import input_spec, laid_out, serving_options
 from trainable.model.layer_plan import STAGES
 from trainable.model.network import check_network, create_network
 from trainable.model.phase import phase
+from trainable.model.pool import pool_stages
 from trainable.model.stages import stage_ends
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.training.fit import network_state
@@ -315,7 +316,9 @@ def test_it_ends_behind_every_stage_that_it_shows_and_says_which_those_are(famil
 
 @slow
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LARGE))
-def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is(family, tmp_path):
+def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is_and_both_are_features(
+    family, tmp_path
+):
     torch.set_num_threads(1)
     name, size = FAMILIES[family]
     whole, _ = network_of(config_of(name, size=size))
@@ -333,15 +336,19 @@ def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is
         torch.testing.assert_close(network.eval().features(images), shown.mean(dim=(2, 3)), atol=1e-5, rtol=1e-5)
         served = package_of(network, config=config, spec=spec, folder=tmp_path)
         torch.testing.assert_close(served(images), network(images), atol=1e-4, rtol=1e-4)
+        own = whole.features(images)
+        pool_stages(whole.backbone, indices=[end.index], is_cut=False)
+        both = whole.features(images)
+        torch.testing.assert_close(both[:, : own.shape[1]], own, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            both[:, own.shape[1] :][:, : end.channels], shown.mean(dim=(2, 3)), atol=1e-4, rtol=1e-4
+        )
 
 
 def package_of(network, *, config, spec, folder):
-    options, input_size, until = serving_options(config.model, spec=spec, flexible=False)
     description = {
         "architecture": config.model.name,
-        "options": options,
-        "input_size": input_size,
-        "until": until,
+        **serving_options(config.model, spec=spec, flexible=False),
         "classes": ["a", "b", "c"],
         "input": asdict(spec),
     }

@@ -213,6 +213,11 @@ class ModelConfig(Section):
         "better one where an earlier stage's probe is better; null is the whole backbone. What is left keeps its stages' names; "
         "a share in `freeze.depth` is one of what is left.",
     )
+    pool: Literal["own", "stages"] = Field(
+        "own",
+        description="Features that the head is given: the backbone's `own` pooled ones, or beside them the mean and the standard "
+        "deviation over the image of the maps that end its last two `stages`: textures and small things show there.",
+    )
     head: Literal["linear", "mlp"] = Field("linear", description="Classifier on the pooled features.")
     head_hidden: int = Field(512, ge=8, le=8192, description="Width of the `mlp` head's hidden layer.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the classifier, a probability.")

@@ -14,6 +14,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import OutageError, UserError, nearest
 from trainable.model.cut import cut_at, end_of
 from trainable.model.layer_plan import LayerPlan, make_plan
+from trainable.model.pool import pool_stages, pooled_stages
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
 from trainable.terminal import plain
 
@@ -44,7 +45,7 @@ def _data_config(name: str) -> dict[str, Any]:
 def create_backbone(
     config: ModelConfig, *, spec: InputSpec, generator_seed: int, flexible: bool = False, device: str = "cpu"
 ) -> tuple[nn.Module, LayerPlan]:
-    """The pooled backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed.
+    """The pooled backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed, features are ``config.pool``'s.
 
     ``generator_seed`` decides random starts; one that is ``flexible`` takes other sizes than S as well, resampling its
     position embeddings as it goes. On ``device`` meta only shapes are made, those of a weights file too, and no hub is asked.
@@ -67,6 +68,10 @@ def create_backbone(
         is_loaded = is_loaded or _try(load)  # those of a network of this size, perhaps
     if config.until is not None:
         plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
+    if config.pool == "stages":
+        pool_stages(
+            backbone, indices=pooled_stages(backbone, plan=plan, name=config.name), is_cut=config.until is not None
+        )
     if load is not None and not is_loaded:  # those of a network that ended there, perhaps; else this is what is wrong
         load()
     return backbone, plan
@@ -104,21 +109,24 @@ def _pretrained_cfg(backbone: nn.Module) -> dict[str, Any]:
     return cast(dict[str, Any], backbone.pretrained_cfg)
 
 
-def serving_options(
-    config: ModelConfig, *, spec: InputSpec, flexible: bool
-) -> tuple[dict[str, Any], tuple[int, int] | None, int | None]:
-    """With what timm builds this backbone for use, the size it is then set to, where it is not its own, and where it is cut.
+def serving_options(config: ModelConfig, *, spec: InputSpec, flexible: bool) -> dict[str, Any]:
+    """What a package says of this backbone, by which timm builds it for use.
 
-    The last is the number of timm's intermediate behind which it ends, None for a whole one.
+    ``input_size`` is what it is set to, where it is not its own; ``until`` the number of timm's intermediate behind which it is
+    cut, ``pool`` those whose maps are among its features, None for none.
     """
     options = _options(config.name, channels=len(spec.mean), flexible=flexible)
     model = _on_meta(config.name)
     is_set = hasattr(model, "set_input_size") and _pretrained_cfg(model)["input_size"][-1] != spec.size
-    until = None
+    backbone, plan = laid_out(config.name)
+    until = pool = None
     if config.until is not None:
-        whole, plan = laid_out(config.name)
-        until = end_of(whole, plan=plan, stage=config.until, name=config.name)
-    return options, (spec.size, spec.size) if is_set else None, until
+        until = end_of(backbone, plan=plan, stage=config.until, name=config.name)
+        plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
+    if config.pool == "stages":
+        pool = pooled_stages(backbone, plan=plan, name=config.name)
+    size = (spec.size, spec.size) if is_set else None
+    return {"options": options, "input_size": size, "until": until, "pool": pool}
 
 
 def _options(name: str, *, channels: int, flexible: bool) -> dict[str, Any]:

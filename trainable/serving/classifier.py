@@ -99,6 +99,8 @@ def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shift
         backbone.set_input_size(img_size=description["input_size"])  # type: ignore[operator]
     if description.get("until") is not None:
         _cut_behind(backbone, index=description["until"])
+    if description.get("pool") is not None:
+        _pool_stages(backbone, indices=description["pool"], is_cut=description.get("until") is not None)
     network = _Shifted(backbone, _head(state), num_classes=len(description["classes"]))
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
@@ -119,6 +121,23 @@ def _cut_behind(backbone: Any, *, index: int) -> None:
     backbone.feature_info = backbone.feature_info[: index + 1]
     kind = type(backbone)
     backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "is_cut": True})
+
+
+def _pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
+    """Let a timm model give, beside its own features, mean and standard deviation over the image of these intermediates' maps."""
+    of_tokens = hasattr(backbone, "num_prefix_tokens")
+    options = {"indices": indices, "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": is_cut}
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        found = self.forward_intermediates(images, **options)
+        features, maps = ([], found) if is_cut else ([self.forward_head(found[0])], found[1])
+        for each in maps:
+            values, over = each.float(), 1 if of_tokens else (2, 3)
+            features += [values.mean(dim=over), (values.var(dim=over, correction=0) + 1e-6).sqrt()]
+        return torch.cat(features, dim=1)
+
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward})
 
 
 def _head(state: dict[str, Tensor]) -> nn.Sequential:

@@ -93,13 +93,10 @@ def _write(setup: Setup, *, config: TrialConfig, folder: Path) -> None:
 
 def _description(setup: Setup, *, config: TrialConfig) -> dict[str, Any]:
     spec = setup.inputs.full.spec
-    options, input_size, until = serving_options(config.model, spec=spec, flexible=config.data.early_size is not None)
     return {
         "format": FORMAT,
         "architecture": config.model.name,
-        "options": options,
-        "input_size": input_size,
-        "until": until,
+        **serving_options(config.model, spec=spec, flexible=config.data.early_size is not None),
         "input": {
             "channels": len(spec.mean),
             "size": spec.size,

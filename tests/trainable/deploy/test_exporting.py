@@ -120,9 +120,10 @@ def test_a_vit_goes_to_8_bits_by_its_linear_weights_and_needs_torch_alone_to_run
     assert json.loads(said)["classes"] == ["defective", "functional"]
 
 
+@pytest.mark.parametrize("settings", [{"until": "stage3"}, {"pool": "stages"}])
 @pytest.mark.parametrize("name", ["test_vit", "resnet10t"])
-def test_a_network_that_ends_behind_a_stage_goes_to_every_form(name, untrained, tmp_path):
-    one = untrained(name, model={"name": name, "weights": "random", "until": "stage3"})
+def test_a_network_that_ends_behind_a_stage_or_shows_several_goes_to_every_form(name, settings, untrained, tmp_path):
+    one = untrained(name, model={"name": name, "weights": "random", **settings})
     rows = export(one.network, config=one.config, wanted=Wanted(to=("pt2", "onnx")), folder=tmp_path)
     assert [row.name for row in rows] == ["torch fp32", "pt2 fp32", "onnx fp32"]
     assert all(row.max_difference <= 1e-4 for row in rows)

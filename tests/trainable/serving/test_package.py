@@ -35,6 +35,9 @@ NETWORKS = {
     "a running average": {"train": {"ema": 0.5}},
     "grey": {"data": {"channels": 1}},
     "a CNN that ends behind a stage": {"model": {"name": "resnet10t", "until": "stage3"}},
+    "a CNN with features of its stages": {"model": {"name": "resnet10t", "pool": "stages"}},
+    "a ViT with features of its stages": {"model": {"name": "test_vit", "pool": "stages"}, "data": {"image_size": 64}},
+    "features of the stages before an end": {"model": {"name": "resnet10t", "until": "stage3", "pool": "stages"}},
     "a ViT that ends behind a stage": {"model": {"name": "test_vit", "until": "stage2"}, "data": {"image_size": 64}},
 }
 

@@ -99,6 +99,10 @@ VARIANTS = {
         "finetune": {"strategy": "surgical", "trainable": ["stage1", "stage2"]},
         "data": {"class_sampling": "balanced"},
     },
+    "features of stages": {
+        "model": {"name": "resnet10t", "weights": "random", "pool": "stages"},
+        "freeze": {"depth": 0.75},
+    },
     "ended behind a stage": {
         "model": {"name": "resnet10t", "weights": "random", "until": "stage3"},
         "freeze": {"depth": 0.5},
