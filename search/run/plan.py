@@ -44,22 +44,15 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
     fitting = epochs_within(spec.search.budget, epoch_seconds=fmean(seconds), at_once=at_once, gpu=gpu)
-    confirming = Confirming(count=spec.search.confirm, until=rule.rungs[-1])
-    confirmed = confirming.until * confirming.count if fitting is None else confirming.epochs_kept(budget=fitting)
-    trials = most_trials(rule, asked=spec.search.trials, epochs=None if fitting is None else fitting - confirmed)
-    rungs = expected_trials(rule, num_trials=trials)
-    audited = expected_audit_epochs(rungs, share=spec.scheduler.audit)
-    epochs = expected_epochs(rule, num_trials=trials) + confirmed + audited
+    work = foreseen_work(spec, fitting=fitting)
+    trials, epochs = next(iter(work["rungs"].values())), work["epochs"]
     largest = max(corner["checkpoint_bytes"] for corner in measured)
     # Frozen layers see each view of the images once for all trials that freeze them, and the held-out images once.
     once = sum(corner["frozen_seconds"] * min(corner["views"], rule.rungs[-1]) for corner in measured)
     each_time = epochs * sum(corner["frozen_seconds"] for corner in measured) / len(measured)
     return {
         "name": spec.search.name,
-        "rungs": {str(rung): count for rung, count in rungs.items()},
-        "epochs": epochs,
-        "confirm_epochs": confirmed,
-        "audit_epochs": audited,
+        **work,
         "epochs_without_halving": trials * rule.rungs[-1],
         "asked_seconds": spec.search.budget.seconds,
         "images": {split: sum(classes.values()) for split, classes in facts.counts.items()},
@@ -74,6 +67,22 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "checkpoint_bytes": trials * largest + at_once * (SAVED_AT_ONCE - 1) * largest,
         "warm_start": None if start is None else warm_start_lines(start),
         "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
+    }
+
+
+def foreseen_work(spec: SearchSpec, *, fitting: int | None) -> dict[str, Any]:
+    """How many trials reach each rung, and the epochs of all that is trained, where ``fitting`` many fit into the budget."""
+    rule = scheduler_rule(spec)
+    confirming = Confirming(count=spec.search.confirm, until=rule.rungs[-1])
+    confirmed = confirming.until * confirming.count if fitting is None else confirming.epochs_kept(budget=fitting)
+    trials = most_trials(rule, asked=spec.search.trials, epochs=None if fitting is None else fitting - confirmed)
+    rungs = expected_trials(rule, num_trials=trials)
+    audited = expected_audit_epochs(rungs, share=spec.scheduler.audit)
+    return {
+        "rungs": {str(rung): count for rung, count in rungs.items()},
+        "epochs": expected_epochs(rule, num_trials=trials) + confirmed + audited,
+        "confirm_epochs": confirmed,
+        "audit_epochs": audited,
     }
 
 
