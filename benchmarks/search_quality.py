@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from peer_players import MAKERS, is_there, make_peer
 from search_players import METHODS, Player, is_known, make_player
 from search_tables import LCBENCH, LCBENCH_TEST, Curve, Task, fine_tuning, lcbench, taskset
 
@@ -65,7 +66,11 @@ class Run:
 def main() -> None:
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     options = read_options()
-    methods = [method for method in options.methods if is_known(method) or _skip(method, "is no method here")]
+    methods = [
+        method
+        for method in options.methods
+        if is_known(method) or is_there(method) or _skip(method, "is no method here")
+    ]
     places = [(family, name) for family, name in task_names(options) if not options.tasks or name in options.tasks]
     jobs = [(*place, method, seed) for place in places for method in methods for seed in range(options.seeds)]
     with get_context("spawn").Pool(options.jobs) as pool:
@@ -85,7 +90,9 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tables", type=Path, help="folder of lcbench/ and taskset/")
     parser.add_argument("--curves", type=Path, default=CURVES, help="folder of what make_curves.py wrote")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
-    parser.add_argument("--methods", nargs="+", default=METHODS, help="also ours:SCHEDULER,key=value,…")
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, help=f"also ours:SCHEDULER,key=value,… and {', '.join(MAKERS)}"
+    )
     parser.add_argument("--tasks", nargs="+", help="of the families, all by default")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--seeds", type=int, default=5)
@@ -127,9 +134,8 @@ def play_job(job: tuple[str, str, str, int], *, options: argparse.Namespace) -> 
     else:
         task = taskset(options.tables / family / name) if family == "taskset" else fine_tuning(options.curves / name)
     slots = options.slots or SLOTS[family]
-    events = simulate(
-        make_player(method, task, seed=seed), task=task, seed=seed, slots=slots, full_trainings=options.budget
-    )
+    player = (make_peer if method in MAKERS else make_player)(method, task, seed=seed)
+    events = simulate(player, task=task, seed=seed, slots=slots, full_trainings=options.budget)
     marks = [mark for mark in FULL_TRAININGS if mark <= options.budget]
     return Run(
         method=method,

@@ -20,7 +20,7 @@ METRIC = "val/balanced_accuracy"
 def modules():
     sys.path.insert(0, str(FOLDER))
     try:
-        for name in ("search_tables", "search_players", "search_quality"):
+        for name in ("search_tables", "search_players", "peer_players", "search_quality"):
             spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
             sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
@@ -148,6 +148,23 @@ def test_a_seed_gives_the_same_search_again(quality, players, tables, method):
         epochs = [event.epoch for event in first if event.number == number]
         assert epochs == list(range(1, len(epochs) + 1))
         assert len(epochs) <= task.epochs
+
+
+PEERS = ("dehb", "syne-tune:asha", "syne-tune:asha-cqr", "syne-tune:asha-bore", "syne-tune:bohb")
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_a_peer_of_an_environment_of_its_own_plays_too_and_is_skipped_elsewhere(quality, modules, tables, method):
+    peers, task = modules["peer_players"], large(tables)
+    assert set(peers.MAKERS) == set(PEERS)
+    if not peers.is_there(method):
+        pytest.skip(f"{method} is not installed: benchmarks/peer_players.py says how")
+    player = peers.make_peer(method, task, seed=3)
+    events = quality.simulate(player, task=task, seed=3, slots=2, full_trainings=5)
+    assert len(events) >= 5 * task.epochs
+    lasts = {event.number: event.epoch for event in events}
+    assert 1 in lasts.values()
+    assert task.epochs in lasts.values()
 
 
 @pytest.mark.parametrize(("prior", "rate"), [("good", 1e-2), ("wrong", 1e-4)])
