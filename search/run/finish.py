@@ -1,6 +1,7 @@
 """What is done when every trial is decided: the soup, the test, the picture of the domains."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -56,6 +57,9 @@ def finish(
             on_change(trial)
     best, members = _candidate(spec, ledger, soup=soup)
     checkpoint = best_checkpoint(folder, best, metric=metric)
+    interval = begin_interval(
+        spec, ledger, best=best, members=members, checkpoint=checkpoint, folder=folder, place=place
+    )
     earlier = ledger.notes.test
     if earlier is None or (earlier.trial, earlier.soup) != (best.number, members):
         config = spec.config_of(best)
@@ -68,13 +72,14 @@ def finish(
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if earlier is None else earlier.reads + 1
         ledger.note(test=TestScore(trial=best.number, epoch=epoch, soup=members, reads=reads, **score))
-    note_interval(spec, ledger, best=best, members=members, checkpoint=checkpoint, folder=folder, place=place)
+    if interval is not None:
+        ledger.note(interval=interval())
     ledger.note(finished=True)
     draw_domains(spec, ledger, folder=folder, place=place)
     return Outcome("finished", reason, folder)
 
 
-def note_interval(
+def begin_interval(
     spec: SearchSpec,
     ledger: Ledger,
     *,
@@ -83,23 +88,20 @@ def note_interval(
     checkpoint: Path | None,
     folder: Path,
     place: Place,
-) -> None:
-    """Note between what the final candidate's validation score lies, once for each; nothing where its weights are gone."""
+) -> Callable[[], WinnerInterval] | None:
+    """Begin to look between what the final candidate's score lies; None where that is noted, or its weights are gone."""
     earlier = ledger.notes.interval
     if earlier is not None and (earlier.trial, earlier.soup) == (best.number, members):
-        return
+        return None
     if members is not None:
         weights = {"soup": str(soup_path(folder))}
     elif checkpoint is not None:
         weights = {"checkpoint": str(checkpoint.resolve())}
     else:
-        return
-    found = submit("interval", spec.config_of(best), confidence=CONFIDENCE, place=place, **weights)()
-    ledger.note(
-        interval=WinnerInterval(
-            trial=best.number, soup=members, metric=spec.search.metric, confidence=CONFIDENCE, **(found or {})
-        )
-    )
+        return None
+    found = submit("interval", spec.config_of(best), confidence=CONFIDENCE, place=place, **weights)
+    told = partial(WinnerInterval, trial=best.number, soup=members, metric=spec.search.metric, confidence=CONFIDENCE)
+    return lambda: told(**(found() or {}))
 
 
 def _candidate(spec: SearchSpec, ledger: Ledger, *, soup: SoupResult | None) -> tuple[Trial, list[int] | None]:

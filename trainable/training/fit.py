@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +16,14 @@ from trainable.model.layer_plan import Depth
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
-from trainable.prefix.prefixes import Prefixes, create_prefixes
+from trainable.prefix.prefixes import Prefixes
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor, fisher_information
 from trainable.training.checkpoint import checkpoint_bytes, load_scored, read_state
-from trainable.training.device import autocast, peak_memory_bytes
+from trainable.training.device import peak_memory_bytes
 from trainable.training.evaluate import Predicted
 from trainable.training.measure import Measurer
-from trainable.training.setup import Setup, set_up
+from trainable.training.setup import Setup, prefixes_of, set_up
 from trainable.training.solving import solve_head
 from trainable.training.trainer import DivergedError, Epoch, Trainer, create_trainer
 
@@ -77,13 +76,7 @@ def resume(config: TrialConfig, checkpoint: Path, *, depths: Sequence[Depth] = (
 
 
 def _ready(setup: Setup, *, depths: Sequence[Depth]) -> Trainer:
-    return create_trainer(setup, anchor=_anchor(setup), prefixes=_prefixes(setup, depths=depths))
-
-
-def _prefixes(setup: Setup, *, depths: Sequence[Depth] = ()) -> Prefixes:
-    numerics = partial(autocast, setup.device, setup.config.train)
-    spec = setup.inputs.full.spec
-    return create_prefixes(setup.config, network=setup.network, spec=spec, depths=depths, autocast=numerics)
+    return create_trainer(setup, anchor=_anchor(setup), prefixes=prefixes_of(setup, depths=depths))
 
 
 def _anchor(setup: Setup) -> Anchor | None:
@@ -101,13 +94,13 @@ def _anchor(setup: Setup) -> Anchor | None:
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
     setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config, setup.inputs).evaluate(setup.network, split, epoch=epoch)
+    return Measurer(config, setup.inputs, prefixes_of(setup)).evaluate(setup.network, split, epoch=epoch)
 
 
 def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Predicted:
     """What that network makes of ``split``."""
     setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config, setup.inputs).predict(setup.network, split, epoch=epoch)
+    return Measurer(config, setup.inputs, prefixes_of(setup)).predict(setup.network, split, epoch=epoch)
 
 
 def _open(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
@@ -149,7 +142,7 @@ class Measured:
 def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
     setup = set_up(config)
-    prefixes = replace(_prefixes(setup), store=None)
+    prefixes = replace(prefixes_of(setup), store=None)
     trainer, measurer = create_trainer(setup, prefixes=prefixes), Measurer(config, setup.inputs, prefixes)
     epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
     solves = config.finetune.solver != "gradient"

@@ -91,14 +91,19 @@ class Inputs:
         """Batches of an epoch's training."""
         return num_batches(self.num_images, batch_size=self.batch_size)
 
-    def split(self, split: str, *, epoch: int, behind: Outputs | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split as evaluation sees it, and labels: normalised images, or what the layers before made of them."""
-        images = self.at(epoch)
+    def split(
+        self, split: str, *, epoch: int, behind: Outputs | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split as evaluation sees it, and labels: normalised images, or what the layers before made of them.
+
+        Of its batches those that hold the first ``limit`` images, all without one.
+        """
+        images, count = self.at(epoch), self._batches_for(limit)
         loader = self._evaluation_loader(split, images=images)
         if behind is not None:
-            yield from self._behind(behind, loader.requests(epoch), pack=images.pack)
+            yield from self._behind(behind, loader.requests(epoch)[:count], pack=images.pack)
             return
-        for batch in self._batches(loader, images=images, epoch=epoch, view=None):
+        for batch in itertools.islice(self._batches(loader, images=images, epoch=epoch, view=None), count):
             yield self.normalised(batch.images, spec=images.spec), self._moved(batch.labels)
 
     def training(
@@ -124,16 +129,20 @@ class Inputs:
             of_target = None if other is None else self._moved(other)
             yield self._prepared(pixels, labels, of_target, epoch=epoch, step=index, adaptation=adaptation)
 
-    def viewed(self, split: str, *, epoch: int, view: int | None) -> Viewed:
-        """The images of a split as an epoch looks at them: in a view of training, or as evaluation does."""
-        images, varied = self.at(epoch), self._view(view)
+    def viewed(self, split: str, *, epoch: int, view: int | None, limit: int | None = None) -> Viewed:
+        """The images of a split as an epoch looks at them, in a view of training or as evaluation does; as many as there."""
+        images, varied, count = self.at(epoch), self._view(view), self._batches_for(limit)
+        rows = images.pack.indices(split)
         return Viewed(
             pack=images.pack,
-            rows=images.pack.indices(split),
+            rows=rows if count is None else rows[: count * self.batch_size],
             spec=images.spec,
             view=varied,
             images=partial(self._images, images=images, view=varied),
         )
+
+    def _batches_for(self, limit: int | None) -> int | None:
+        return None if limit is None else num_batches(limit, batch_size=self.batch_size)
 
     def _view(self, number: int | None) -> View | None:
         config = self.config

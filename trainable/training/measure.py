@@ -1,7 +1,5 @@
 """How good the networks of a trial are on its images."""
 
-import itertools
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.model.network import Network
 from trainable.model.norms import recompute_batch_norm, target_statistics
-from trainable.model.phase import phase
+from trainable.model.phase import Phase, phase
 from trainable.prefix.prefixes import Prefixes
 from trainable.statistics.scores import Evaluation, score
 from trainable.statistics.selectors import Outputs, selectors
@@ -28,12 +26,14 @@ IMAGES_OF_DENSITY = 256  # training images of each domain by which selectors wei
 class Measurer:
     """Measures networks of a trial, as an epoch leaves them; which epoch says what size its images have.
 
-    With ``prefixes`` what frozen layers make of the images is computed once for all that look at it.
+    With ``prefixes`` what frozen layers make of the images is computed once for all that look at it; ``frozen_as`` is the phase
+    that says which those are, where it is not the epoch's.
     """
 
     config: TrialConfig
     inputs: Inputs
     prefixes: Prefixes | None = None
+    frozen_as: Phase | None = None
 
     def measure(
         self, network: Network, *, epoch: int, trained: Network | None = None
@@ -70,9 +70,8 @@ class Measurer:
         """Outputs for a split, or for its first ``limit`` images or few more; each domain by its own norms."""
         network.eval()
         domain = target_statistics(network) if split.startswith("target") else nullcontext()
-        with domain, self._batches(network, split, links=self._links(network, epoch=epoch), epoch=epoch) as batches:
-            if limit is not None:
-                batches = itertools.islice(batches, math.ceil(limit / self.inputs.batch_size))
+        links = self._links(network, epoch=epoch)
+        with domain, self._batches(network, split, links=links, epoch=epoch, limit=limit) as batches:
             return predict(network, batches=batches, autocast=autocast(self.inputs.device, self.config.train))
 
     def logits(self, network: Network, split: str, *, epoch: int) -> Iterator[Tensor]:
@@ -82,6 +81,17 @@ class Measurer:
             for images, _ in batches:
                 with torch.inference_mode(), autocast(self.inputs.device, self.config.train):
                     yield network(images)
+
+    def take_statistics(self, network: Network, *, epoch: int, limit: int) -> None:
+        """Give the batch norms that move the statistics of the first ``limit`` training images, or few more, unvaried."""
+        network.eval()
+
+        def shown() -> Iterator[Tensor]:  # looked at only where there are such norms
+            links = self._links(network, epoch=epoch)
+            with self._batches(network, "train", links=links, epoch=epoch, limit=limit) as batches:
+                yield from (images for images, _ in batches)
+
+        recompute_batch_norm(network, shown())
 
     def take_target_statistics(self, network: Network, *, epoch: int, every: bool) -> None:
         """Give the batch norms, or those that move, the statistics of the target's training images (AdaBN, Li et al. 2018)."""
@@ -124,16 +134,17 @@ class Measurer:
         """How many links of this epoch's networks rest, behind which they are measured; 0 where they look at the images anew."""
         if self.prefixes is None:
             return 0
-        return self.prefixes.links(phase(self.config, plan=network.plan, epoch=epoch))
+        return self.prefixes.links(self.frozen_as or phase(self.config, plan=network.plan, epoch=epoch))
 
     @contextmanager
     def _batches(
-        self, network: Network, split: str, *, links: int, epoch: int
+        self, network: Network, split: str, *, links: int, epoch: int, limit: int | None = None
     ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
         """A split as the network takes it inside: images, or what its first links, as they are now, make of them; and labels."""
         if not links or self.prefixes is None:
-            yield self.inputs.split(split, epoch=epoch)
+            yield self.inputs.split(split, epoch=epoch, limit=limit)
             return
-        behind = self.prefixes.open(network, links=links, viewed=self.inputs.viewed(split, epoch=epoch, view=None))
+        viewed = self.inputs.viewed(split, epoch=epoch, view=None, limit=limit)
+        behind = self.prefixes.open(network, links=links, viewed=viewed)
         with network.beginning_behind(links, chain=self.prefixes.chain):
-            yield self.inputs.split(split, epoch=epoch, behind=behind)
+            yield self.inputs.split(split, epoch=epoch, behind=behind, limit=limit)

@@ -1,7 +1,9 @@
 """A trial before anything moves: its device, its images, its network."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,8 +11,10 @@ from torch import Tensor
 from trainable.config.trial import TrialConfig, used_batch_size
 from trainable.data.pack import Pack
 from trainable.loader.held import HeldImages, hold
+from trainable.model.layer_plan import Depth
 from trainable.model.network import Network, create_network
-from trainable.training.device import pick_device
+from trainable.prefix.prefixes import Prefixes, create_prefixes
+from trainable.training.device import autocast, pick_device
 from trainable.training.inputs import Images, Inputs, open_images
 from trainable.training.losses import prior_shift
 
@@ -64,6 +68,13 @@ def set_up(config: TrialConfig) -> Setup:
         held=hold_images(images, early, device=device) if on_device else {},
     )
     return Setup(config=config, device=device, inputs=inputs, network=network)
+
+
+def prefixes_of(setup: Setup, *, depths: Sequence[Depth] = ()) -> Prefixes:
+    """What frozen layers make of a trial's images, kept for whoever looks at them next; ``depths`` are those of other trials."""
+    numerics = partial(autocast, setup.device, setup.config.train)
+    spec = setup.inputs.full.spec
+    return create_prefixes(setup.config, network=setup.network, spec=spec, depths=depths, autocast=numerics)
 
 
 def hold_images(*images: Images | None, device: torch.device) -> dict[int, HeldImages]:

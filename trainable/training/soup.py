@@ -1,6 +1,5 @@
 """The average of several fine-tuned networks, from their checkpoints to one network that can be scored."""
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS, is_better
-from trainable.model.norms import recompute_batch_norm
+from trainable.model.network import Network
 from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
 from trainable.training.evaluate import Predicted
 from trainable.training.measure import Measurer
-from trainable.training.setup import Setup, set_up
+from trainable.training.setup import Setup, prefixes_of, set_up
 
 WEIGHTS = "soup.safetensors"
 STATISTICS_IMAGES = 256  # over which batch-norm statistics are taken anew
@@ -142,13 +141,15 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
         load_scored(ingredient.checkpoint, network=ingredient_setup.network, moved=ingredient_setup.moved)
         state = {name: tensor.clone() for name, tensor in ingredient_setup.network.state_dict().items()}
         members.append(Member(ingredient.name, ingredient.value, state))
-    setup.network.enter(_common_phase(ingredients, setup=setup))
+    common = _common_phase(ingredients, setup=setup)
+    setup.network.enter(common)
+    measurer = Measurer(first, setup.inputs, prefixes_of(setup), common)
 
     def score(state: StateDict) -> float:
-        return _measure(setup, state)[1][first.train.metric]
+        return _measure(measurer, setup.network, state)[1][first.train.metric]
 
     soup = greedy_soup(members, score=score, metric=first.train.metric)
-    evaluation, measured = _measure(setup, soup.state)
+    evaluation, measured = _measure(measurer, setup.network, soup.state)
     final = {name: tensor.cpu().contiguous() for name, tensor in setup.network.state_dict().items()}
     with write_beside(path) as file:
         file.write(save(final, metadata={"members": json.dumps(soup.members)}))
@@ -178,13 +179,11 @@ def soup_group(config: dict[str, Any]) -> str:
     return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
 
 
-def _measure(setup: Setup, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
+def _measure(measurer: Measurer, network: Network, state: StateDict) -> tuple[Evaluation, dict[str, float]]:
     """Validation scores and all metrics of a state, its batch norms' statistics those of the first training images, unvaried."""
-    config, network, inputs, last = setup.config, setup.network, setup.inputs, setup.config.train.epochs
-    measurer = Measurer(config, inputs)
+    config, last = measurer.config, measurer.config.train.epochs
     network.load_state_dict(dict(state))
-    batches = itertools.islice(inputs.split("train", epoch=last), max(1, STATISTICS_IMAGES // inputs.batch_size))
-    recompute_batch_norm(network, (images for images, _ in batches))
+    measurer.take_statistics(network, epoch=last, limit=STATISTICS_IMAGES)
     if METHODS[config.adapt.method].target_norms == "in training":
         measurer.take_target_statistics(network, epoch=last, every=False)
     return measurer.measure(network, epoch=last)
@@ -201,7 +200,7 @@ def _common_phase(ingredients: Sequence[Ingredient], *, setup: Setup) -> Phase:
     still = all(phase.still_norms for phase in all_phases)
     return Phase(
         frozen=frozen,
-        within="nothing",
+        within=next((phase.within for phase in all_phases if phase.within != "nothing"), "nothing"),
         moving_norms=moving,
         still_norms=still,
         balanced=False,

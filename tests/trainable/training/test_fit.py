@@ -163,8 +163,12 @@ def test_a_loss_that_is_no_number_ends_the_trial(make_config):
         list(fit(make_config(model={"name": "resnet10t"}, optimizer=hot, train={"epochs": 30})))
 
 
-def test_a_checkpoint_scores_as_its_epoch_did_and_the_test_split_is_another(make_config, tmp_path):
-    config = make_config()
+@pytest.mark.parametrize(
+    "sections",
+    [{}, {"freeze": {"depth": 0.5}}, {"freeze": {"depth": 1.0}}, {"freeze": {"depth": 0.5}, "data": {"prefix_gb": 0}}],
+)
+def test_a_checkpoint_scores_as_its_epoch_did_and_the_test_split_is_another(make_config, tmp_path, sections):
+    config = make_config(**sections)
     epoch = next(fit(config))
     epoch.save(tmp_path / "one")
     again = score_checkpoint(config, checkpoint=tmp_path / "one", split="val")

@@ -15,7 +15,8 @@ from trainable.model.network import create_network
 from trainable.model.norms import recompute_batch_norm
 from trainable.statistics import scores
 from trainable.training import evaluate
-from trainable.training.soup import Member, greedy_soup
+from trainable.training.fit import fit
+from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup
 
 torch.set_num_threads(1)
 
@@ -41,6 +42,20 @@ def make_network(config=None, *, num_classes=2):
     network = create_network(config, spec=spec, num_classes=num_classes)
     torch.nn.init.normal_(network.head[-1].weight, std=0.1, generator=torch.Generator().manual_seed(0))
     return network
+
+
+def ingredients(config, folder, *, strategies):
+    """A trained trial of each of these strategies, as a search gives it to the soup."""
+    made = []
+    for number, strategy in enumerate(strategies):
+        sections = config.model_dump() | {"finetune": {"strategy": strategy}, "freeze": {"depth": 0.5}}
+        sections |= {"train": {"epochs": 1, "batch_size": 4, "device": "cpu"}, "optimizer": {"lr": 1e-2 * (number + 1)}}
+        trial = TrialConfig.model_validate(sections)
+        (epoch,) = fit(trial)
+        epoch.save(folder / str(number))
+        value = epoch.metrics[trial.train.metric]
+        made.append(Ingredient(name=str(number), config=trial, checkpoint=folder / str(number), value=value))
+    return sorted(made, key=lambda one: -one.value)
 
 
 def copy(network):
@@ -211,3 +226,22 @@ def test_a_network_without_batch_norm_is_left_as_it_is():
     before = copy(network)
     recompute_batch_norm(network, [torch.zeros(2, 3, 32, 32)])
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "strategies",
+    [("partial", "partial", "linear_probe"), ("linear_probe", "bias_only", "partial"), ("linear_probe", "norm_only")],
+)
+def test_a_soup_is_the_same_whether_what_frozen_layers_make_of_the_images_is_kept_or_not(config, tmp_path, strategies):
+    data = config.data.model_copy(update={"prefix_gb": 0.0})
+    live = config.model_copy(update={"data": data})
+    soups = []
+    for name, of in (("kept", config), ("live", live), ("again", config)):
+        members = ingredients(of, tmp_path / name, strategies=strategies)
+        soups.append(make_soup(members, path=tmp_path / f"{name}.safetensors"))
+    (soup, evaluation, measured), *others = soups
+    assert len(soup.tastings) == len(strategies)
+    for other, other_evaluation, other_measured in others:
+        assert [tasting.score for tasting in soup.tastings] == [tasting.score for tasting in other.tastings]
+        assert all(torch.equal(tensor, other.state[name]) for name, tensor in soup.state.items())
+        assert (evaluation, measured) == (other_evaluation, other_measured)
