@@ -31,7 +31,7 @@ def domain_picture(config: TrialConfig, *, checkpoint: Path) -> dict[str, list[o
 
 
 def _features(setup: Setup, *, epoch: int) -> tuple[list[object], list[object], NDArray[np.float32]]:
-    measurer = Measurer(setup.config, setup.inputs)
+    measurer = Measurer(config=setup.config, inputs=setup.inputs)
     source = measurer.predict(setup.network, "val", epoch=epoch, limit=MOST_IMAGES)
     target = measurer.predict(setup.network, "target_val", epoch=epoch, limit=MOST_IMAGES)
     names: list[object] = [setup.pack.classes[label] for label in source.labels]

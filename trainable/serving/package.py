@@ -127,7 +127,7 @@ def images_table(pack: Pack) -> pa.Table:
 def _check_same(setup: Setup, *, epoch: int, folder: Path) -> None:
     images = encoded_images(setup.config, split="val")[:IMAGES_COMPARED]
     served = load_package(folder, device="cpu").probabilities([image.read_bytes() for image in images])
-    measurer = Measurer(setup.config, setup.inputs)
+    measurer = Measurer(config=setup.config, inputs=setup.inputs)
     with target_statistics(setup.network):
         predicted = measurer.predict(setup.network, "val", epoch=epoch, limit=IMAGES_COMPARED)
     trained = predicted.probabilities[: len(images)]

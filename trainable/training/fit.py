@@ -94,13 +94,17 @@ def _anchor(setup: Setup) -> Anchor | None:
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
     setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config, setup.inputs, prefixes_of(setup)).evaluate(setup.network, split, epoch=epoch)
+    return Measurer(config=config, inputs=setup.inputs, prefixes=prefixes_of(setup)).evaluate(
+        setup.network, split, epoch=epoch
+    )
 
 
 def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Predicted:
     """What that network makes of ``split``."""
     setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config, setup.inputs, prefixes_of(setup)).predict(setup.network, split, epoch=epoch)
+    return Measurer(config=config, inputs=setup.inputs, prefixes=prefixes_of(setup)).predict(
+        setup.network, split, epoch=epoch
+    )
 
 
 def _open(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
@@ -143,7 +147,10 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
     setup = set_up(config)
     prefixes = replace(prefixes_of(setup), store=None)
-    trainer, measurer = create_trainer(setup, prefixes=prefixes), Measurer(config, setup.inputs, prefixes)
+    trainer, measurer = (
+        create_trainer(setup, prefixes=prefixes),
+        Measurer(config=config, inputs=setup.inputs, prefixes=prefixes),
+    )
     epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
     solves = config.finetune.solver != "gradient"
     steps = measurer.logits(setup.network, "train", epoch=epoch) if solves else _losses(trainer, epoch=epoch)

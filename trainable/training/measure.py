@@ -22,7 +22,7 @@ from trainable.training.inputs import Inputs
 IMAGES_OF_DENSITY = 256  # training images of each domain by which selectors weigh the validation images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurer:
     """Measures networks of a trial, as an epoch leaves them; which epoch says what size its images have.
 

@@ -143,7 +143,7 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
         members.append(Member(ingredient.name, ingredient.value, state))
     common = _common_phase(ingredients, setup=setup)
     setup.network.enter(common)
-    measurer = Measurer(first, setup.inputs, prefixes_of(setup), common)
+    measurer = Measurer(config=first, inputs=setup.inputs, prefixes=prefixes_of(setup), frozen_as=common)
 
     def score(state: StateDict) -> float:
         return _measure(measurer, setup.network, state)[1][first.train.metric]
@@ -160,14 +160,14 @@ def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the soup at ``path`` of trials like ``config``."""
     setup = set_up(config)
     setup.network.load_state_dict(load_file(path))
-    return Measurer(config, setup.inputs).evaluate(setup.network, split, epoch=config.train.epochs)
+    return Measurer(config=config, inputs=setup.inputs).evaluate(setup.network, split, epoch=config.train.epochs)
 
 
 def predict_soup(config: TrialConfig, *, path: Path, split: str) -> Predicted:
     """What that soup makes of ``split``."""
     setup = set_up(config)
     setup.network.load_state_dict(load_file(path))
-    return Measurer(config, setup.inputs).predict(setup.network, split, epoch=config.train.epochs)
+    return Measurer(config=config, inputs=setup.inputs).predict(setup.network, split, epoch=config.train.epochs)
 
 
 def soup_group(config: dict[str, Any]) -> str:

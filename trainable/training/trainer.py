@@ -285,7 +285,7 @@ def create_trainer(setup: Setup, *, anchor: Anchor | None = None, prefixes: Pref
         adaptation=Adaptation(config.adapt, end, setup.inputs.full.spec),
         anchor=anchor,
         prefixes=prefixes,
-        measurer=Measurer(config, setup.inputs, prefixes),
+        measurer=Measurer(config=config, inputs=setup.inputs, prefixes=prefixes),
     )
 
 
