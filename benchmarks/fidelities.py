@@ -3,7 +3,8 @@
     python benchmarks/fidelities.py --data elpv --jobs 2 --out fidelities.json
 
 The same random configurations (make_curves.py's space, but for the depth) are trained at each of ``KINDS``, by the product's own
-``fit``, on about 450 training and 300 validation images. The table says what a configuration takes in CPU seconds, and how well
+``fit``, on about 450 training and 300 validation images. The table says what a configuration takes in CPU seconds
+where nothing is kept of another kind, and how well
 its best values rank the configurations: Spearman's correlation with those of the first kind, and how far from the best there
 the one would be that looks best here. A kind is worth its place as a fidelity where it is cheap and ranks alike.
 """
@@ -65,11 +66,13 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def train_one(params: dict[str, Any], *, images: Path, cache: Path, epochs: int) -> dict[str, Any]:
-    """One training; what frozen layers make of the images is kept for all, as in a search."""
+    """One training; what frozen layers make of the images is kept for all of its kind."""
     import torch
 
     torch.set_num_threads(1)
-    return {"params": params} | train(params, images=images, cache=cache, epochs=epochs)
+    return {"params": params} | train(
+        params, images=images, cache=cache / f"{params[SIZE]}-{params[DEPTH]}", epochs=epochs
+    )
 
 
 def table(lines: list[dict[str, Any]]) -> list[str]:

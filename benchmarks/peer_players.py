@@ -121,8 +121,7 @@ def syne_space(task: Task) -> dict[str, Any]:
             continue
         low, high = (int(dimension.low), int(dimension.high)) if dimension.whole else (dimension.low, dimension.high)
         name = ("log" if dimension.log else "") + ("randint" if dimension.whole else "uniform")
-        kind = getattr(config_space, "lograndint" if name == "lograndint" else name)
-        space[path] = kind(low, high)
+        space[path] = getattr(config_space, name)(low, high)
     return space
 
 

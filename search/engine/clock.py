@@ -35,20 +35,20 @@ class Clock:
     """A time by the clock in which a search is to end, with what comes after its trials.
 
     ``spent_seconds`` says how much of ``asked_seconds`` is over now, ``num_evaluations`` how many networks are measured
-    when every trial is decided: those of the soup, the test, the winner's interval. ``tested`` are the test images for each
-    image that trials see, whose frozen layers nobody has computed yet. ``kept`` gives the seconds, by the trials so far,
+    when every trial is decided: those of the soup, the test, the winner's interval. ``test_share`` is that of the test images
+    in the images that trials see, whose frozen layers nobody has computed yet. ``kept`` gives the seconds, by the trials so far,
     that other training takes then.
     """
 
     asked_seconds: float
     spent_seconds: Callable[[], float]
     num_evaluations: int
-    tested: float = 0.0
+    test_share: float = 0.0
     kept: Callable[[Sequence[Trial]], float] = field(default=lambda trials: 0.0)
 
     def left(self, trials: Sequence[Trial]) -> float:
         """Seconds left for training."""
-        finishing = finishing_seconds(trials, evaluations=self.num_evaluations, tested=self.tested)
+        finishing = finishing_seconds(trials, evaluations=self.num_evaluations, test_share=self.test_share)
         return self.asked_seconds - self.spent_seconds() - finishing - self.kept(trials)
 
     def has_epoch(self, trials: History, *, number: int, besides: float = 0.0) -> bool:
@@ -214,17 +214,17 @@ def finalists_seconds(
     return max(max(seconds, default=0.0), sum(seconds) / (len(running) + 1))
 
 
-def finishing_seconds(trials: Sequence[Trial], *, evaluations: int, tested: float) -> float:
+def finishing_seconds(trials: Sequence[Trial], *, evaluations: int, test_share: float) -> float:
     """What is kept for the soup, the test score and the page of a search."""
     evaluating = evaluations * _median_of(trials, "usage/evaluation_seconds")
-    return FINISHING_SECONDS + evaluating + tested * _pass_seconds(trials)
+    return FINISHING_SECONDS + evaluating + test_share * _pass_seconds(trials)
 
 
 def _pass_seconds(trials: Sequence[Trial]) -> float:
     """What frozen layers take for all images of a trial: computed in its last epoch, or saved by what is kept of them."""
-    names = ("usage/prefix_seconds", "usage/prefix_saved_seconds")
     last = [trial.epochs[-1].metrics for trial in trials[-RECENT:] if trial.epochs]
-    return max((sum(metrics.get(name, 0.0) for name in names) for metrics in last), default=0.0)
+    names = ("usage/prefix_seconds", "usage/prefix_saved_seconds")  # one that fills what is kept counts as both
+    return max((metrics.get(name, 0.0) for metrics in last for name in names), default=0.0)
 
 
 def _seconds_to(trial: Trial, *, until: int, typical: float) -> float:

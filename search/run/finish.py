@@ -35,7 +35,7 @@ def finish(
     on_change: Callable[[Trial], None],
 ) -> Outcome:
     """Make the soup and the trial of a probe that beats it all, confirm what is best, then measure the final candidate on the
-    test split, once.
+    test split, once, and beside it between what its validation score lies.
 
     A search that was enlarged and has another candidate is measured once more. ``on_change`` hears of the probe's trial, and
     of those that are confirmed.

@@ -53,7 +53,6 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     return {
         "name": spec.search.name,
         **work,
-        "epochs_without_halving": trials * rule.rungs[-1],
         "asked_seconds": spec.search.budget.seconds,
         "images": {split: sum(classes.values()) for split, classes in facts.counts.items()},
         "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
@@ -72,15 +71,22 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
 
 def foreseen_work(spec: SearchSpec, *, fitting: int | None) -> dict[str, Any]:
     """How many trials reach each rung, and the epochs of all that is trained, where ``fitting`` many fit into the budget."""
-    rule = scheduler_rule(spec)
+    rule, asked, share = scheduler_rule(spec), spec.search.trials, spec.scheduler.audit
     confirming = Confirming(count=spec.search.confirm, until=rule.rungs[-1])
     confirmed = confirming.until * confirming.count if fitting is None else confirming.epochs_kept(budget=fitting)
-    trials = most_trials(rule, asked=spec.search.trials, epochs=None if fitting is None else fitting - confirmed)
+    left = None if fitting is None else fitting - confirmed
+    trials = most_trials(rule, asked=asked, epochs=left)
+    audited = expected_audit_epochs(expected_trials(rule, num_trials=trials), share=share)
+    if left is not None:  # audits are inside the budget, of which they take half at most
+        audited = min(audited, left // 2)
+        trials = most_trials(rule, asked=asked, epochs=left - audited)
+        audited = min(audited, expected_audit_epochs(expected_trials(rule, num_trials=trials), share=share))
     rungs = expected_trials(rule, num_trials=trials)
-    audited = expected_audit_epochs(rungs, share=spec.scheduler.audit)
+    confirmed = min(confirmed, confirming.until * rungs[confirming.until])
     return {
         "rungs": {str(rung): count for rung, count in rungs.items()},
         "epochs": expected_epochs(rule, num_trials=trials) + confirmed + audited,
+        "epochs_without_halving": trials * rule.rungs[-1] + confirmed,
         "confirm_epochs": confirmed,
         "audit_epochs": audited,
     }

@@ -26,6 +26,7 @@ AS_TRIAL: Mapping[str, Value] = {
     "finetune.probe_c": 1.0,
     "finetune.l2_sp": 0.0,
     "finetune.ewc": 0.0,
+    "model.pool": "own",
     "model.head": "linear",
     "freeze.bn": "eval",
     "loss.logit_adjustment": 0.0,
@@ -116,7 +117,7 @@ def _start(spec: SearchSpec, ledger: Ledger, *, stage: str | None) -> int:
         distributions=point.distributions,
         target=SOLVED,
         origin=PROBE,
-        overrides={**AS_TRIAL, "model.until": stage, **({} if stage is None else {"model.pool": "own"})},
+        overrides={**AS_TRIAL, "model.until": stage},
     )
 
 

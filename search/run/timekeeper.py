@@ -61,5 +61,5 @@ def clock_of(spec: SearchSpec, *, data: DataFacts, timekeeper: Timekeeper) -> Cl
         asked_seconds=seconds,
         spent_seconds=timekeeper.spent_seconds,
         num_evaluations=num_averaged + 2,
-        tested=num_images.get("test", 0) / max(1, seen),
+        test_share=num_images.get("test", 0) / max(1, seen),
     )

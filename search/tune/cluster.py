@@ -85,12 +85,14 @@ def cluster(
 
 def _shut_down() -> None:
     """Shut Ray down while no thread collects garbage: Ray ends the process where one frees an object of Ray's just then."""
+    collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         ray.shutdown()
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 @contextmanager

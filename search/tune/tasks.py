@@ -101,7 +101,7 @@ def interval(
     if soup:
         predicted = predict_soup(config, path=Path(soup), split=images)
     else:
-        predicted = predict_checkpoint(config, checkpoint=Path(checkpoint), split=images)
+        predicted = predict_checkpoint(config, checkpoint=Path(checkpoint), split=images, as_measured=True)
     probabilities, labels = predicted.probabilities, predicted.labels
     found = score_interval(probabilities, labels=labels, metric=name, confidence=confidence)
     return None if found is None else asdict(found) | {"num_images": len(labels)}

@@ -54,15 +54,16 @@ class Viewed:
 class Prefixes:
     """What the frozen layers of a trial's networks make of its images; ``store`` is None where nothing is kept.
 
-    ``unchanging`` are the digests of the links that rest in every phase, once they are asked for; ``others`` says behind how
-    many links other trials may freeze, whose outputs are kept on the way.
+    ``unchanging`` are the digests of the links that rest in every phase, once they are asked for; ``asked_links`` says behind
+    how many links other trials may freeze, whose outputs are kept on the way but for the ``refused``, which are not worth it.
     """
 
     config: TrialConfig
     chain: Chain
     autocast: Callable[[], AbstractContextManager[object]]
     store: Store | None
-    others: frozenset[int] = frozenset()
+    asked_links: frozenset[int] = frozenset()
+    refused: set[int] = field(default_factory=set)
     spent: Spent = field(default_factory=Spent)
     not_kept: set[str] = field(default_factory=set)
     unchanging: list[str] | None = None
@@ -130,10 +131,16 @@ class Prefixes:
                 asked = tuple(
                     done
                     for done, digest in enumerate(digests[:-1], 1)
-                    if done in self.others or self.store.is_asked(digest)
+                    if done not in self.refused and (done in self.asked_links or self.store.is_asked(digest))
                 )
                 blocks = _Filling(
-                    store=self.store, names=names, asked=asked, rows=rows, source=source, spent=self.spent
+                    store=self.store,
+                    names=names,
+                    asked=asked,
+                    refused=self.refused,
+                    rows=rows,
+                    source=source,
+                    spent=self.spent,
                 ).all_blocks()
         except Exception as error:
             if getattr(error.__cause__, "errno", None) not in (*OF_DISK, errno.EFBIG):
@@ -155,12 +162,14 @@ class Prefixes:
 class _Filling:
     """Gets every block of one view, each computed by whoever claims it first.
 
-    ``names`` are those of the links' outputs; on the way to the last, others ask for the outputs of ``asked`` many links.
+    ``names`` are those of the links' outputs; on the way to the last, others ask for the outputs of ``asked`` many links, unless
+    they are ``refused``, which is noted where one turns out not to be worth keeping.
     """
 
     store: Store
     names: list[str]
     asked: tuple[int, ...]
+    refused: set[int]
     rows: Rows
     source: Source
     spent: Spent
@@ -202,10 +211,14 @@ class _Filling:
     def _take_those_before(self, index: int, *, wait: bool) -> bool:
         """Get the block of these images behind fewer links, for others too; False where somebody else is computing it."""
         for done in self.asked:
+            if done in self.refused:
+                continue
             found: dict[int, Block] = {}
             source = replace(self.source, links=self.source.links[:done])
             before = replace(self, names=self.names[:done], asked=(), source=source)
-            if before._take(index, found=found, wait=wait) and not found:
+            if not before._take(index, found=found, wait=wait):
+                self.refused.add(done)
+            elif not found:
                 return False
         return True
 
@@ -258,7 +271,7 @@ def create_prefixes(
         chain=chain if _is_right(chain, network=network, spec=spec, autocast=autocast) else (),
         autocast=autocast,
         store=Store(folder=cache_folder(config.data) / FOLDER, limit_bytes=limit) if limit else None,
-        others=frozenset(num_frozen_links(chain, frozen=network.plan.frozen(depth)) for depth in depths),
+        asked_links=frozenset(num_frozen_links(chain, frozen=network.plan.frozen(depth)) for depth in depths),
     )
 
 

@@ -129,15 +129,15 @@ def _pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
     options = {"indices": indices, "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": is_cut}
 
     def forward(self: Any, images: Tensor) -> Tensor:
-        found = self.forward_intermediates(images, **options)
-        features, maps = ([], found) if is_cut else ([self.forward_head(found[0])], found[1])
-        for each in maps:
-            values, over = each.float(), 1 if of_tokens else (2, 3)
-            features += [values.mean(dim=over), (values.var(dim=over, correction=0) + 1e-6).sqrt()]
+        outputs = self.forward_intermediates(images, **options)
+        features, stages = ([], outputs) if is_cut else ([self.forward_head(outputs[0])], outputs[1])
+        for maps in stages:
+            values, axes = maps.float(), 1 if of_tokens else (2, 3)
+            features += [values.mean(dim=axes), (values.var(dim=axes, correction=0) + 1e-6).sqrt()]
         return torch.cat(features, dim=1)
 
     kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "shows_stages": True})
 
 
 def _head(state: dict[str, Tensor]) -> nn.Sequential:

@@ -94,17 +94,14 @@ def _anchor(setup: Setup) -> Anchor | None:
 def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
     setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config=config, inputs=setup.inputs, prefixes=prefixes_of(setup)).evaluate(
-        setup.network, split, epoch=epoch
-    )
+    return Measurer(config=config, inputs=setup.inputs).evaluate(setup.network, split, epoch=epoch)
 
 
-def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Predicted:
-    """What that network makes of ``split``."""
+def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str, as_measured: bool = False) -> Predicted:
+    """What that network makes of ``split``; ``as_measured`` as its epochs were, from what is kept of frozen layers."""
     setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config=config, inputs=setup.inputs, prefixes=prefixes_of(setup)).predict(
-        setup.network, split, epoch=epoch
-    )
+    prefixes = prefixes_of(setup) if as_measured else None
+    return Measurer(config=config, inputs=setup.inputs, prefixes=prefixes).predict(setup.network, split, epoch=epoch)
 
 
 def _open(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:

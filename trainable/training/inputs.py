@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,11 +132,14 @@ class Inputs:
 
     def viewed(self, split: str, *, epoch: int, view: int | None, limit: int | None = None) -> Viewed:
         """The images of a split as an epoch looks at them, in a view of training or as evaluation does; as many as there."""
-        images, varied, count = self.at(epoch), self._view(view), self._batches_for(limit)
+        images, varied = self.at(epoch), self._view(view)
         rows = images.pack.indices(split)
+        if limit is not None:
+            requests = self._evaluation_loader(split, images=images).requests(epoch)
+            rows = np.concatenate(requests[: self._batches_for(limit)])
         return Viewed(
             pack=images.pack,
-            rows=rows if count is None else rows[: count * self.batch_size],
+            rows=rows,
             spec=images.spec,
             view=varied,
             images=partial(self._images, images=images, view=varied),

@@ -183,7 +183,8 @@ def _measure(measurer: Measurer, network: Network, state: StateDict) -> tuple[Ev
     """Validation scores and all metrics of a state, its batch norms' statistics those of the first training images, unvaried."""
     config, last = measurer.config, measurer.config.train.epochs
     network.load_state_dict(dict(state))
-    measurer.take_statistics(network, epoch=last, limit=STATISTICS_IMAGES)
+    size = measurer.inputs.batch_size
+    measurer.take_statistics(network, epoch=last, limit=size * max(1, STATISTICS_IMAGES // size))
     if METHODS[config.adapt.method].target_norms == "in training":
         measurer.take_target_statistics(network, epoch=last, every=False)
     return measurer.measure(network, epoch=last)

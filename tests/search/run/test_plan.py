@@ -4,8 +4,9 @@ import pytest
 
 from search.engine.clock import FINISHING_SECONDS
 from search.engine.no_halving import NoHalving
-from search.run.plan import epochs_within, expected_audit_epochs, most_trials
+from search.run.plan import epochs_within, expected_audit_epochs, foreseen_work, most_trials
 from search.space.sections import BudgetSection
+from search.space.spec import SearchSpec
 
 RULE = NoHalving("val/accuracy", 9)
 
@@ -29,6 +30,30 @@ def test_a_search_comes_to_as_many_trials_as_are_asked_for_or_allowed_whichever_
     assert most_trials(RULE, asked=3, epochs=40) == 3
     assert most_trials(RULE, asked=64, epochs=40) == 4
     assert most_trials(RULE, asked=64, epochs=None) == 64
+
+
+@pytest.mark.parametrize(("confirm", "audit"), [(0, 0.0), (2, 0.0), (0, 0.5), (2, 0.5)])
+def test_what_confirms_and_audits_is_inside_the_budget(confirm, audit):
+    space = {
+        "search": {"name": "x", "confirm": confirm, "budget": {"epochs": 100}},
+        "scheduler": {"min_epochs": 1, "max_epochs": 9, "audit": audit},
+        "base": {"data": {"path": "images"}},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-2]}},
+    }
+    work = foreseen_work(SearchSpec.model_validate(space), fitting=100)
+    assert 60 < work["epochs"] <= 100
+    assert work["confirm_epochs"] == 9 * confirm
+    assert (work["audit_epochs"] > 0) == (audit > 0)
+
+
+def test_no_more_is_confirmed_than_is_trained_to_the_end():
+    space = {
+        "search": {"name": "x", "confirm": 2, "trials": 1},
+        "scheduler": {"min_epochs": 1, "max_epochs": 9},
+        "base": {"data": {"path": "images"}},
+        "vary": {"optimizer.lr": {"log": [1e-4, 1e-2]}},
+    }
+    assert foreseen_work(SearchSpec.model_validate(space), fitting=None)["confirm_epochs"] == 9
 
 
 def test_audits_take_a_share_of_the_epochs_that_stopped_trials_are_spared():

@@ -90,6 +90,6 @@ def test_only_a_budget_of_time_makes_a_clock_and_a_soup_counts_its_candidates(op
     assert clock_of(spec_of(trials=3), data=data, timekeeper=keeper) is None
     clock = clock_of(spec_of(budget={"hours": 0.5}), data=data, timekeeper=keeper)
     assert (clock.asked_seconds, clock.spent_seconds(), clock.num_evaluations) == (1800, 60, 7)
-    assert clock.tested == 0.25
+    assert clock.test_share == 0.25
     chosen = spec_of(budget={"minutes": 5}, choose_by=["val/accuracy"])
     assert clock_of(chosen, data=DataFacts(), timekeeper=keeper).num_evaluations == 2

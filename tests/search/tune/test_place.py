@@ -4,8 +4,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from search.ledger import ledger as ledgers
 from search.space.spec import SearchSpec
-from search.tune.place import gpu_share
+from search.tune.place import gpu_share, make_places
+from search.tune.worker import leg_settings
 
 
 @pytest.fixture
@@ -48,3 +50,13 @@ def test_auto_asks_a_joined_cluster_without_room_for_a_gpu(grown_cluster):
     grown_cluster.add_node(num_cpus=2)
     grown_cluster.wait_for_nodes()
     assert gpu_share(spec, is_joined=True)() == 0.0
+
+
+def test_a_worker_is_told_every_depth_that_the_space_has(tmp_path):
+    depths = [0, 0.5, "stage3", ["stage4"]]
+    document = with_gpu(0.0).model_dump() | {"vary": {"freeze.depth": {"choice": depths}}}
+    spec = SearchSpec.model_validate(document)
+    ledger = ledgers.create(tmp_path, name="s", storage=None, space=spec.space, metric="val/loss", notes={})
+    place = make_places(spec, ledger=ledger, is_joined=False)()
+    assert leg_settings(trial={}, folder=tmp_path, start=0, place=place)["depths"] == depths
+    assert with_gpu(0.0).depths == []

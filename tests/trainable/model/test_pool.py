@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from trainable.config.trial import ModelConfig, TrialConfig
+from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.errors import UserError
 from trainable.model import pool
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import agrees, chain_of, num_frozen_links
-from trainable.model.network import check_network
+from trainable.model.network import check_network, create_network
 from trainable.model.stages import stage_ends
 from trainable.serving import classifier
 
@@ -83,6 +84,25 @@ def test_it_is_a_chain_that_can_begin_behind_every_link_up_to_the_first_of_these
     before = num_frozen_links(chain, frozen=frozenset(range(ends[-2].unit + 1)))
     assert chain[before - 1].units_done == ends[-2].unit + 1
     assert before == len(chain) - 1
+
+
+def test_what_lies_before_these_stages_is_kept_for_both_kinds_of_features():
+    name = "tf_efficientnet_lite0"
+    chains = []
+    for kind in ("own", "stages"):
+        config = ModelConfig(name=name, weights="random", pool=kind)
+        chains.append(chain_of(config, spec=input_spec(config, image_size=SIZE, channels=3), flexible=False))
+    own, pooled = ([str(link.graph) for link in chain] for chain in chains)
+    assert own[: len(pooled) - 1] == pooled[:-1]
+
+
+def test_a_probe_sees_the_features_that_the_head_is_given(make_config):
+    config = make_config(model={"name": "resnet10t", "pool": "stages"})
+    spec = input_spec(config.model, image_size=config.data.image_size, channels=3)
+    network = create_network(config, spec=spec, num_classes=2)
+    features = frozen_features(config)
+    assert features.of(POOLED, split="val").shape[1] == network.width
+    assert network.width == 512 + 2 * (256 + 512)
 
 
 def test_what_is_constant_over_the_image_has_a_gradient_that_is_a_number():

@@ -116,6 +116,20 @@ def test_what_other_depths_will_ask_for_is_kept_on_the_way_to_a_deeper_cut(confi
     assert alone == deep
 
 
+def test_what_is_not_worth_keeping_on_the_way_is_tried_once(config, cache, monkeypatch):
+    monkeypatch.setattr(prefixes, "BLOCK_SIZE", 4)
+    monkeypatch.setattr(prefixes._Filling, "_is_worth_it", lambda self, _block: len(self.names) > 2)
+    passed = []
+    before = prefixes.Source.compute
+    monkeypatch.setattr(
+        prefixes.Source, "compute", lambda self, rows: passed.append(len(self.links)) or before(self, rows)
+    )
+    told(config(1.0), depths=[0.5])
+    assert passed.count(2) == 1
+    assert passed.count(5) > 5
+    assert blocks(cache)
+
+
 def test_every_view_comes_again_after_so_many_epochs(config, cache):
     told(config(epochs=2))
     after_two = blocks(cache)

@@ -5,15 +5,17 @@ import math
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from trainable import UserError, fit
 from trainable.diagnosis.features import frozen_features
 from trainable.diagnosis.probe import stage_probe
+from trainable.statistics.scores import score
 from trainable.training import fit as fitting
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
-from trainable.training.fit import DivergedError, measure_epoch, score_checkpoint
+from trainable.training.fit import DivergedError, measure_epoch, predict_checkpoint, score_checkpoint
 from trainable.training.setup import set_up
 from trainable.training.trainer import create_trainer
 
@@ -163,17 +165,31 @@ def test_a_loss_that_is_no_number_ends_the_trial(make_config):
         list(fit(make_config(model={"name": "resnet10t"}, optimizer=hot, train={"epochs": 30})))
 
 
-@pytest.mark.parametrize(
-    "sections",
-    [{}, {"freeze": {"depth": 0.5}}, {"freeze": {"depth": 1.0}}, {"freeze": {"depth": 0.5}, "data": {"prefix_gb": 0}}],
-)
-def test_a_checkpoint_scores_as_its_epoch_did_and_the_test_split_is_another(make_config, tmp_path, sections):
-    config = make_config(**sections)
+def test_a_checkpoint_scores_as_its_epoch_did_and_the_test_split_is_another(make_config, tmp_path):
+    config = make_config()
     epoch = next(fit(config))
     epoch.save(tmp_path / "one")
     again = score_checkpoint(config, checkpoint=tmp_path / "one", split="val")
     assert again == epoch.evaluation
     assert score_checkpoint(config, checkpoint=tmp_path / "one", split="test").metrics["loss"] != again.metrics["loss"]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"freeze": {"depth": 0.5}}, {"freeze": {"depth": 1.0}}, {"freeze": {"depth": 0.5}, "data": {"prefix_gb": 0}}],
+)
+def test_behind_frozen_layers_a_checkpoint_is_seen_as_its_epoch_was_or_without_rounding(
+    make_config, tmp_path, sections
+):
+    config = make_config(**sections)
+    epoch = next(fit(config))
+    epoch.save(tmp_path / "one")
+    measured = predict_checkpoint(config, checkpoint=tmp_path / "one", split="val", as_measured=True)
+    plain = predict_checkpoint(config, checkpoint=tmp_path / "one", split="val")
+    classes = list(epoch.evaluation.per_class)
+    assert score(measured.probabilities, labels=measured.labels, classes=classes) == epoch.evaluation
+    assert not np.array_equal(plain.probabilities, measured.probabilities)
+    np.testing.assert_allclose(plain.probabilities, measured.probabilities, atol=1e-3)
 
 
 def test_accumulation_is_a_larger_batch_where_no_batch_norm_sees_it(make_config):

@@ -232,7 +232,11 @@ def test_a_network_without_batch_norm_is_left_as_it_is():
     "strategies",
     [("partial", "partial", "linear_probe"), ("linear_probe", "bias_only", "partial"), ("linear_probe", "norm_only")],
 )
-def test_a_soup_is_the_same_whether_what_frozen_layers_make_of_the_images_is_kept_or_not(config, tmp_path, strategies):
+def test_a_soup_is_the_same_whether_what_frozen_layers_make_of_the_images_is_kept_or_not(
+    draw_folder, cache, tmp_path, strategies
+):
+    counts = {"train/cat": 9, "train/dog": 8, "val/cat": 10, "val/dog": 10, "test/cat": 1, "test/dog": 1}
+    config = make_config(path=str(draw_folder(counts)), cache=cache)  # one image of training joins the last batch
     data = config.data.model_copy(update={"prefix_gb": 0.0})
     live = config.model_copy(update={"data": data})
     soups = []
