@@ -1,7 +1,7 @@
 """What a search would take, before it is begun."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -35,7 +35,8 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     """
     check_local_resources(spec)
     rule = scheduler_rule(spec)
-    corners = [spec.trial_config(params) for params in _corners(spec)]
+    points = _corners(spec)
+    corners = [spec.trial_config(params) for params in points]
     facts = preparation.prepare(corners)
     start = None if spec.search.warm_start is None else choose_warm_start(spec, data=facts)
     measured = [preparation.measure(config, threads=max(1, math.floor(spec.resources.cpu))) for config in corners]
@@ -47,8 +48,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     work = foreseen_work(spec, fitting=fitting)
     trials, epochs = next(iter(work["rungs"].values())), work["epochs"]
     largest = max(corner["checkpoint_bytes"] for corner in measured)
-    # Frozen layers see each view of the images once for all trials that freeze them, and the held-out images once.
-    once = sum(corner["frozen_seconds"] * min(corner["views"], rule.rungs[-1]) for corner in measured)
+    once = frozen_seconds_once(points, measured=measured, epochs=rule.rungs[-1])
     each_time = epochs * sum(corner["frozen_seconds"] for corner in measured) / len(measured)
     return {
         "name": spec.search.name,
@@ -67,6 +67,20 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "warm_start": None if start is None else warm_start_lines(start),
         "peak_memory_bytes": max(corner["peak_memory_bytes"] for corner in measured),
     }
+
+
+def frozen_seconds_once(
+    points: Sequence[Mapping[str, Value]], *, measured: Sequence[Mapping[str, Any]], epochs: int
+) -> float:
+    """What frozen layers take for all trials together: of alike images and backbones each view once, by the deepest cut."""
+    longest: dict[str, float] = {}
+    for params, corner in zip(points, measured, strict=True):
+        alike = str(
+            sorted((path, value) for path, value in params.items() if path.startswith(("data.", "model.", "augment.")))
+        )
+        seconds = corner["frozen_seconds"] * min(corner["views"], epochs)
+        longest[alike] = max(longest.get(alike, 0.0), seconds)
+    return sum(longest.values())
 
 
 def foreseen_work(spec: SearchSpec, *, fitting: int | None) -> dict[str, Any]:

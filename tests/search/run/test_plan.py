@@ -4,7 +4,7 @@ import pytest
 
 from search.engine.clock import FINISHING_SECONDS
 from search.engine.no_halving import NoHalving
-from search.run.plan import epochs_within, expected_audit_epochs, foreseen_work, most_trials
+from search.run.plan import epochs_within, expected_audit_epochs, foreseen_work, frozen_seconds_once, most_trials
 from search.space.sections import BudgetSection
 from search.space.spec import SearchSpec
 
@@ -54,6 +54,13 @@ def test_no_more_is_confirmed_than_is_trained_to_the_end():
         "vary": {"optimizer.lr": {"log": [1e-4, 1e-2]}},
     }
     assert foreseen_work(SearchSpec.model_validate(space), fitting=None)["confirm_epochs"] == 9
+
+
+def test_frozen_layers_are_passed_once_by_the_deepest_cut_of_each_backbone():
+    points = [{"model.name": name, "freeze.depth": depth} for name in ("a", "b") for depth in (0.5, 1.0)]
+    measured = [{"frozen_seconds": seconds, "views": 4} for seconds in (10.0, 20.0, 1.0, 3.0)]
+    assert frozen_seconds_once(points, measured=measured, epochs=9) == 4 * (20 + 3)
+    assert frozen_seconds_once(points, measured=measured, epochs=1) == 20 + 3
 
 
 def test_audits_take_a_share_of_the_epochs_that_stopped_trials_are_spared():
