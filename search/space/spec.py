@@ -126,8 +126,10 @@ class SearchSpec(Section):
 
     @property
     def depths(self) -> list[Value]:
-        """The values of ``freeze.depth`` that are searched, where they can be counted."""
+        """The values of ``freeze.depth`` that trials may have, where they can be counted."""
         dimension = self.space.dimensions.get("freeze.depth")
+        if dimension is None:
+            return [(defaults() | self.base)["freeze.depth"]]
         return list(dimension.members) if isinstance(dimension, Choice) else []
 
     def with_choices(self, path: str, members: list[Value]) -> "SearchSpec":

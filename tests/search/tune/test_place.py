@@ -59,4 +59,6 @@ def test_a_worker_is_told_every_depth_that_the_space_has(tmp_path):
     ledger = ledgers.create(tmp_path, name="s", storage=None, space=spec.space, metric="val/loss", notes={})
     place = make_places(spec, ledger=ledger, is_joined=False)()
     assert leg_settings(trial={}, folder=tmp_path, start=0, place=place)["depths"] == depths
-    assert with_gpu(0.0).depths == []
+    assert with_gpu(0.0).depths == [0.0]
+    ranged = document | {"vary": {"freeze.depth": {"uniform": [0.0, 1.0]}}}
+    assert SearchSpec.model_validate(ranged).depths == []
