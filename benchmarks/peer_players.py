@@ -36,6 +36,7 @@ class OfDehb:
                 kind = Integer if dimension.whole else Float
                 space.add(kind(path, (dimension.low, dimension.high), log=dimension.log))
         self._task, self._sign = task, -1.0 if DIRECTIONS[task.metric] == "maximize" else 1.0
+        self._folder = tempfile.TemporaryDirectory(prefix="dehb-")  # for its logs, gone with the player
         self._search = DEHB(
             cs=space,
             min_fidelity=1,
@@ -43,7 +44,7 @@ class OfDehb:
             eta=3,
             seed=seed,
             n_workers=1,
-            output_path=tempfile.mkdtemp(prefix="dehb-"),
+            output_path=self._folder.name,
             save_freq=None,
             log_level="ERROR",
         )

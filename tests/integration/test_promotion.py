@@ -233,11 +233,13 @@ def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better)
     if place is None:
         pytest.skip("a server has one registry: there is no unbroken promotion beside this one")
 
-    def told(found):  # MLflow's part of the size says where the package lay
+    def told(found):  # of the size a few bytes are MLflow's, which say where the package lay
         numbers = {key: value for key, value in found["numbers"].items() if key not in ("latency_ms", "size_mb")}
         return {**found, "numbers": numbers, "candidate": found["candidate"] | {"package": None}}
 
     assert told(promoted) == told(unbroken)
+    sizes = [found["numbers"]["size_mb"] for found in (promoted, unbroken)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=1e-4)
     assert aliases(killed) == aliases(place)
     tags = [client(one).get_model_version("kinds", "2").tags for one in (killed, place)]
     assert tags[0]["search.candidate"] == tags[1]["search.candidate"]

@@ -118,13 +118,14 @@ def serving_options(config: ModelConfig, *, spec: InputSpec, flexible: bool) -> 
     options = _options(config.name, channels=len(spec.mean), flexible=flexible)
     model = _on_meta(config.name)
     is_set = hasattr(model, "set_input_size") and _pretrained_cfg(model)["input_size"][-1] != spec.size
-    backbone, plan = laid_out(config.name)
     until = pool = None
-    if config.until is not None:
-        until = end_of(backbone, plan=plan, stage=config.until, name=config.name)
-        plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
-    if config.pool == "stages":
-        pool = pooled_stages(backbone, plan=plan, name=config.name)
+    if config.until is not None or config.pool == "stages":
+        backbone, plan = laid_out(config.name)
+        if config.until is not None:
+            until = end_of(backbone, plan=plan, stage=config.until, name=config.name)
+            plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
+        if config.pool == "stages":
+            pool = pooled_stages(backbone, plan=plan, name=config.name)
     size = (spec.size, spec.size) if is_set else None
     return {"options": options, "input_size": size, "until": until, "pool": pool}
 

@@ -1,4 +1,4 @@
-"""Features of several stages in place of a backbone's own pooled ones."""
+"""Features of several stages beside a backbone's own pooled ones."""
 
 from typing import Any, cast
 

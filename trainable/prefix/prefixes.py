@@ -131,7 +131,7 @@ class Prefixes:
                 asked = tuple(
                     done
                     for done, digest in enumerate(digests[:-1], 1)
-                    if done not in self.refused and (done in self.asked_links or self.store.is_asked(digest))
+                    if done in self.asked_links or self.store.is_asked(digest)
                 )
                 blocks = _Filling(
                     store=self.store,

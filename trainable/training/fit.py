@@ -144,10 +144,8 @@ def measure_epoch(config: TrialConfig, *, updates: int = 3) -> Measured:
     """Time some updates and as many evaluation batches, after one of each to warm up; nothing is kept."""
     setup = set_up(config)
     prefixes = replace(prefixes_of(setup), store=None)
-    trainer, measurer = (
-        create_trainer(setup, prefixes=prefixes),
-        Measurer(config=config, inputs=setup.inputs, prefixes=prefixes),
-    )
+    trainer = create_trainer(setup, prefixes=prefixes)
+    measurer = trainer.measurer
     epoch = 1 + (config.data.early_epochs if config.data.early_size else 0)
     solves = config.finetune.solver != "gradient"
     steps = measurer.logits(setup.network, "train", epoch=epoch) if solves else _losses(trainer, epoch=epoch)
