@@ -2,10 +2,10 @@
 
     python benchmarks/fidelities.py --data elpv --jobs 2 --out fidelities.json
 
-The same random configurations (make_curves.py's space, but for the depth) are trained at each of ``KINDS``, by the product's own
-``fit``, on about 450 training and 300 validation images. The table says what a configuration takes in
-CPU seconds where nothing is kept of another kind, and how well its best values rank the configurations: Spearman's correlation
-with those of the first kind, and how far from the best there the one would be that looks best here. A kind is worth its place as a
+The same random configurations (make_curves.py's space, but for the depth) are trained at each of ``KINDS``, by the product's
+own ``fit``, on about 450 training and 300 validation images. The table says what a configuration takes in CPU seconds where
+nothing is kept of another kind, and how well its best values rank the configurations: Spearman's correlation with those of
+the first kind, and how far from the best there the one would be that looks best here. A kind is worth its place as a
 fidelity where it is cheap and ranks alike.
 """
 
