@@ -74,7 +74,7 @@ class Ours:
 
     def work(self, *, may_begin: bool) -> Work | None:
         """The rule's next action, carried out."""
-        budget: Budget = "open" if may_begin else "trials spent"
+        budget: Budget = "open" if may_begin else "known trials"
         while True:
             match self._rule.next_action(self._history, running=frozenset(self._running), budget=budget):
                 case Start(until, given):

@@ -142,7 +142,7 @@ class Conductor:
         action = fitting or self.rule.next_action(trials, running=running, budget="compute spent")
         if isinstance(action, Continue) and self._has_time(action.number):
             return action
-        is_decided = isinstance(action, Finish) and budget_but_time == "trials spent"
+        is_decided = isinstance(action, Finish) and budget_but_time in ("known trials", "trials spent")
         if is_decided or not is_late:
             return action
         audit = self._late_audit(trials, clock=clock)
@@ -156,7 +156,7 @@ class Conductor:
             if isinstance(action, Continue) and len(too_long) < MOST_PASSED_OVER:
                 too_long.add(action.number)
             elif isinstance(action, Start) and open_to == "open":
-                open_to = "trials spent"  # it would name the same new one again: what is known may go on
+                open_to = "known trials"  # it would name the same new one again
             else:
                 return None
             action = self.rule.next_action(trials, running=frozenset(self.running) | too_long, budget=open_to)
@@ -218,7 +218,11 @@ class Conductor:
         if isinstance(self.rule, Audited) and limits.is_compute_spent(trials, audited=self.rule):
             return "kept for audits"
         are_begun = fail_endlessly(trials) if limits.trials is None else trials.num_searched >= limits.trials
-        return "trials spent" if self.exhausted or are_begun or self._is_enough(trials) else "open"
+        if are_begun or self._is_enough(trials):
+            return "trials spent"
+        if self.exhausted:
+            return "known trials" if limits.bounds_compute else "trials spent"
+        return "open"
 
     def _is_enough(self, trials: History) -> bool:
         """Whether more trials are not expected to bring what they are to bring at least; then ``enough`` says so."""

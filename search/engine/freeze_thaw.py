@@ -81,8 +81,8 @@ class FreezeThaw:
     def next_action(self, trials: Sequence[Trial], *, running: frozenset[int], budget: Budget) -> Action:
         """Decide what a free worker does next; ``running`` are the trials at work now.
 
-        Without budget for trials those go on that halving promotes, without compute the best until ``finalists`` are trained in
-        full.
+        While there is compute, but no new trial can begin, the most promising known ones go on. Without budget for trials those
+        do that halving promotes, without compute the best until ``finalists`` are trained in full.
         """
         history = History.of(trials)
         unfinished = interrupted(history, running=running)
@@ -90,6 +90,8 @@ class FreezeThaw:
             return unfinished
         if budget == "open":
             return self._chosen(history, running=running)
+        if budget == "known trials" and (continued := self._continued(history, running=running)) is not None:
+            return continued
         promoted = None if budget == "compute spent" else self._promoted(history, running=running)
         if promoted is not None:
             return promoted
@@ -116,13 +118,29 @@ class FreezeThaw:
 
     def _chosen(self, history: History, *, running: frozenset[int]) -> Action:
         """The decision while there is budget for more trials: halving's turn, or the model's where it has enough results."""
-        event = derive(self.seed, "freeze_thaw", len(history), sum(trial.target for trial in history))
         first = self.rungs[0]
-        if not self.space.dimensions or history.ranking(self.metric, rung=first).num_placed < self.startup:
+        if not self._is_modelled(history):
             return Start(first)
+        event = self._event(history)
         if random.Random(event).random() < HALVINGS_SHARE:
             return self._promoted(history, running=running) or Start(first)
-        return _Decision(self, history=history, running=running, event=event).action()
+        return _Decision(self, history=history, running=running, event=event).action() or Start(first)
+
+    def _continued(self, history: History, *, running: frozenset[int]) -> Action | None:
+        """The decision while known trials alone can be trained; None where none is open or little is known."""
+        if not self._is_modelled(history):
+            return None
+        decision = _Decision(self, history=history, running=running, event=self._event(history))
+        return decision.action(may_begin=False)
+
+    def _is_modelled(self, history: History) -> bool:
+        """Whether there are results enough for the model, and something that it could tell apart."""
+        num_placed = history.ranking(self.metric, rung=self.rungs[0]).num_placed
+        return bool(self.space.dimensions) and num_placed >= self.startup
+
+    def _event(self, history: History) -> int:
+        """The seed of a decision, which every record of the trials changes."""
+        return derive(self.seed, "freeze_thaw", len(history), sum(trial.target for trial in history))
 
     def _promoted(self, history: History, *, running: frozenset[int]) -> Continue | None:
         """The best resting trial that is among the best 1/reduction of the highest rung of halving's; to the next of these."""
@@ -150,13 +168,13 @@ class _Decision:
         self.priors = Priors(rule.space) if rule.space.has_priors else None
         self.points = self.coordinates.rows([trial.params for trial in self.trials])
 
-    def action(self) -> Action:
-        """Train on what promises most improvement a second at the horizon, or begin it."""
-        model, best = self._model()
+    def action(self, *, may_begin: bool = True) -> Action | None:
+        """Train on what promises most improvement a second at the horizon, or begin it; None where there is nothing to choose."""
         resting = self._resting()
-        fresh = self._new_points()
+        fresh = self._new_points() if may_begin else self.points[:0]
         if not resting and not len(fresh):
-            return Start(self.rule.rungs[0])  # whose values the sampler finds, or that there is none left
+            return None
+        model, best = self._model()
         reached = np.array([self.trials[index].last_epoch for index in resting] + [0] * len(fresh))
         horizons = self._horizons(reached)
         means, deviations = model.predict(self._candidates(resting, fresh, epochs=horizons))

@@ -57,6 +57,11 @@ class Limits:
         return trials.seconds() + self._seconds_kept(trials, budget=budget) + seconds >= budget
 
     @property
+    def bounds_compute(self) -> bool:
+        """Whether the budget is one of compute, which ends a search whatever is left to try."""
+        return self.clock is not None or self.epochs is not None or self.gpu_hours is not None
+
+    @property
     def work_seconds(self) -> float | None:
         """``gpu_hours`` as seconds of work of all trials; None without a bound."""
         return None if self.gpu_hours is None else self.gpu_hours * 3600 / self.gpus

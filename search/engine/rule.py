@@ -51,8 +51,9 @@ class Finish:
 
 
 Action = Start | Continue | Close | Hold | Wait | Finish
+# "known trials": no new trial can begin, but what is left of the compute is there to be spent on those that are open.
 # "kept for audits": what is left of the compute is for audits alone; a rule that knows of none is told it is spent.
-Budget = Literal["open", "trials spent", "kept for audits", "compute spent"]
+Budget = Literal["open", "known trials", "trials spent", "kept for audits", "compute spent"]
 
 
 class Rule(Protocol):

@@ -70,7 +70,9 @@ class Play:
             kept = self.rule.epochs_kept(History(self.trials), budget=self.num_epochs)
             if epochs + kept >= self.num_epochs:
                 return "kept for audits"
-        return "open" if len(self.trials) < len(self.qualities) else "trials spent"
+        if len(self.trials) < len(self.qualities):
+            return "open"
+        return "trials spent" if self.num_epochs is None else "known trials"
 
     def to_the_end(self):
         for _ in range(20_000):

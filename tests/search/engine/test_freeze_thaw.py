@@ -206,6 +206,16 @@ def test_halvings_turn_promotes_the_best_third_of_the_highest_rung():
     assert rule().next_action(trials, running=frozenset(), budget="trials spent") == Continue(ranked[0].number, 3)
 
 
+def test_while_no_new_trial_can_begin_the_model_spends_what_is_left_on_those_that_rest():
+    trials = some_trials(12)
+    made = [rule(seed=seed).next_action(trials, running=frozenset(), budget="known trials") for seed in range(10)]
+    assert all(isinstance(action, Continue) for action in made)
+    ended = [reached(trial.number, params=trial.params, values=[0.5] * 9, state="COMPLETE") for trial in trials[1:]]
+    last = rule().next_action([trials[0], *ended], running=frozenset(), budget="known trials")
+    assert last == Continue(0, 2)  # which halving would not promote
+    assert rule().next_action(trials[:1] + ended, running=frozenset({0}), budget="known trials") == Wait()
+
+
 def test_without_compute_the_finalist_is_trained_to_the_end_and_the_rest_is_closed():
     trials = some_trials(5)
     best = max(trials, key=lambda trial: trial.best(METRIC))
