@@ -198,10 +198,6 @@ class Conductor:
         self.ledger.explain(number, reason=f"{OUT_OF_TIME} at epoch {self.ledger.trial(number).last_epoch}")
         self._tell_of_change(number)
 
-    def budget(self, trials: History) -> Budget:
-        """What is left to spend."""
-        return self._in_time(trials, left=self._budget_but_time(trials))
-
     def _in_time(self, trials: History, *, left: Budget) -> Budget:
         clock = self.limits.clock
         if clock is None or left == "compute spent":
