@@ -38,7 +38,7 @@ ELSEWHERE = {
     """,
     "tests/contracts/test_export_formats.py": """
         trainable/deploy/deployed.py trainable/deploy/int8.py trainable/deploy/onnx.py trainable/deploy/pt2.py
-        trainable/deploy/table.py trainable/deploy/variant.py trainable/deploy/libraries.py
+        trainable/deploy/table.py trainable/deploy/variant.py trainable/libraries.py
     """,
     "tests/contracts/test_adaptations.py": """
         trainable/adapt/alignment.py trainable/adapt/changed_images.py trainable/adapt/confusion.py trainable/adapt/seen.py

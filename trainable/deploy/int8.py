@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainable.deploy import onnx, pt2
 from trainable.deploy.deployed import INPUT, Deployed
-from trainable.deploy.libraries import library
+from trainable.libraries import library
 
 QUANTIZATION = "onnxruntime.quantization"
 KEPT_IN_FLOAT = {"LayerNormalization"}  # one weight a channel, which cannot have a scale for each

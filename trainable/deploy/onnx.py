@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainable.deploy.deployed import INPUT, OUTPUTS, Deployed, trace
-from trainable.deploy.libraries import library
 from trainable.deploy.variant import Logits, Predict
+from trainable.libraries import library
 
 DESCRIPTION = "description"  # key of the file's metadata
 

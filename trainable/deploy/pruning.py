@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from trainable.data.input_spec import InputSpec
-from trainable.deploy.libraries import library
 from trainable.errors import UserError
+from trainable.libraries import library
 from trainable.model.network import Network
 
 RATIOS = 256  # shares of channels that are told apart

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from trainable.deploy import onnx
 from trainable.deploy.deployed import INPUT, OUTPUTS, Deployed
-from trainable.deploy.libraries import library
 from trainable.deploy.variant import BATCH, Logits, Predict
 from trainable.errors import UserError
+from trainable.libraries import library
 
 WANTED = "--to tensorrt"
 LARGEST_BATCH = 256

@@ -1,4 +1,4 @@
-"""The door to the libraries that only an export needs: loaded when asked for, missed in one line."""
+"""Libraries that only an extra installs: loaded when asked for, missed in one line."""
 
 import importlib
 from typing import Any
