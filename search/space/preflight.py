@@ -7,7 +7,7 @@ from search.space.sections import STEPS
 from search.space.space import corners
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.config.techniques import ALIGNING_METHODS, NORM_METHODS
+from trainable.config.techniques import ALIGNING_METHODS, LIGHT_ADAPTERS, NORM_METHODS
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.loader.own_code import find_code
 
@@ -99,12 +99,13 @@ def check_code(spec: SearchSpec, *, look: Callable[[str], object] = find_code) -
 def _asks_the_layers(config: TrialConfig) -> bool:
     adapt = config.adapt
     aligns_a_stage = adapt.method in ALIGNING_METHODS and adapt.layer != "pooled"
-    return config.finetune.strategy == "gradual" or adapt.method in NORM_METHODS or aligns_a_stage
+    return config.finetune.strategy in ("gradual", *LIGHT_ADAPTERS) or adapt.method in NORM_METHODS or aligns_a_stage
 
 
 def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:
     from trainable.model.backbone import laid_out
     from trainable.model.cut import cut_at
+    from trainable.model.light_adapters import chosen_layers, require
     from trainable.model.network import aligned_stage
     from trainable.model.phase import thaw_epochs
 
@@ -116,4 +117,7 @@ def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:
     backbone, plan = layouts[key]
     if config.finetune.strategy == "gradual":
         thaw_epochs(config, plan=plan)
+    if config.finetune.strategy in LIGHT_ADAPTERS:
+        require(config.finetune.strategy)
+        chosen_layers(config, backbone=backbone, plan=plan)
     aligned_stage(config, backbone=backbone, plan=plan)

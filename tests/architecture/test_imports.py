@@ -43,6 +43,7 @@ def test_imports_point_the_way_the_design_lists():
         ("search/engine/conductor.py", "import mlflow", "the door of MLflow"),
         ("search/engine/conductor.py", "import torch", "the door of torch"),
         ("trainable/metrics.py", "import timm", "the door of timm"),
+        ("trainable/model/network.py", "import peft", "the door of peft"),
         ("search/engine/conductor.py", "import yaml", "the door of YAML"),
     ],
 )

@@ -1,6 +1,7 @@
 """What every fine-tuning strategy keeps, on every family of backbones."""
 
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -26,8 +27,12 @@ SETTINGS = {  # what a strategy is tried with
     "gradual": {"finetune": {"every": 2}},
     "lp_ft": {"freeze": {"depth": 0.5}},
     "two_stage": {"finetune": {"classifier_share": 0.4}},
+    "lora": {"freeze": {"depth": 0.5}, "finetune": {"rank": 2, "beside": "biases"}},
+    "dora": {"freeze": {"depth": "stage2"}, "finetune": {"rank": 3, "beside": "norms"}},
 }
 EPOCHS = 6
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+EVERY = [pytest.param(name, marks=NEEDS_PEFT if strategy.adapts else ()) for name, strategy in STRATEGIES.items()]
 
 
 def config_of(name, strategy):
@@ -36,10 +41,15 @@ def config_of(name, strategy):
     return TrialConfig.model_validate(sections)
 
 
+def network_of(name, strategy):
+    """The same for all strategies that put nothing into it."""
+    return made(name, strategy if STRATEGIES[strategy].adapts else "full")
+
+
 @cache
-def network_of(name):
+def made(name, strategy):
     spec = InputSpec(size=BACKBONES[name], mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0)
-    return create_network(config_of(name, "full"), spec=spec, num_classes=3)
+    return create_network(config_of(name, strategy), spec=spec, num_classes=3)
 
 
 def moved_by_an_update(network, *, size):
@@ -63,10 +73,10 @@ def moved_by_an_update(network, *, size):
     return moved
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EVERY)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_exactly_what_a_phase_trains_moves_and_the_rest_stays_to_the_bit(name, strategy):
-    network, config = network_of(name), config_of(name, strategy)
+    network, config = network_of(name, strategy), config_of(name, strategy)
     parameters = {key for key, _ in network.named_parameters()}
     every = list(phases(config, plan=network.plan, until=EPOCHS))
     for one in every[:1] + every[-1:]:
@@ -81,10 +91,10 @@ def test_exactly_what_a_phase_trains_moves_and_the_rest_stays_to_the_bit(name, s
             assert moved <= trainable
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EVERY)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_head_always_trains_and_the_phases_cover_every_epoch_once(name, strategy):
-    network, config = network_of(name), config_of(name, strategy)
+    network, config = network_of(name, strategy), config_of(name, strategy)
     head = {f"head.{key}" for key, _ in network.head.named_parameters()}
     spans = []
     for epoch in range(1, EPOCHS + 1):
@@ -96,9 +106,9 @@ def test_the_head_always_trains_and_the_phases_cover_every_epoch_once(name, stra
     assert spans[-1][1] == EPOCHS
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EVERY)
 def test_the_groups_of_the_optimizer_never_change(strategy):
-    network, config = network_of("resnet10t"), config_of("resnet10t", strategy)
+    network, config = network_of("resnet10t", strategy), config_of("resnet10t", strategy)
     optimizer = create_optimizer(network, config=config.optimizer)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for one in phases(config, plan=network.plan, until=EPOCHS):

@@ -65,6 +65,26 @@ def are_neighbours(stages: list[str]) -> bool:
 _FROM_WEIGHTS = ("model.weights", "finetune.l2_sp")
 _RATES_OF_BACKBONE = ("optimizer.layer_decay", "optimizer.backbone_multiplier")
 _PRETRAINED = (*_FROM_WEIGHTS, *_RATES_OF_BACKBONE)
+_LIGHT_ADAPTERS = Technique(
+    keys=(
+        *_PRETRAINED,
+        "freeze.depth",
+        "finetune.rank",
+        "finetune.alpha",
+        "finetune.adapter_dropout",
+        "finetune.targets",
+        "finetune.beside",
+    ),
+    needs=(
+        Need(
+            "freeze.depth",
+            lambda depth: depth not in (1, "stage4", []),
+            lambda _: (
+                "finetune.strategy: 'lora' and 'dora' have no layer to adapt, freeze.depth keeps the whole backbone as it is"
+            ),
+        ),
+    ),
+)
 STRATEGIES = {
     "partial": Technique(keys=(*_PRETRAINED, "freeze.depth")),
     "full": Technique(keys=_PRETRAINED),
@@ -110,7 +130,10 @@ STRATEGIES = {
         ),
     ),
     "two_stage": Technique(keys=(*_PRETRAINED, "freeze.depth", "finetune.classifier_share")),
+    "lora": _LIGHT_ADAPTERS,
+    "dora": _LIGHT_ADAPTERS,
 }
+LIGHT_ADAPTERS = ("lora", "dora")
 
 _SOLVED_HEAD = (
     Need(

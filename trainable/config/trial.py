@@ -247,7 +247,8 @@ class FinetuneConfig(Section):
         "all but the head; `norm_only` and `bias_only` train the norms' or the biases' parameters and the head; `surgical` "
         "the stages of `finetune.trainable`; `gradual` thaws stage after stage; `lp_ft` starts with the solved "
         "probe as head, norms keeping the statistics it was solved for (Kumar et al. 2022); `two_stage` ends by training a "
-        "new head on balanced classes (Kang et al. 2020).",
+        "new head on balanced classes (Kang et al. 2020); `lora` (Hu et al. 2022) and `dora` (Liu et al. 2024) train light "
+        "adapters in the layers above `freeze.depth`, whose own weights rest, and the head.",
     )
     trainable: list[Stage] = Field(
         ["stage1"],
@@ -278,6 +279,26 @@ class FinetuneConfig(Section):
         le=1e6,
         description="Inverse L2 strength of the probe that `lp_ft` starts with and of the head that `solver` solves for, on "
         "standardised features.",
+    )
+    rank: int = Field(8, ge=1, le=1024, description="Rank r of the adapters of `lora` and `dora`.")
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        le=4096,
+        description="α of the adapters of `lora` and `dora`, whose change of a layer counts alpha/rank times; without it 2·rank, "
+        "whatever rank is searched.",
+    )
+    adapter_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of an adapter's input, a probability.")
+    targets: Literal["auto", "attention", "mlp", "all_linear", "convolutions"] = Field(
+        "auto",
+        description="The layers that get adapters: those of `attention`, of the `mlp` blocks, `all_linear` ones, or all "
+        "`convolutions` but grouped ones; `auto` is all_linear where most of the backbone's weights are in linear layers, as "
+        "in transformers and ConvNeXt, else convolutions.",
+    )
+    beside: Literal["nothing", "norms", "biases"] = Field(
+        "nothing",
+        description="What trains beside the adapters in the layers above `freeze.depth`: `norms` are their norm layers' weights "
+        "and statistics. Norm layers that do not train rest as `freeze.bn` says.",
     )
     solver: SolverName = Field(
         "gradient",

@@ -17,6 +17,7 @@ from trainable.deploy.table import FORMATS, Table, read_examples
 from trainable.deploy.variant import Variant, one_thread
 from trainable.errors import UserError, nearest
 from trainable.json_text import to_json
+from trainable.model.light_adapters import without_adapters
 from trainable.model.network import Network, create_network
 from trainable.training.inputs import Images, open_images
 
@@ -68,7 +69,7 @@ def export_weights_file(
 
 def load_network(config: TrialConfig, *, weights: Path, images: Images) -> Network:
     """The network of a trial with the weights of a file, without what was beside it in training."""
-    bare = config.model_copy(
+    bare = without_adapters(config).model_copy(
         update={"adapt": AdaptConfig(), "model": config.model.model_copy(update={"weights": "random"})}
     )
     network = create_network(bare, spec=images.spec, num_classes=len(images.pack.classes))

@@ -15,6 +15,7 @@ from trainable.data.readers.sample import SPLITS
 from trainable.diagnosis.features import POOLED, Array, Features, frozen_features, stage_features
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec
+from trainable.model.light_adapters import without_adapters
 from trainable.model.network import create_network
 from trainable.statistics.probe import fit_probe
 from trainable.statistics.scores import Evaluation, score
@@ -170,7 +171,7 @@ def reference_features(config: TrialConfig, *, path: str) -> Array:
     data = config.data.model_copy(update={"path": path, "format": "folder"})
     spec = input_spec(config.model, image_size=data.image_size, channels=data.channels)
     pack = _open_reference(data, spec=spec)
-    network = create_network(config, spec=spec, num_classes=2).to(pick_device(config))
+    network = create_network(without_adapters(config), spec=spec, num_classes=2).to(pick_device(config))
     size = config.train.batch_size
     features = [stage_features(network, pack=pack, spec=spec, split=split, batch_size=size)[POOLED] for split in SPLITS]
     return np.concatenate(features)

@@ -16,6 +16,7 @@ from trainable.errors import UserError, nearest
 from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.backbone import input_spec
 from trainable.model.cut import is_cut
+from trainable.model.light_adapters import without_adapters
 from trainable.model.network import Network, create_network
 from trainable.model.pool import shows_stages
 from trainable.model.stages import stage_ends
@@ -58,7 +59,7 @@ def frozen_features(config: TrialConfig) -> Features:
     """
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
-    network = create_network(config, spec=spec, num_classes=len(pack.classes)).to(pick_device(config))
+    network = create_network(without_adapters(config), spec=spec, num_classes=len(pack.classes)).to(pick_device(config))
     size = config.train.batch_size
     by_split = {
         split: stage_features(network, pack=pack, spec=spec, split=split, batch_size=size) for split in ("train", "val")

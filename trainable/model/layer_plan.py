@@ -28,11 +28,13 @@ class Unit:
 class LayerPlan:
     """The units of a backbone from input to output; together they hold every parameter but the classifier's once.
 
-    ``fallback`` is true where timm has no grouping for the architecture, so that its children stand in as units.
+    ``fallback`` is true where timm has no grouping for the architecture, so that its children stand in as units; ``light`` are
+    the parameters that are light adapters', of no pretrained layer.
     """
 
     units: tuple[Unit, ...]
     fallback: bool = False
+    light: frozenset[str] = frozenset()
 
     def frozen(self, depth: Depth) -> frozenset[int]:
         """Indices of the frozen units for a ``freeze.depth``.

@@ -19,6 +19,7 @@ from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import Chain
 from trainable.model.layer_plan import LayerPlan, is_norm
+from trainable.model.light_adapters import add_adapters
 from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.stages import StageEnd, averaged, stage_ends
@@ -132,8 +133,10 @@ class Network(nn.Module):
         unit_of, norms = self.plan.unit_of(), _norm_parameters(self.backbone)
         names = {name for name, _ in self.named_parameters() if name.startswith(("head.", "adapter."))}
         for name, _ in self.backbone.named_parameters():
-            within = (phase.within == "norms" and name in norms) or (phase.within == "biases" and _is_bias(name))
-            if unit_of[name] not in phase.frozen or within:
+            kinds = {"norms": name in norms, "biases": _is_bias(name), "nothing": False}
+            works = unit_of[name] not in phase.frozen
+            beside = phase.beside is None or name in self.plan.light or kinds[phase.beside]
+            if kinds[phase.within] or (works and beside):
                 names.add(f"backbone.{name}")
         return names
 
@@ -152,6 +155,8 @@ class Network(nn.Module):
 def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) -> Network:
     """The network of a trial in its first phase; the head's random start depends on the trial's seed alone."""
     backbone, plan, width = _sized_backbone(config, spec=spec)
+    if STRATEGIES[config.finetune.strategy].adapts:
+        plan = add_adapters(backbone, plan=plan, config=config, spec=spec)
     head = create_head(config, width=width, num_classes=num_classes, epoch=0)
     end = aligned_stage(config, backbone=backbone, plan=plan)
     adapter = create_adapter(

@@ -19,7 +19,8 @@ class Phase:
     ``frozen`` are the units at rest, ``within`` what trains in them all the same, ``moving_norms`` whether their norm
     layers' statistics follow the images; with ``still_norms`` those of no layer do. ``balanced`` draws every class
     equally often. ``first`` and ``last`` are the epochs between which the learning rate runs its whole course; the head
-    is made anew at the start of ``first`` where ``new_head``.
+    is made anew at the start of ``first`` where ``new_head``. ``beside`` is what trains of the other units beside light
+    adapters, None where all of them does.
     """
 
     frozen: frozenset[int]
@@ -30,6 +31,7 @@ class Phase:
     first: int
     last: int
     new_head: bool
+    beside: Within | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,8 @@ class Strategy:
 
     ``frozen`` gives the units at rest in an epoch, ``within`` what trains in them whatever ``freeze.bn`` says, ``moves_norms``
     whether their norms' statistics do. ``from_weights`` is False for one that begins from random weights, ``solves_head`` True
-    for one whose head begins as the probe's solution on the features as they are.
+    for one whose head begins as the probe's solution on the features as they are, ``adapts`` for one that trains light adapters
+    in layers whose own weights rest.
     """
 
     frozen: Callable[[TrialConfig, LayerPlan, int], frozenset[int]]
@@ -46,6 +49,7 @@ class Strategy:
     moves_norms: bool = False
     from_weights: bool = True
     solves_head: bool = False
+    adapts: bool = False
 
 
 def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
@@ -64,16 +68,19 @@ def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
             new_head=True,
         )
     moving = strategy.moves_norms or config.freeze.bn != "eval"
+    beside = config.finetune.beside if strategy.adapts else None
     return Phase(
         frozen=strategy.frozen(config, plan, epoch),
         within=strategy.within or ("norms" if config.freeze.bn == "train_all" else "nothing"),
         moving_norms=moving,
-        # A solved head is for the features as they are; a batch's own statistics would give it others.
-        still_norms=strategy.solves_head and not moving,
+        # A solved head is for the features as they are; a batch's own statistics would give it others. Of adapted layers the
+        # norms rest like all else, unless they are asked for.
+        still_norms=(strategy.solves_head or beside in ("nothing", "biases")) and not moving,
         balanced=False,
         first=1,
         last=config.train.epochs - second,
         new_head=False,
+        beside=beside,
     )
 
 
@@ -141,4 +148,6 @@ STRATEGIES = {
     "gradual": Strategy(frozen=_not_yet_thawed),
     "lp_ft": Strategy(frozen=_by_depth, solves_head=True),
     "two_stage": Strategy(frozen=_by_depth),  # until its classifier_epochs
+    "lora": Strategy(frozen=_by_depth, adapts=True),
+    "dora": Strategy(frozen=_by_depth, adapts=True),
 }

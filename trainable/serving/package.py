@@ -18,6 +18,7 @@ from trainable.data.pack import Pack
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.json_text import to_json
 from trainable.model.backbone import serving_options
+from trainable.model.light_adapters import without_adapters
 from trainable.model.norms import target_statistics
 from trainable.serving import classifier as classifier_module
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
@@ -41,7 +42,8 @@ def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None
     which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what
     was trained, by validation images decoded and classified both ways.
     """
-    setup, epoch = set_up(_comparable(config)), config.train.epochs
+    comparable, epoch = _comparable(config), config.train.epochs
+    setup = set_up(comparable if soup is None else without_adapters(comparable))
     if checkpoint is not None:
         epoch = read_state(checkpoint)["epoch"]
         load_scored(checkpoint, network=setup.network, moved=setup.moved)

@@ -62,7 +62,8 @@ def fisher_information(network: Network, *, pack: Pack, spec: InputSpec, config:
     device = next(network.parameters()).device
     head = _champions_head(config, width=network.width).to(device).eval()
     network.eval()
-    named = {f"backbone.{name}": parameter for name, parameter in network.backbone.named_parameters()}
+    every = network.backbone.named_parameters()
+    named = {f"backbone.{name}": parameter for name, parameter in every if name not in network.plan.light}
     before = {name: parameter.requires_grad for name, parameter in named.items()}
     for parameter in named.values():
         parameter.requires_grad_(True)

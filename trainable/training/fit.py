@@ -13,6 +13,7 @@ from torch import Tensor
 from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.model.layer_plan import Depth
+from trainable.model.light_adapters import plain_state
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
@@ -80,9 +81,10 @@ def _ready(setup: Setup, *, depths: Sequence[Depth]) -> Trainer:
 
 
 def _anchor(setup: Setup) -> Anchor | None:
-    """L2-SP and EWC hold the backbone, as it was loaded; a head has nowhere to be pulled to."""
-    config, images = setup.config, setup.inputs.full
-    backbone = {name: p for name, p in setup.network.named_parameters() if name.startswith("backbone.")}
+    """L2-SP and EWC hold the backbone, as it was loaded; a head and light adapters have nowhere to be pulled to."""
+    config, images, light = setup.config, setup.inputs.full, setup.network.plan.light
+    named = setup.network.backbone.named_parameters()
+    backbone = {f"backbone.{name}": parameter for name, parameter in named if name not in light}
     if config.finetune.l2_sp:
         return Anchor(backbone, strength=config.finetune.l2_sp)
     if config.finetune.ewc and images.old is not None:
@@ -119,9 +121,12 @@ def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None
 
 
 def network_state(network: Network) -> dict[str, Tensor]:
-    """What a network needs to be used, by name: nothing that was beside it in training, and the target's statistics."""
+    """What a network needs to be used, by name: nothing that was beside it in training, and the target's statistics.
+
+    Light adapters are taken into the layers they are in.
+    """
     with target_statistics(network):  # what was adapted is for the target
-        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in plain_state(network).items()}
     return {name: state[name] for name in state if not name.startswith("adapter.") and ".target_" not in name}
 
 

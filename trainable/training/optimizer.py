@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainable.config.trial import OptimizerConfig
+from trainable.model.light_adapters import magnitudes
 from trainable.model.network import Network
 
 Groups = list[dict[str, Any]]
@@ -19,8 +20,8 @@ def create_optimizer(network: Network, *, config: OptimizerConfig) -> Optimizer:
     """An optimizer over every parameter of the network, frozen ones included.
 
     One group for each unit and decay, in the order of the plan, for the whole life of the trial: freezing only flips
-    ``requires_grad``. A group's ``peak_lr`` is absolute. Biases, norms and what the backbone's ``no_weight_decay()``
-    names are not decayed.
+    ``requires_grad``. A group's ``peak_lr`` is absolute. Biases, norms, DoRA's magnitudes and what the backbone's
+    ``no_weight_decay()`` names are not decayed.
     """
     return UPDATE_RULES[config.name](parameter_groups(network, config=config), config)
 
@@ -28,7 +29,7 @@ def create_optimizer(network: Network, *, config: OptimizerConfig) -> Optimizer:
 def parameter_groups(network: Network, *, config: OptimizerConfig) -> Groups:
     """Groups with ``name``, ``params``, ``lr``, ``peak_lr`` and ``weight_decay``."""
     parameters = dict(network.backbone.named_parameters())
-    undecayed = _undecayed(network.backbone)
+    undecayed = _undecayed(network.backbone) | magnitudes(network.plan)
     rates = unit_rates(len(network.plan.units), config=config)
     groups: Groups = []
     for unit, rate in zip(network.plan.units, rates, strict=True):

@@ -12,6 +12,7 @@ from trainable.config.trial import TrialConfig, used_batch_size
 from trainable.data.pack import Pack
 from trainable.loader.held import HeldImages, hold
 from trainable.model.layer_plan import Depth
+from trainable.model.light_adapters import keep_rows
 from trainable.model.network import Network, create_network
 from trainable.prefix.prefixes import Prefixes, create_prefixes
 from trainable.training.device import autocast, pick_device
@@ -55,6 +56,7 @@ def set_up(config: TrialConfig) -> Setup:
     network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
+        keep_rows(network.backbone, plan=network.plan)
     batch_size = _choose_batch_size(config, num_images=int(counts.sum()))
     on_device = device.type == "cuda" and not config.augment.custom  # whose functions see images on the CPU
     inputs = Inputs(

@@ -14,6 +14,7 @@ from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS, is_better
+from trainable.model.light_adapters import plain_state, without_adapters
 from trainable.model.network import Network
 from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
@@ -129,17 +130,17 @@ class Ingredient:
 def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, Evaluation, dict[str, float]]:
     """The greedy soup of trials of one architecture, its validation scores and all metrics; its weights go to ``path``.
 
-    Data, numerics and batch size are those of the first ingredient, which should be the best. Raises UserError for networks
-    that cannot be averaged.
+    Data, numerics and batch size are those of the first ingredient, which should be the best; light adapters are taken into
+    their layers first. Raises UserError for networks that cannot be averaged.
     """
-    first = ingredients[0].config
+    first = without_adapters(ingredients[0].config)
     setup = set_up(first)
     members = []
     for ingredient in ingredients:
         # Names of what has trained differ between configurations, so each loads through its own.
         ingredient_setup = set_up(ingredient.config)
         load_scored(ingredient.checkpoint, network=ingredient_setup.network, moved=ingredient_setup.moved)
-        state = {name: tensor.clone() for name, tensor in ingredient_setup.network.state_dict().items()}
+        state = {name: tensor.clone() for name, tensor in plain_state(ingredient_setup.network).items()}
         members.append(Member(ingredient.name, ingredient.value, state))
     common = _common_phase(ingredients, setup=setup)
     setup.network.enter(common)
@@ -158,6 +159,7 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
 
 def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
     """Scores on ``split`` of the soup at ``path`` of trials like ``config``."""
+    config = without_adapters(config)
     setup = set_up(config)
     setup.network.load_state_dict(load_file(path))
     return Measurer(config=config, inputs=setup.inputs).evaluate(setup.network, split, epoch=config.train.epochs)
@@ -165,6 +167,7 @@ def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
 
 def predict_soup(config: TrialConfig, *, path: Path, split: str) -> Predicted:
     """What that soup makes of ``split``."""
+    config = without_adapters(config)
     setup = set_up(config)
     setup.network.load_state_dict(load_file(path))
     return Measurer(config=config, inputs=setup.inputs).predict(setup.network, split, epoch=config.train.epochs)

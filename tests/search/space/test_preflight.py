@@ -1,6 +1,8 @@
 """What `check` says of the backbones of a space before anything is trained."""
 
 import argparse
+import sys
+from importlib.util import find_spec
 
 import pytest
 import timm
@@ -8,7 +10,7 @@ import torch
 import yaml
 
 from search.space.loading import load
-from search.space.preflight import check_models
+from search.space.preflight import check_models, check_techniques
 from trainable.errors import UserError
 
 
@@ -147,3 +149,24 @@ def test_what_a_step_trains_need_not_be_there_but_what_it_begins_with(tmp_path):
     spec = spec_of(tmp_path, model={"name": "test_resnet", "weights": "ssl"}, ssl={"weights": "no.pth", "epochs": 1})
     with pytest.raises(UserError, match=r"no file 'no\.pth'"):
         check_models(spec)
+
+
+def test_light_adapters_without_their_library_are_one_line_that_says_what_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    vary = {"finetune.strategy": {"choice": ["full", "dora"]}}
+    with pytest.raises(UserError, match=r"finetune.strategy: dora needs peft: pip install 'finetune-search\[peft\]'"):
+        check_techniques(spec_of(tmp_path, model=RANDOM, vary=vary))
+    check_techniques(spec_of(tmp_path, model=RANDOM))
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+def test_light_adapters_for_layers_that_a_backbone_of_the_space_lacks_are_one_line(tmp_path):
+    vary = {
+        "finetune.strategy": {"choice": ["full", "lora"]},
+        "finetune.targets": {"choice": ["auto", "attention"], "when": {"finetune.strategy": "lora"}},
+    }
+    with pytest.raises(
+        UserError, match=r"finetune.targets: test_resnet has no layers of 'attention' above freeze.depth"
+    ):
+        check_techniques(spec_of(tmp_path, model=RANDOM, vary=vary))
+    check_techniques(spec_of(tmp_path, model=RANDOM | {"name": "test_vit"}, vary=vary, data={"image_size": 160}))

@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from trainable.config.trial import FinetuneConfig
 from trainable.deploy import onnx
-from trainable.deploy.exporting import TABLE, Wanted, export, export_weights_file
+from trainable.deploy.exporting import TABLE, Wanted, export, export_weights_file, load_network
 from trainable.deploy.recovery import Recovery
 from trainable.errors import UserError
+from trainable.training.inputs import open_images
 
 ROOT = Path(__file__).parents[3]
 
@@ -152,6 +154,17 @@ def test_from_a_file_of_weights_to_rows_of_plain_values(untrained, tmp_path):
     assert [row["name"] for row in rows] == ["torch fp32", "pt2 fp32"]
     with pytest.raises(UserError, match=r"data\.path: holds the classes defective, functional, the model a, b"):
         export_weights_file(one.config, classes=["a", "b"], **given)
+
+
+def test_weights_into_which_adapters_were_taken_need_neither_them_nor_their_library(untrained, tmp_path, monkeypatch):
+    one = untrained("test_convnext")
+    weights = tmp_path / "weights.safetensors"
+    save_file(one.network.state_dict(), weights)
+    trial = one.config.model_copy(update={"finetune": FinetuneConfig(strategy="lora")})
+    monkeypatch.setitem(sys.modules, "peft", None)
+    images = open_images(trial, size=trial.data.image_size)
+    network = load_network(trial, weights=weights, images=images)
+    assert torch.equal(network.eval()(torch.ones(1, 3, 32, 32)), one.network(torch.ones(1, 3, 32, 32)))
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.3, 30])

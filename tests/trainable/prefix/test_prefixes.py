@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,26 @@ def test_results_are_those_without_a_store_to_the_bit(config, cache, depth, chan
         path.unlink()
     prefixes._opened.clear()
     assert told(trial) == live
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.parametrize("strategy", ["lora", "dora"])
+def test_light_adapters_are_trained_behind_a_store_as_without_one_to_the_bit(strategy, make_config, cache):
+    sections = {
+        "finetune": {"strategy": strategy, "rank": 2, "beside": "norms"},
+        "freeze": {"depth": 0.5},
+        "train": {"epochs": 2},
+        "augment": {"views": 2},
+    }
+    live = told(make_config(**sections, data={"prefix_gb": 0.0}))
+    assert not blocks(cache)
+    first = told(make_config(**sections))
+    assert blocks(cache)
+    prefixes._opened.clear()
+    assert live == first == told(make_config(**sections))
+    kept = blocks(cache)
+    told(make_config(**sections | {"finetune": {"strategy": "partial"}}))
+    assert blocks(cache) == kept  # what lies below an adapter is what lies below a layer that trains
 
 
 def test_what_is_kept_is_not_computed_again(config):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,6 +41,17 @@ NETWORKS = {
     "features of the stages before an end": {"model": {"name": "resnet10t", "until": "stage3", "pool": "stages"}},
     "a ViT that ends behind a stage": {"model": {"name": "test_vit", "until": "stage2"}, "data": {"image_size": 64}},
 }
+LIGHT = {
+    "light adapters of a CNN": {"finetune": {"strategy": "lora"}, "freeze": {"depth": 0.5}, "optimizer": {"lr": 0.01}},
+    "light adapters of a ViT that ends behind a stage": {
+        "finetune": {"strategy": "dora"},
+        "model": {"name": "test_vit", "until": "stage2"},
+        "data": {"image_size": 64},
+        "optimizer": {"lr": 0.01},
+        "train": {"ema": 0.5},
+    },
+}
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 
 
 def trained(config, folder):
@@ -48,9 +60,9 @@ def trained(config, folder):
     return last
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=NEEDS_PEFT) for name in LIGHT)])
 def test_the_package_scores_what_training_measured(make_config, tmp_path, name):
-    sections = {key: dict(values) for key, values in NETWORKS[name].items()}
+    sections = {key: dict(values) for key, values in (NETWORKS | LIGHT)[name].items()}
     sections["train"] = {"epochs": 2, "batch_size": 9} | sections.get("train", {})
     config = make_config(**sections)
     last = trained(config, tmp_path / "checkpoint")

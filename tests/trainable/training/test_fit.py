@@ -3,6 +3,7 @@
 import itertools
 import math
 import shutil
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,9 +112,27 @@ VARIANTS = {
     },
     "probe": {"finetune": {"strategy": "linear_probe"}, "train": {"min_updates": 7, "min_delta": 0.01, "patience": 9}},
 }
+LIGHT = {
+    "light adapters with dropout, averaged, anchored": {
+        "finetune": {"strategy": "lora", "rank": 4, "adapter_dropout": 0.2, "beside": "norms", "l2_sp": 0.1},
+        "freeze": {"depth": "stage1"},
+        "train": {"ema": 0.5, "ema_start": 1, "amp": "bf16"},
+        "optimizer": {"layer_decay": 0.8},
+    },
+    "light adapters of a transformer, small first": {
+        "finetune": {"strategy": "dora", "rank": 2, "alpha": 3.0, "beside": "biases"},
+        "model": {"name": "test_vit", "weights": "random", "drop_path": 0.1},
+        "data": {"image_size": 64, "early_size": 32, "early_epochs": 1},
+    },
+    "light adapters of convolutions with Muon": {"finetune": {"strategy": "dora"}, "optimizer": {"name": "muon"}},
+}
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+VARIANTS |= LIGHT
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=NEEDS_PEFT if name in LIGHT else ()) for name in VARIANTS]
+)
 def test_stopped_and_resumed_after_every_epoch_equals_the_unbroken_run_to_the_bit(variant, make_config, tmp_path):
     config = make_config(**VARIANTS[variant])
     straight = weights_after(config, tmp_path / "straight", stops=())
@@ -207,6 +226,22 @@ def test_a_checkpoint_holds_only_what_trains(make_config, tmp_path):
         next(fit(make_config(freeze={"depth": depth}))).save(tmp_path / str(depth))
         sizes[depth] = (tmp_path / str(depth) / "weights.safetensors").stat().st_size
     assert sizes[1.0] < sizes[0.0] / 50
+
+
+@NEEDS_PEFT
+def test_a_checkpoint_of_light_adapters_takes_a_tenth_of_one_of_all_weights(make_config, tmp_path):
+    sizes = {}
+    for strategy in ("full", "lora"):
+        config = make_config(
+            model={"name": "vit_tiny_patch16_224", "weights": "random"},
+            finetune={"strategy": strategy, "rank": 4},
+            train={"epochs": 1, "batch_size": 14},
+        )
+        (epoch,) = fit(config)
+        epoch.save(tmp_path / strategy)
+        sizes[strategy] = sum(file.stat().st_size for file in (tmp_path / strategy).iterdir())
+        assert measure_epoch(config, updates=1).checkpoint_bytes == pytest.approx(sizes[strategy], rel=0.1)
+    assert sizes["lora"] < 0.1 * sizes["full"]
 
 
 @pytest.mark.parametrize("damage", ["missing state", "cut weights", "no folder"])

@@ -1,6 +1,7 @@
 """Soups of a small network, on forty small images."""
 
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from trainable.training.fit import fit
 from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup
 
 torch.set_num_threads(1)
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 
 
 @pytest.fixture
@@ -230,7 +232,12 @@ def test_a_network_without_batch_norm_is_left_as_it_is():
 
 @pytest.mark.parametrize(
     "strategies",
-    [("partial", "partial", "linear_probe"), ("linear_probe", "bias_only", "partial"), ("linear_probe", "norm_only")],
+    [
+        ("partial", "partial", "linear_probe"),
+        ("linear_probe", "bias_only", "partial"),
+        ("linear_probe", "norm_only"),
+        pytest.param(("lora", "dora", "partial"), marks=NEEDS_PEFT),
+    ],
 )
 def test_a_soup_is_the_same_whether_what_frozen_layers_make_of_the_images_is_kept_or_not(
     draw_folder, cache, tmp_path, strategies
