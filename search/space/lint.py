@@ -14,6 +14,13 @@ from trainable.config.techniques import ALIGNING_METHODS, CHOICES
 from trainable.config.trial import used_batch_size
 from trainable.config.validation import as_text
 
+FREEZE_BY_DEPTH_ALONE = (
+    "partial",
+    "full",
+    "scratch",
+    "two_stage",
+    "norm_only",
+)  # or nothing; others rest norms without it
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
 
 
@@ -115,7 +122,6 @@ NEEDS = (
         serves=_leaves_some_trainable,
         because="the whole backbone is frozen",
     ),
-    Need(path="freeze.bn", other="freeze.depth", serves=_freezes_some, because="nothing is frozen"),
     Need(
         path="data.early_epochs",
         other="data.early_size",
@@ -189,6 +195,15 @@ def _unmet_needs(spec: SearchSpec) -> Iterator[str]:
         elif need.ask_condition and len(serving) < len(values) and need.path in spec.vary:
             wanted = as_text(serving[0]).strip("'") if len(serving) == 1 else _listed(serving)
             yield f"{where}: has no effect where {need.because}; add when: {{{need.other}: {wanted}}}"
+
+
+def _norms_of_nothing_frozen(spec: SearchSpec) -> Iterator[str]:
+    path = "freeze.bn"
+    if path not in spec.vary and spec.base.get(path, defaults()[path]) == defaults()[path]:
+        return
+    freezes = any(_freezes_some(depth) for depth in _values(spec, "freeze.depth", path))
+    if not freezes and set(_values(spec, "finetune.strategy", path)) <= set(FREEZE_BY_DEPTH_ALONE):
+        yield f"{_place(spec, path)}: has no effect, nothing is frozen"
 
 
 def _aligning_frozen_features(spec: SearchSpec) -> Iterator[str]:
@@ -298,6 +313,7 @@ def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
 
 RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _unmet_needs,
+    _norms_of_nothing_frozen,
     _aligning_frozen_features,
     _mixing_of_nothing,
     _mixing_never_used,

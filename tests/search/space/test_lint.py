@@ -162,6 +162,13 @@ def test_what_has_an_effect_is_left_alone(base, vary):
     assert notes(base=base, vary=vary) == []
 
 
+@pytest.mark.parametrize("strategy", ["linear_probe", "bias_only", "surgical", "gradual", "lp_ft", "lora", "dora"])
+def test_norms_rest_under_strategies_that_leave_layers_as_they_are_whatever_the_depth(strategy):
+    assert notes(base={"finetune.strategy": strategy}, vary=BN) == []
+    either = {"finetune.strategy": {"choice": ["partial", strategy]}}
+    assert notes(vary=BN | either) == []
+
+
 def test_what_updates_read_and_epochs_beyond_the_first_are_named_where_the_head_is_solved_for():
     base = {"finetune.strategy": "linear_probe", "finetune.solver": "closed_form", "loss.label_smoothing": 0.1}
     assert sorted(notes(base=base, vary={"finetune.probe_c": {"log": [0.01, 1]}})) == [

@@ -229,6 +229,15 @@ def test_a_checkpoint_holds_only_what_trains(make_config, tmp_path):
 
 
 @NEEDS_PEFT
+def test_what_holds_weights_near_their_start_leaves_light_adapters_free(make_config):
+    light = {"strategy": "lora", "rank": 2}
+    free, held = (story(fit(make_config(finetune=light | pull))) for pull in ({}, {"l2_sp": 10.0}))
+    assert free == held
+    beside = [story(fit(make_config(finetune=light | {"beside": "norms", "l2_sp": pull}))) for pull in (0.0, 10.0)]
+    assert beside[0] != beside[1]
+
+
+@NEEDS_PEFT
 def test_a_checkpoint_of_light_adapters_takes_a_tenth_of_one_of_all_weights(make_config, tmp_path):
     sizes = {}
     for strategy in ("full", "lora"):

@@ -25,6 +25,13 @@ def test_the_parameters_are_those_of_timms_backbone_and_a_head_of_two_classes(ce
     assert measure_network(config(cell_folder), names=["model/parameters"]) == {"model/parameters": reference}
 
 
+def test_light_adapters_are_not_counted_as_they_are_not_served(cell_folder):
+    full = config(cell_folder)
+    light = full.model_copy(update={"finetune": full.finetune.model_copy(update={"strategy": "lora"})})
+    counted = [measure_network(trial, names=["model/parameters"]) for trial in (full, light)]
+    assert counted[0] == counted[1]
+
+
 def test_a_hidden_layer_counts(cell_folder):
     linear, mlp = (
         measure_network(config(cell_folder, **head), names=["model/parameters"])["model/parameters"]
