@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from trainable import TrialConfig, UserError
@@ -14,10 +15,11 @@ from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.model.norms import recompute_batch_norm
+from trainable.serving.package import package
 from trainable.statistics import scores
 from trainable.training import evaluate
-from trainable.training.fit import fit
-from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup
+from trainable.training.fit import export_weights, fit
+from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup, score_soup
 
 torch.set_num_threads(1)
 NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
@@ -256,3 +258,20 @@ def test_a_soup_is_the_same_whether_what_frozen_layers_make_of_the_images_is_kep
         assert [tasting.score for tasting in soup.tastings] == [tasting.score for tasting in other.tastings]
         assert all(torch.equal(tensor, other.state[name]) for name, tensor in soup.state.items())
         assert (evaluation, measured) == (other_evaluation, other_measured)
+
+
+@NEEDS_PEFT
+def test_a_soup_of_light_adapters_is_measured_packaged_and_gone_on_from_as_the_plain_network(config, tmp_path):
+    members = ingredients(config, tmp_path, strategies=("dora", "lora"))
+    soup, evaluation, _ = make_soup(members, path=tmp_path / "soup.safetensors")
+    first = members[0].config
+    scored = score_soup(first, path=tmp_path / "soup.safetensors", split="val")
+    # Behind frozen layers whose outputs are rounded to float16, and without.
+    assert scored.metrics["loss"] == pytest.approx(evaluation.metrics["loss"], rel=0.01)
+    package(first, folder=tmp_path / "package", soup=tmp_path / "soup.safetensors")  # refuses what answers otherwise
+    export_weights(first, checkpoint=members[0].checkpoint, path=tmp_path / "own.safetensors")
+    names = set(make_network(num_classes=2).state_dict())
+    assert set(load_file(tmp_path / "own.safetensors")) == set(soup.state) == names
+    model = first.model.model_copy(update={"weights": str(tmp_path / "own.safetensors")})
+    (epoch,) = fit(first.model_copy(update={"model": model}))
+    assert epoch.number == 1
