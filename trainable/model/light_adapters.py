@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -72,7 +73,8 @@ def chosen_layers(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict of a module without light adapters, each taken into its layer, by the names of timm's network."""
-    layers = {name: layer for name, layer in module.named_modules() if _is_adapted(layer)}
+    every = module.named_modules(remove_duplicate=False)  # a module that two hold has two names in a state dict
+    layers = {name: layer for name, layer in every if _is_adapted(layer)}
     state = {name: tensor for name, tensor in module.state_dict().items() if _owner(name, layers) is None}
     with torch.no_grad():
         for name, layer in layers.items():
@@ -118,10 +120,16 @@ def _nothing_to_adapt(config: TrialConfig) -> UserError:
 
 
 def _dense_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Linear layers and convolutions whose adapter can be taken into them, with the names of the classes they lie in."""
+    """Linear layers and convolutions whose adapter can be taken into them, with the names of the classes they lie in.
+
+    One that two modules hold, or whose weights are another's too, is passed by: an adapter would change one use of them alone.
+    """
     classes = {name: type(module).__name__.lower() for name, module in backbone.named_modules()}
+    holders = Counter(
+        id(held) for module in backbone.modules() for held in (*module.children(), *module.parameters(recurse=False))
+    )
     for name, module in backbone.named_modules():
-        if _can_be_adapted(module):
+        if _can_be_adapted(module) and holders[id(module)] == holders[id(module.weight)] == 1:
             yield name, module, " ".join(classes[outer] for outer in _modules_around(name))
 
 

@@ -28,6 +28,7 @@ from trainable.training.optimizer import parameter_groups
 
 torch.set_num_threads(1)
 SPEC = InputSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_share=1.0)
+SHARING = {"coat_tiny": 224}  # whose parallel branches hold one module under several names
 FAMILIES = {  # the smallest of each, with the size of its images
     "test_vit": 64,
     "swin_tiny_patch4_window7_224": 64,
@@ -50,7 +51,7 @@ def config_of(name="test_vit", strategy="lora", *, depth=0.0, seed=0, **finetune
 
 
 def make(config, *, size=None):
-    spec = replace(SPEC, size=size or FAMILIES.get(config.model.name, 64))
+    spec = replace(SPEC, size=size or (FAMILIES | SHARING)[config.model.name])
     return create_network(config, spec=spec, num_classes=3)
 
 
@@ -70,23 +71,27 @@ def images_of(network, *, size):
 
 @needs_peft
 @pytest.mark.parametrize("strategy", ["lora", "dora"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES | SHARING)
 def test_adapters_taken_into_their_layers_leave_timms_network_which_computes_the_same(name, strategy):
     config = config_of(name, strategy, rank=3, alpha=2.5, beside="norms", depth="stem")
     network = make(config).eval()
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            if key.endswith("gamma"):
+                parameter.fill_(1.0)  # ConvNeXt's branches begin at a millionth of their size
     before = {key: tensor.clone() for key, tensor in plain_state(network).items()}
-    shake(network, names=network.moved(config, until=1))
+    shake(network, names={f"backbone.{light}" for light in network.plan.light})
     plain = make(without_adapters(config)).eval()
     assert not any("lora" in key or "base_layer" in key for key in plain.state_dict())
     plain.load_state_dict(plain_state(network))  # refuses any other name
-    images = images_of(network, size=FAMILIES[name])
+    images = images_of(network, size=(FAMILIES | SHARING)[name])
     with torch.no_grad():
         adapted, merged = network.features(images), plain.features(images)
         plain.load_state_dict(before)
         unadapted = plain.features(images)
     # Sums of the same numbers in another order: some last bits, while the adapters change much.
     assert (merged - adapted).abs().max() < 1e-4 * adapted.abs().max()
-    assert (adapted - unadapted).abs().max() > 0.1 * adapted.abs().max()
+    assert (adapted - unadapted).abs().max() > 0.02 * adapted.abs().max()
 
 
 @needs_peft
@@ -232,6 +237,10 @@ def test_layers_that_do_not_compute_as_torchs_own_are_passed_by():
     backbone.grouped = nn.Conv2d(4, 4, 3, groups=2)
     backbone.padding_itself = timm.layers.Conv2dSame(4, 4, 3, 2)
     backbone.standardising = timm.layers.StdConv2d(4, 4, 3)
+    backbone.twice = nn.Sequential(nn.Conv2d(4, 4, 3))
+    backbone.again = nn.Sequential(backbone.twice[0])
+    backbone.tied, backbone.other = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+    backbone.other.weight = backbone.tied.weight
     config = config_of("test_resnet", targets="convolutions")
     assert chosen_layers(config, backbone=backbone, plan=make_plan(backbone)) == ("plain",)
 
