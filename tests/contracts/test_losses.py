@@ -9,16 +9,18 @@ from torch.nn.functional import cross_entropy, one_hot
 from trainable.config.trial import LossConfig
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES, create_loss
 
-TRIVIAL = {"focal": {"focal_gamma": 0.0}}  # what makes it the plain cross-entropy, where its defaults do not
+# What makes it the plain cross-entropy, where its defaults do not: settings, or classes of the same size.
+TRIVIAL = {"focal": {"focal_gamma": 0.0}, "logit_adjusted": {"logit_tau": 0.0}}
+OF_ONE_SIZE = {"balanced_softmax": torch.tensor([40, 40, 40])}
 COUNTS = torch.tensor([90, 25, 5])
 LABELS = torch.tensor([0, 2, 1, 0])
 MIXED = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])
 SETTINGS = list(itertools.product(LOSSES, CLASS_WEIGHTS, [0.0, 0.1]))
 
 
-def make(name, weights="none", smoothing=0.0, **values):
+def make(name, weights="none", smoothing=0.0, counts=COUNTS, **values):
     config = LossConfig(name=name, class_weights=weights, label_smoothing=smoothing, **values)
-    return create_loss(config, counts=COUNTS)
+    return create_loss(config, counts=counts)
 
 
 def logits_of(scale=1.0):
@@ -99,7 +101,7 @@ def test_a_batch_is_the_sum_of_its_images(name, weights, smoothing):
 @pytest.mark.parametrize(("name", "weights", "smoothing"), SETTINGS)
 def test_with_trivial_settings_it_is_torchs_cross_entropy(name, weights, smoothing):
     """Of soft targets only without weights: there torch divides by the number of images instead."""
-    loss = make(name, weights, smoothing, **TRIVIAL.get(name, {}))
+    loss = make(name, weights, smoothing, OF_ONE_SIZE.get(name, COUNTS), **TRIVIAL.get(name, {}))
     for targets in (LABELS, MIXED) if weights == "none" else (LABELS,):
         found = loss.sum(logits_of(), targets) / loss.weight(targets)
         expected = cross_entropy(logits_of(), targets, weight=loss.weights, label_smoothing=smoothing)

@@ -190,6 +190,7 @@ _READ_BY_UPDATES = (
     "loss.name",
     "loss.focal_gamma",
     "loss.focal_alpha",
+    "loss.logit_tau",
     "loss.label_smoothing",
     "loss.class_weights",
     "loss.class_weight_power",
@@ -200,9 +201,22 @@ SOLVERS = {
     "closed_form": Technique(needs=_SOLVED_HEAD),
 }
 
+
+def _counting_classes_once(loss: str) -> tuple[Need, ...]:
+    """What a loss that goes by the sizes of classes asks for: that nothing else makes up for them, or they count twice."""
+    twice = f"counts the sizes of classes a second time, beside loss.name: {loss}; use one"
+    return (
+        Need("loss.class_weights", lambda got: got == "none", lambda got: f"loss.class_weights: {got!r} {twice}"),
+        Need("data.class_sampling", lambda got: got == "shuffle", lambda got: f"data.class_sampling: {got!r} {twice}"),
+        Need("loss.logit_adjustment", lambda got: got == 0, lambda got: f"loss.logit_adjustment: {got:g} {twice}"),
+    )
+
+
 LOSSES = {
     "ce": Technique(),
     "focal": Technique(keys=("loss.focal_gamma", "loss.focal_alpha")),
+    "balanced_softmax": Technique(needs=_counting_classes_once("balanced_softmax")),
+    "logit_adjusted": Technique(keys=("loss.logit_tau",), needs=_counting_classes_once("logit_adjusted")),
 }
 
 CLASS_WEIGHTS = {

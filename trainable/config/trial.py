@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainable.config.techniques import (
+    LOSSES,
     METHODS,
     SOLVERS,
     STRATEGIES,
@@ -468,7 +469,12 @@ class AugmentConfig(Section):
 class LossConfig(Section):
     """What is minimised."""
 
-    name: LossName = Field("ce", description="Cross-entropy, or focal loss (Lin et al. 2017).")
+    name: LossName = Field(
+        "ce",
+        description="Cross-entropy; `focal` loss (Lin et al. 2017); for long tails `balanced_softmax` (Ren et al. 2020) or "
+        "`logit_adjusted` (Menon et al. 2021), which learn logits for classes of the same size from images of classes that are "
+        "not: instead of `class_weights`, `data.class_sampling` and `logit_adjustment`.",
+    )
     focal_gamma: float = Field(
         2.0, ge=0, le=10, description="Exponent of focal loss: well classified images count by (1-p)^γ."
     )
@@ -477,6 +483,13 @@ class LossConfig(Section):
         gt=0,
         lt=1,
         description="Focal loss's weight α of the rarest class, every other having 1-α; instead of `class_weights`.",
+    )
+    logit_tau: float = Field(
+        1.0,
+        ge=0,
+        le=3,
+        description="τ of `logit_adjusted`: in training τ·log(share of the class in training) is added to each logit; 1 is "
+        "`balanced_softmax`, 0 cross-entropy.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     class_weights: ClassWeightsName = Field(
@@ -620,6 +633,7 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
     yield from unmet(STRATEGIES[finetune.strategy], config=config)
     yield from unmet(SOLVERS[finetune.solver], config=config)
+    yield from unmet(LOSSES[loss.name], config=config)
 
 
 def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainable.config.trial import TrialConfig, used_batch_size
 from trainable.data.pack import Pack
 from trainable.loader.held import HeldImages, hold
+from trainable.loader.rehearsal import rehearsal_count
 from trainable.model.layer_plan import Depth
 from trainable.model.light_adapters import keep_rows
 from trainable.model.network import Network, create_network
@@ -41,6 +42,11 @@ class Setup:
         """Training images of each of the K classes."""
         return class_counts(self.pack)
 
+    @property
+    def shown_counts(self) -> Tensor:
+        """Labelled images of each of the K classes that an epoch shows, old ones included."""
+        return shown_counts(self.inputs.full, config=self.config)
+
     def moved(self, epoch: int) -> set[str]:
         """The parameters that have trained in the epochs up to this one."""
         return self.network.moved(self.config, until=epoch)
@@ -53,7 +59,7 @@ def set_up(config: TrialConfig) -> Setup:
     early = None if config.data.early_size is None else open_images(config, size=config.data.early_size)
     counts = class_counts(images.pack)
     network = create_network(config, spec=images.spec, num_classes=len(counts)).to(device)
-    network.shift.copy_(prior_shift(counts, tau=config.loss.logit_adjustment))
+    network.shift.copy_(prior_shift(shown_counts(images, config=config), tau=config.loss.logit_adjustment))
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
         keep_rows(network.backbone, plan=network.plan)
@@ -88,6 +94,17 @@ def hold_images(*images: Images | None, device: torch.device) -> dict[int, HeldI
 def class_counts(pack: Pack) -> Tensor:
     """Training images of each of the K classes of a pack, in its order."""
     return torch.tensor([pack.counts()["train"][name] for name in pack.classes])
+
+
+def shown_counts(images: Images, *, config: TrialConfig) -> Tensor:
+    """Labelled images of each of the K classes that an epoch shows: the training images, and of old ones their share."""
+    new = class_counts(images.pack)
+    if images.old is None:
+        return new
+    of_old = images.old.counts()["train"]
+    old = torch.tensor([of_old.get(name, 0) for name in images.pack.classes], dtype=torch.float64)
+    shown = rehearsal_count(config.data, num_new=int(new.sum()), num_old=int(old.sum()))
+    return new + old * shown / old.sum().clamp(min=1)  # where it has other classes, it is refused by name
 
 
 def _choose_batch_size(config: TrialConfig, *, num_images: int) -> int:

@@ -280,7 +280,7 @@ def create_trainer(setup: Setup, *, anchor: Anchor | None = None, prefixes: Pref
         device=device,
         inputs=setup.inputs,
         state=create_state(setup),
-        loss=create_loss(config.loss, counts=counts, device=device),
+        loss=create_loss(config.loss, counts=counts, shown=setup.shown_counts, device=device),
         balanced_loss=create_balanced_loss(config.loss, counts=counts, device=device),
         adaptation=Adaptation(config.adapt, end, setup.inputs.full.spec),
         anchor=anchor,

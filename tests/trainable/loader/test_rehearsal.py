@@ -64,6 +64,19 @@ def test_old_images_are_shown_beside_the_new_and_others_in_each_epoch(make_confi
     assert new.classes[joined.labels[first]] == old.classes[old.labels[first - len(new)]]
 
 
+def test_the_shares_of_classes_are_those_of_all_that_an_epoch_shows(make_config, old_folder):
+    for path in sorted((old_folder / "defective").iterdir())[:3]:
+        path.unlink()
+    config = make_config(data={"rehearsal": str(old_folder), "rehearsal_share": 1.0}, loss={"logit_adjustment": 1.0})
+    trainer = begin(config)
+    shown = torch.cat(
+        [batch.targets for batch in trainer.inputs.training(epoch=1, view=1, adaptation=trainer.adaptation)]
+    )
+    counts = torch.bincount(shown).double()
+    torch.testing.assert_close(trainer.state.network.shift.double(), (counts / counts.sum()).log(), atol=1e-6, rtol=0)
+    assert len(shown) == len(trainer.inputs.full.pack.indices("train")) + len(trainer.inputs.full.old.indices("train"))
+
+
 def test_a_class_that_is_no_more_is_refused_by_name(make_config, old_folder):
     (old_folder / "functional").rename(old_folder / "broken")
     with pytest.raises(UserError, match=r"data\.rehearsal: has the class 'broken'.* there are defective, functional"):

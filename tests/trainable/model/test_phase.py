@@ -97,6 +97,18 @@ def test_what_trains_inside_frozen_layers():
         ({"data": {"class_sampling": "sqrt"}, "loss": {"class_weights": "inverse"}}, "exclude each other"),
         ({"loss": {"focal_alpha": 0.75, "class_weights": "inverse"}}, "loss.focal_alpha: excludes loss.class_weights"),
         (
+            {"loss": {"name": "balanced_softmax", "class_weights": "inverse"}},
+            "loss.class_weights: 'inverse' counts the sizes of classes a second time, beside loss.name: balanced_softmax",
+        ),
+        (
+            {"loss": {"name": "balanced_softmax"}, "data": {"class_sampling": "balanced"}},
+            "data.class_sampling: 'balanced' counts the sizes of classes a second time, beside loss.name: balanced_softmax",
+        ),
+        (
+            {"loss": {"name": "logit_adjusted", "logit_adjustment": 1.0}},
+            "loss.logit_adjustment: 1 counts the sizes of classes a second time, beside loss.name: logit_adjusted; use one",
+        ),
+        (
             {"lr_schedule": {"warmup_epochs": 7}, "finetune": {"strategy": "two_stage"}},
             "does not fit into the first stage's",
         ),

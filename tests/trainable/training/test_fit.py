@@ -85,6 +85,10 @@ VARIANTS = {
         "loss": {"name": "focal", "focal_alpha": 0.75, "logit_adjustment": 1.0},
         "lr_schedule": {"name": "step"},
     },
+    "balanced softmax, then a new head": {
+        "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
+        "loss": {"name": "balanced_softmax"},
+    },
     "from scratch with Muon": {
         "finetune": {"strategy": "scratch"},
         "optimizer": {"name": "muon"},

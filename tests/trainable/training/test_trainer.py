@@ -13,6 +13,7 @@ from trainable.diagnosis.probe import stage_probe
 from trainable.loader.batches import image_weights, train_loader
 from trainable.metrics import epochs_to_converge, epochs_waited
 from trainable.training.fit import score_checkpoint
+from trainable.training.setup import set_up
 
 torch.set_num_threads(1)
 
@@ -91,6 +92,18 @@ def test_logit_adjustment_favours_the_rare_class(make_config):
 
     # The head begins at zero logits, so the prior alone decides: the rarer class wins everything.
     assert recall(1.0) == {"defective": 1.0, "functional": 0.0}
+
+
+def test_balanced_softmax_takes_the_shares_of_the_training_images(make_config):
+    """In the one update of an epoch all logits are still 0, so the loss is the entropy of the shares."""
+    config = make_config(
+        loss={"name": "balanced_softmax"}, train={"epochs": 1, "batch_size": 64}, augment={"strength": "none"}
+    )
+    counts = set_up(config).counts
+    (epoch,) = fit(config)
+    shares = (counts / counts.sum()).double()
+    assert shares[0] != shares[1]
+    assert epoch.metrics["train/loss"] == pytest.approx(-float((shares * shares.log()).sum()), abs=1e-6)
 
 
 @pytest.mark.parametrize(
