@@ -28,29 +28,31 @@ def available(name):
     return FORMATS[name]
 
 
-def make(architecture, *, channels=3):
+def make(architecture, *, channels=3, size=32, **model):
     """A network whose head, shift and statistics are not at their starts, where much would cancel out, and its input."""
     spec = InputSpec(
-        size=32,
+        size=size,
         mean=(0.485, 0.456, 0.406)[:channels],
         std=(0.229, 0.224, 0.225)[:channels],
         interpolation="bilinear",
         crop_share=1.0,
     )
-    config = TrialConfig.model_validate({"model": {"name": architecture, "weights": "random"}})
+    config = TrialConfig.model_validate({"model": {"name": architecture, "weights": "random"} | model})
     network = create_network(config, spec=spec, num_classes=2)
     randomness = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, tensor in network.state_dict().items():
             if key.endswith(("running_mean", "head.1.weight", "shift")):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, generator=randomness))
+            elif key.startswith("pool."):
+                tensor.add_(0.5 * torch.randn(tensor.shape, generator=randomness))
     return network.eval(), spec
 
 
-def pixels_of(channels=3):
+def pixels_of(channels=3, *, size=32):
     """32 images that differ in brightness, so that their logits differ too."""
     levels = torch.linspace(20, 235, 32).view(-1, 1, 1, 1)
-    noise = 20 * torch.randn(32, channels, 32, 32, generator=torch.Generator().manual_seed(1))
+    noise = 20 * torch.randn(32, channels, size, size, generator=torch.Generator().manual_seed(1))
     return (levels + noise).clamp(0, 255).to(torch.uint8)
 
 
@@ -85,6 +87,30 @@ def test_a_grey_network_is_written_too(name, tmp_path):
     predict = form.open_file(written(form, network, spec, tmp_path))
     expected = logits_of(network, pixels_of(1), spec)
     np.testing.assert_allclose(predict(pixels_of(1)), expected, atol=TOLERANCES.get(name, TOLERANCE), rtol=0)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("architecture", "model"),
+    [
+        ("test_resnet", {"pool": "gem"}),
+        ("test_convnext", {"pool": "gem", "until": "stage3"}),
+        ("test_vit", {"pool": "attentive"}),
+        ("test_vit", {"pool": "token_mean"}),
+    ],
+    ids=str,
+)
+def test_a_network_that_pools_otherwise_is_written_too(name, architecture, model, tmp_path):
+    form = available(name)
+    network, spec = make(architecture, size=64, **model)
+    predict = form.open_file(written(form, network, spec, tmp_path))
+    pixels = pixels_of(size=64)
+    expected = logits_of(network, pixels, spec)
+    assert np.ptp(expected, axis=0).min() > 100 * TOLERANCE
+    for count in (1, 32):
+        np.testing.assert_allclose(
+            predict(pixels[:count]), expected[:count], atol=TOLERANCES.get(name, TOLERANCE), rtol=0
+        )
 
 
 @pytest.mark.parametrize("name", FORMATS)

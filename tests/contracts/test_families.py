@@ -198,6 +198,14 @@ NO_STOCHASTIC_DEPTH = {
     "xception",
 }
 
+# That pool several maps or tokens alone, so that there is no map to be pooled otherwise.
+NO_ONE_MAP = {"coat", "crossvit", "efficientvim", "pit"}
+# Whose own features are their class token.
+BY_TOKEN = {"cait", "convit", "deit", "tnt", "vision_transformer", "vision_transformer_hybrid", "volo", "xcit"}
+CLASS_TOKENS = BY_TOKEN | {"beit", "eva"}
+# With a layer between the last map and its mean, which is given what is pooled instead of what is to be pooled.
+LAYER_BEFORE_MEAN = {"cpubone", "efficientvit_mit", "lowformer"}
+
 slow = pytest.mark.slow
 
 
@@ -343,6 +351,43 @@ def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is
         torch.testing.assert_close(
             both[:, own.shape[1] :][:, : end.channels], shown.mean(dim=(2, 3)), atol=1e-4, rtol=1e-4
         )
+
+
+@slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_check_pools_its_last_map_or_its_class_token_otherwise_or_says_that_it_has_none(family):
+    name, size = FAMILIES[family]
+    for pool, has_it in (
+        ("gem", family not in NO_ONE_MAP),
+        ("attentive", family not in NO_ONE_MAP),
+        ("token_mean", family in CLASS_TOKENS),
+    ):
+        if has_it:
+            check_network(config_of(name, size=size, pool=pool))
+        else:
+            with pytest.raises(UserError, match=f"model.pool: '{name}' (shows no map|has no class token)"):
+                check_network(config_of(name, size=size, pool=pool))
+
+
+@slow
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LARGE - NO_ONE_MAP))
+def test_the_mean_of_its_positions_makes_its_own_features_and_other_pools_are_served_as_they_are(family, tmp_path):
+    torch.set_num_threads(1)
+    name, size = FAMILIES[family]
+    size = max(size, 64)  # at 32 the last map of many has one position
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    own, _ = network_of(config_of(name, size=size))
+    config = config_of(name, size=size, pool="token_mean" if family in BY_TOKEN else "gem")
+    network, spec = network_of(config)
+    with torch.no_grad():
+        wanted, features = own.eval().features(images), network.eval().features(images)
+        if family in BY_TOKEN:
+            torch.testing.assert_close(features[:, : wanted.shape[1]], wanted, atol=1e-5, rtol=1e-5)
+        elif family not in LAYER_BEFORE_MEAN:
+            mean = network.backbone.finish(network.backbone(images).mean(dim=1))
+            torch.testing.assert_close(mean, wanted, atol=1e-5, rtol=1e-5)
+        served = package_of(network, config=config, spec=spec, folder=tmp_path)
+        torch.testing.assert_close(served(images), network(images), atol=1e-4, rtol=1e-4)
 
 
 def package_of(network, *, config, spec, folder):

@@ -16,6 +16,7 @@ from trainable.config.validation import leaf_fields
 from trainable.loader.augmentations import POLICIES, STRENGTHS
 from trainable.loader.batches import SAMPLERS
 from trainable.model.phase import STRATEGIES
+from trainable.model.pool import POOLS
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES
 from trainable.training.lr_schedule import SCHEDULES
 from trainable.training.optimizer import UPDATE_RULES
@@ -23,6 +24,7 @@ from trainable.training.solving import KINDS
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
+    "model.pool": POOLS,
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "finetune.solver": KINDS,

@@ -82,6 +82,8 @@ class PretrainConfig(PretrainSettings):
 def _misfits(config: PretrainConfig) -> Iterator[str]:
     if config.data.class_sampling != "shuffle":
         yield f"data.class_sampling: {config.data.class_sampling!r} draws by label, which pre-training never reads; use 'shuffle'"
+    if config.model.pool in ("gem", "attentive"):
+        yield f"model.pool: {config.model.pool!r} trains with a head, which pre-training has not; use 'own'"
     if config.method == "moco" and config.batch_size < 2 * config.norm_groups:
         yield (
             f"norm_groups: {config.norm_groups} parts of batch_size: {config.batch_size} are less than 2 images each, "

@@ -212,6 +212,24 @@ def _counting_classes_once(loss: str) -> tuple[Need, ...]:
     )
 
 
+POOLS = {
+    "own": Technique(),
+    "stages": Technique(),
+    "gem": Technique(),
+    "attentive": Technique(),
+    "token_mean": Technique(
+        needs=(
+            Need(
+                "model.until",
+                lambda until: until is None,
+                lambda got: (
+                    f"model.pool: 'token_mean' is of the last layer's tokens and needs model.until: null, got {got!r}"
+                ),
+            ),
+        )
+    ),
+}
+
 LOSSES = {
     "ce": Technique(),
     "focal": Technique(keys=("loss.focal_gamma", "loss.focal_alpha")),
@@ -310,6 +328,7 @@ DISCRIMINATING_METHODS = tuple(name for name, method in METHODS.items() if metho
 NORM_METHODS = tuple(name for name, method in METHODS.items() if method.target_norms is not None)
 
 CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
+    "model.pool": POOLS,
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "finetune.solver": SOLVERS,
@@ -330,6 +349,7 @@ if TYPE_CHECKING:
     LossName = str
     MethodName = str
     PolicyName = str
+    PoolName = str
     ScheduleName = str
     SolverName = str
     StrategyName = str
@@ -342,6 +362,7 @@ else:
     LossName = Literal[tuple(LOSSES)]
     MethodName = Literal[tuple(METHODS)]
     PolicyName = Literal[tuple(POLICIES)]
+    PoolName = Literal[tuple(POOLS)]
     ScheduleName = Literal[tuple(SCHEDULES)]
     SolverName = Literal[tuple(SOLVERS)]
     StrategyName = Literal[tuple(STRATEGIES)]

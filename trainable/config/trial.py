@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from trainable.config.techniques import (
     LOSSES,
     METHODS,
+    POOLS,
     SOLVERS,
     STRATEGIES,
     ClassSamplingName,
@@ -20,6 +21,7 @@ from trainable.config.techniques import (
     LossName,
     MethodName,
     PolicyName,
+    PoolName,
     ScheduleName,
     SolverName,
     StrategyName,
@@ -214,10 +216,13 @@ class ModelConfig(Section):
         "better one where an earlier stage's probe is better; null is the whole backbone. What is left keeps its stages' names; "
         "a share in `freeze.depth` is one of what is left.",
     )
-    pool: Literal["own", "stages"] = Field(
+    pool: PoolName = Field(
         "own",
         description="Features that the head is given: the backbone's `own` pooled ones, or beside them the mean and the standard "
-        "deviation over the image of the maps that end its last two `stages`: textures and small things show there.",
+        "deviation over the image of the maps that end its last two `stages`: textures and small things show there. Its last map "
+        "pooled by `gem`, the generalised mean, whose exponent begins at 3 and trains with the head (Radenović et al. 2018), or "
+        "`attentive`, by the attention of one query, which trains with the head too. A transformer's class token beside the mean "
+        "of its patches' tokens, `token_mean` (Oquab et al. 2023).",
     )
     head: Literal["linear", "mlp"] = Field("linear", description="Classifier on the pooled features.")
     head_hidden: int = Field(512, ge=8, le=8192, description="Width of the `mlp` head's hidden layer.")
@@ -634,6 +639,7 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
     yield from unmet(STRATEGIES[finetune.strategy], config=config)
     yield from unmet(SOLVERS[finetune.solver], config=config)
     yield from unmet(LOSSES[loss.name], config=config)
+    yield from unmet(POOLS[config.model.pool], config=config)
 
 
 def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:

@@ -18,7 +18,7 @@ from trainable.model.backbone import input_spec
 from trainable.model.cut import is_cut
 from trainable.model.light_adapters import without_adapters
 from trainable.model.network import Network, create_network
-from trainable.model.pool import shows_stages
+from trainable.model.pool import pools_otherwise
 from trainable.model.stages import stage_ends
 from trainable.training.device import pick_device
 
@@ -99,7 +99,7 @@ def _features_by_stage(network: Network) -> Callable[[Tensor], dict[str, Tensor]
         else:
             last, maps = backbone.forward_intermediates(images, indices=indices, output_fmt="NCHW")
         stages = {stage: values.mean(dim=(2, 3)) for stage, values in zip(ends, maps, strict=True)}
-        if shows_stages(backbone):
+        if pools_otherwise(backbone):
             pooled = network.features(images)
         else:
             pooled = [*stages.values()][-1] if is_cut(backbone) else backbone.forward_head(last)

@@ -14,7 +14,8 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import OutageError, UserError, nearest
 from trainable.model.cut import cut_at, end_of
 from trainable.model.layer_plan import LayerPlan, make_plan
-from trainable.model.pool import pool_stages, pooled_stages
+from trainable.model.pool import POOLS, Pooled
+from trainable.model.positions import Layout, layout_of
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
 from trainable.terminal import plain
 
@@ -45,7 +46,9 @@ def _data_config(name: str) -> dict[str, Any]:
 def create_backbone(
     config: ModelConfig, *, spec: InputSpec, generator_seed: int, flexible: bool = False, device: str = "cpu"
 ) -> tuple[nn.Module, LayerPlan]:
-    """The pooled backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed, features are ``config.pool``'s.
+    """The backbone, N×C×S×S → N×F, and the plan of its layers; the classifier is removed, features are ``config.pool``'s.
+
+    Where that has weights of its own, what it pools, N×L×C positions, is in the place of features.
 
     ``generator_seed`` decides random starts; one that is ``flexible`` takes other sizes than S as well, resampling its
     position embeddings as it goes. On ``device`` meta only shapes are made, those of a weights file too, and no hub is asked.
@@ -68,10 +71,7 @@ def create_backbone(
         is_loaded = is_loaded or _try(load)  # those of a network of this size, perhaps
     if config.until is not None:
         plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
-    if config.pool == "stages":
-        pool_stages(
-            backbone, indices=pooled_stages(backbone, plan=plan, name=config.name), is_cut=config.until is not None
-        )
+    POOLS[config.pool].show(_pooled(backbone, plan=plan, config=config))
     if load is not None and not is_loaded:  # those of a network that ended there, perhaps; else this is what is wrong
         load()
     return backbone, plan
@@ -85,6 +85,24 @@ def _try(load: Callable[[], None] | None) -> bool:
     except UserError:
         return False
     return True
+
+
+def _pooled(backbone: nn.Module, *, plan: LayerPlan, config: ModelConfig) -> Pooled:
+    return Pooled(
+        backbone=backbone,
+        plan=plan,
+        name=config.name,
+        is_cut=config.until is not None,
+        layout=partial(_layout, config.name),
+    )
+
+
+@cache
+def _layout(name: str) -> Layout | None:
+    """How the last map of an architecture lies, by shapes alone."""
+    backbone, _ = laid_out(name)
+    size = _pretrained_cfg(backbone)["input_size"]
+    return layout_of(backbone.eval(), images=torch.zeros(2, *size, device="meta"))
 
 
 def plan_of(name: str) -> LayerPlan:
@@ -113,19 +131,17 @@ def serving_options(config: ModelConfig, *, spec: InputSpec, flexible: bool) -> 
     """What a package says of this backbone, by which timm builds it for use.
 
     ``input_size`` is what it is set to, where it is not its own; ``until`` the number of timm's intermediate behind which it is
-    cut, ``pool`` those whose maps are among its features, None for none.
+    cut, ``pool`` how its features are pooled, None where they are the architecture's own.
     """
     options = _options(config.name, channels=len(spec.mean), flexible=flexible)
     model = _on_meta(config.name)
     is_set = hasattr(model, "set_input_size") and _pretrained_cfg(model)["input_size"][-1] != spec.size
-    until = pool = None
-    if config.until is not None or config.pool == "stages":
-        backbone, plan = laid_out(config.name)
-        if config.until is not None:
-            until = end_of(backbone, plan=plan, stage=config.until, name=config.name)
-            plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
-        if config.pool == "stages":
-            pool = pooled_stages(backbone, plan=plan, name=config.name)
+    until = None
+    backbone, plan = laid_out(config.name)
+    if config.until is not None:
+        until = end_of(backbone, plan=plan, stage=config.until, name=config.name)
+        plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
+    pool = POOLS[config.pool].show(_pooled(backbone, plan=plan, config=config))
     size = (spec.size, spec.size) if is_set else None
     return {"options": options, "input_size": size, "until": until, "pool": pool}
 

@@ -45,14 +45,18 @@ def cut_behind(backbone: Any, *, index: int) -> None:
     options = {"indices": [index], "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": True}
     options |= {"stop_early": True} if stops else {}
 
-    def forward(self: Any, images: Tensor) -> Tensor:
+    def last_map(self: Any, images: Tensor) -> Tensor:
         maps: Tensor = self.forward_intermediates(images, **options)[-1]
+        return maps
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.last_map(images)
         return maps.mean(dim=1 if of_tokens else (2, 3))
 
     backbone.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
     backbone.feature_info = backbone.feature_info[: index + 1]
     kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "is_cut": True})
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "last_map": last_map, "is_cut": True})
 
 
 def is_cut(backbone: nn.Module) -> bool:

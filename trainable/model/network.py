@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.light_adapters import add_adapters
 from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.phase import STRATEGIES, Phase, phase, phases
+from trainable.model.pool import POOLS, shows_positions
 from trainable.model.stages import StageEnd, averaged, stage_ends
 from trainable.randomness import derive
 from trainable.terminal import plain
 
 KEPT_BACKBONES = 2  # of a process
+WITH_THE_HEAD = ("head.", "pool.", "adapter.")  # the names of what trains in every epoch
 
 
 class Network(nn.Module):
@@ -35,7 +37,8 @@ class Network(nn.Module):
     Freezing sets ``requires_grad=False`` and puts the frozen units' modules into eval mode, again after every
     :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move; with
     ``freeze.bn: train_stats`` its norms stay in train mode. ``shift``, K, is taken off the logits in eval mode;
-    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains.
+    ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains. A ``pool`` with weights
+    of its own, which train with the head, stands behind what the backbone makes of each position.
     """
 
     shift: Tensor
@@ -49,9 +52,11 @@ class Network(nn.Module):
         width: int,
         num_classes: int,
         adapter: Adapter | None = None,
+        pool: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.pool = pool
         self.head = head
         self.adapter = adapter if adapter is not None else Adapter()
         self.plan = plan
@@ -73,12 +78,12 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features N×F of images N×C×S×S, or inside :meth:`beginning_behind` of what the links before made of them."""
-        if self._suffix is None:
-            features: Tensor = self.backbone(images)
-            return features
-        for link in self._suffix:
-            images = link(images)
-        return images
+        outputs = images
+        for link in (self.backbone,) if self._suffix is None else self._suffix:
+            outputs = link(outputs)
+        if self.pool is not None:
+            outputs = cast(Any, self.backbone).finish(self.pool(outputs))
+        return outputs
 
     def links(self, chain: Chain) -> tuple[nn.Module, ...]:
         """The backbone as the modules of its chain, made once."""
@@ -131,7 +136,7 @@ class Network(nn.Module):
     def trainable(self, phase: Phase) -> set[str]:
         """Names of the parameters that train in a phase."""
         unit_of, norms = self.plan.unit_of(), _norm_parameters(self.backbone)
-        names = {name for name, _ in self.named_parameters() if name.startswith(("head.", "adapter."))}
+        names = {name for name, _ in self.named_parameters() if name.startswith(WITH_THE_HEAD)}
         for name, _ in self.backbone.named_parameters():
             kinds = {"norms": name in norms, "biases": _is_bias(name), "nothing": False}
             works = unit_of[name] not in phase.frozen
@@ -154,15 +159,24 @@ class Network(nn.Module):
 
 def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) -> Network:
     """The network of a trial in its first phase; the head's random start depends on the trial's seed alone."""
-    backbone, plan, width = _sized_backbone(config, spec=spec)
+    backbone, plan, width, channels = _sized_backbone(config, spec=spec)
     if STRATEGIES[config.finetune.strategy].adapts:
         plan = add_adapters(backbone, plan=plan, config=config, spec=spec)
+    learned = POOLS[config.model.pool].learned
     head = create_head(config, width=width, num_classes=num_classes, epoch=0)
     end = aligned_stage(config, backbone=backbone, plan=plan)
     adapter = create_adapter(
         config.adapt, width=width if end is None else end.channels, num_classes=num_classes, seed=config.seed
     )
-    network = Network(backbone, head, plan=plan, width=width, num_classes=num_classes, adapter=adapter)
+    network = Network(
+        backbone,
+        head,
+        plan=plan,
+        width=width,
+        num_classes=num_classes,
+        adapter=adapter,
+        pool=None if learned is None else learned(channels),
+    )
     if METHODS[config.adapt.method].target_norms is not None:
         add_target_statistics(network.backbone)
     network.enter(phase(config, plan=plan, epoch=1))
@@ -175,12 +189,21 @@ def check_network(config: TrialConfig) -> None:
     _sized_backbone(config, spec=spec, device="meta")
 
 
-def _sized_backbone(config: TrialConfig, *, spec: InputSpec, device: str = "cpu") -> tuple[nn.Module, LayerPlan, int]:
-    """The backbone, its plan and its features' width; a UserError where it cannot take images of the trial's sizes."""
+class _Sized(NamedTuple):
+    """A backbone with its plan, the width of its features, and the channels of what is pooled into them."""
+
+    backbone: nn.Module
+    plan: LayerPlan
+    width: int
+    channels: int
+
+
+def _sized_backbone(config: TrialConfig, *, spec: InputSpec, device: str = "cpu") -> _Sized:
+    """The backbone as it is; a UserError where it cannot take images of the trial's sizes."""
     model, early_size = config.model, config.data.early_size
     if not STRATEGIES[config.finetune.strategy].from_weights:
         model = model.model_copy(update={"weights": "random"})
-    backbone, plan, width = _built(
+    built = _built(
         model,
         spec=spec,
         early_size=early_size,
@@ -188,21 +211,21 @@ def _sized_backbone(config: TrialConfig, *, spec: InputSpec, device: str = "cpu"
         device=device,
         weights_state=_state_of(model.weights),
     )
-    return (copy.deepcopy(backbone) if device == "cpu" else backbone), plan, width
+    return built._replace(backbone=copy.deepcopy(built.backbone)) if device == "cpu" else built
 
 
 @lru_cache(maxsize=KEPT_BACKBONES)
 def _built(
     model: ModelConfig, *, spec: InputSpec, early_size: int | None, seed: int, device: str, weights_state: object
-) -> tuple[nn.Module, LayerPlan, int]:
+) -> _Sized:
     """A backbone as it begins, kept for the next trial of this process: it is copied, and never trained itself."""
     backbone, plan = create_backbone(
         model, spec=spec, flexible=early_size is not None, generator_seed=seed, device=device
     )
-    width = _feature_width(backbone, spec=spec)
+    width, channels = _widths(backbone, spec=spec)
     if early_size is not None:
-        _feature_width(backbone, spec=replace(spec, size=early_size))
-    return backbone, plan, width
+        _widths(backbone, spec=replace(spec, size=early_size))
+    return _Sized(backbone, plan, width, channels)
 
 
 def _state_of(weights: str) -> object:
@@ -254,17 +277,20 @@ def _create_head(config: ModelConfig, *, width: int, num_classes: int) -> nn.Mod
     return nn.Sequential(nn.Linear(width, config.head_hidden), nn.ReLU(), nn.Dropout(config.dropout), last)
 
 
-def _feature_width(backbone: nn.Module, *, spec: InputSpec) -> int:
-    """Measured, because neither of timm's two width attributes holds for every family."""
+def _widths(backbone: nn.Module, *, spec: InputSpec) -> tuple[int, int]:
+    """Of the features and of what is pooled into them; measured, as neither of timm's width attributes holds for every family."""
     training, device = backbone.training, next(backbone.parameters()).device
     try:
         with torch.no_grad():
-            features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size, device=device))
+            pooled = features = backbone.eval()(torch.zeros(1, len(spec.mean), spec.size, spec.size, device=device))
+            if shows_positions(backbone):
+                pooled = features.mean(dim=1)
+                features = cast(Any, backbone).finish(pooled)
     except (RuntimeError, AssertionError) as error:
         reason = f" ({plain(str(error).partition(chr(10))[0])})" if str(error) else ""
         raise UserError(f"data.image_size: this backbone cannot take images of {spec.size} pixels{reason}") from error
     backbone.train(training)
-    return int(features.shape[1])
+    return int(features.shape[1]), int(pooled.shape[1])
 
 
 def _norm_parameters(backbone: nn.Module) -> set[str]:

@@ -84,9 +84,8 @@ def _create_method(config: PretrainConfig, *, spec: InputSpec) -> "SimCLR | MoCo
     network = create_network(
         TrialConfig(seed=config.seed, data=config.data, model=config.model), spec=spec, num_classes=2
     )
-    width = next(layer.in_features for layer in network.head.modules() if isinstance(layer, nn.Linear))
     with seeded(config.seed, "projection"):
-        return METHODS[config.method](network.backbone, width=width, config=config)
+        return METHODS[config.method](network.backbone, width=network.width, config=config)
 
 
 def _train(

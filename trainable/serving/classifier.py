@@ -45,8 +45,8 @@ class Classifier:
         )
 
     def features(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """N×F of N encoded images: the backbone's pooled output, which is what the head is given."""
-        found = self._outputs(images, layers=self.network.backbone, batch_size=batch_size)
+        """N×F of N encoded images: the pooled output of the backbone, which is what the head is given."""
+        found = self._outputs(images, layers=self.network.features, batch_size=batch_size)
         width = next(self.network.head.parameters()).shape[1]
         return np.concatenate([np.zeros((0, width), np.float32), *(features.numpy() for features in found)])
 
@@ -67,7 +67,9 @@ class Classifier:
         )
         return pixels.float().sub_(mean).div_(std)
 
-    def _outputs(self, images: Sequence[bytes], *, layers: nn.Module, batch_size: int) -> Iterator[Tensor]:
+    def _outputs(
+        self, images: Sequence[bytes], *, layers: Callable[[Tensor], Tensor], batch_size: int
+    ) -> Iterator[Tensor]:
         """What ``layers`` make of each batch of encoded images, as float32 on the CPU."""
         for start in range(0, len(images), batch_size):
             pixels = torch.from_numpy(np.stack([self.pixels(one) for one in images[start : start + batch_size]]))
@@ -77,19 +79,24 @@ class Classifier:
 
 
 class _Shifted(nn.Module):
-    """Backbone, head and the shift that is taken off the logits, under the names of the training's network."""
+    """Backbone, pool, head and the shift that is taken off the logits, under the names of the training's network."""
 
     shift: Tensor
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, *, num_classes: int) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, pool: nn.Module | None, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.pool = pool
         self.register_buffer("shift", torch.zeros(num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.backbone(images))
+        logits: Tensor = self.head(self.features(images))
         return logits - self.shift
+
+    def features(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.backbone(images)
+        return outputs if self.pool is None else cast(Any, self.backbone).finish(self.pool(outputs))
 
 
 def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shifted:
@@ -99,9 +106,8 @@ def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shift
         backbone.set_input_size(img_size=description["input_size"])  # type: ignore[operator]
     if description.get("until") is not None:
         _cut_behind(backbone, index=description["until"])
-    if description.get("pool") is not None:
-        _pool_stages(backbone, indices=description["pool"], is_cut=description.get("until") is not None)
-    network = _Shifted(backbone, _head(state), num_classes=len(description["classes"]))
+    _show_pooled(backbone, description.get("pool"), is_cut=description.get("until") is not None)
+    network = _Shifted(backbone, _head(state), pool=_pool(state), num_classes=len(description["classes"]))
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
@@ -113,14 +119,28 @@ def _cut_behind(backbone: Any, *, index: int) -> None:
     options = {"indices": [index], "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": True}
     options |= {"stop_early": True} if stops else {}
 
-    def forward(self: Any, images: Tensor) -> Tensor:
+    def last_map(self: Any, images: Tensor) -> Tensor:
         maps: Tensor = self.forward_intermediates(images, **options)[-1]
+        return maps
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.last_map(images)
         return maps.mean(dim=1 if of_tokens else (2, 3))
 
     backbone.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
     backbone.feature_info = backbone.feature_info[: index + 1]
     kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "is_cut": True})
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "last_map": last_map, "is_cut": True})
+
+
+def _show_pooled(backbone: Any, described: Any, *, is_cut: bool) -> None:
+    """Let a timm model give what is pooled: intermediates by number, or what is named by its kind."""
+    if isinstance(described, list):
+        _pool_stages(backbone, indices=described, is_cut=is_cut)
+    elif described is not None and described["kind"] == "positions":
+        _show_positions(backbone, axes=described["axes"], num_prefix=described["num_prefix"], is_cut=is_cut)
+    elif described is not None:
+        _show_token_mean(backbone, num_prefix=described["num_prefix"])
 
 
 def _pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
@@ -137,7 +157,81 @@ def _pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
         return torch.cat(features, dim=1)
 
     kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "shows_stages": True})
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
+
+
+def _as_map(pooled: Tensor, *, axes: str, num_prefix: int) -> Tensor:
+    """A map that has N×C everywhere, tokens of the class included."""
+    if axes == "NCHW":
+        return pooled[:, :, None, None]
+    return pooled[:, None, None] if axes == "NHWC" else pooled[:, None].expand(-1, num_prefix + 1, -1)
+
+
+def _show_positions(backbone: Any, *, axes: str, num_prefix: int, is_cut: bool) -> None:
+    """Let a timm model give its last map, N×L×C; ``finish`` makes features N×F of what is pooled of it, N×C."""
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.last_map(images) if is_cut else self.forward_features(images)
+        if axes == "NCHW":
+            return maps.flatten(2).transpose(1, 2)
+        return maps.flatten(1, 2) if axes == "NHWC" else maps[:, num_prefix:]
+
+    def finish(self: Any, pooled: Tensor) -> Tensor:
+        features = pooled if is_cut else self.forward_head(_as_map(pooled, axes=axes, num_prefix=num_prefix))
+        return cast(Tensor, features)
+
+    kind = type(backbone)
+    methods = {"forward": forward, "finish": finish, "shows_positions": True, "pools_otherwise": True}
+    backbone.__class__ = type(kind.__name__, (kind,), methods)
+
+
+def _show_token_mean(backbone: Any, *, num_prefix: int) -> None:
+    """Let a timm model give features of the class token, and beside them of the mean of the patches' tokens."""
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        tokens = self.forward_features(images)
+        both = (tokens[:, 0], tokens[:, num_prefix:].mean(dim=1))
+        features = [self.forward_head(_as_map(each, axes="NLC", num_prefix=num_prefix)) for each in both]
+        return torch.cat(features, dim=1)
+
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
+
+
+def _pool(state: dict[str, Tensor]) -> nn.Module | None:
+    """The pool that these weights are of, if they have one."""
+    if "pool.query" in state:
+        return _AttentivePool(len(state["pool.query"]))
+    return _GeneralisedMean() if "pool.exponent" in state else None
+
+
+class _GeneralisedMean(nn.Module):
+    """N×L×C to N×C: (mean of x^p)^(1/p)."""
+
+    LEAST = 1e-6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.full((1,), 3.0))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        values, exponent = positions.float().clamp(min=self.LEAST), self.exponent.clamp(min=1)
+        largest = values.amax(dim=1, keepdim=True).detach()  # a large power of what is above 1 is no number
+        return (values / largest).pow(exponent).mean(dim=1).pow(1 / exponent) * largest[:, 0]
+
+
+class _AttentivePool(nn.Module):
+    """N×L×C to N×C: their mean by softmax(x·q/√C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        values = positions.float()
+        scores = (values * self.query).sum(dim=2, keepdim=True) / len(self.query) ** 0.5
+        pooled: Tensor = (scores.softmax(dim=1) * values).sum(dim=1)
+        return pooled
 
 
 def _head(state: dict[str, Tensor]) -> nn.Sequential:

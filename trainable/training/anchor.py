@@ -1,6 +1,8 @@
 """Holds weights near where they began, or near what a champion needs of them."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from trainable.model.network import Network, create_head
 from trainable.randomness import generator
 
 FISHER_IMAGES = 128  # some hundred give the diagonal's order of magnitude, which is all that elastic weights use
-HEAD = "head."
+HEAD, POOL = "head.", "pool."
 
 
 class Anchor:
@@ -57,10 +59,11 @@ def fisher_information(network: Network, *, pack: Pack, spec: InputSpec, config:
 
     That of the champion in ``model.weights``, its head included, over old training images: the mean over them of the squared
     gradient of log p(y), y drawn from the champion's own prediction (Kirkpatrick et al. 2017). Scaled, so that the strength
-    means what it means for L2-SP. Raises UserError where the weights hold no head of this kind.
+    means what it means for L2-SP. Raises UserError where the weights hold no head, or no pool, of this kind.
     """
     device = next(network.parameters()).device
-    head = _champions_head(config, width=network.width).to(device).eval()
+    state = _champions_state(config)
+    head = _champions_head(config, state=state, width=network.width).to(device).eval()
     network.eval()
     every = network.backbone.named_parameters()
     named = {f"backbone.{name}": parameter for name, parameter in every if name not in network.plan.light}
@@ -71,27 +74,52 @@ def fisher_information(network: Network, *, pack: Pack, spec: InputSpec, config:
     randomness = generator(config.seed, "fisher")
     rows = pack.indices("train")
     chosen = torch.randperm(len(rows), generator=randomness)[:FISHER_IMAGES].numpy()
-    for row in rows[chosen]:
-        image = normalise(evaluation_view(pack.image(int(row)), spec)[None].to(device), spec)
-        log_p = log_softmax(head(network.features(image)), dim=1)[0]
-        drawn = int(torch.multinomial(log_p.detach().exp().cpu(), 1, generator=randomness))
-        gradients = torch.autograd.grad(log_p[drawn], list(named.values()), allow_unused=True)
-        for name, gradient in zip(named, gradients, strict=True):
-            if gradient is not None:
-                totals[name] += gradient.square()
+    with _champions_pool(network, config=config, state=state):
+        for row in rows[chosen]:
+            image = normalise(evaluation_view(pack.image(int(row)), spec)[None].to(device), spec)
+            log_p = log_softmax(head(network.features(image)), dim=1)[0]
+            drawn = int(torch.multinomial(log_p.detach().exp().cpu(), 1, generator=randomness))
+            gradients = torch.autograd.grad(log_p[drawn], list(named.values()), allow_unused=True)
+            for name, gradient in zip(named, gradients, strict=True):
+                if gradient is not None:
+                    totals[name] += gradient.square()
     for name, parameter in named.items():
         parameter.requires_grad_(before[name])
     mean = sum(float(total.sum()) for total in totals.values()) / sum(total.numel() for total in totals.values())
     return {name: total / max(mean, torch.finfo(torch.float32).tiny) for name, total in totals.items()}
 
 
-def _champions_head(config: TrialConfig, *, width: int) -> torch.nn.Module:
+def _champions_state(config: TrialConfig) -> Mapping[str, Tensor]:
     path = Path(config.model.weights)
-    state = load_file(path) if path.suffix == ".safetensors" and path.is_file() else {}
-    head_state = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
+    return load_file(path) if path.suffix == ".safetensors" and path.is_file() else {}
+
+
+def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(name): tensor for key, tensor in state.items() if key.startswith(name)}
+
+
+@contextmanager
+def _champions_pool(network: Network, *, config: TrialConfig, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, features are pooled as the champion's are, where that has weights. Raises UserError where it pools otherwise."""
+    own, champions = network.pool, _part(state, POOL)
+    if champions.keys() != (set() if own is None else own.state_dict().keys()):
+        raise UserError(
+            f"finetune.ewc: the network in {config.model.weights} pools otherwise than model.pool: {config.model.pool}"
+        )
+    if own is not None:
+        network.pool = copy.deepcopy(own)
+        network.pool.load_state_dict(champions)
+    try:
+        yield
+    finally:
+        network.pool = own
+
+
+def _champions_head(config: TrialConfig, *, state: Mapping[str, Tensor], width: int) -> torch.nn.Module:
+    head_state, path = _part(state, HEAD), config.model.weights
     if not head_state:
         raise UserError(
-            f"finetune.ewc: model.weights: {config.model.weights!r} holds no head; give the weights of a whole fine-tuned "
+            f"finetune.ewc: model.weights: {path!r} holds no head; give the weights of a whole fine-tuned "
             "network, as `python -m trainable weights` writes them"
         )
     last = max(head_state, key=lambda name: (name.endswith("weight"), name))

@@ -39,8 +39,8 @@ def measure_network(config: TrialConfig, *, names: Collection[str]) -> dict[str,
 
 
 def _num_parameters(network: Network) -> float:
-    """Of backbone and head; what learns beside them to align domains is not served."""
-    return float(sum(p.numel() for module in (network.backbone, network.head) for p in module.parameters()))
+    """Of all but what learns beside the network to align domains, which is not served."""
+    return float(sum(p.numel() for name, p in network.named_parameters() if not name.startswith("adapter.")))
 
 
 def _latency_ms(network: Network, image: Tensor, *, config: TrialConfig) -> float:

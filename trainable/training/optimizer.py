@@ -35,7 +35,9 @@ def parameter_groups(network: Network, *, config: OptimizerConfig) -> Groups:
     for unit, rate in zip(network.plan.units, rates, strict=True):
         named = {name: parameters[name] for name in unit.parameters}
         groups += _split(unit.name, named, lr=rate, config=config, undecayed=undecayed)
-    for name, module in (("head", network.head), ("adapter", network.adapter)):
+    for name, module in (("head", network.head), ("pool", network.pool), ("adapter", network.adapter)):
+        if module is None:
+            continue
         groups += _split(name, dict(module.named_parameters()), lr=config.lr, config=config, undecayed=set())
     return groups
 

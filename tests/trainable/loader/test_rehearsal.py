@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from trainable import UserError, fit
 from trainable.data.pack import open_pack
@@ -110,6 +110,26 @@ def test_elastic_weights_hold_what_the_old_images_need(champion, make_config, ol
     assert float(importance.min()) >= 0
     assert float(importance.max()) > 10  # some weights matter far more than others
     assert all(torch.equal(values, again._importance[name]) for name, values in anchor._importance.items())
+
+
+def test_elastic_weights_go_by_the_champions_pool_and_refuse_one_of_another_kind(make_config, old_folder, tmp_path):
+    size = {"image_size": 64}  # whose last map has more than one position
+    pooled = make_config(train={"epochs": 1}, model={"name": "test_resnet", "pool": "gem"}, data=size)
+    next(fit(pooled)).save(tmp_path / "checkpoint")
+    path = tmp_path / "champion.safetensors"
+    export_weights(pooled, checkpoint=tmp_path / "checkpoint", path=path)
+    anchored = {"data": size | {"rehearsal": str(old_folder)}, "finetune": {"ewc": 1.0}}
+    model = {"name": "test_resnet", "weights": str(path), "pool": "gem"}
+    champions = begin(make_config(model=model, **anchored))
+    save_file(load_file(path) | {"pool.exponent": torch.tensor([3.0])}, tmp_path / "other.safetensors")
+    others = begin(make_config(model=model | {"weights": str(tmp_path / "other.safetensors")}, **anchored)).anchor
+    assert champions.state.network.pool.exponent.item() == 3.0
+    assert load_file(path)["pool.exponent"].item() != 3.0
+    assert any(
+        not torch.equal(values, others._importance[name]) for name, values in champions.anchor._importance.items()
+    )
+    with pytest.raises(UserError, match=r"finetune\.ewc: the network in .* pools otherwise than model\.pool: own"):
+        begin(make_config(model=model | {"pool": "own"}, **anchored))
 
 
 def test_elastic_weights_without_a_head_or_old_images_are_refused_by_name(make_config, old_folder):

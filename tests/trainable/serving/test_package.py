@@ -39,6 +39,19 @@ NETWORKS = {
     "a CNN with features of its stages": {"model": {"name": "resnet10t", "pool": "stages"}},
     "a ViT with features of its stages": {"model": {"name": "test_vit", "pool": "stages"}, "data": {"image_size": 64}},
     "features of the stages before an end": {"model": {"name": "resnet10t", "until": "stage3", "pool": "stages"}},
+    "a CNN pooled by the generalised mean": {"model": {"name": "resnet10t", "pool": "gem"}, "data": {"image_size": 64}},
+    "a frozen CNN pooled by the generalised mean": {
+        "model": {"pool": "gem"},
+        "freeze": {"depth": 1.0},
+        "data": {"image_size": 64},
+    },
+    "the generalised mean before an end": {"model": {"name": "resnet10t", "until": "stage3", "pool": "gem"}},
+    "a ViT pooled by attention": {"model": {"name": "test_vit", "pool": "attentive"}, "data": {"image_size": 64}},
+    "a CNN pooled by attention": {
+        "model": {"name": "test_convnext", "pool": "attentive"},
+        "data": {"image_size": 64},
+    },
+    "a ViT's class token and mean": {"model": {"name": "test_vit", "pool": "token_mean"}, "data": {"image_size": 64}},
     "a ViT that ends behind a stage": {"model": {"name": "test_vit", "until": "stage2"}, "data": {"image_size": 64}},
 }
 LIGHT = {

@@ -110,6 +110,16 @@ VARIANTS = {
         "model": {"name": "resnet10t", "weights": "random", "pool": "stages"},
         "freeze": {"depth": 0.75},
     },
+    "the generalised mean of a frozen network": {
+        "model": {"name": "test_resnet", "weights": "random", "pool": "gem"},
+        "data": {"image_size": 64},
+        "freeze": {"depth": 1.0},
+        "train": {"ema": 0.5},
+    },
+    "attention over a network that trains, then a new head": {
+        "model": {"name": "test_vit", "weights": "random", "pool": "attentive"},
+        "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
+    },
     "ended behind a stage": {
         "model": {"name": "resnet10t", "weights": "random", "until": "stage3"},
         "freeze": {"depth": 0.5},
