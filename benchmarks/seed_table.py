@@ -29,7 +29,8 @@ from trainable.config.trial import DataConfig, ModelConfig, TrialConfig
 from trainable.data.pack import Pack, open_pack
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec
-from trainable.training.fit import DivergedError, fit, score_checkpoint
+from trainable.training.fit import DivergedError, fit
+from trainable.training.trained import Trained
 
 Settings = dict[str, Any]  # dotted path → value
 Result = dict[str, Any]  # what one training gave
@@ -210,7 +211,7 @@ def train_and_test(config: TrialConfig) -> Result:
                 raise
             ended = str(error)
         cpu_seconds = time.process_time() - cpu_before
-        test = score_checkpoint(config, checkpoint=best, split="test").named("test")
+        test = Trained(config=config, checkpoint=best).score("test").named("test")
     values = [metrics[METRIC] for metrics in history]
     return {
         "test/accuracy": test["test/accuracy"],

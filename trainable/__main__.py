@@ -151,7 +151,7 @@ def weights(
     config = read_trial(trial)
 
     from trainable.training.checkpoint import BrokenCheckpointError
-    from trainable.training.fit import export_weights
+    from trainable.training.trained import export_weights
 
     try:
         export_weights(config, checkpoint=checkpoint, path=out)

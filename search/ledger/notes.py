@@ -86,6 +86,19 @@ class SoupResult(Scores):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinishNote:
+    """What the final candidate was given of the ``steps`` that were asked for, of which trial, or soup.
+
+    ``finish`` is a :class:`trainable.training.finishing.Finish` as a dict.
+    """
+
+    trial: int
+    soup: Sequence[int] | None = None
+    steps: Sequence[str] = ()
+    finish: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestScore(Scores):
     """The final candidate on the test split: trial and epoch, the trials of a soup, how often the split was read.
 
@@ -188,6 +201,7 @@ class SearchNotes:
     backbones: BackboneChoice | None = None  # run.baselines
     baselines: Mapping[str, BaselineScore] = field(default_factory=dict)  # run.search, by name
     soup: SoupResult | None = None  # run.finish
+    finish: FinishNote | None = None  # run.finish
     test: TestScore | None = None  # run.finish
     interval: WinnerInterval | None = None  # run.finish
     confirmation: Confirmation | None = None  # run.confirm, by ledger.confirm; run.search takes it back
@@ -253,6 +267,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "backbones": lambda document: made(BackboneChoice, document),
     "baselines": lambda document: {name: made(BaselineScore, score) for name, score in document.items()},
     "soup": lambda document: made(SoupResult, document),
+    "finish": lambda document: made(FinishNote, document),
     "test": _test,
     "interval": lambda document: made(WinnerInterval, document),
     "confirmation": _confirmation,

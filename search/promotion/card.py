@@ -9,6 +9,7 @@ from search.promotion.gate import Evidence
 from search.space.spec import ORACLE
 from trainable.terminal import plain
 
+FINISH_SCORES = ("balanced_accuracy", "accuracy", "loss", "ece")
 INTENDED_USE = """Tells the classes below apart in images like those it was trained on, and gives each a score. Every image is
 given one of these classes, also one that shows none of them. The figures below hold for images drawn as the test split was,
 not for another camera, place or time; look at them again before it decides about anything alone."""
@@ -26,6 +27,7 @@ def card(candidate: Candidate, *, evidence: Evidence) -> str:
         f"## Quality\n\n{quality}",
         f"## How it was found\n\n{_origin(candidate)}",
         f"## Network\n\n{_network(description)}",
+        f"## Finish\n\n{_finish(description)}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -97,6 +99,28 @@ def _network(description: Mapping[str, Any]) -> str:
         f"{description['architecture']}; images of {expected['channels']} channels, the shorter side brought to "
         f"{expected['stored_side']} pixels ({expected['interpolation']}), of which the {expected['size']}×{expected['size']} "
         "centre is looked at. Decoding and normalisation are part of the model."
+    )
+
+
+def _finish(description: Mapping[str, Any]) -> str:
+    """What was done to the trained network, by validation images."""
+    finish = description.get("finish", {"tried": []})
+    rows = [
+        [
+            tried["step"],
+            "kept" if tried["kept"] else "left out",
+            *(f"{tried['before'][name]:.4f} → {tried['after'][name]:.4f}" for name in FINISH_SCORES),
+        ]
+        for tried in finish["tried"]
+    ]
+    if not rows:
+        return "The network answers as it was trained."
+    calibration = finish["calibration"]
+    return (
+        f"The logits are averaged over the image and {len(finish['views'])} flips and turns of it; "
+        f"{calibration['tau']:.3f} times the logarithm of each class's share of the training images is taken off them; they are "
+        f"divided by {calibration['temperature']:.3f}. On validation images that a step was not fitted to:\n\n"
+        + _table(["step", "", *FINISH_SCORES], rows)
     )
 
 

@@ -24,6 +24,7 @@ from trainable.deploy.exporting import TABLE, Wanted, export_weights_file
 from trainable.errors import UserError
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS
 from trainable.serving.package import package
+from trainable.training.finishing import read_finish
 
 FOLDER = "export"
 COLUMNS = {
@@ -70,6 +71,7 @@ def export(name: str, *, folder: Path, uri: str | None, out: Path | None, wanted
             classes=description["classes"],
             wanted=wanted,
             folder=place,
+            views=read_finish(description.get("finish", {})).views,
         )
         rows = [variant.as_dict() for variant in variants]
         files = [place / TABLE, *(place / row["file"] for row in rows if row["file"] is not None)]
@@ -168,9 +170,10 @@ def _package_final(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[s
     config = TrialConfig.model_validate(spec.config_of(trial))
     path = folder / "package"
     if final.soup is not None:
-        package(config, folder=path, soup=_there(soup_path(folder)))
+        package(config, folder=path, soup=_there(soup_path(folder)), finish=spec.finish)
         return f"soup of trials {', '.join(map(str, final.soup))}", path
-    package(config, folder=path, checkpoint=kept_checkpoint(folder, trial, metric=spec.search.metric))
+    checkpoint = kept_checkpoint(folder, trial, metric=spec.search.metric)
+    package(config, folder=path, checkpoint=checkpoint, finish=spec.finish)
     return f"trial {trial.number}", path
 
 

@@ -20,7 +20,7 @@ from trainable.data.image_guard import held_to
 from trainable.serving.encoded import EncodedImage
 from trainable.statistics.comparison import METRICS, loss_against
 from trainable.statistics.drift import ALL, SAME, Drift, drifted, feature_drift, prior_drift
-from trainable.training.fit import predict_checkpoint
+from trainable.training.trained import Trained
 
 FEWEST_DRAWN = 2
 FEWEST_ASKED = 10  # images on either side below which a loss has no lower bound: chance alone may make any of it
@@ -74,7 +74,7 @@ def measure_refit(
         return {"unasked": "; ".join(str(trial.reason) for trial in ledger.trials())}
     config = TrialConfig.model_validate(refit.config_of(trial))
     with held_to(ledger.notes.data.fingerprints):
-        predictions = predict_checkpoint(config, checkpoint=kept_checkpoint(folder, trial, metric=metric), split="val")
+        predictions = Trained(config=config, checkpoint=kept_checkpoint(folder, trial, metric=metric)).predict("val")
     names, test_images = list(ledger.notes.data.classes), champion_images.own_test_images
     classes = sorted({*names, *champion_images.model.classes, *(image.label for image in test_images)})
     places = np.array([classes.index(name) for name in names])

@@ -23,6 +23,7 @@ from search.space.spec import SearchSpec
 from trainable.metrics import best_epoch, epochs_to_converge, gain
 
 LEADERS = 10
+FINISH_SCORES = ("balanced_accuracy", "accuracy", "loss", "ece")
 
 
 def report_data(folder: Path) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "steps": dict(ledger.notes.steps),
         "backbones": plain(ledger.notes.backbones),
         "soup": _soup(ledger, folder=folder),
+        "finish": plain(ledger.notes.finish),
         "baselines": {name: dict(score.metrics) for name, score in ledger.notes.baselines.items()},
         "baseline_values": _baseline_values(ledger, metric=metric),
         "adaptation": judge_domains(trials, spec=spec, notes=ledger.notes),
@@ -217,6 +219,7 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
     soup = data["soup"]
     if soup is not None:
         lines.append(_soup_line(soup, metric=metric))
+    lines += finish_lines(data["finish"])
     if "scratch" in data["baseline_values"] and data["best_value"] is not None:
         gained = gain(data["best_value"], over=data["baseline_values"]["scratch"], metric=metric)
         lines.append(f"transfer gain over training from scratch: {gained:+.4f}")
@@ -239,6 +242,18 @@ def _warm_lines(comparison: dict[str, Any] | None) -> list[str]:
                 f"{origin}: best of {figures['trials']} {figures['best']:.4f}, mean at epoch {comparison['rung']} "
                 f"{figures['mean_at_first_rung']:.4f}"
             )
+    return lines
+
+
+def finish_lines(note: dict[str, Any] | None) -> list[str]:
+    """What was tried on the final candidate before its test, a line each."""
+    lines = []
+    for tried in (note or {"finish": {}})["finish"].get("tried", []):
+        before, after = tried["before"], tried["after"]
+        names = dict.fromkeys((*FINISH_SCORES, tried["by"]))
+        scores = ", ".join(f"{name} {before[name]:.4f} → {after[name]:.4f}" for name in names)
+        verdict = "kept" if tried["kept"] else f"left out, it does not lower the {tried['by']}"
+        lines.append(f"finish, {tried['step']}: {verdict}; on validation images it was not fitted to {scores}")
     return lines
 
 

@@ -11,7 +11,7 @@ from search.engine.conductor import OUT_OF_TIME
 from search.engine.listeners import Outcome
 from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
-from search.ledger.notes import DomainPicture, SoupResult, TestScore, WinnerInterval
+from search.ledger.notes import DomainPicture, FinishNote, SoupResult, TestScore, WinnerInterval
 from search.ledger.trials import Trial, best_trial, leaders
 from search.run.confirm import Workshop, confirm_candidates
 from search.run.probes import train_winning_probe
@@ -34,8 +34,8 @@ def finish(
     reason: str,
     on_change: Callable[[Trial], None],
 ) -> Outcome:
-    """Make the soup and the trial of a probe that beats it all, confirm what is best, then measure the final candidate on the
-    test split, once, and beside it between what its validation score lies.
+    """Make the soup and the trial of a probe that beats it all, confirm what is best, then finish the final candidate and
+    measure it on the test split, once, and beside it between what its validation score lies.
 
     A search that was enlarged and has another candidate is measured once more. ``on_change`` hears of the probe's trial, and
     of those that are confirmed.
@@ -56,19 +56,14 @@ def finish(
         if trial.confirmed:
             on_change(trial)
     best, members = _candidate(spec, ledger, soup=soup)
-    checkpoint = best_checkpoint(folder, best, metric=metric)
-    interval = begin_interval(
-        spec, ledger, best=best, members=members, checkpoint=checkpoint, folder=folder, place=place
-    )
+    weights = _weights(best, members=members, folder=folder, metric=metric)
+    interval = begin_interval(spec, ledger, best=best, members=members, weights=weights, place=place)
     earlier = ledger.notes.test
     if earlier is None or (earlier.trial, earlier.soup) != (best.number, members):
-        config = spec.config_of(best)
-        if members is not None:
-            score = submit("soup_test_score", config, path=str(soup_path(folder)), place=place)()
-        elif checkpoint is not None:
-            score = submit("test_score", config, checkpoint=str(checkpoint.resolve()), place=place)()
-        else:
+        if weights is None:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
+        note = finish_candidate(spec, ledger, best=best, members=members, weights=weights, place=place)
+        score = submit("test_score", spec.config_of(best), weights=weights, finish=note.finish, place=place)()
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if earlier is None else earlier.reads + 1
         ledger.note(test=TestScore(trial=best.number, epoch=epoch, soup=members, reads=reads, **score))
@@ -79,27 +74,47 @@ def finish(
     return Outcome("finished", reason, folder)
 
 
+def _weights(best: Trial, *, members: list[int] | None, folder: Path, metric: str) -> dict[str, str] | None:
+    """Where the final candidate's weights are, by kind; None where they are gone."""
+    if members is not None:
+        return {"soup": str(soup_path(folder))}
+    checkpoint = best_checkpoint(folder, best, metric=metric)
+    return None if checkpoint is None else {"checkpoint": str(checkpoint.resolve())}
+
+
+def finish_candidate(
+    spec: SearchSpec,
+    ledger: Ledger,
+    *,
+    best: Trial,
+    members: list[int] | None,
+    weights: dict[str, str],
+    place: Place,
+) -> FinishNote:
+    """What the final candidate is given before its test, as the ledger notes it."""
+    earlier, steps = ledger.notes.finish, list(spec.finish)
+    if earlier is not None and (earlier.trial, earlier.soup, earlier.steps) == (best.number, members, steps):
+        return earlier
+    found = submit("finish_of", spec.config_of(best), weights=weights, steps=steps, place=place)() if steps else {}
+    note = FinishNote(trial=best.number, soup=members, steps=steps, finish=found)
+    ledger.note(finish=note)
+    return note
+
+
 def begin_interval(
     spec: SearchSpec,
     ledger: Ledger,
     *,
     best: Trial,
     members: list[int] | None,
-    checkpoint: Path | None,
-    folder: Path,
+    weights: dict[str, str] | None,
     place: Place,
 ) -> Callable[[], WinnerInterval] | None:
     """Begin to look between what the final candidate's score lies; None where that is noted, or its weights are gone."""
     earlier = ledger.notes.interval
-    if earlier is not None and (earlier.trial, earlier.soup) == (best.number, members):
+    if weights is None or (earlier is not None and (earlier.trial, earlier.soup) == (best.number, members)):
         return None
-    if members is not None:
-        weights = {"soup": str(soup_path(folder))}
-    elif checkpoint is not None:
-        weights = {"checkpoint": str(checkpoint.resolve())}
-    else:
-        return None
-    found = submit("interval", spec.config_of(best), confidence=CONFIDENCE, place=place, **weights)
+    found = submit("interval", spec.config_of(best), weights=weights, confidence=CONFIDENCE, place=place)
     told = partial(WinnerInterval, trial=best.number, soup=members, metric=spec.search.metric, confidence=CONFIDENCE)
     return lambda: told(**(found() or {}))
 

@@ -60,6 +60,6 @@ def clock_of(spec: SearchSpec, *, data: DataFacts, timekeeper: Timekeeper) -> Cl
     return Clock(
         asked_seconds=seconds,
         spent_seconds=timekeeper.spent_seconds,
-        num_evaluations=num_averaged + 2,
+        num_evaluations=num_averaged + 2 + bool(spec.finish),
         test_share=num_images.get("test", 0) / max(1, seen),
     )

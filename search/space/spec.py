@@ -89,6 +89,14 @@ class SearchSpec(Section):
         description="Best trials of one backbone that are averaged greedily into one more candidate, kept only where it beats "
         "the best of them (Wortsman et al. 2022); below 2 none is made.",
     )
+    finish: list[Literal["views", "calibration"]] = Field(
+        ["calibration"],
+        description="What the final candidate is given before it is tested, and each model that is packaged, where it lowers "
+        "the cross-entropy of validation images: `views` averages over the flips and turns that `augment` allows, each of which "
+        "takes as long as the image itself; `calibration` fits a temperature and the weight of the classes' shares to these "
+        "images, for `val/balanced_accuracy` with classes weighed alike. Not with `data.target`, whose images are of another "
+        "domain.",
+    )
     promote: PromoteSection = PromoteSection()
     refresh: RefreshSection = RefreshSection()
     base: dict[str, Any] = Field({}, description="Fixed values of TrialConfig, in sections or by dotted path.")
@@ -197,8 +205,8 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures,
-        resources, tracking, choose_by, confirm, tolerance, baselines, probes, soup, promote, refresh, priors, and of the base
-        what has no effect on results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
+        resources, tracking, choose_by, confirm, tolerance, baselines, probes, soup, finish, promote, refresh, priors, and of the
+        base what has no effect on results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """
         values = {f"search.{name}": getattr(self.search, name) for name in ("metric", "seed")}
         values |= {"search.constraints": self.search.constraints} if self.search.constraints else {}

@@ -1,7 +1,7 @@
 """Pieces of work beside the trials, which a worker is sent by name: data, scores, soups, baselines, trainings before a search."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,12 +23,13 @@ from trainable.metrics import best_epoch
 from trainable.pretraining.meta import meta_reports
 from trainable.pretraining.training import pretrain_epochs
 from trainable.statistics.comparison import score_interval
-from trainable.statistics.scores import Evaluation
 from trainable.statistics.transferability import h_score, logme
 from trainable.training.checkpoint import read_state
-from trainable.training.fit import fit, predict_checkpoint, score_checkpoint
+from trainable.training.finishing import StepName, read_finish
+from trainable.training.fit import fit
 from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
-from trainable.training.soup import Ingredient, make_soup, predict_soup, score_soup, soup_group
+from trainable.training.soup import Ingredient, make_soup, soup_group
+from trainable.training.trained import Trained
 
 
 def prepared(trials: list[dict[str, Any]]) -> tuple[DataFacts, list[str]]:
@@ -74,42 +75,37 @@ def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:
     return {"members": [int(name) for name in soup.members], "tried": tried, **scores}
 
 
-def soup_test_score(trial: dict[str, Any], *, path: str) -> dict[str, Any]:
-    """Scores of a soup on the test split, which nothing else reads; for an oracle the target's too."""
-    config = TrialConfig.model_validate(trial)
-    return _test_scores(config, lambda split: score_soup(config, path=Path(path), split=split))
+def test_score(trial: dict[str, Any], *, weights: dict[str, str], finish: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a network on the test split, which nothing else reads; for an oracle the target's too."""
+    trained = _trained(trial, weights, finish=finish)
+    scores = trained.score("test").as_dict()
+    return scores | {"oracle": trained.score("target_test").as_dict()} if trained.config.data.oracle else scores
 
 
-def test_score(trial: dict[str, Any], *, checkpoint: str) -> dict[str, Any]:
-    """Scores of a checkpoint on the test split, which nothing else reads; for an oracle the target's too."""
-    config = TrialConfig.model_validate(trial)
-    return _test_scores(config, lambda split: score_checkpoint(config, checkpoint=Path(checkpoint), split=split))
-
-
-def interval(
-    trial: dict[str, Any], *, confidence: float, checkpoint: str = "", soup: str = ""
-) -> dict[str, Any] | None:
-    """The interval of a checkpoint's, or a soup's, value of the metric of the search, over resampled held-out images.
+def interval(trial: dict[str, Any], *, confidence: float, weights: dict[str, str]) -> dict[str, Any] | None:
+    """The interval of a network's value of the metric of the search, over resampled held-out images.
 
     None for a metric that has none, as those of a target without labels.
     """
-    config = TrialConfig.model_validate(trial)
-    split, _, name = config.train.metric.partition("/")
+    trained = _trained(trial, weights)
+    split, _, name = trained.config.train.metric.partition("/")
     if split == "target":
         return None
-    images = "val" if split == "val" else "target_val"
-    if soup:
-        predicted = predict_soup(config, path=Path(soup), split=images)
-    else:
-        predicted = predict_checkpoint(config, checkpoint=Path(checkpoint), split=images, as_measured=True)
+    predicted = trained.predict("val" if split == "val" else "target_val", as_measured=True)
     probabilities, labels = predicted.probabilities, predicted.labels
     found = score_interval(probabilities, labels=labels, metric=name, confidence=confidence)
     return None if found is None else asdict(found) | {"num_images": len(labels)}
 
 
-def _test_scores(config: TrialConfig, score: Callable[[str], Evaluation]) -> dict[str, Any]:
-    scores = score("test").as_dict()
-    return scores | {"oracle": score("target_test").as_dict()} if config.data.oracle else scores
+def finish_of(trial: dict[str, Any], *, weights: dict[str, str], steps: list[StepName]) -> dict[str, Any]:
+    """Which of these steps help a network on validation images, as :class:`trainable.training.finishing.Finish`."""
+    return _trained(trial, weights).find_finish(steps).as_dict()
+
+
+def _trained(trial: dict[str, Any], weights: dict[str, str], *, finish: dict[str, Any] | None = None) -> Trained:
+    """The network whose weights are a ``checkpoint`` or a ``soup``."""
+    places = {kind: Path(place) for kind, place in weights.items()}
+    return Trained(config=TrialConfig.model_validate(trial), finish=read_finish(finish or {}), **places)
 
 
 def probe_scores(trial: dict[str, Any], *, kinds: list[str]) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from trainable.model.phase import phase
 from trainable.model.pool import pool_stages
 from trainable.model.stages import stage_ends
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
-from trainable.training.fit import network_state
+from trainable.training.trained import network_state
 
 # By timm's module: a member with few parameters, and a side of images that it takes, small where it may be.
 FAMILIES = {

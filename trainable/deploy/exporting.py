@@ -17,6 +17,7 @@ from trainable.deploy.table import FORMATS, Table, read_examples
 from trainable.deploy.variant import Variant, one_thread
 from trainable.errors import UserError, nearest
 from trainable.json_text import to_json
+from trainable.loader.symmetries import Symmetry
 from trainable.model.light_adapters import without_adapters
 from trainable.model.network import Network, create_network
 from trainable.training.inputs import Images, open_images
@@ -53,9 +54,15 @@ class Wanted:
 
 
 def export_weights_file(
-    config: TrialConfig, *, weights: Path, classes: Sequence[str], wanted: Wanted, folder: Path
+    config: TrialConfig,
+    *,
+    weights: Path,
+    classes: Sequence[str],
+    wanted: Wanted,
+    folder: Path,
+    views: Sequence[Symmetry] = (),
 ) -> list[Variant]:
-    """:func:`export` of the network of ``config`` whose weights are in the safetensors file ``weights``.
+    """:func:`export` of the network of ``config`` whose weights are in the safetensors file ``weights``, seen in ``views`` too.
 
     Raises UserError where its images are of other ``classes`` now, too.
     """
@@ -64,7 +71,9 @@ def export_weights_file(
         raise UserError(
             f"data.path: holds the classes {', '.join(images.pack.classes)}, the model {', '.join(classes)}"
         )
-    return export(load_network(config, weights=weights, images=images), config=config, wanted=wanted, folder=folder)
+    network = load_network(config, weights=weights, images=images)
+    network.views = tuple(views)
+    return export(network, config=config, wanted=wanted, folder=folder)
 
 
 def load_network(config: TrialConfig, *, weights: Path, images: Images) -> Network:

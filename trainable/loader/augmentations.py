@@ -15,6 +15,7 @@ from trainable.loader.crops import Numbers, draw_boxes
 from trainable.loader.draws import Draws
 from trainable.loader.pixels import Floats, brightness, contrast, erase, on_some, saturation
 from trainable.loader.policies import augmix, randaugment, trivial
+from trainable.loader.symmetries import Symmetry, symmetries, turned
 
 ERASED_SHARE, ERASED_RATIO = (
     (0.02, 0.33),
@@ -61,27 +62,18 @@ def crops(config: AugmentConfig) -> bool:
     return STRENGTHS[config.strength].smallest_crop is not None
 
 
-def symmetries(config: AugmentConfig) -> list[tuple[int, list[int]]]:
-    """The flips and turns that a subject allows, each once: quarter turns after flips over these axes of an image."""
-    turns = range(4) if config.rotate == "quarter" else range(1)
-    flips: list[list[int]] = [[]] if config.flip == "none" else [[], [-1]]
-    if config.flip == "both" and config.rotate == "none":  # a half turn is both flips
-        flips += [[-2], [-2, -1]]
-    return [(turn, axes) for turn in turns for axes in flips]
-
-
 def _symmetric(images: Tensor, draws: Draws, config: AugmentConfig, _: InputSpec) -> Tensor:
     """Another symmetry for each number until an image has shown all, in an order of its own."""
     every = symmetries(config)
     orders = Draws(draws.seed, draws.sample_ids, 0).uniform("symmetries", len(every)).argsort(axis=1)
     chosen = orders[:, (draws.number - 1) % len(every)]
-    for kind, (turns, axes) in enumerate(every[1:], start=1):  # the first is the image itself
-        images = on_some(images, chosen == kind, partial(_turned, turns=turns, axes=tuple(axes)))
+    for kind, symmetry in enumerate(every[1:], start=1):  # the first is the image itself
+        images = on_some(images, chosen == kind, partial(_turned, symmetry=symmetry))
     return images
 
 
-def _turned(images: Tensor, _: object, *, turns: int, axes: tuple[int, ...] = ()) -> Tensor:
-    return torch.rot90(images.flip(axes), turns, dims=(-2, -1)).contiguous()
+def _turned(images: Tensor, _: object, *, symmetry: Symmetry) -> Tensor:
+    return turned(images, symmetry)
 
 
 def _horizontal_flip(images: Tensor, draws: Draws, _: AugmentConfig, __: InputSpec) -> Tensor:
@@ -95,7 +87,7 @@ def _vertical_flip(images: Tensor, draws: Draws, _: AugmentConfig, __: InputSpec
 def _quarter_turn(images: Tensor, draws: Draws, _: AugmentConfig, __: InputSpec) -> Tensor:
     turns = draws.below("quarter turn", 4)[:, 0]
     for number in (1, 2, 3):
-        images = on_some(images, turns == number, partial(_turned, turns=number))
+        images = on_some(images, turns == number, partial(_turned, symmetry=(number, ())))
     return images
 
 

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
-from trainable.loader.augmentations import OPERATIONS, STRENGTHS, crops, symmetries
+from trainable.loader.augmentations import OPERATIONS, STRENGTHS, crops
 from trainable.loader.crops import Image, centres, cut, draw_crops, resized, sizes_of
 from trainable.loader.draws import Draws, draws_for
 from trainable.loader.own_code import import_code
+from trainable.loader.symmetries import symmetries
 from trainable.randomness import derive
 
 CPU = torch.device("cpu")

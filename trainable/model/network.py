@@ -15,6 +15,7 @@ from trainable.config.techniques import METHODS
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
+from trainable.loader.symmetries import Symmetry, turned
 from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import Chain
@@ -38,7 +39,8 @@ class Network(nn.Module):
     :meth:`train`, so that neither batch-norm statistics nor dropout of a frozen layer ever move; with
     ``freeze.bn: train_stats`` its norms stay in train mode. ``shift``, K, is taken off the logits in eval mode;
     ``width`` is the number of features F; ``adapter`` is what learns beside the network to align domains. A ``pool`` with weights
-    of its own, which train with the head, stands behind what the backbone makes of each position.
+    of its own, which train with the head, stands behind what the backbone makes of each position. In eval mode the logits are the
+    mean over the images as they are and in all of ``views``.
     """
 
     shift: Tensor
@@ -62,6 +64,7 @@ class Network(nn.Module):
         self.plan = plan
         self.width = width
         self.register_buffer("shift", torch.zeros(num_classes))
+        self.views: tuple[Symmetry, ...] = ()
         self._resting: tuple[nn.Module, ...] = ()
         self._links: tuple[nn.Module, ...] = ()  # of its chain, once that is asked for
         self._phase: Phase | None = None
@@ -69,7 +72,16 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits N×K of images N×C×S×S."""
-        return self.classify(self.features(images))
+        return self.answer(images)[1]
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features N×F of the images as they are, and logits N×K."""
+        features = self.features(images)
+        logits = self.classify(features)
+        if self.training or not self.views:
+            return features, logits
+        others = [self.classify(self.features(turned(images, view))) for view in self.views]
+        return features, torch.stack([logits, *others]).mean(dim=0)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits N×K of pooled features N×F."""
@@ -125,6 +137,13 @@ class Network(nn.Module):
         leaves = _leaves_by_unit(self.backbone, self.plan.unit_of())
         self._resting = tuple(module for unit, module in leaves if _rests(module, unit=unit, phase=phase))
         self.train(self.training)
+
+    def cool(self, temperature: float) -> None:
+        """Divide the logits by a temperature from now on."""
+        last = [module for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
+        with torch.no_grad():
+            for tensor in (last.weight, last.bias, self.shift):
+                tensor.div_(temperature)
 
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
         """Give a linear head its weight K×F and bias K."""

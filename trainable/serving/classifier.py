@@ -79,20 +79,27 @@ class Classifier:
 
 
 class _Shifted(nn.Module):
-    """Backbone, pool, head and the shift that is taken off the logits, under the names of the training's network."""
+    """Backbone, pool, head and the shift that is taken off the logits, under the names of the training's network.
+
+    The logits are the mean over the images as they are and in all of ``views``: quarter turns after flips over axes.
+    """
 
     shift: Tensor
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, *, pool: nn.Module | None, num_classes: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, *, pool: nn.Module | None, num_classes: int, views: Sequence[Any]
+    ) -> None:
         super().__init__()
+        self.views = views
         self.backbone = backbone
         self.head = head
         self.pool = pool
         self.register_buffer("shift", torch.zeros(num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits - self.shift
+        turned = [torch.rot90(images.flip(axes), turns, dims=(-2, -1)) for turns, axes in self.views]
+        logits = [self.head(self.features(shown)) - self.shift for shown in (images, *turned)]
+        return torch.stack(logits).mean(dim=0) if turned else logits[0]
 
     def features(self, images: Tensor) -> Tensor:
         outputs: Tensor = self.backbone(images)
@@ -107,7 +114,8 @@ def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shift
     if description.get("until") is not None:
         _cut_behind(backbone, index=description["until"])
     _show_pooled(backbone, description.get("pool"), is_cut=description.get("until") is not None)
-    network = _Shifted(backbone, _head(state), pool=_pool(state), num_classes=len(description["classes"]))
+    views = description.get("finish", {}).get("views", [])
+    network = _Shifted(backbone, _head(state), pool=_pool(state), num_classes=len(description["classes"]), views=views)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 

@@ -3,13 +3,14 @@
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from trainable.config.trial import TrialConfig
 from trainable.data import decode as decode_module
@@ -18,15 +19,14 @@ from trainable.data.pack import Pack
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.json_text import to_json
 from trainable.model.backbone import serving_options
-from trainable.model.light_adapters import without_adapters
 from trainable.model.norms import target_statistics
 from trainable.serving import classifier as classifier_module
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.serving.encoded import encoded_images
-from trainable.training.checkpoint import load_scored, read_state
-from trainable.training.fit import network_state
+from trainable.training.finishing import Finish, StepName, find_finish, log_shares_of
 from trainable.training.measure import Measurer
-from trainable.training.setup import Setup, set_up
+from trainable.training.setup import Setup
+from trainable.training.trained import Trained, network_state
 
 FORMAT = 1
 IMAGES = "images.parquet"
@@ -35,25 +35,30 @@ TOLERANCE = 1e-4  # of a probability: batches of another size have other last bi
 IMAGES_COMPARED = 64
 
 
-def package(config: TrialConfig, *, folder: Path, checkpoint: Path | None = None, soup: Path | None = None) -> None:
+def package(
+    config: TrialConfig,
+    *,
+    folder: Path,
+    checkpoint: Path | None = None,
+    soup: Path | None = None,
+    finish: Sequence[StepName] = (),
+) -> None:
     """Write the network of a ``checkpoint``, or the ``soup`` at a path, as the package ``folder``, whole or not at all.
+
+    Of the steps of ``finish`` it is given those that help it on validation images.
 
     It holds the weights, model.json (classes, what the input is, how it was configured), which images, by hash alone, were of
     which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what
     was trained, by validation images decoded and classified both ways.
     """
-    comparable, epoch = _comparable(config), config.train.epochs
-    setup = set_up(comparable if soup is None else without_adapters(comparable))
-    if checkpoint is not None:
-        epoch = read_state(checkpoint)["epoch"]
-        load_scored(checkpoint, network=setup.network, moved=setup.moved)
-    else:
-        assert soup is not None
-        setup.network.load_state_dict(load_file(soup))
+    setup, epoch = Trained(config=_comparable(config), checkpoint=checkpoint, soup=soup).open()
+    measurer = Measurer(config=setup.config, inputs=setup.inputs)
+    found = find_finish(setup, measurer=measurer, steps=finish, epoch=epoch)
+    found.apply(setup.network, log_shares=log_shares_of(setup))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         written = Path(beside) / "package"
-        _write(setup, config=config, folder=written)
+        _write(setup, config=config, finish=found, folder=written)
         _check_same(setup, epoch=epoch, folder=written)
         if folder.exists():
             shutil.rmtree(folder)
@@ -84,16 +89,18 @@ def _comparable(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"train": config.train.model_copy(update={"amp": "off", "device": "cpu"})})
 
 
-def _write(setup: Setup, *, config: TrialConfig, folder: Path) -> None:
+def _write(setup: Setup, *, config: TrialConfig, finish: Finish, folder: Path) -> None:
     folder.mkdir()
     save_file(network_state(setup.network), folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(to_json(_description(setup, config=config), indent=1, sort_keys=True))
+    (folder / DESCRIPTION).write_text(
+        to_json(_description(setup, config=config, finish=finish), indent=1, sort_keys=True)
+    )
     pq.write_table(images_table(setup.pack), folder / IMAGES)
     for name, module in CODE.items():
         shutil.copyfile(str(module.__file__), folder / name)
 
 
-def _description(setup: Setup, *, config: TrialConfig) -> dict[str, Any]:
+def _description(setup: Setup, *, config: TrialConfig, finish: Finish) -> dict[str, Any]:
     spec = setup.inputs.full.spec
     return {
         "format": FORMAT,
@@ -112,6 +119,7 @@ def _description(setup: Setup, *, config: TrialConfig) -> dict[str, Any]:
         "fingerprint": setup.pack.fingerprint,
         "counts": setup.pack.counts(),
         "config": config.model_dump(mode="json"),
+        "finish": finish.as_dict(),
     }
 
 

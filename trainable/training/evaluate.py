@@ -29,9 +29,9 @@ def predict(
     features, logits, labels = [], [], []
     with torch.inference_mode(), autocast:
         for images, targets in batches:
-            pooled = network.features(images)
+            pooled, found = network.answer(images)
             features.append(pooled.float())
-            logits.append(network.classify(pooled).float())
+            logits.append(found.float())
             labels.append(targets)
     probabilities = torch.cat(logits).cpu().double().softmax(dim=1).numpy()  # the first time that a GPU is waited for
     return Predicted(torch.cat(features).cpu().numpy(), probabilities, torch.cat(labels).cpu().numpy())

@@ -7,23 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors.torch import save
 from torch import Tensor
 
-from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.model.layer_plan import Depth
-from trainable.model.light_adapters import plain_state
-from trainable.model.network import Network
-from trainable.model.norms import target_statistics
 from trainable.model.phase import STRATEGIES
 from trainable.prefix.prefixes import Prefixes
-from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor, fisher_information
-from trainable.training.checkpoint import checkpoint_bytes, load_scored, read_state
+from trainable.training.checkpoint import checkpoint_bytes
 from trainable.training.device import peak_memory_bytes
-from trainable.training.evaluate import Predicted
-from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, prefixes_of, set_up
 from trainable.training.solving import solve_head
 from trainable.training.trainer import DivergedError, Epoch, Trainer, create_trainer
@@ -33,13 +25,9 @@ __all__ = [
     "Epoch",
     "Measured",
     "begin",
-    "export_weights",
     "fit",
     "measure_epoch",
-    "network_state",
-    "predict_checkpoint",
     "resume",
-    "score_checkpoint",
 ]
 
 
@@ -91,43 +79,6 @@ def _anchor(setup: Setup) -> Anchor | None:
         importance = fisher_information(setup.network, pack=images.old, spec=images.spec, config=config)
         return Anchor(backbone, strength=config.finetune.ewc, importance=importance)
     return None
-
-
-def score_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str) -> Evaluation:
-    """Scores on ``split`` of the network that a checkpoint of this configuration holds."""
-    setup, epoch = _open(config, checkpoint=checkpoint)
-    return Measurer(config=config, inputs=setup.inputs).evaluate(setup.network, split, epoch=epoch)
-
-
-def predict_checkpoint(config: TrialConfig, *, checkpoint: Path, split: str, as_measured: bool = False) -> Predicted:
-    """What that network makes of ``split``; ``as_measured`` as its epochs were, from what is kept of frozen layers."""
-    setup, epoch = _open(config, checkpoint=checkpoint)
-    prefixes = prefixes_of(setup) if as_measured else None
-    return Measurer(config=config, inputs=setup.inputs, prefixes=prefixes).predict(setup.network, split, epoch=epoch)
-
-
-def _open(config: TrialConfig, *, checkpoint: Path) -> tuple[Setup, int]:
-    """The network that a checkpoint's scores are of, with its images; and the checkpoint's epoch."""
-    setup = set_up(config)
-    load_scored(checkpoint, network=setup.network, moved=setup.moved)
-    return setup, read_state(checkpoint)["epoch"]
-
-
-def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None:
-    """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
-    setup, _ = _open(config, checkpoint=checkpoint)
-    with write_beside(path) as file:
-        file.write(save(network_state(setup.network)))
-
-
-def network_state(network: Network) -> dict[str, Tensor]:
-    """What a network needs to be used, by name: nothing that was beside it in training, and the target's statistics.
-
-    Light adapters are taken into the layers they are in.
-    """
-    with target_statistics(network):  # what was adapted is for the target
-        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in plain_state(network).items()}
-    return {name: state[name] for name in state if not name.startswith("adapter.") and ".target_" not in name}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
+from trainable.loader.symmetries import Symmetry, turned
 from trainable.model.network import Network
 from trainable.model.norms import recompute_batch_norm, target_statistics
 from trainable.model.phase import Phase, phase
@@ -66,13 +67,19 @@ class Measurer:
         """Scores on a split that has labels."""
         return self._score(self.predict(network, split, epoch=epoch))
 
-    def predict(self, network: Network, split: str, *, epoch: int, limit: int | None = None) -> Predicted:
-        """Outputs for a split, or for its first ``limit`` images or few more; each domain by its own norms."""
+    def predict(
+        self, network: Network, split: str, *, epoch: int, limit: int | None = None, view: Symmetry | None = None
+    ) -> Predicted:
+        """Outputs for a split, or for its first ``limit`` images or few more; each domain by its own norms.
+
+        With ``view`` the images are flipped and turned so.
+        """
         network.eval()
         domain = target_statistics(network) if split.startswith("target") else nullcontext()
-        links = self._links(network, epoch=epoch)
+        links = 0 if view is not None else self._links(network, epoch=epoch)
         with domain, self._batches(network, split, links=links, epoch=epoch, limit=limit) as batches:
-            return predict(network, batches=batches, autocast=autocast(self.inputs.device, self.config.train))
+            shown = batches if view is None else ((turned(images, view), labels) for images, labels in batches)
+            return predict(network, batches=shown, autocast=autocast(self.inputs.device, self.config.train))
 
     def logits(self, network: Network, split: str, *, epoch: int) -> Iterator[Tensor]:
         """Logits of a split's batches."""
@@ -132,7 +139,7 @@ class Measurer:
 
     def _links(self, network: Network, *, epoch: int) -> int:
         """How many links of this epoch's networks rest, behind which they are measured; 0 where they look at the images anew."""
-        if self.prefixes is None:
+        if self.prefixes is None or network.views:
             return 0
         return self.prefixes.links(self.frozen_as or phase(self.config, plan=network.plan, epoch=epoch))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from trainable.atomic import write_beside
@@ -19,7 +19,6 @@ from trainable.model.network import Network
 from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
-from trainable.training.evaluate import Predicted
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, prefixes_of, set_up
 
@@ -155,22 +154,6 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
     with write_beside(path) as file:
         file.write(save(final, metadata={"members": json.dumps(soup.members)}))
     return soup, evaluation, measured
-
-
-def score_soup(config: TrialConfig, *, path: Path, split: str) -> Evaluation:
-    """Scores on ``split`` of the soup at ``path`` of trials like ``config``."""
-    config = without_adapters(config)
-    setup = set_up(config)
-    setup.network.load_state_dict(load_file(path))
-    return Measurer(config=config, inputs=setup.inputs).evaluate(setup.network, split, epoch=config.train.epochs)
-
-
-def predict_soup(config: TrialConfig, *, path: Path, split: str) -> Predicted:
-    """What that soup makes of ``split``."""
-    config = without_adapters(config)
-    setup = set_up(config)
-    setup.network.load_state_dict(load_file(path))
-    return Measurer(config=config, inputs=setup.inputs).predict(setup.network, split, epoch=config.train.epochs)
 
 
 def soup_group(config: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ from trainable.config.trial import AdaptConfig
 from trainable.model.norms import target_statistics
 from trainable.serving.package import load_package, package
 from trainable.training.checkpoint import load_scored
-from trainable.training.fit import export_weights, score_checkpoint
 from trainable.training.setup import set_up
+from trainable.training.trained import Trained, export_weights
 from trainable.training.trainer import create_trainer
 
 torch.set_num_threads(1)
@@ -240,7 +240,7 @@ def test_adapted_statistics_follow_what_trains_and_the_size_of_the_images(adapti
 def test_only_an_oracle_can_score_the_target(adapting, tmp_path):
     config = adapting("mmd", oracle=True)
     run(config, tmp_path, breaks=False)
-    of_target = score_checkpoint(config, checkpoint=tmp_path / "epoch_2", split="target_test")
+    of_target = Trained(config=config, checkpoint=tmp_path / "epoch_2").score("target_test")
     assert sum(map(sum, of_target.confusion)) == len(set_up(config).pack.indices("target_test"))
 
 

@@ -11,8 +11,9 @@ from trainable import UserError, fit
 from trainable.data.pack import open_pack
 from trainable.loader.rehearsal import Joined, rehearsed
 from trainable.model.backbone import input_spec
-from trainable.training.fit import begin, export_weights
+from trainable.training.fit import begin
 from trainable.training.setup import set_up
+from trainable.training.trained import export_weights
 
 torch.set_num_threads(1)
 

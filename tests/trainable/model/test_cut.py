@@ -18,7 +18,7 @@ from trainable.model.chain import agrees, chain_of
 from trainable.model.network import check_network, create_network
 from trainable.model.stages import stage_ends
 from trainable.serving import classifier
-from trainable.training.fit import network_state
+from trainable.training.trained import network_state
 
 torch.set_num_threads(1)
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -23,7 +24,9 @@ from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest, load_package, package
 from trainable.statistics.scores import score
 from trainable.training.checkpoint import load_scored
+from trainable.training.finishing import Finish, read_finish
 from trainable.training.setup import set_up
+from trainable.training.trained import Trained
 
 NETWORKS = {
     "a CNN with a hidden layer in its head": {"model": {"head": "mlp", "head_hidden": 8}},
@@ -87,6 +90,21 @@ def test_the_package_scores_what_training_measured(make_config, tmp_path, name):
     metrics = score(found, labels=labels, classes=served.classes).named("val")
     assert metrics["val/loss"] == pytest.approx(last.metrics["val/loss"], abs=1e-5)  # batches of another size
     assert metrics["val/balanced_accuracy"] == last.metrics["val/balanced_accuracy"]
+
+
+def test_a_finished_model_is_served_and_described_with_its_views_and_its_calibration(make_config, tmp_path):
+    config = make_config(train={"epochs": 2, "batch_size": 9}, augment={"strength": "light", "flip": "both"})
+    trained(config, tmp_path / "checkpoint")
+    network = Trained(config=config, checkpoint=tmp_path / "checkpoint")
+    steps = ("views", "calibration")
+    package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint", finish=steps)
+    finish = read_finish(json.loads((tmp_path / "package/model.json").read_text())["finish"])
+    assert finish == network.find_finish(steps)
+    assert finish != Finish()
+    served = load_package(tmp_path / "package", device="cpu")
+    found = served.probabilities([image.read_bytes() for image in encoded_images(config, split="val")])
+    expected = replace(network, finish=finish).predict("val").probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_features_are_what_the_trained_network_gives_its_head(make_config, tmp_path):

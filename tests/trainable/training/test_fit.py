@@ -16,8 +16,9 @@ from trainable.diagnosis.probe import stage_probe
 from trainable.statistics.scores import score
 from trainable.training import fit as fitting
 from trainable.training.checkpoint import BrokenCheckpointError, read_state
-from trainable.training.fit import DivergedError, measure_epoch, predict_checkpoint, score_checkpoint
+from trainable.training.fit import DivergedError, measure_epoch
 from trainable.training.setup import set_up
+from trainable.training.trained import Trained
 from trainable.training.trainer import create_trainer
 
 torch.set_num_threads(1)
@@ -202,9 +203,9 @@ def test_a_checkpoint_scores_as_its_epoch_did_and_the_test_split_is_another(make
     config = make_config()
     epoch = next(fit(config))
     epoch.save(tmp_path / "one")
-    again = score_checkpoint(config, checkpoint=tmp_path / "one", split="val")
+    again = Trained(config=config, checkpoint=tmp_path / "one").score("val")
     assert again == epoch.evaluation
-    assert score_checkpoint(config, checkpoint=tmp_path / "one", split="test").metrics["loss"] != again.metrics["loss"]
+    assert Trained(config=config, checkpoint=tmp_path / "one").score("test").metrics["loss"] != again.metrics["loss"]
 
 
 @pytest.mark.parametrize(
@@ -217,8 +218,8 @@ def test_behind_frozen_layers_a_checkpoint_is_seen_as_its_epoch_was_or_without_r
     config = make_config(**sections)
     epoch = next(fit(config))
     epoch.save(tmp_path / "one")
-    measured = predict_checkpoint(config, checkpoint=tmp_path / "one", split="val", as_measured=True)
-    plain = predict_checkpoint(config, checkpoint=tmp_path / "one", split="val")
+    measured = Trained(config=config, checkpoint=tmp_path / "one").predict("val", as_measured=True)
+    plain = Trained(config=config, checkpoint=tmp_path / "one").predict("val")
     classes = list(epoch.evaluation.per_class)
     assert score(measured.probabilities, labels=measured.labels, classes=classes) == epoch.evaluation
     assert not np.array_equal(plain.probabilities, measured.probabilities)

@@ -7,8 +7,9 @@ from trainable import UserError, fit
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.diagnosis.probe import stage_probe
 from trainable.training.checkpoint import read_state
-from trainable.training.fit import measure_epoch, score_checkpoint
+from trainable.training.fit import measure_epoch
 from trainable.training.lr_range import lr_range
+from trainable.training.trained import Trained
 
 torch.set_num_threads(1)
 
@@ -35,7 +36,7 @@ def test_the_checkpoint_of_a_solved_trial_scores_as_its_epoch_did(make_config, t
     (epoch,) = fit(config)
     epoch.save(tmp_path / "solved")
     assert read_state(tmp_path / "solved")["epoch"] == 1
-    again = score_checkpoint(config, checkpoint=tmp_path / "solved", split="val")
+    again = Trained(config=config, checkpoint=tmp_path / "solved").score("val")
     assert again.metrics == pytest.approx(epoch.evaluation.metrics, abs=1e-5)  # batches of another size
 
 

@@ -18,8 +18,9 @@ from trainable.model.norms import recompute_batch_norm
 from trainable.serving.package import package
 from trainable.statistics import scores
 from trainable.training import evaluate
-from trainable.training.fit import export_weights, fit
-from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup, score_soup
+from trainable.training.fit import fit
+from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup
+from trainable.training.trained import Trained, export_weights
 
 torch.set_num_threads(1)
 NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
@@ -265,7 +266,7 @@ def test_a_soup_of_light_adapters_is_measured_packaged_and_gone_on_from_as_the_p
     members = ingredients(config, tmp_path, strategies=("dora", "lora"))
     soup, evaluation, _ = make_soup(members, path=tmp_path / "soup.safetensors")
     first = members[0].config
-    scored = score_soup(first, path=tmp_path / "soup.safetensors", split="val")
+    scored = Trained(config=first, soup=tmp_path / "soup.safetensors").score("val")
     # Behind frozen layers whose outputs are rounded to float16, and without.
     assert scored.metrics["loss"] == pytest.approx(evaluation.metrics["loss"], rel=0.01)
     package(first, folder=tmp_path / "package", soup=tmp_path / "soup.safetensors")  # refuses what answers otherwise

@@ -12,8 +12,8 @@ from trainable.diagnosis.features import frozen_features
 from trainable.diagnosis.probe import stage_probe
 from trainable.loader.batches import image_weights, train_loader
 from trainable.metrics import epochs_to_converge, epochs_waited
-from trainable.training.fit import score_checkpoint
 from trainable.training.setup import set_up
+from trainable.training.trained import Trained
 
 torch.set_num_threads(1)
 
@@ -67,7 +67,7 @@ def test_the_average_follows_the_weights_by_the_share_left_after_an_epoch(make_c
     assert weights.keys() == average.keys()
     name = "head.1.weight"
     assert not torch.equal(weights[name], average[name])
-    scored = score_checkpoint(config, checkpoint=tmp_path / "one", split="val")
+    scored = Trained(config=config, checkpoint=tmp_path / "one").score("val")
     assert scored.metrics == epoch.evaluation.metrics
     raw = make_config(train={"epochs": 2}, augment={"strength": "none"})
     first_epoch(raw, tmp_path / "raw")
@@ -79,7 +79,7 @@ def test_an_average_that_has_not_begun_scores_the_weights_themselves(make_config
     plain = make_config(train={"epochs": 2})
     first, without = first_epoch(late, tmp_path / "late"), first_epoch(plain, tmp_path / "plain")
     assert first.evaluation == without.evaluation
-    assert score_checkpoint(late, checkpoint=tmp_path / "late", split="val") == without.evaluation
+    assert Trained(config=late, checkpoint=tmp_path / "late").score("val") == without.evaluation
 
 
 def test_logit_adjustment_favours_the_rare_class(make_config):

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from trainable.statistics.calibration import HOTTEST, Calibration, cross_entropy, fit_calibration, held_out
+from trainable.statistics.scores import expected_calibration_error
+
+SHARES = np.array([0.7, 0.2, 0.1])
+LOG_SHARES = np.log(SHARES)
+
+
+def drawn(num, *, tau=0.0, temperature=1.0, seed=0):
+    """Logits that a calibration brings back to those that the labels were drawn by, and the labels."""
+    chance = np.random.default_rng(seed)
+    right = chance.normal(0, 1.5, (num, 3)) + LOG_SHARES
+    labels = np.array([chance.choice(3, p=row) for row in softmax(right, axis=1)])
+    return right * temperature + tau * LOG_SHARES, labels
+
+
+@pytest.mark.parametrize(("tau", "temperature"), [(0.0, 1.0), (0.5, 2.0), (-0.8, 0.5)])
+def test_what_logits_were_moved_and_sharpened_by_is_found(tau, temperature):
+    logits, labels = drawn(4000, tau=tau, temperature=temperature)
+    found = fit_calibration(logits, labels=labels, log_shares=LOG_SHARES, balanced=False)
+    assert found.tau == pytest.approx(tau, abs=0.15)
+    assert found.temperature == pytest.approx(temperature, rel=0.1)
+
+
+def test_where_classes_weigh_alike_all_of_their_shares_are_taken_off():
+    logits, labels = drawn(4000)
+    log_shares = np.log(np.bincount(labels) / len(labels))
+    found = fit_calibration(logits, labels=labels, log_shares=log_shares, balanced=True)
+    assert found.tau == pytest.approx(1.0, abs=0.15)
+
+
+def test_images_that_are_all_right_do_not_make_a_classifier_infinitely_sure():
+    labels = np.arange(30) % 3
+    found = fit_calibration(5.0 * np.eye(3)[labels], labels=labels, log_shares=LOG_SHARES, balanced=False)
+    assert 1 / HOTTEST <= found.temperature < 1
+
+
+def test_a_calibration_that_is_none_changes_nothing():
+    logits, _ = drawn(5)
+    np.testing.assert_array_equal(Calibration().apply(logits, log_shares=LOG_SHARES), logits)
+
+
+def test_the_balanced_cross_entropy_is_the_mean_of_the_classes_own():
+    logits, labels = drawn(200)
+    each = [cross_entropy(logits[labels == k], labels=labels[labels == k], balanced=False) for k in range(3)]
+    assert cross_entropy(logits, labels=labels, balanced=True) == pytest.approx(np.mean(each))
+
+
+def test_each_image_is_changed_by_a_rule_that_was_fitted_to_others():
+    logits, labels = drawn(60)
+    seen = []
+
+    def fit(some, of):
+        seen.append({tuple(row) for row in some})
+
+        def apply(others):
+            assert not seen[-1] & {tuple(row) for row in others}
+            assert set(of) == set(labels)  # of every class in every fold
+            return others
+
+        return apply
+
+    np.testing.assert_array_equal(held_out(logits, labels=labels, fit=fit), logits)
+    assert len(seen) == 5
+
+
+def test_most_of_the_calibration_error_goes_from_images_that_it_was_not_fitted_to():
+    logits, labels = drawn(1000, temperature=3.0)
+
+    def fit(some, of):
+        found = fit_calibration(some, labels=of, log_shares=LOG_SHARES, balanced=False)
+        return lambda others: found.apply(others, log_shares=LOG_SHARES)
+
+    def error(of):
+        return expected_calibration_error(softmax(of, axis=1), labels=labels)
+
+    assert error(held_out(logits, labels=labels, fit=fit)) < error(logits) / 3
+
+
+def test_fewer_images_than_folds_are_enough():
+    logits, labels = drawn(3)
+    assert held_out(logits, labels=labels, fit=lambda *_: lambda others: others).shape == (3, 3)

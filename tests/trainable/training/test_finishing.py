@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from trainable import fit
+from trainable.loader.symmetries import symmetries, turned
+from trainable.statistics.calibration import Calibration, cross_entropy
+from trainable.training.finishing import Finish, find_finish, log_shares_of, read_finish
+from trainable.training.measure import Measurer
+from trainable.training.trained import Trained
+
+STEPS = ("views", "calibration")
+SHARP = Calibration(tau=0.0, temperature=0.01)
+VARIED = {"strength": "light", "flip": "both"}
+
+
+@pytest.fixture
+def trained(make_config, tmp_path):
+    """A network that is much too sure: trained for two epochs, its logits made a hundred times as large."""
+    config = make_config(train={"epochs": 2, "batch_size": 9}, augment=VARIED)
+    (*_, last) = fit(config)
+    last.save(tmp_path / "checkpoint")
+    return Trained(config=config, checkpoint=tmp_path / "checkpoint", finish=Finish(calibration=SHARP))
+
+
+def found(trained, steps=STEPS):
+    setup, epoch = trained.open()
+    return find_finish(setup, measurer=Measurer(config=setup.config, inputs=setup.inputs), steps=steps, epoch=epoch)
+
+
+def test_steps_that_lower_the_loss_on_images_they_were_not_fitted_to_stay(trained):
+    finish = found(trained)
+    assert [tried.step for tried in finish.tried] == list(STEPS)
+    views, calibration = finish.tried
+    assert calibration.kept
+    assert calibration.after["balanced_loss"] < calibration.before["balanced_loss"]
+    assert finish.calibration.temperature > 2
+    assert finish.views == (tuple(symmetries(trained.config.augment)[1:]) if views.kept else ())
+
+
+def test_what_lowers_no_loss_is_left_out(make_config, tmp_path):
+    config = make_config(train={"epochs": 1, "batch_size": 9}, augment=VARIED, optimizer={"lr": 1e-9})
+    (last,) = fit(config)  # its head is still at zero: no view and no temperature changes anything
+    last.save(tmp_path / "checkpoint")
+    finish = found(Trained(config=config, checkpoint=tmp_path / "checkpoint"), ("views",))
+    assert finish == Finish()
+    assert [tried.kept for tried in finish.tried] == [False]
+
+
+def test_a_network_for_another_domain_and_one_that_is_asked_for_nothing_are_left_as_they_are(trained):
+    assert found(trained, steps=()) == Finish()
+    setup, epoch = trained.open()
+    adapted = trained.config.model_copy(update={"data": trained.config.data.model_copy(update={"target": "poly"})})
+    measurer = Measurer(config=trained.config, inputs=setup.inputs)
+    assert find_finish(replace(setup, config=adapted), measurer=measurer, steps=STEPS, epoch=epoch).tried == ()
+
+
+def test_a_finished_network_gives_the_calibrated_mean_over_its_views(trained):
+    plain, _ = Trained(config=trained.config, checkpoint=trained.checkpoint).open()
+    views = tuple(symmetries(trained.config.augment)[1:])
+    finish = Finish(views=views, calibration=Calibration(tau=0.5, temperature=2.0))
+    finished, epoch = Trained(config=trained.config, checkpoint=trained.checkpoint, finish=finish).open()
+    images, _ = next(plain.inputs.split("val", epoch=epoch))
+    shares = log_shares_of(plain)
+    with torch.inference_mode():
+        each = [plain.network.eval()(turned(images, view)) for view in ((0, ()), *views)]
+        expected = (torch.stack(each).mean(dim=0) - 0.5 * shares) / 2
+        assert torch.allclose(finished.network.eval()(images), expected, atol=1e-5)
+
+
+def test_what_is_found_is_what_the_finished_network_makes_of_the_images(trained):
+    finish = found(trained)
+    both = Finish(views=finish.views, calibration=SHARP)  # the same network once more, its views known
+    logits = np.log(
+        Trained(config=trained.config, checkpoint=trained.checkpoint, finish=both).predict("val").probabilities
+    )
+    setup, _ = trained.open()
+    calibrated = finish.calibration.apply(logits, log_shares=log_shares_of(setup).double().numpy())
+    assert np.isfinite(softmax(calibrated, axis=1)).all()
+    labels = trained.predict("val").labels
+    after, before = (cross_entropy(each, labels=labels, balanced=True) for each in (calibrated, logits))
+    assert after < before
+
+
+def test_a_finish_is_read_from_its_dict(trained):
+    finish = found(trained)
+    assert read_finish(finish.as_dict()) == finish
+    assert read_finish({}) == Finish()
