@@ -298,8 +298,8 @@ class FinetuneConfig(Section):
     targets: Literal["auto", "attention", "mlp", "all_linear", "convolutions"] = Field(
         "auto",
         description="The layers that get adapters: those of `attention`, of the `mlp` blocks, `all_linear` ones, or all "
-        "`convolutions` but grouped ones; `auto` is all_linear where most of the backbone's weights are in linear layers, as "
-        "in transformers and ConvNeXt, else convolutions.",
+        "`convolutions` but grouped ones; `auto` is all_linear where most layers are linear, as in transformers and "
+        "ConvNeXt, else convolutions.",
     )
     beside: Literal["nothing", "norms", "biases"] = Field(
         "nothing",

@@ -143,10 +143,8 @@ def _can_be_adapted(module: nn.Module) -> bool:
 def _targets(finetune: FinetuneConfig, *, backbone: nn.Module) -> str:
     if finetune.targets != "auto":
         return finetune.targets
-    weights = {True: 0, False: 0}
-    for _, layer, _ in _dense_layers(backbone):
-        weights[isinstance(layer, nn.Linear)] += sum(parameter.numel() for parameter in layer.parameters())
-    return "all_linear" if weights[True] > weights[False] else "convolutions"
+    kinds = Counter(isinstance(layer, nn.Linear) for _, layer, _ in _dense_layers(backbone))
+    return "all_linear" if kinds[True] > kinds[False] else "convolutions"
 
 
 TARGETS: Mapping[str, Chooses] = {

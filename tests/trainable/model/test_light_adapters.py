@@ -229,6 +229,12 @@ def test_a_choice_takes_these_layers_and_no_grouped_convolution(name, targets):
         assert set(layers) == dense
 
 
+def test_convolutions_are_taken_of_a_network_whose_widest_layer_is_a_linear_one_at_its_end():
+    backbone = timm.create_model("cpubone_nano", num_classes=0)
+    layers = chosen_layers(config_of("cpubone_nano"), backbone=backbone, plan=make_plan(backbone))
+    assert all(type(backbone.get_submodule(layer)) is nn.Conv2d for layer in layers)
+
+
 def test_layers_that_do_not_compute_as_torchs_own_are_passed_by():
     backbone = nn.Module()
     backbone.plain = nn.Conv2d(4, 4, 3)
