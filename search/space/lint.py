@@ -10,7 +10,7 @@ from search.space.sections import SearchSection
 from search.space.space import corners, possible_values
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.config.techniques import ALIGNING_METHODS, CHOICES
+from trainable.config.techniques import ALIGNING_METHODS, CHOICES, LIGHT_ADAPTERS
 from trainable.config.trial import used_batch_size
 from trainable.config.validation import as_text
 
@@ -214,6 +214,14 @@ def _aligning_frozen_features(spec: SearchSpec) -> Iterator[str]:
         yield f"{_place(spec, path)}: {methods} have nothing to move, the whole backbone is frozen"
 
 
+def _own_norms_that_rest(spec: SearchSpec) -> Iterator[str]:
+    path = "adapt.method"
+    adapts_layers_alone = set(_values(spec, "finetune.strategy", path)) <= set(LIGHT_ADAPTERS)
+    moves_norms = "norms" in _values(spec, "finetune.beside", path) or set(_values(spec, "freeze.bn", path)) != {"eval"}
+    if "dsbn" in _values(spec, path, path) and adapts_layers_alone and not moves_norms:
+        yield f"{_place(spec, path)}: dsbn has nothing to move, norm layers rest beside adapters; set finetune.beside: norms"
+
+
 def _mixing_of_nothing(spec: SearchSpec) -> Iterator[str]:
     path = "augment.mix_probability"
     if path not in spec.vary and spec.base.get(path, 1) == 1:
@@ -315,6 +323,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _unmet_needs,
     _norms_of_nothing_frozen,
     _aligning_frozen_features,
+    _own_norms_that_rest,
     _mixing_of_nothing,
     _mixing_never_used,
     _epochs_of_solved_heads,

@@ -169,6 +169,15 @@ def test_norms_rest_under_strategies_that_leave_layers_as_they_are_whatever_the_
     assert notes(vary=BN | either) == []
 
 
+def test_norms_of_each_domains_own_that_rest_beside_adapters_are_named():
+    base = {"data.path": "here", "data.target": "there", "adapt.method": "dsbn", "finetune.strategy": "lora"}
+    line = "base.adapt.method: dsbn has nothing to move, norm layers rest beside adapters; set finetune.beside: norms"
+    assert notes(base=base) == [line]
+    assert notes(base=base | {"finetune.beside": "norms"}) == []
+    assert notes(base=base | {"freeze.bn": "train_stats"}) == []
+    assert notes(base=base | {"finetune.strategy": "partial"}) == []
+
+
 def test_what_updates_read_and_epochs_beyond_the_first_are_named_where_the_head_is_solved_for():
     base = {"finetune.strategy": "linear_probe", "finetune.solver": "closed_form", "loss.label_smoothing": 0.1}
     assert sorted(notes(base=base, vary={"finetune.probe_c": {"log": [0.01, 1]}})) == [
