@@ -21,6 +21,7 @@ from trainable.model.phase import STRATEGIES
 from trainable.randomness import seeded
 
 BASE = "base_layer"  # what peft calls the layer that an adapter is in
+LOADED_BY_PEFT = ("peft", "transformers", "accelerate")
 MAGNITUDE = "lora_magnitude_vector"
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ Chooses = Callable[[nn.Module, str], bool]  # by a layer, and by the names of th
 
 
 def require(strategy: str) -> None:
-    """Raise UserError where a strategy needs peft, which is not installed."""
-    if STRATEGIES[strategy].adapts and find_spec("peft") is None:
+    """Raise UserError where a strategy needs peft, and it or what it loads is not installed; loads nothing that is there."""
+    if STRATEGIES[strategy].adapts and any(find_spec(name) is None for name in LOADED_BY_PEFT):
         _peft(strategy)
 
 

@@ -33,6 +33,7 @@ def weights(tmp_path):
     return str(tmp_path / "w.pth")
 
 
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 RANDOM = {"name": "test_resnet", "weights": "random"}
 MISTAKES = {
     "an unknown name": (
@@ -151,15 +152,21 @@ def test_what_a_step_trains_need_not_be_there_but_what_it_begins_with(tmp_path):
         check_models(spec)
 
 
-def test_light_adapters_without_their_library_are_one_line_that_says_what_installs_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "peft", None)
+@pytest.mark.parametrize("missing", ["peft", pytest.param("transformers", marks=NEEDS_PEFT)])
+def test_light_adapters_without_their_libraries_are_one_line_that_says_what_installs_them(
+    missing, tmp_path, monkeypatch
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("peft", missing)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
     vary = {"finetune.strategy": {"choice": ["full", "dora"]}}
-    with pytest.raises(UserError, match=r"finetune.strategy: dora needs peft: pip install 'finetune-search\[peft\]'"):
+    line = rf"finetune.strategy: dora needs {missing}: pip install 'finetune-search\[peft\]'"
+    with pytest.raises(UserError, match=line):
         check_techniques(spec_of(tmp_path, model=RANDOM, vary=vary))
     check_techniques(spec_of(tmp_path, model=RANDOM))
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+@NEEDS_PEFT
 def test_light_adapters_for_layers_that_a_backbone_of_the_space_lacks_are_one_line(tmp_path):
     vary = {
         "finetune.strategy": {"choice": ["full", "lora"]},
