@@ -73,15 +73,19 @@ def chosen_layers(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) 
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a module without light adapters, each taken into its layer, by the names of timm's network."""
+    """The state dict of a module without light adapters, each taken into its layer, by the names of timm's network.
+
+    That is computed on the CPU, in whole float32: a GPU's products are shorter.
+    """
     every = module.named_modules(remove_duplicate=False)  # a module that two hold has two names in a state dict
     layers = {name: layer for name, layer in every if _is_adapted(layer)}
     state = {name: tensor for name, tensor in module.state_dict().items() if _owner(name, layers) is None}
     with torch.no_grad():
         for name, layer in layers.items():
-            merged: Any = copy.deepcopy(layer)
+            merged: Any = copy.deepcopy(layer).cpu()
             merged.merge()
-            state |= {f"{name}.{key}": tensor for key, tensor in merged.get_base_layer().state_dict().items()}
+            device = next(layer.parameters()).device
+            state |= {f"{name}.{key}": value.to(device) for key, value in merged.get_base_layer().state_dict().items()}
     return state
 
 
