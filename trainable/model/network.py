@@ -19,6 +19,7 @@ from trainable.loader.symmetries import Symmetry, turned
 from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import Chain
+from trainable.model.head import create_head
 from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.light_adapters import add_adapters
 from trainable.model.norms import add_target_statistics, batch_norms
@@ -277,23 +278,6 @@ def aligned_stage(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) 
             f"adapt.layer: {adapt.layer!r} of {config.model.name} is frozen, so nothing can be aligned in it"
         )
     return end
-
-
-def create_head(config: TrialConfig, *, width: int, num_classes: int, epoch: int) -> nn.Module:
-    """The head that begins after ``epoch``, on features N×``width``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(config.seed, "head", epoch))
-        return _create_head(config.model, width=width, num_classes=num_classes)
-
-
-def _create_head(config: ModelConfig, *, width: int, num_classes: int) -> nn.Module:
-    """A head that starts at zero logits, so that the first gradients reach the backbone unscrambled."""
-    last = nn.Linear(width if config.head == "linear" else config.head_hidden, num_classes)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    if config.head == "linear":
-        return nn.Sequential(nn.Dropout(config.dropout), last)
-    return nn.Sequential(nn.Linear(width, config.head_hidden), nn.ReLU(), nn.Dropout(config.dropout), last)
 
 
 def _widths(backbone: nn.Module, *, spec: InputSpec) -> tuple[int, int]:

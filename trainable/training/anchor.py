@@ -16,7 +16,8 @@ from trainable.data.pack import Pack
 from trainable.errors import UserError
 from trainable.loader.batches import normalise
 from trainable.loader.views import evaluation_view
-from trainable.model.network import Network, create_head
+from trainable.model.head import create_head
+from trainable.model.network import Network
 from trainable.randomness import generator
 
 FISHER_IMAGES = 128  # some hundred give the diagonal's order of magnitude, which is all that elastic weights use

@@ -10,7 +10,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainable.config.trial import TrialConfig
 from trainable.metrics import epochs_waited
-from trainable.model.network import Network, create_head
+from trainable.model.head import create_head
+from trainable.model.network import Network
 from trainable.model.phase import phase
 from trainable.model.precision import used_amp
 from trainable.training.checkpoint import Counters, load_checkpoint, save_checkpoint
