@@ -157,13 +157,6 @@ NEEDS = (
         for name in ("auto", "auto_ops", "auto_magnitude")
     ),
     Need(
-        path="model.head_hidden",
-        other="model.head",
-        serves=lambda value: value == "mlp",
-        because="model.head is linear",
-        ask_condition=True,
-    ),
-    Need(
         path="lr_schedule.warmup_start",
         other="lr_schedule.warmup_epochs",
         serves=_is_positive,

@@ -97,10 +97,11 @@ def test_a_grey_network_is_written_too(name, tmp_path):
         ("test_convnext", {"pool": "gem", "until": "stage3"}),
         ("test_vit", {"pool": "attentive"}),
         ("test_vit", {"pool": "token_mean"}),
+        ("test_resnet", {"head": "cosine"}),
     ],
     ids=str,
 )
-def test_a_network_that_pools_otherwise_is_written_too(name, architecture, model, tmp_path):
+def test_a_network_that_pools_or_classifies_otherwise_is_written_too(name, architecture, model, tmp_path):
     form = available(name)
     network, spec = make(architecture, size=64, **model)
     predict = form.open_file(written(form, network, spec, tmp_path))

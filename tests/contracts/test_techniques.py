@@ -15,6 +15,7 @@ from trainable.config.trial import Stage, TrialConfig
 from trainable.config.validation import leaf_fields
 from trainable.loader.augmentations import POLICIES, STRENGTHS
 from trainable.loader.batches import SAMPLERS
+from trainable.model.head import HEADS
 from trainable.model.phase import STRATEGIES
 from trainable.model.pool import POOLS
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES
@@ -25,6 +26,7 @@ from trainable.training.solving import KINDS
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
     "model.pool": POOLS,
+    "model.head": HEADS,
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "finetune.solver": KINDS,

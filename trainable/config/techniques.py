@@ -212,6 +212,12 @@ def _counting_classes_once(loss: str) -> tuple[Need, ...]:
     )
 
 
+HEADS = {
+    "linear": Technique(),
+    "mlp": Technique(keys=("model.head_hidden",)),
+    "cosine": Technique(),
+}
+
 POOLS = {
     "own": Technique(),
     "stages": Technique(),
@@ -329,6 +335,7 @@ NORM_METHODS = tuple(name for name, method in METHODS.items() if method.target_n
 
 CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
     "model.pool": POOLS,
+    "model.head": HEADS,
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
     "finetune.solver": SOLVERS,
@@ -346,6 +353,7 @@ CHOICES: dict[str, Mapping[str, Technique] | Mapping[str, Method]] = {
 if TYPE_CHECKING:
     ClassSamplingName = str
     ClassWeightsName = str
+    HeadName = str
     LossName = str
     MethodName = str
     PolicyName = str
@@ -359,6 +367,7 @@ if TYPE_CHECKING:
 else:
     ClassSamplingName = Literal[tuple(SAMPLERS)]
     ClassWeightsName = Literal[tuple(CLASS_WEIGHTS)]
+    HeadName = Literal[tuple(HEADS)]
     LossName = Literal[tuple(LOSSES)]
     MethodName = Literal[tuple(METHODS)]
     PolicyName = Literal[tuple(POLICIES)]

@@ -18,6 +18,7 @@ from trainable.config.techniques import (
     STRATEGIES,
     ClassSamplingName,
     ClassWeightsName,
+    HeadName,
     LossName,
     MethodName,
     PolicyName,
@@ -224,7 +225,12 @@ class ModelConfig(Section):
         "`attentive`, by the attention of one query, which trains with the head too. A transformer's class token beside the mean "
         "of its patches' tokens, `token_mean` (Oquab et al. 2023).",
     )
-    head: Literal["linear", "mlp"] = Field("linear", description="Classifier on the pooled features.")
+    head: HeadName = Field(
+        "linear",
+        description="Classifier on the pooled features: one layer (`linear`), a hidden one before it (`mlp`), or a learned scale "
+        "times the cosine between features and each class's weights (`cosine`, Gidaris & Komodakis 2018), where no class wins by "
+        "the length of its weights.",
+    )
     head_hidden: int = Field(512, ge=8, le=8192, description="Width of the `mlp` head's hidden layer.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the classifier, a probability.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the backbone, a probability; 0 is off.")

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,9 @@ def count(network: nn.Module) -> int:
 def _pruned(network: Network, *, ratio: float, images: Tensor, name: str) -> Network:
     torch_pruning: Any = library("torch_pruning", extra="pruning", wanted="--prune")
     smaller = copy.deepcopy(network).eval().requires_grad_(True)  # layers are linked by their gradients
-    last = [module for module in smaller.head.modules() if isinstance(module, nn.Linear)][-1]
+    head = cast(nn.Sequential, smaller.head)
+    last, plain = head[-1], _as_linear(head[-1])
+    head[-1] = plain
     try:
         with warnings.catch_warnings(
             action="ignore", category=UserWarning
@@ -78,12 +80,24 @@ def _pruned(network: Network, *, ratio: float, images: Tensor, name: str) -> Net
                 images,
                 importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
                 pruning_ratio=ratio,
-                ignored_layers=[last],
+                ignored_layers=[plain],
                 round_to=CHANNELS_ARE_MULTIPLES_OF,
             ).step()
+        last.weight = plain.weight
+        head[-1] = last
         with torch.no_grad():
             smaller.width = int(smaller.features(images).shape[1])
             smaller(images)
     except Exception as error:  # whatever an architecture that the library cannot follow leads it to
         raise UserError(f"--prune: {name} cannot be pruned ({type(error).__name__}: {error})") from error
     return smaller
+
+
+def _as_linear(layer: nn.Module) -> nn.Linear:
+    """A head's last layer as one that the library can follow: where features are used twice, as by a cosine, it never ends."""
+    if isinstance(layer, nn.Linear):
+        return layer
+    weight = cast(nn.Parameter, layer.weight)
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    plain.weight = weight
+    return plain

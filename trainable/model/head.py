@@ -1,24 +1,66 @@
-"""Classifiers on pooled features."""
+"""Classifiers on pooled features: one for each value of ``model.head``."""
+
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.randomness import derive
 
 
 def create_head(config: TrialConfig, *, width: int, num_classes: int, epoch: int) -> nn.Module:
-    """The head that begins after ``epoch``, on features N×``width``."""
+    """The head that begins after ``epoch``, on features N×``width``: a sequence of layers, the last of which classifies."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, "head", epoch))
-        return _create_head(config.model, width=width, num_classes=num_classes)
+        return HEADS[config.model.head](config.model, width, num_classes)
 
 
-def _create_head(config: ModelConfig, *, width: int, num_classes: int) -> nn.Module:
-    """A head that starts at zero logits, so that the first gradients reach the backbone unscrambled."""
-    last = nn.Linear(width if config.head == "linear" else config.head_hidden, num_classes)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    if config.head == "linear":
-        return nn.Sequential(nn.Dropout(config.dropout), last)
+class CosineLayer(nn.Module):
+    """N×F to N×K: a learned scale, 10 at first, times the cosine of features and class weights (Gidaris & Komodakis 2018).
+
+    The same lines stand in ``trainable.serving.classifier``; a test holds both equal.
+    """
+
+    LEAST_NORM = 1e-6  # of features, below which their direction says nothing and its gradient would be too large
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, width) / width**0.5)
+        self.scale = nn.Parameter(torch.full((1,), 10.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits N×K, from -scale to scale."""
+        directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
+        return self.scale * linear(directions, normalize(self.weight, dim=1))
+
+
+def _linear_head(config: ModelConfig, width: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Dropout(config.dropout), _silent(width, num_classes))
+
+
+def _mlp_head(config: ModelConfig, width: int, num_classes: int) -> nn.Sequential:
+    last = _silent(
+        config.head_hidden, num_classes
+    )  # drawn first: the seeds of earlier searches give the starts they gave
     return nn.Sequential(nn.Linear(width, config.head_hidden), nn.ReLU(), nn.Dropout(config.dropout), last)
+
+
+def _cosine_head(config: ModelConfig, width: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Dropout(config.dropout), CosineLayer(width, num_classes))
+
+
+def _silent(width: int, num_classes: int) -> nn.Linear:
+    """A layer that starts at zero logits, so that the first gradients reach the backbone unscrambled."""
+    layer = nn.Linear(width, num_classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+HEADS: dict[str, Callable[[ModelConfig, int, int], nn.Sequential]] = {
+    "linear": _linear_head,
+    "mlp": _mlp_head,
+    "cosine": _cosine_head,
+}

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -242,8 +243,26 @@ class _AttentivePool(nn.Module):
         return pooled
 
 
+class _CosineLayer(nn.Module):
+    """N×F to N×K: a scale times the cosine of features and class weights."""
+
+    LEAST_NORM = 1e-6  # of features, below which their direction says nothing and its gradient would be too large
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, width) / width**0.5)
+        self.scale = nn.Parameter(torch.full((1,), 10.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
+        return self.scale * linear(directions, normalize(self.weight, dim=1))
+
+
 def _head(state: dict[str, Tensor]) -> nn.Sequential:
     """The head that these weights are of: its last layer alone, or a hidden one before it; dropout rests."""
+    if "head.1.scale" in state:
+        num_classes, width = state["head.1.weight"].shape
+        return nn.Sequential(nn.Identity(), _CosineLayer(width, num_classes))
     if "head.3.weight" not in state:
         return nn.Sequential(nn.Identity(), _linear(state["head.1.weight"]))
     return nn.Sequential(_linear(state["head.0.weight"]), nn.ReLU(), nn.Identity(), _linear(state["head.3.weight"]))

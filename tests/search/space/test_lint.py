@@ -92,11 +92,11 @@ UNMIXED = "has no effect, augment.mixup and augment.cutmix are 0"
         ),
         ({"loss.focal_gamma": 1.0}, {}, "base.loss.focal_gamma: has no effect, loss.name is not focal"),
         ({"train.ema_start": 2}, {}, "base.train.ema_start: has no effect, train.ema is 0"),
-        ({}, HIDDEN, "vary.model.head_hidden: has no effect, model.head is linear"),
+        ({}, HIDDEN, "vary.model.head_hidden: has no effect, model.head is not mlp"),
         (
             {},
             HIDDEN | {"model.head": {"choice": ["linear", "mlp"]}},
-            "vary.model.head_hidden: has no effect where model.head is linear; add when: {model.head: mlp}",
+            "vary.model.head_hidden: has no effect where model.head is not mlp; add when: {model.head: mlp}",
         ),
         ({}, MIX, f"vary.augment.mix_probability: {UNMIXED}"),
         ({"augment.mix_probability": 0.5}, {}, f"base.augment.mix_probability: {UNMIXED}"),

@@ -18,6 +18,19 @@ def test_as_many_parameters_go_as_were_asked_for(name, untrained):
     assert count(one.network) == before
 
 
+@pytest.mark.parametrize(
+    "settings", [{"pool": "gem"}, {"pool": "attentive"}, {"head": "cosine"}, {"head": "mlp"}], ids=str
+)
+def test_other_pools_and_heads_are_pruned_with_the_features_that_they_are_given(settings, untrained):
+    one = untrained("resnet10t", model={"name": "resnet10t", "weights": "random", **settings})
+    smaller = prune(one.network, share=0.3, spec=one.spec, name="resnet10t")
+    assert 0.65 <= count(smaller) / count(one.network) <= 0.7
+    assert smaller(torch.zeros(3, 3, 32, 32)).shape == (3, 2)
+    assert smaller.width < one.network.width
+    assert type(smaller.head[-1]) is type(one.network.head[-1])
+    assert smaller.head(torch.zeros(1, smaller.width)).shape == (1, 2)
+
+
 def test_channels_stay_multiples_of_8(untrained):
     one = untrained("resnet10t")
     smaller = prune(one.network, share=0.4, spec=one.spec, name="resnet10t")

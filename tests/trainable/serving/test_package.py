@@ -46,7 +46,10 @@ NETWORKS = {
     "a frozen CNN pooled by the generalised mean": {
         "model": {"pool": "gem"},
         "freeze": {"depth": 1.0},
-        "data": {"image_size": 64},
+        "data": {
+            "image_size": 64,
+            "prefix_dtype": "float32",
+        },  # what is served begins behind nothing, and rounds nothing
     },
     "the generalised mean before an end": {"model": {"name": "resnet10t", "until": "stage3", "pool": "gem"}},
     "a ViT pooled by attention": {"model": {"name": "test_vit", "pool": "attentive"}, "data": {"image_size": 64}},
@@ -55,6 +58,15 @@ NETWORKS = {
         "data": {"image_size": 64},
     },
     "a ViT's class token and mean": {"model": {"name": "test_vit", "pool": "token_mean"}, "data": {"image_size": 64}},
+    "a CNN with a cosine head": {"model": {"head": "cosine", "dropout": 0.1}},
+    "a cosine head on the generalised mean": {
+        "model": {"head": "cosine", "pool": "gem"},
+        "freeze": {"depth": 1.0},
+        "data": {
+            "image_size": 64,
+            "prefix_dtype": "float32",
+        },  # what is served begins behind nothing, and rounds nothing
+    },
     "a ViT that ends behind a stage": {"model": {"name": "test_vit", "until": "stage2"}, "data": {"image_size": 64}},
 }
 LIGHT = {

@@ -121,6 +121,10 @@ VARIANTS = {
         "model": {"name": "test_vit", "weights": "random", "pool": "attentive"},
         "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
     },
+    "a cosine head, then a new one": {
+        "model": {"name": "test_resnet", "weights": "random", "head": "cosine", "dropout": 0.2},
+        "finetune": {"strategy": "two_stage", "classifier_share": 0.5},
+    },
     "ended behind a stage": {
         "model": {"name": "resnet10t", "weights": "random", "until": "stage3"},
         "freeze": {"depth": 0.5},
