@@ -11,6 +11,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.libraries import library
 from trainable.model.network import Network
+from trainable.model.pool import shows_stages
 
 RATIOS = 256  # shares of channels that are told apart
 CHANNELS_ARE_MULTIPLES_OF = 8  # as runtimes compute them: with 79 channels for 80, ONNX Runtime took 6 times as long
@@ -22,10 +23,17 @@ def require() -> None:
 
 
 def check_prunable(network: nn.Module, *, name: str) -> None:
-    """UserError for networks with attention, whose heads do not shrink channel by channel."""
+    """UserError for networks with attention, whose heads do not shrink channel by channel, and for features of several stages.
+
+    Their maps are used twice, for mean and deviation, which the library follows without an end.
+    """
     kinds = attention(network)
     if kinds:
         raise UserError(f"--prune: {name} has attention ({', '.join(kinds)}); only convolutional networks are pruned")
+    if any(shows_stages(module) for module in network.modules()):
+        raise UserError(
+            f"--prune: {name} has model.pool: stages, whose channels cannot be followed; other pools are pruned"
+        )
 
 
 def attention(network: nn.Module) -> list[str]:

@@ -44,6 +44,11 @@ def pools_otherwise(backbone: nn.Module) -> bool:
     return cast(bool, getattr(backbone, "pools_otherwise", False))
 
 
+def shows_stages(backbone: nn.Module) -> bool:
+    """Whether the features of a backbone are those of its stages too."""
+    return cast(bool, getattr(backbone, "shows_stages", False))
+
+
 def shows_positions(backbone: nn.Module) -> bool:
     """Whether a backbone gives positions N×L×C that are still to be pooled."""
     return cast(bool, getattr(backbone, "shows_positions", False))
@@ -118,4 +123,5 @@ def pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
         return torch.cat(features, dim=1)
 
     kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
+    methods = {"forward": forward, "shows_stages": True, "pools_otherwise": True}
+    backbone.__class__ = type(kind.__name__, (kind,), methods)

@@ -166,7 +166,8 @@ def _pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
         return torch.cat(features, dim=1)
 
     kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
+    methods = {"forward": forward, "shows_stages": True, "pools_otherwise": True}
+    backbone.__class__ = type(kind.__name__, (kind,), methods)
 
 
 def _as_map(pooled: Tensor, *, axes: str, num_prefix: int) -> Tensor:

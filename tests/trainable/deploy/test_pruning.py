@@ -44,6 +44,12 @@ def test_a_network_with_attention_is_refused(untrained):
         prune(one.network, share=0.3, spec=one.spec, name="test_vit")
 
 
+def test_a_network_that_shows_several_stages_is_refused_instead_of_followed_for_ever(untrained):
+    one = untrained("resnet10t", model={"name": "resnet10t", "weights": "random", "pool": "stages"})
+    with pytest.raises(UserError, match="--prune: resnet10t has model.pool: stages, whose channels cannot be followed"):
+        prune(one.network, share=0.3, spec=one.spec, name="resnet10t")
+
+
 def test_a_share_that_leaves_too_little_is_refused(untrained):
     one = untrained("resnet10t")
     with pytest.raises(UserError, match=r"--prune: at most \d+ % of the parameters of resnet10t can be removed"):
