@@ -224,6 +224,7 @@ def test_without_lightly_one_line_says_how_to_get_it(make_config, tmp_path, monk
     ("values", "said"),
     [
         ({"data": {"class_sampling": "balanced"}}, "data.class_sampling: 'balanced' draws by label"),
+        ({"model": {"pool": "gem"}}, "model.pool: 'gem' trains with a head, which pre-training has not; use 'own'"),
         ({"method": "moco", "norm_groups": 8}, "norm_groups: 8 parts of batch_size: 8"),
     ],
 )
