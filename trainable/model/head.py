@@ -64,3 +64,12 @@ HEADS: dict[str, Callable[[ModelConfig, int, int], nn.Sequential]] = {
     "mlp": _mlp_head,
     "cosine": _cosine_head,
 }
+
+
+def cool(head: nn.Module, *, temperature: float) -> None:
+    """Divide the logits of a head by a temperature from now on."""
+    last = [module for module in head.modules() if isinstance(module, nn.Linear | CosineLayer)][-1]
+    scales = [last.scale] if isinstance(last, CosineLayer) else [last.weight, last.bias]
+    with torch.no_grad():
+        for scale in scales:
+            scale.div_(temperature)

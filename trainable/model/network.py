@@ -19,7 +19,7 @@ from trainable.loader.symmetries import Symmetry, turned
 from trainable.model.adapter import Adapter, create_adapter
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import Chain
-from trainable.model.head import create_head
+from trainable.model.head import cool, create_head
 from trainable.model.layer_plan import LayerPlan, is_norm
 from trainable.model.light_adapters import add_adapters
 from trainable.model.norms import add_target_statistics, batch_norms
@@ -141,10 +141,8 @@ class Network(nn.Module):
 
     def cool(self, temperature: float) -> None:
         """Divide the logits by a temperature from now on."""
-        last = [module for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
-        with torch.no_grad():
-            for tensor in (last.weight, last.bias, self.shift):
-                tensor.div_(temperature)
+        cool(self.head, temperature=temperature)
+        self.shift.div_(temperature)
 
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
         """Give a linear head its weight K×F and bias K."""

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from trainable.config.trial import TrialConfig
-from trainable.model.head import CosineLayer, create_head
+from trainable.model.head import CosineLayer, cool, create_head
 from trainable.serving import classifier
 
 FEATURES = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -64,6 +64,17 @@ def test_a_cosine_head_begins_with_logits_near_zero_and_is_finite_for_features_o
     nothing = torch.zeros(2, 512, requires_grad=True)
     wide(nothing).sum().backward()
     assert torch.isfinite(nothing.grad).all()
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "cosine"])
+def test_a_head_that_is_cooled_gives_its_logits_over_the_temperature(kind):
+    head = head_of(kind).eval()
+    with torch.no_grad():
+        for tensor in head[-1].parameters():
+            tensor.add_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)))
+        before = head(FEATURES)
+        cool(head, temperature=2.5)
+        torch.testing.assert_close(head(FEATURES), before / 2.5)
 
 
 def test_the_same_seed_turns_a_cosine_head_the_same_way_and_another_another():
