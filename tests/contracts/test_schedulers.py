@@ -172,7 +172,7 @@ def test_rungs_ascend_to_the_end_of_training_and_are_what_the_section_says(name,
 
 
 @every_scheduler
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(qualities=QUALITIES, shape=SHAPES, workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 def test_a_search_ends_for_any_order_of_reports_with_every_trial_decided(
     name, mode, audit, qualities, shape, workers, seed
@@ -186,7 +186,7 @@ def test_a_search_ends_for_any_order_of_reports_with_every_trial_decided(
 
 
 @every_scheduler
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(qualities=QUALITIES, shape=SHAPES, workers=st.integers(1, 3), share=st.floats(0, 1))
 def test_once_the_compute_is_spent_no_trial_begins_and_the_search_still_ends(
     name, mode, audit, qualities, shape, workers, share
@@ -202,7 +202,7 @@ def test_once_the_compute_is_spent_no_trial_begins_and_the_search_still_ends(
 
 
 @every_scheduler
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(qualities=QUALITIES, shape=SHAPES, seed=st.integers(0, 2**32))
 def test_with_one_worker_a_search_killed_at_any_event_ends_as_the_unbroken_one(
     name, mode, audit, qualities, shape, seed
@@ -216,7 +216,7 @@ def test_with_one_worker_a_search_killed_at_any_event_ends_as_the_unbroken_one(
 
 
 @every_scheduler
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(qualities=QUALITIES, shape=SHAPES, workers=st.integers(2, 4), seed=st.integers(0, 2**32))
 def test_with_several_workers_a_search_killed_at_any_event_loses_no_trial(
     name, mode, audit, qualities, shape, workers, seed
@@ -245,7 +245,7 @@ def test_an_enlarged_search_goes_on_from_where_it_ended(name, mode, audit):
 
 
 @every_audit
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(qualities=QUALITIES, shape=SHAPES, workers=st.integers(1, 3), seed=st.integers(0, 2**32))
 def test_what_is_audited_is_trained_to_the_end_and_nothing_else_is(name, mode, audit, qualities, shape, workers, seed):
     rule, chance = make_rule(name, mode, shape, audit), random.Random(seed)
@@ -261,7 +261,7 @@ def test_what_is_audited_is_trained_to_the_end_and_nothing_else_is(name, mode, a
 
 
 @every_audit
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(qualities=QUALITIES, shape=SHAPES)
 def test_with_audits_a_search_decides_as_without_them(name, mode, audit, qualities, shape):
     rule = make_rule(name, mode, shape, audit)

@@ -14,6 +14,7 @@ from search.ledger.stored import stored_spec
 from trainable.config.trial import TrialConfig
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import load_package
+from trainable.training.finishing import read_finish
 from trainable.training.trained import Trained
 
 pytestmark = pytest.mark.slow
@@ -93,8 +94,9 @@ def test_promoting_registers_a_model_that_predicts_as_the_probe(searched):
     spec, probe = stored_spec(folder), searched.ledger("idle").trial(best_of(searched))
     config = TrialConfig.model_validate(spec.config_of(probe))
     checkpoint = best_checkpoint(folder, probe, metric=spec.search.metric)
-    expected = Trained(config=config, checkpoint=checkpoint).predict("test").probabilities
     served = load_package(searched.folder / promoted["candidate"]["package"], device="cpu")
+    finish = read_finish(served.description["finish"])
+    expected = Trained(config=config, checkpoint=checkpoint, finish=finish).predict("test").probabilities
     images = [image.read_bytes() for image in encoded_images(config, split="test")]
     np.testing.assert_allclose(served.probabilities(images), expected, atol=1e-3)  # the head's own precision
 
