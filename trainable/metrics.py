@@ -85,7 +85,7 @@ UNLABELLED = {
 
 # Of a network before it is trained, by full name; trainable.training.footprint measures them.
 MEASURES = {
-    "model/parameters": Metric(direction="minimize", meaning="parameters of backbone and head"),
+    "model/parameters": Metric(direction="minimize", meaning="parameters of backbone, pool and head"),
     "usage/latency_ms": Metric(
         direction="minimize",
         meaning="milliseconds that the network takes for one image, at the median, on the worker, beside what else is at work",

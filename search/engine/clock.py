@@ -35,20 +35,20 @@ class Clock:
     """A time by the clock in which a search is to end, with what comes after its trials.
 
     ``spent_seconds`` says how much of ``asked_seconds`` is over now, ``num_evaluations`` how many networks are measured
-    when every trial is decided: those of the soup, the test, the winner's interval. ``test_share`` is that of the test images
-    in the images that trials see, whose frozen layers nobody has computed yet. ``kept`` gives the seconds, by the trials so far,
-    that other training takes then.
+    when every trial is decided: those of the soup, its finish, the test, the winner's interval. ``pass_share`` is how many images
+    pass the whole network then, as a share of those that trials see: of them nothing is kept. ``kept`` gives the seconds, by the
+    trials so far, that other training takes then.
     """
 
     asked_seconds: float
     spent_seconds: Callable[[], float]
     num_evaluations: int
-    test_share: float = 0.0
+    pass_share: float = 0.0
     kept: Callable[[Sequence[Trial]], float] = field(default=lambda trials: 0.0)
 
     def left(self, trials: Sequence[Trial]) -> float:
         """Seconds left for training."""
-        finishing = finishing_seconds(trials, evaluations=self.num_evaluations, test_share=self.test_share)
+        finishing = finishing_seconds(trials, evaluations=self.num_evaluations, pass_share=self.pass_share)
         return self.asked_seconds - self.spent_seconds() - finishing - self.kept(trials)
 
     def has_epoch(self, trials: History, *, number: int, besides: float = 0.0) -> bool:
@@ -214,10 +214,10 @@ def finalists_seconds(
     return max(max(seconds, default=0.0), sum(seconds) / (len(running) + 1))
 
 
-def finishing_seconds(trials: Sequence[Trial], *, evaluations: int, test_share: float) -> float:
-    """What is kept for the soup, the test score and the page of a search."""
+def finishing_seconds(trials: Sequence[Trial], *, evaluations: int, pass_share: float) -> float:
+    """What is kept for the soup, its finish, the test score and the page of a search."""
     evaluating = evaluations * _median_of(trials, "usage/evaluation_seconds")
-    return FINISHING_SECONDS + evaluating + test_share * _pass_seconds(trials)
+    return FINISHING_SECONDS + evaluating + pass_share * _pass_seconds(trials)
 
 
 def _pass_seconds(trials: Sequence[Trial]) -> float:

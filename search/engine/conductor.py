@@ -70,7 +70,7 @@ class Conductor:
         self.running: dict[int, Leg] = {}
         self.finished = False
         self.stopping: str | None = None
-        self.exhausted = False
+        self.exhausted = ledger.notes.exhausted
         self.enough: str | None = None
         self.out_of_time = False
         self._known = History()
@@ -252,6 +252,7 @@ class Conductor:
         proposal = self._proposal(trials, start)
         if proposal is None:
             self.exhausted = True
+            self.ledger.note(exhausted=True)
             return None
         number = self.ledger.start(
             encoded=proposal.encoded,

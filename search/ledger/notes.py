@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 Document = Mapping[str, Any]
+SCORES_OF_FINISH = ("balanced_accuracy", "accuracy", "loss", "ece")  # that people are told of a step of finishing
 Made = TypeVar("Made")
 
 
@@ -192,6 +193,7 @@ class SearchNotes:
     """Every note of a search's ledger, as it stands; what is not noted has its default. Behind each: who writes it."""
 
     metric: str = "val/balanced_accuracy"  # run.search
+    exhausted: bool = False  # engine.conductor: no configuration of the space is left
     spec: Document | None = None  # run.search, when a search begins or goes on: the contents of the space file
     identity: Identity | None = None  # ledger.ledger
     data: DataFacts = DataFacts()  # run.search

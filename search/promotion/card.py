@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.ledger.notes import SCORES_OF_FINISH
 from search.promotion.candidate import Candidate
 from search.promotion.gate import Evidence
 from search.space.spec import ORACLE
 from trainable.terminal import plain
 
-FINISH_SCORES = ("balanced_accuracy", "accuracy", "loss", "ece")
 INTENDED_USE = """Tells the classes below apart in images like those it was trained on, and gives each a score. Every image is
 given one of these classes, also one that shows none of them. The figures below hold for images drawn as the test split was,
 not for another camera, place or time; look at them again before it decides about anything alone."""
@@ -109,19 +109,21 @@ def _finish(description: Mapping[str, Any]) -> str:
         [
             tried["step"],
             "kept" if tried["kept"] else "left out",
-            *(f"{tried['before'][name]:.4f} → {tried['after'][name]:.4f}" for name in FINISH_SCORES),
+            *(f"{tried['before'][name]:.4f} → {tried['after'][name]:.4f}" for name in SCORES_OF_FINISH),
         ]
         for tried in finish["tried"]
     ]
     if not rows:
         return "The network answers as it was trained."
-    calibration = finish["calibration"]
-    return (
-        f"The logits are averaged over the image and {len(finish['views'])} flips and turns of it; "
-        f"{calibration['tau']:.3f} times the logarithm of each class's share of the training images is taken off them; they are "
-        f"divided by {calibration['temperature']:.3f}. On validation images that a step was not fitted to:\n\n"
-        + _table(["step", "", *FINISH_SCORES], rows)
-    )
+    views, calibration = finish["views"], finish["calibration"]
+    given = [f"averaged over the image and {len(views)} flips and turns of it"] if views else []
+    if calibration["tau"]:
+        given.append(f"less {calibration['tau']:.3f} times the logarithm of each class's share of the training images")
+    if calibration["temperature"] != 1:
+        given.append(f"divided by {calibration['temperature']:.3f}")
+    said = f"Its logits are {', then '.join(given)}." if given else "The network answers as it was trained."
+    table = _table(["step", "", *SCORES_OF_FINISH], rows)
+    return f"{said} On validation images that a step was not fitted to:\n\n{table}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -168,12 +168,13 @@ def _package_final(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[s
     assert final is not None  # of a finished search
     trial = ledger.trial(final.trial)
     config = TrialConfig.model_validate(spec.config_of(trial))
-    path = folder / "package"
+    path, note = folder / "package", ledger.notes.finish
+    finish = read_finish({} if note is None else note.finish)  # as it was tested
     if final.soup is not None:
-        package(config, folder=path, soup=_there(soup_path(folder)), finish=spec.finish)
+        package(config, folder=path, soup=_there(soup_path(folder)), finish=finish)
         return f"soup of trials {', '.join(map(str, final.soup))}", path
     checkpoint = kept_checkpoint(folder, trial, metric=spec.search.metric)
-    package(config, folder=path, checkpoint=checkpoint, finish=spec.finish)
+    package(config, folder=path, checkpoint=checkpoint, finish=finish)
     return f"trial {trial.number}", path
 
 

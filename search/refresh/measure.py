@@ -20,6 +20,7 @@ from trainable.data.image_guard import held_to
 from trainable.serving.encoded import EncodedImage
 from trainable.statistics.comparison import METRICS, loss_against
 from trainable.statistics.drift import ALL, SAME, Drift, drifted, feature_drift, prior_drift
+from trainable.training.finishing import read_finish
 from trainable.training.trained import Trained
 
 FEWEST_DRAWN = 2
@@ -73,8 +74,11 @@ def measure_refit(
     if trial is None:
         return {"unasked": "; ".join(str(trial.reason) for trial in ledger.trials())}
     config = TrialConfig.model_validate(refit.config_of(trial))
+    note = ledger.notes.finish
+    finish = read_finish({} if note is None or (note.trial, note.soup) != (trial.number, None) else note.finish)
+    trained = Trained(config=config, checkpoint=kept_checkpoint(folder, trial, metric=metric), finish=finish)
     with held_to(ledger.notes.data.fingerprints):
-        predictions = Trained(config=config, checkpoint=kept_checkpoint(folder, trial, metric=metric)).predict("val")
+        predictions = trained.predict("val")
     names, test_images = list(ledger.notes.data.classes), champion_images.own_test_images
     classes = sorted({*names, *champion_images.model.classes, *(image.label for image in test_images)})
     places = np.array([classes.index(name) for name in names])

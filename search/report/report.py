@@ -9,7 +9,7 @@ from rich.table import Table
 
 from search.ledger.files import best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
-from search.ledger.notes import plain
+from search.ledger.notes import SCORES_OF_FINISH, plain
 from search.ledger.stored import SPEC_FILE, open_ledger
 from search.ledger.trials import Trial, leaders
 from search.report.domains import judge_domains, judgement_lines
@@ -23,7 +23,6 @@ from search.space.spec import SearchSpec
 from trainable.metrics import best_epoch, epochs_to_converge, gain
 
 LEADERS = 10
-FINISH_SCORES = ("balanced_accuracy", "accuracy", "loss", "ece")
 
 
 def report_data(folder: Path) -> dict[str, Any]:
@@ -250,7 +249,7 @@ def finish_lines(note: dict[str, Any] | None) -> list[str]:
     lines = []
     for tried in (note or {"finish": {}})["finish"].get("tried", []):
         before, after = tried["before"], tried["after"]
-        names = dict.fromkeys((*FINISH_SCORES, tried["by"]))
+        names = dict.fromkeys((*SCORES_OF_FINISH, tried["by"]))
         scores = ", ".join(f"{name} {before[name]:.4f} → {after[name]:.4f}" for name in names)
         verdict = "kept" if tried["kept"] else f"left out, it does not lower the {tried['by']}"
         lines.append(f"finish, {tried['step']}: {verdict}; on validation images it was not fitted to {scores}")

@@ -110,7 +110,7 @@ def _interval_lines(interval: Mapping[str, Any] | None) -> list[str]:
     whose = f"trial {interval['trial']}" if soup is None else f"the soup of trials {', '.join(map(str, soup))}"
     return [
         f"{interval['metric']} of {whose}: between {interval['low']:.4f} and {interval['high']:.4f} "
-        f"({PERCENT * interval['confidence']:.0f} %, by resampling its {interval['num_images']} images)"
+        f"({PERCENT * interval['confidence']:.0f} %, by resampling its {interval['num_images']} images, before its finish)"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is done when every trial is decided: the soup, the test, the picture of the domains."""
+"""What is done when every trial is decided: the soup, its finish, the test, the picture of the domains."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,8 @@ from search.ledger.trials import Trial, best_trial, leaders
 from search.run.confirm import Workshop, confirm_candidates
 from search.run.probes import train_winning_probe
 from search.run.refitting import StoppedError
-from search.space.spec import SearchSpec, makes_soup
+from search.space.final import finish_steps, makes_soup
+from search.space.spec import SearchSpec
 from search.tune.place import Place
 from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
@@ -92,7 +93,7 @@ def finish_candidate(
     place: Place,
 ) -> FinishNote:
     """What the final candidate is given before its test, as the ledger notes it."""
-    earlier, steps = ledger.notes.finish, list(spec.finish)
+    earlier, steps = ledger.notes.finish, finish_steps(spec)
     if earlier is not None and (earlier.trial, earlier.soup, earlier.steps) == (best.number, members, steps):
         return earlier
     found = submit("finish_of", spec.config_of(best), weights=weights, steps=steps, place=place)() if steps else {}

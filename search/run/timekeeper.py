@@ -1,13 +1,14 @@
 """Notes in the ledger when a search was at work, so that its time counts over restarts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from search.engine.clock import Clock, seconds_to_next_note, spent, stretches_before
 from search.engine.listeners import Listener, Outcome
 from search.ledger.ledger import Ledger
 from search.ledger.notes import DataFacts, Stretch
-from search.space.spec import SearchSpec, makes_soup
+from search.space.final import finish_steps, makes_soup, num_turned
+from search.space.spec import SearchSpec
 
 _OFFSET = time.time() - time.monotonic()
 
@@ -60,6 +61,12 @@ def clock_of(spec: SearchSpec, *, data: DataFacts, timekeeper: Timekeeper) -> Cl
     return Clock(
         asked_seconds=seconds,
         spent_seconds=timekeeper.spent_seconds,
-        num_evaluations=num_averaged + 2 + bool(spec.finish),
-        test_share=num_images.get("test", 0) / max(1, seen),
+        num_evaluations=num_averaged + 2 + ("calibration" in finish_steps(spec)),
+        pass_share=_shown_once_more(spec, num_images=num_images) / max(1, seen),
     )
+
+
+def _shown_once_more(spec: SearchSpec, *, num_images: Mapping[str, int]) -> int:
+    """How many images pass the whole network when every trial is decided: those of the test, and views of both."""
+    turned = num_turned(spec) if "views" in finish_steps(spec) else 0
+    return (1 + turned) * num_images.get("test", 0) + turned * num_images.get("val", 0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from search.space.dimension import Choice, Dimension, Number
+from search.space.final import finish_steps, num_turned
 from search.space.paths import defaults
 from search.space.sections import SearchSection
 from search.space.space import corners, possible_values
@@ -255,6 +256,21 @@ def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
         yield f"{_place(spec, path)}: has no effect, {shortest} is not below scheduler.max_epochs: {spec.scheduler.max_epochs}"
 
 
+def _finish(spec: SearchSpec) -> Iterator[str]:
+    """What is asked of the final candidate to no purpose, or beside a limit that was measured without it."""
+    if spec.finish and "finish" in spec.model_fields_set and not finish_steps(spec):
+        yield f"finish: {', '.join(spec.finish)} has no effect with data.target, whose images are of another domain"
+    if "views" not in finish_steps(spec):
+        return
+    if not num_turned(spec):
+        yield "finish: views has no effect, augment.flip and augment.rotate allow no other view of an image"
+    elif "usage/latency_ms" in spec.search.constraints:
+        yield (
+            f"finish: views may take {1 + num_turned(spec)} times as long as search.constraints' usage/latency_ms, which is "
+            "measured without them"
+        )
+
+
 def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
     if spec.scheduler.name != "none" and len(spec.scheduler.rungs) == 1:
         yield f"scheduler.min_epochs: equals max_epochs ({spec.scheduler.max_epochs}), so no trial is ever stopped early"
@@ -324,6 +340,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _judged_inside_warmup,
     _patience_too_long,
     _nothing_to_halve,
+    _finish,
     _ignored_by_the_scheduler,
     _too_few_to_confirm,
     _too_few_for_the_top,

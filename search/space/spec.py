@@ -333,11 +333,6 @@ class SearchSpec(Section):
         return [f"try_first.{index}.{line}" for index, recipe in recipes for line in self.space.problems(recipe)]
 
 
-def makes_soup(spec: SearchSpec) -> bool:
-    """Whether a search averages its best trials: not where several metrics, or other seeds, decide, which judge no soup."""
-    return spec.soup >= 2 and not spec.search.choose_by and not spec.search.confirm
-
-
 def difference(old: SearchSpec, new: SearchSpec) -> list[str]:
     """One line for each path of the identity that is not the same in both: ``path: old -> new``."""
     return identity_difference(old.identity(), new.identity())

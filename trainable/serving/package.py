@@ -41,11 +41,11 @@ def package(
     folder: Path,
     checkpoint: Path | None = None,
     soup: Path | None = None,
-    finish: Sequence[StepName] = (),
+    finish: Finish | Sequence[StepName] = (),
 ) -> None:
     """Write the network of a ``checkpoint``, or the ``soup`` at a path, as the package ``folder``, whole or not at all.
 
-    Of the steps of ``finish`` it is given those that help it on validation images.
+    It is given the ``finish``, or of these steps those that help it on validation images.
 
     It holds the weights, model.json (classes, what the input is, how it was configured), which images, by hash alone, were of
     which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what
@@ -53,7 +53,9 @@ def package(
     """
     setup, epoch = Trained(config=_comparable(config), checkpoint=checkpoint, soup=soup).open()
     measurer = Measurer(config=setup.config, inputs=setup.inputs)
-    found = find_finish(setup, measurer=measurer, steps=finish, epoch=epoch)
+    found = finish
+    if not isinstance(found, Finish):
+        found = find_finish(setup, measurer=measurer, steps=found, epoch=epoch)
     found.apply(setup.network, log_shares=log_shares_of(setup))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:

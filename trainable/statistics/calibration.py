@@ -14,6 +14,8 @@ from scipy.special import log_softmax
 from trainable.statistics.arrays import Double, Labels
 
 HOTTEST, STEEPEST = 20.0, 3.0  # temperature, whose least is one in this; tau
+# What is believed of a network before its images are seen: the deviations of the logarithm of its temperature, and of tau.
+TEMPERATURE_DEVIATION, TAU_DEVIATION = 0.3, 1.0
 NUM_FOLDS = 5
 
 
@@ -37,16 +39,23 @@ def cross_entropy(logits: Double, *, labels: Labels, balanced: bool) -> float:
     return float(np.mean([losses[labels == label].mean() for label in np.unique(labels)]))
 
 
-def fit_calibration(logits: Double, *, labels: Labels, log_shares: Double, balanced: bool) -> Calibration:
+def fit_calibration(
+    logits: Double, *, labels: Labels, log_shares: Double, balanced: bool, fits_tau: bool = True
+) -> Calibration:
     """The calibration of least cross-entropy: temperature scaling (Guo et al. 2017, eq. 9), and logit adjustment's τ (Menon et
-    al. 2021, eq. 9) fitted in place of chosen.
+    al. 2021, eq. 9) fitted in place of chosen, or without ``fits_tau`` left at 0.
+
+    Normal priors around a network that needs none keep few images, or such as are all right, from making it as sure as can be.
     """
 
     def loss(numbers: Double) -> float:
-        found = Calibration(tau=float(numbers[0]), temperature=float(np.exp(numbers[1])))
-        return cross_entropy(found.apply(logits, log_shares=log_shares), labels=labels, balanced=balanced)
+        tau, log_temperature = (float(number) for number in numbers)
+        found = Calibration(tau=tau, temperature=float(np.exp(log_temperature)))
+        unlikely = (log_temperature / TEMPERATURE_DEVIATION) ** 2 + (tau / TAU_DEVIATION) ** 2
+        of_images = cross_entropy(found.apply(logits, log_shares=log_shares), labels=labels, balanced=balanced)
+        return of_images + unlikely / (2 * len(labels))
 
-    bounds = [(-STEEPEST, STEEPEST), (-np.log(HOTTEST), np.log(HOTTEST))]
+    bounds = [(-STEEPEST, STEEPEST) if fits_tau else (0.0, 0.0), (-np.log(HOTTEST), np.log(HOTTEST))]
     tau, log_temperature = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=bounds).x
     return Calibration(tau=float(tau), temperature=float(np.exp(log_temperature)))
 

@@ -1,7 +1,8 @@
 """What is done to a trained network before it is handed over, each step kept where it helps on validation images.
 
 A step is judged by the cross-entropy, of classes weighed alike where the trial's metric is balanced accuracy: a metric that
-counts some hundred images is too coarse for it, and the trial was chosen for its luck in it.
+counts some hundred images is too coarse for it, and the trial was chosen for its luck in it. The classes' shares are left alone
+for a metric of which it is not known how they should count, and where a class has too few validation images to say.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,14 @@ from scipy.special import softmax
 from trainable.loader.symmetries import Symmetry, symmetries
 from trainable.model.network import Network
 from trainable.statistics.arrays import Double, Labels
-from trainable.statistics.calibration import Calibration, cross_entropy, fit_calibration, held_out
+from trainable.statistics.calibration import NUM_FOLDS, Calibration, cross_entropy, fit_calibration, held_out
 from trainable.statistics.scores import score
 from trainable.training.losses import prior_shift
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup
 
 StepName = Literal["views", "calibration"]
+GOES_BY_SHARES = ("val/balanced_accuracy", "val/accuracy", "val/loss")  # metrics for which it is known how shares count
 LEAST = float(np.finfo(np.float64).tiny)  # of a probability whose logarithm is taken
 
 
@@ -104,9 +106,13 @@ class _Judge:
         self._classes, self._labels, self._calibrates = setup.pack.classes, labels, calibrates
         self._log_shares = log_shares_of(setup).double().numpy()
         self._balanced = setup.config.train.metric == "val/balanced_accuracy"
+        fewest = np.bincount(labels, minlength=len(self._classes)).min()
+        self._fits_tau = setup.config.train.metric in GOES_BY_SHARES and fewest >= NUM_FOLDS
 
     def fit(self, logits: Double, labels: Labels) -> Calibration:
-        return fit_calibration(logits, labels=labels, log_shares=self._log_shares, balanced=self._balanced)
+        return fit_calibration(
+            logits, labels=labels, log_shares=self._log_shares, balanced=self._balanced, fits_tau=self._fits_tau
+        )
 
     def held_out(self, logits: Double) -> Double:
         """Each as a calibration fitted to others leaves it, where there is one at all."""

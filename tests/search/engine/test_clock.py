@@ -179,14 +179,14 @@ def test_the_first_trials_begin_while_there_is_time_and_nothing_is_known():
 def test_finishing_takes_an_evaluation_for_each_of_the_soup_and_the_test():
     measured = EpochRecord(number=1, metrics={METRIC: 0.5, "usage/evaluation_seconds": 3.0}, recorded=datetime.now(UTC))
     known = Trial(number=0, params={}, state="RUNNING", epochs=(measured,), target=1, origin="random")
-    assert finishing_seconds([known], evaluations=6, test_share=0.2) == FINISHING_SECONDS + 18
+    assert finishing_seconds([known], evaluations=6, pass_share=0.2) == FINISHING_SECONDS + 18
 
 
 def test_finishing_takes_a_pass_of_the_test_images_through_frozen_layers_computed_or_saved_before():
     taken = {"usage/prefix_seconds": 40.0, "usage/prefix_saved_seconds": 90.0}, {"usage/prefix_saved_seconds": 80.0}
     records = [EpochRecord(number=1, metrics={METRIC: 0.5} | each, recorded=datetime.now(UTC)) for each in taken]
     trials = [replace(trial(number), epochs=(record,)) for number, record in enumerate(records)]
-    assert finishing_seconds(trials, evaluations=0, test_share=0.2) == FINISHING_SECONDS + 18
+    assert finishing_seconds(trials, evaluations=0, pass_share=0.2) == FINISHING_SECONDS + 18
 
 
 EPOCH = 10.0  # seconds

@@ -128,7 +128,7 @@ def test_a_driver_at_work_for_long_decides_as_one_that_has_just_opened_the_ledge
         copy.mkdir()
         shutil.copy(tmp_path / ledgers.JOURNAL, copy)
         another = conduct(mode, trials=trials, sampler=sampler, folder=copy, max_failures=1)
-        another.running, another.exhausted = dict(conductor.running), conductor.exhausted
+        another.running = dict(conductor.running)
         leg = conductor.next_leg() if len(conductor.running) < 3 else None
         if len(conductor.running) < 3 or leg is not None:
             assert another.next_leg() == leg
@@ -183,6 +183,7 @@ def test_an_exhausted_space_ends_the_search_and_says_so(conduct):
     assert len(conductor.ledger.trials()) == 3
     assert conductor.exhausted
     assert conductor.finished
+    assert conduct(trials=10, space=space).exhausted  # as the next process knows from the ledger
 
 
 def test_two_workers_never_get_the_same_trial(conduct):

@@ -89,7 +89,17 @@ def test_only_a_budget_of_time_makes_a_clock_and_a_soup_counts_its_candidates(op
     data = DataFacts(counts={"train": {"a": 60, "b": 20}, "val": {"a": 20}, "test": {"a": 20, "b": 5}})
     assert clock_of(spec_of(trials=3), data=data, timekeeper=keeper) is None
     clock = clock_of(spec_of(budget={"hours": 0.5}), data=data, timekeeper=keeper)
-    assert (clock.asked_seconds, clock.spent_seconds(), clock.num_evaluations) == (1800, 60, 7)
-    assert clock.test_share == 0.25
+    assert (clock.asked_seconds, clock.spent_seconds(), clock.num_evaluations) == (1800, 60, 8)
+    assert clock.pass_share == 0.25
     chosen = spec_of(budget={"minutes": 5}, choose_by=["val/accuracy"])
-    assert clock_of(chosen, data=DataFacts(), timekeeper=keeper).num_evaluations == 2
+    assert clock_of(chosen, data=DataFacts(), timekeeper=keeper).num_evaluations == 3
+
+
+def test_time_is_kept_for_the_passes_of_other_views(open_ledger):
+    keeper = Timekeeper(open_ledger(), began=0.0, now=Time(0.0))
+    data = DataFacts(counts={"train": {"a": 80}, "val": {"a": 20}, "test": {"a": 25}})
+    document = spec_of(budget={"hours": 0.5}).model_dump(exclude_unset=True)
+    turned = {"finish": ["views"], "base": {"augment.flip": "both", "augment.rotate": "none"}}
+    clock = clock_of(SearchSpec.model_validate(document | turned), data=data, timekeeper=keeper)
+    assert clock.num_evaluations == 7
+    assert clock.pass_share == (4 * 25 + 3 * 20) / 100

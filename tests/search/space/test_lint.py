@@ -31,6 +31,20 @@ def test_a_number_of_warm_starts_without_any_is_noted():
     assert notes(search={"name": "demo", "trials": 27, "num_warm": 2, "warm_start": "auto"}) == []
 
 
+def test_finishing_that_does_nothing_or_makes_a_limit_another_is_noted():
+    nothing = {"augment.flip": "none", "augment.rotate": "none"}
+    line = "finish: views has no effect, augment.flip and augment.rotate allow no other view of an image"
+    assert notes(base=nothing, finish=["views", "calibration"]) == [line]
+    domains = {"data.format": "elpv", "data.source": ["mono"], "data.target": "poly"}
+    assert any(
+        note.startswith("finish: calibration has no effect") for note in notes(base=domains, finish=["calibration"])
+    )
+    assert not any(note.startswith("finish") for note in notes(base=domains))
+    limited = {"name": "demo", "trials": 27, "constraints": {"usage/latency_ms": 20}}
+    (slower,) = notes(search=limited, finish=["views"])
+    assert slower.startswith("finish: views may take 2 times as long as search.constraints' usage/latency_ms")
+
+
 DECAY = {"optimizer.layer_decay": {"uniform": [0.5, 1.0]}}
 MULTIPLIER = {"optimizer.backbone_multiplier": {"log": [0.1, 1.0]}}
 BN = {"freeze.bn": {"choice": ["eval", "train_all"]}}

@@ -8,8 +8,9 @@ from scipy.special import softmax
 from trainable import fit
 from trainable.loader.symmetries import symmetries, turned
 from trainable.statistics.calibration import Calibration, cross_entropy
-from trainable.training.finishing import Finish, find_finish, log_shares_of, read_finish
+from trainable.training.finishing import Finish, _Judge, find_finish, log_shares_of, read_finish
 from trainable.training.measure import Measurer
+from trainable.training.setup import set_up
 from trainable.training.trained import Trained
 
 STEPS = ("views", "calibration")
@@ -37,7 +38,7 @@ def test_steps_that_lower_the_loss_on_images_they_were_not_fitted_to_stay(traine
     views, calibration = finish.tried
     assert calibration.kept
     assert calibration.after["balanced_loss"] < calibration.before["balanced_loss"]
-    assert finish.calibration.temperature > 2
+    assert finish.calibration.temperature > 1.3
     assert finish.views == (tuple(symmetries(trained.config.augment)[1:]) if views.kept else ())
 
 
@@ -89,3 +90,19 @@ def test_a_finish_is_read_from_its_dict(trained):
     finish = found(trained)
     assert read_finish(finish.as_dict()) == finish
     assert read_finish({}) == Finish()
+
+
+@pytest.mark.parametrize(("metric", "fits"), [("balanced_accuracy", True), ("loss", True), ("macro_f1", False)])
+def test_the_classes_shares_are_fitted_for_metrics_of_which_it_is_known_how_they_count(make_config, metric, fits):
+    setup = set_up(make_config(train={"metric": f"val/{metric}"}))
+    labels = np.arange(60) % 2
+    judge = _Judge(setup, labels=labels, calibrates=True)
+    logits = np.random.default_rng(0).normal(0, 1, (60, 2)) + 2 * log_shares_of(setup).double().numpy()
+    assert (judge.fit(logits, labels).tau != 0) == fits
+
+
+def test_a_class_with_few_validation_images_is_not_judged_by_them(make_config):
+    setup = set_up(make_config())
+    labels = np.array([0] * 30 + [1] * 4)
+    logits = np.random.default_rng(0).normal(0, 1, (34, 2))
+    assert _Judge(setup, labels=labels, calibrates=True).fit(logits, labels).tau == 0
