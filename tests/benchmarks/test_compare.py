@@ -25,12 +25,14 @@ def sides(compare):
     return round_
 
 
+@pytest.mark.long
 def test_both_sides_trained_the_trials_asked_for(sides):
     assert {side: sides[side]["trials"] for side in sides} == {"ours": 2, "stock": 2}
     # Every trial is trained to the first rung, one at least to the end.
     assert all(3 <= sides[side]["epochs"] <= 4 for side in sides)
 
 
+@pytest.mark.long
 def test_both_sides_read_the_same_images(sides):
     assert sides["ours"]["images"] == sides["stock"]["images"]
     assert len(sides["ours"]["images"]) == pytest.approx(60, abs=3)  # rounded for each split and class
@@ -38,11 +40,13 @@ def test_both_sides_read_the_same_images(sides):
     assert len(splits_and_classes) == 6
 
 
+@pytest.mark.long
 def test_both_sides_trained_the_same_configurations(sides):
     assert sides["ours"]["configurations"] == sides["stock"]["configurations"]
     assert len(sides["ours"]["configurations"]) == 2
 
 
+@pytest.mark.long
 def test_the_processor_time_of_the_workers_is_counted(sides):
     for side in sides.values():
         assert side["cpu_by_process"]["driver"] > 1

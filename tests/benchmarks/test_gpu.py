@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_miniature_of_all_of_it_runs_on_a_cpu(tmp_path):
     out = tmp_path / "gpu.json"
     words = ["--device", "cpu", "--quick", "--models", "test_resnet", "--images", "24", "--out", str(out)]

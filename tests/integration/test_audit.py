@@ -33,6 +33,7 @@ def test_what_audits_showed_is_told_on_the_terminal_in_the_document_and_on_the_p
     assert line in (place.folder / "searches/cells/report.html").read_text()
 
 
+@pytest.mark.long
 def test_killed_as_it_trains_on_what_it_stopped_it_ends_as_the_unbroken_search(audited, make_place):
     whole, _ = audited
     place = make_place()

@@ -64,6 +64,7 @@ def test_the_winner_and_its_seeds_are_told_on_the_terminal_in_the_document_and_i
     assert sum(run.data.tags.get("search.kind") == "refit" for run in runs) == 2
 
 
+@pytest.mark.long
 def test_killed_as_the_candidates_are_trained_it_ends_as_the_unbroken_search(confirmed, make_place):
     whole, _ = confirmed
     place = make_place()

@@ -27,6 +27,7 @@ def wait_until(happened, *, process):
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_trials_that_begin_after_a_gpu_has_come_ask_for_it(make_place, cluster):
     place = make_place()
     place.write_space(

@@ -61,6 +61,7 @@ def test_a_search_decides_and_measures_the_same_with_the_store(without, make_pla
     assert "frozen layers saved" in place.told("status", "cells")
 
 
+@pytest.mark.long
 def test_a_search_that_finds_parts_of_it_and_is_killed_ends_the_same(without, make_place):
     place = written(make_place)
     place.kill_when(lambda: len(blocks(place)) >= 3, "run", "space.yaml")

@@ -72,6 +72,7 @@ def test_the_soup_is_never_the_candidate_unless_it_beats_its_best_trial(unbroken
     assert (unbroken.folder / "searches/cells/soup/soup.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_killed_between_its_steps_it_ends_the_same(unbroken, make_place):
     place = write(make_place())
     place.kill_when(lambda: place.lines() >= 30, "run", "space.yaml")
