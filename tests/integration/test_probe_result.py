@@ -112,6 +112,7 @@ def test_a_larger_search_tries_what_it_would_have_and_does_not_train_a_probe_aga
     assert [trial.params for trial in straight] == [trial.params for trial in trials if trial.is_searched]
 
 
+@pytest.mark.long
 def test_killed_as_the_best_probe_is_trained_the_search_ends_with_it_all_the_same(searched, make_place):
     place = prepared(make_place(), searched)
     journal = place.folder / "searches/idle/ledger.journal"

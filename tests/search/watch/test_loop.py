@@ -589,6 +589,7 @@ def test_the_decision_of_a_real_refresh_is_heard(place, draw_image):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_search_is_stopped_after_the_epochs_at_work(place, draw_image):
     for number in range(24):
         draw_image(place.folder / "images" / "ab"[number % 2] / f"{number}.png", number=number)
