@@ -84,12 +84,16 @@ def scores(trained: Trained) -> dict[str, float]:
 def table(rows: Sequence[Row], *, title: str) -> list[str]:
     """Lines of Markdown: the means over trained networks."""
     names = (*SCORES, "ms")
-    lines = [f"{title}:", "", " | ".join(["| given", "kept", *names, "|"]), "|---" * (len(names) + 2) + "|"]
+    lines = [f"{title}:", "", _line(["given", "kept", *names]), "|---" * (len(names) + 2) + "|"]
     for what in dict.fromkeys(what for what, _, _ in rows):
         of_step = [(is_kept, found) for other, is_kept, found in rows if other == what]
-        cells = [f"{mean(found[name] for _, found in of_step):.4f}" for name in names]
-        lines.append(" | ".join([f"| {what}", f"{sum(one for one, _ in of_step)} of {len(of_step)}", *cells, "|"]))
+        cells = [f"{mean(found[name] for _, found in of_step):{'.1f' if name == 'ms' else '.4f'}}" for name in names]
+        lines.append(_line([what, f"{sum(one for one, _ in of_step)} of {len(of_step)}", *cells]))
     return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def texts(trials, *, test=None, **notes):
 
 def test_the_winner_has_its_interval_and_the_images_it_is_from():
     lines = texts([trial(1, 0.9)], interval=interval())
-    assert lines == ["val/accuracy of trial 1: between 0.8500 and 0.9400 (95 %, by resampling its 120 images, before its finish)"]
+    assert lines == [
+        "val/accuracy of trial 1: between 0.8500 and 0.9400 (95 %, by resampling its 120 images, before its finish)"
+    ]
 
 
 def test_an_interval_of_another_winner_is_not_shown():
