@@ -212,6 +212,11 @@ class SearchNotes:
     refresh: RefreshMark | None = None  # refresh.refresh
     warm_start: WarmStart | None = None  # refresh.refresh; run.warm_start
 
+    def finish_of(self, trial: int, *, soup: Sequence[int] | None) -> Document:
+        """What this candidate was given before its test; nothing where that is not noted."""
+        note = self.finish
+        return note.finish if note is not None and (note.trial, note.soup) == (trial, soup) else {}
+
 
 KEYS = {"identity": "tracking"}  # where the key in the study is another than the name
 

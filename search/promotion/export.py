@@ -168,8 +168,8 @@ def _package_final(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[s
     assert final is not None  # of a finished search
     trial = ledger.trial(final.trial)
     config = TrialConfig.model_validate(spec.config_of(trial))
-    path, note = folder / "package", ledger.notes.finish
-    finish = read_finish({} if note is None else note.finish)  # as it was tested
+    path = folder / "package"
+    finish = read_finish(ledger.notes.finish_of(final.trial, soup=final.soup))  # as it was tested
     if final.soup is not None:
         package(config, folder=path, soup=_there(soup_path(folder)), finish=finish)
         return f"soup of trials {', '.join(map(str, final.soup))}", path

@@ -74,8 +74,7 @@ def measure_refit(
     if trial is None:
         return {"unasked": "; ".join(str(trial.reason) for trial in ledger.trials())}
     config = TrialConfig.model_validate(refit.config_of(trial))
-    note = ledger.notes.finish
-    finish = read_finish({} if note is None or (note.trial, note.soup) != (trial.number, None) else note.finish)
+    finish = read_finish(ledger.notes.finish_of(trial.number, soup=None))
     trained = Trained(config=config, checkpoint=kept_checkpoint(folder, trial, metric=metric), finish=finish)
     with held_to(ledger.notes.data.fingerprints):
         predictions = trained.predict("val")

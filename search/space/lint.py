@@ -15,13 +15,8 @@ from trainable.config.techniques import ALIGNING_METHODS, CHOICES, LIGHT_ADAPTER
 from trainable.config.trial import used_batch_size
 from trainable.config.validation import as_text
 
-FREEZE_BY_DEPTH_ALONE = (
-    "partial",
-    "full",
-    "scratch",
-    "two_stage",
-    "norm_only",
-)  # or nothing; others rest norms without it
+# Strategies whose norm layers rest where freeze.depth freezes something, if anywhere; others freeze without it.
+FREEZE_BY_DEPTH_ALONE = ("partial", "full", "scratch", "two_stage", "norm_only")
 STAGES_OF_A_BACKBONE = {"stem", "stage1", "stage2", "stage3", "stage4"}
 
 

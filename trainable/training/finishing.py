@@ -83,17 +83,19 @@ def find_finish(setup: Setup, *, measurer: Measurer, steps: Sequence[StepName], 
     plain = predict()
     judge = _Judge(setup, labels=plain.labels, calibrates="calibration" in steps)
     logits, tried = _logits(plain.probabilities), []
+    calibrated = judge.held_out(logits)
     views: tuple[Symmetry, ...] = ()
     every = symmetries(setup.config.augment)[1:]
     if "views" in steps and every:
         others = [_logits(predict(view=view).probabilities) for view in every]
         averaged: Double = np.mean([logits, *others], axis=0)
-        tried.append(judge.tried("views", judge.held_out(logits), judge.held_out(averaged)))
+        averaged_calibrated = judge.held_out(averaged)
+        tried.append(judge.tried("views", calibrated, averaged_calibrated))
         if tried[-1].kept:
-            logits, views = averaged, tuple(every)
+            logits, calibrated, views = averaged, averaged_calibrated, tuple(every)
     calibration = Calibration()
     if "calibration" in steps:
-        tried.append(judge.tried("calibration", logits, judge.held_out(logits)))
+        tried.append(judge.tried("calibration", logits, calibrated))
         if tried[-1].kept:
             calibration = judge.fit(logits, plain.labels)
     return Finish(views=views, calibration=calibration, tried=tuple(tried))
