@@ -1,8 +1,5 @@
 """Classifiers on pooled features, as they begin."""
 
-import ast
-import inspect
-
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
@@ -88,15 +85,5 @@ def test_heads_with_a_solution_at_once_are_linear_ones():
             TrialConfig.model_validate({"model": {"head": "cosine"}, "finetune": finetune})
 
 
-def code_of(kind):
-    """The syntax tree of a class without its name and its docstrings."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
-    tree.name = ""
-    for node in [tree, *tree.body]:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return ast.dump(tree)
-
-
-def test_what_is_served_classifies_by_the_same_lines():
+def test_what_is_served_classifies_by_the_same_lines(code_of):
     assert code_of(CosineLayer) == code_of(classifier._CosineLayer)

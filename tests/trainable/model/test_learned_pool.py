@@ -1,8 +1,5 @@
 """Pools with weights of their own, by the means and maxima that they lie between."""
 
-import ast
-import inspect
-
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, max_pool2d
@@ -91,16 +88,6 @@ def test_it_trains_and_gives_float32_of_rounded_maps(name):
     assert all(parameter.grad.abs().sum() > 0 for parameter in pool.parameters())
 
 
-def code_of(kind):
-    """The syntax tree of a class without its name and its docstrings."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
-    tree.name = ""
-    for node in [tree, *tree.body]:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return ast.dump(tree)
-
-
 @pytest.mark.parametrize("kind", [GeneralisedMean, AttentivePool], ids=lambda kind: kind.__name__)
-def test_what_is_served_is_pooled_by_the_same_lines(kind):
+def test_what_is_served_is_pooled_by_the_same_lines(code_of, kind):
     assert code_of(kind) == code_of(getattr(classifier, f"_{kind.__name__}"))
