@@ -116,14 +116,23 @@ def _finish(description: Mapping[str, Any]) -> str:
     if not rows:
         return "The network answers as it was trained."
     views, calibration = finish["views"], finish["calibration"]
+    share = finish.get("interpolation", 1.0)
+    weights = (
+        f"Its weights are {share:g} times the trained ones, the rest those training began with. " if share < 1 else ""
+    )
     given = [f"averaged over the image and {len(views)} flips and turns of it"] if views else []
     if calibration["tau"]:
         given.append(f"less {calibration['tau']:.3f} times the logarithm of each class's share of the training images")
     if calibration["temperature"] != 1:
         given.append(f"divided by {calibration['temperature']:.3f}")
-    said = f"Its logits are {', then '.join(given)}." if given else "The network answers as it was trained."
+    said = f"Its logits are {', then '.join(given)}." if given or weights else "The network answers as it was trained."
     table = _table(["step", "", *SCORES_OF_FINISH], rows)
-    return f"{said} On validation images that a step was not fitted to:\n\n{table}"
+    of = " of the source, which tell nothing of how sure it may be of the target," if _adapts(description) else ""
+    return f"{weights}{said} On validation images{of} that a step was not fitted to:\n\n{table}"
+
+
+def _adapts(description: Mapping[str, Any]) -> bool:
+    return description["config"]["data"]["target"] is not None
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

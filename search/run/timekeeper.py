@@ -7,7 +7,7 @@ from search.engine.clock import Clock, seconds_to_next_note, spent, stretches_be
 from search.engine.listeners import Listener, Outcome
 from search.ledger.ledger import Ledger
 from search.ledger.notes import DataFacts, Stretch
-from search.space.final import finish_steps, makes_soup, num_turned
+from search.space.final import finish_steps, makes_soup, num_finish_passes, num_turned
 from search.space.spec import SearchSpec
 
 _OFFSET = time.time() - time.monotonic()
@@ -61,7 +61,7 @@ def clock_of(spec: SearchSpec, *, data: DataFacts, timekeeper: Timekeeper) -> Cl
     return Clock(
         asked_seconds=seconds,
         spent_seconds=timekeeper.spent_seconds,
-        num_evaluations=num_averaged + 2 + ("calibration" in finish_steps(spec)),
+        num_evaluations=num_averaged + 2 + num_finish_passes(spec),
         pass_share=_shown_once_more(spec, num_images=num_images) / max(1, seen),
     )
 

@@ -6,6 +6,8 @@ from search.space.paths import defaults
 from search.space.spec import SearchSpec
 from search.space.values import Value
 
+NUM_SHARES = 3  # of trained weights that `interpolation` tries
+
 
 def makes_soup(spec: SearchSpec) -> bool:
     """Whether a search averages its best trials: not where several metrics, or other seeds, decide, which judge no soup."""
@@ -13,8 +15,14 @@ def makes_soup(spec: SearchSpec) -> bool:
 
 
 def finish_steps(spec: SearchSpec) -> list[str]:
-    """The steps of ``finish`` that can be taken: validation images say nothing of a network for another domain."""
-    return [] if spec.base.get("data.target") is not None else list(spec.finish)
+    """The steps of ``finish`` that are taken: of a network for another domain validation images tell a temperature alone."""
+    return [step for step in spec.finish if spec.base.get("data.target") is None or step == "calibration"]
+
+
+def num_finish_passes(spec: SearchSpec) -> int:
+    """How often validation images are looked at for the finish, its views aside, of which nothing is kept."""
+    steps = finish_steps(spec)
+    return bool(steps) + NUM_SHARES * ("interpolation" in steps)
 
 
 def num_turned(spec: SearchSpec) -> int:

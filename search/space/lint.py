@@ -253,9 +253,12 @@ def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
 
 def _finish(spec: SearchSpec) -> Iterator[str]:
     """What is asked of the final candidate to no purpose, or beside a limit that was measured without it."""
-    if spec.finish and "finish" in spec.model_fields_set and not finish_steps(spec):
-        yield f"finish: {', '.join(spec.finish)} has no effect with data.target, whose images are of another domain"
-    if "views" not in finish_steps(spec):
+    steps = finish_steps(spec)
+    if "finish" in spec.model_fields_set and (left_out := [step for step in spec.finish if step not in steps]):
+        yield f"finish: {', '.join(left_out)} has no effect with data.target, whose images are of another domain"
+    if "interpolation" in steps and not _trains_pretrained(spec):
+        yield "finish: interpolation has no effect, no trial trains a backbone that was trained before"
+    if "views" not in steps:
         return
     if not num_turned(spec):
         yield "finish: views has no effect, augment.flip and augment.rotate allow no other view of an image"
@@ -264,6 +267,12 @@ def _finish(spec: SearchSpec) -> Iterator[str]:
             f"finish: views may take {1 + num_turned(spec)} times as long as search.constraints' usage/latency_ms, which is "
             "measured without them"
         )
+
+
+def _trains_pretrained(spec: SearchSpec) -> bool:
+    strategies = set(_values(spec, "finetune.strategy", "finish")) - {"linear_probe", "scratch"}
+    trains = any(_leaves_some_trainable(depth) for depth in _values(spec, "freeze.depth", "finish"))
+    return bool(strategies) and trains and set(_values(spec, "model.weights", "finish")) != {"random"}
 
 
 def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:

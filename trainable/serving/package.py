@@ -23,7 +23,7 @@ from trainable.model.norms import target_statistics
 from trainable.serving import classifier as classifier_module
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.serving.encoded import encoded_images
-from trainable.training.finishing import Finish, StepName, find_finish, log_shares_of
+from trainable.training.finishing import Finish, StepName, find_finish
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup
 from trainable.training.trained import Trained, network_state
@@ -56,7 +56,7 @@ def package(
     found = finish
     if not isinstance(found, Finish):
         found = find_finish(setup, measurer=measurer, steps=found, epoch=epoch)
-    found.apply(setup.network, log_shares=log_shares_of(setup))
+    found.apply(setup)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         written = Path(beside) / "package"

@@ -4,10 +4,11 @@ Two numbers do it, so that a few hundred images settle them; whether they help i
 (:func:`held_out`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
@@ -61,18 +62,32 @@ def fit_calibration(
 
 
 def held_out(logits: Double, *, labels: Labels, fit: Callable[[Double, Labels], Callable[[Double], Double]]) -> Double:
-    """Logits N×K of which each was changed by a rule that was fitted to others, by five folds.
+    """Logits N×K of which each was changed by a rule that was fitted to others, by five folds."""
+    changed = logits.astype(np.float64)
+    for inside in folds(labels):
+        changed[inside] = fit(logits[~inside], labels[~inside])(logits[inside])
+    return changed
 
-    Folds are the same for the same labels: images of a class go to them in turn.
-    """
+
+def choose_held_out(candidates: Sequence[Double], *, labels: Labels, balanced: bool) -> tuple[int, Double]:
+    """Which of several logits N×K has the least cross-entropy, and logits of which each image's were chosen by others."""
+
+    def best(rows: NDArray[np.bool_]) -> int:
+        losses = [cross_entropy(logits[rows], labels=labels[rows], balanced=balanced) for logits in candidates]
+        return int(np.argmin(losses))
+
+    chosen = np.zeros_like(candidates[0])
+    for inside in folds(labels):
+        chosen[inside] = candidates[best(~inside)][inside]
+    return best(np.ones(len(labels), dtype=bool)), chosen
+
+
+def folds(labels: Labels) -> Iterator[NDArray[np.bool_]]:
+    """Which images are in each of five folds, the same for the same labels: images of a class go to them in turn."""
     fold = np.zeros(len(labels), dtype=int)
     start = 0
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         fold[rows] = (start + np.arange(len(rows))) % NUM_FOLDS
         start += len(rows)
-    changed = logits.astype(np.float64)
-    for number in np.unique(fold):
-        inside = fold == number
-        changed[inside] = fit(logits[~inside], labels[~inside])(logits[inside])
-    return changed
+    yield from (fold == number for number in np.unique(fold))

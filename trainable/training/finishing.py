@@ -2,11 +2,12 @@
 
 A step is judged by the cross-entropy, of classes weighed alike where the trial's metric is balanced accuracy: a metric that
 counts some hundred images is too coarse for it, and the trial was chosen for its luck in it. The classes' shares are left alone
-for a metric of which it is not known how they should count, and where a class has too few validation images to say.
+for a metric of which it is not known how they should count, where a class has too few validation images to say, and for
+a network that adapts to a target: validation images, of the source, tell how sure it may be of such as they are at best.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -15,15 +16,22 @@ import torch
 from scipy.special import softmax
 
 from trainable.loader.symmetries import Symmetry, symmetries
-from trainable.model.network import Network
 from trainable.statistics.arrays import Double, Labels
-from trainable.statistics.calibration import NUM_FOLDS, Calibration, cross_entropy, fit_calibration, held_out
+from trainable.statistics.calibration import (
+    NUM_FOLDS,
+    Calibration,
+    choose_held_out,
+    cross_entropy,
+    fit_calibration,
+    held_out,
+)
 from trainable.statistics.scores import score
+from trainable.training.interpolation import SHARES, interpolate, interpolated, starting_state
 from trainable.training.losses import prior_shift
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup
 
-StepName = Literal["views", "calibration"]
+StepName = Literal["interpolation", "views", "calibration"]
 GOES_BY_SHARES = ("val/balanced_accuracy", "val/accuracy", "val/loss")  # metrics for which it is known how shares count
 LEAST = float(np.finfo(np.float64).tiny)  # of a probability whose logarithm is taken
 
@@ -44,16 +52,22 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """What a network is given: its logits are averaged over the image and its ``views``, then calibrated."""
+    """What a network is given: its weights are ``interpolation`` times the trained ones, the rest those that it began with;
+    its logits are averaged over the image and its ``views``, then calibrated.
+    """
 
+    interpolation: float = 1.0
     views: Sequence[Symmetry] = ()
     calibration: Calibration = field(default_factory=Calibration)
     tried: Sequence[Tried] = field(default=(), compare=False)
 
-    def apply(self, network: Network, *, log_shares: torch.Tensor) -> None:
-        """Make a network the finished one; ``log_shares`` K are the logarithms of the classes' shares in training."""
+    def apply(self, setup: Setup) -> None:
+        """Make the trained network of ``setup`` the finished one."""
+        network = setup.network
+        if self.interpolation < 1:
+            interpolate(network, starting_state(setup), share=self.interpolation)
         network.views = tuple(self.views)
-        network.shift += self.calibration.tau * log_shares.to(network.shift)
+        network.shift += self.calibration.tau * log_shares_of(setup).to(network.shift)
         network.cool(self.calibration.temperature)
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +78,8 @@ class Finish:
 def read_finish(document: Mapping[str, Any]) -> Finish:
     """A finish from its dict, without what was tried."""
     views = tuple((turns, tuple(axes)) for turns, axes in document.get("views", ()))
-    return Finish(views=views, calibration=Calibration(**document.get("calibration", {})))
+    calibration = Calibration(**document.get("calibration", {}))
+    return Finish(interpolation=document.get("interpolation", 1.0), views=views, calibration=calibration)
 
 
 def log_shares_of(setup: Setup) -> torch.Tensor:
@@ -73,32 +88,69 @@ def log_shares_of(setup: Setup) -> torch.Tensor:
 
 
 def find_finish(setup: Setup, *, measurer: Measurer, steps: Sequence[StepName], epoch: int) -> Finish:
-    """Try the steps on the network of ``setup`` as it stands; views are judged with what calibration makes of them.
+    """Try the steps on the network of ``setup`` as it stands; what is before calibration is judged with what that makes of it.
 
-    A network that adapts to a target is left as it is: validation images are of another domain.
+    A network that adapts to a target is calibrated alone: nothing tells how its changes act on another domain.
     """
-    if not steps or setup.config.data.target is not None:
+    if setup.config.data.target is not None:
+        steps = [step for step in steps if step == "calibration"]
+    if not steps:
         return Finish()
     predict = partial(measurer.predict, setup.network, "val", epoch=epoch)
     plain = predict()
     judge = _Judge(setup, labels=plain.labels, calibrates="calibration" in steps)
-    logits, tried = _logits(plain.probabilities), []
-    calibrated = judge.held_out(logits)
-    views: tuple[Symmetry, ...] = ()
-    every = symmetries(setup.config.augment)[1:]
-    if "views" in steps and every:
-        others = [_logits(predict(view=view).probabilities) for view in every]
-        averaged: Double = np.mean([logits, *others], axis=0)
-        averaged_calibrated = judge.held_out(averaged)
-        tried.append(judge.tried("views", calibrated, averaged_calibrated))
-        if tried[-1].kept:
-            logits, calibrated, views = averaged, averaged_calibrated, tuple(every)
-    calibration = Calibration()
+    network = _Network(setup, predict=lambda **view: _logits(predict(**view).probabilities), judge=judge)
+    finish, logits, tried = Finish(), _logits(plain.probabilities), []
+    for step, try_step in (("interpolation", network.try_interpolation), ("views", network.try_views)):
+        if step in steps and (found := try_step(logits, so_far=finish)) is not None:
+            changed, changed_logits, result = found
+            tried.append(result)
+            if result.kept:
+                finish, logits = changed, changed_logits
     if "calibration" in steps:
-        tried.append(judge.tried("calibration", logits, calibrated))
+        tried.append(judge.tried("calibration", logits, judge.held_out(logits)))
         if tried[-1].kept:
-            calibration = judge.fit(logits, plain.labels)
-    return Finish(views=views, calibration=calibration, tried=tuple(tried))
+            finish = replace(finish, calibration=judge.fit(logits, plain.labels))
+    return replace(finish, tried=tuple(tried))
+
+
+Change = tuple[Finish, Double, Tried]  # a finish with one step more, the logits with it, whether it stays
+
+
+class _Network:
+    """A trained network that is looked at through its logits N×K of the validation images, and ends as it was."""
+
+    def __init__(self, setup: Setup, *, predict: Callable[..., Double], judge: "_Judge") -> None:
+        self._setup, self._predict, self._judge = setup, predict, judge
+        self._start: dict[str, torch.Tensor] = {}
+
+    def try_interpolation(self, logits: Double, *, so_far: Finish) -> Change | None:
+        """Nearer to where it began; None where nothing but the head has trained, or from nothing."""
+        self._start = starting_state(self._setup)
+        if not self._start:
+            return None
+        between = [self._logits(share) for share in SHARES]
+        candidates = [self._judge.held_out(each) for each in (logits, *between)]
+        best, chosen = self._judge.choose(candidates)
+        tried = self._judge.tried("interpolation", candidates[0], chosen)
+        tried = replace(tried, kept=tried.kept and best > 0)
+        return replace(so_far, interpolation=(1.0, *SHARES)[best]), [logits, *between][best], tried
+
+    def try_views(self, logits: Double, *, so_far: Finish) -> Change | None:
+        """The mean over flips and turns; None where ``augment`` allows none."""
+        views = symmetries(self._setup.config.augment)[1:]
+        if not views:
+            return None
+        others = [self._logits(so_far.interpolation, view=view) for view in views]
+        averaged: Double = np.mean([logits, *others], axis=0)
+        before, after = (self._judge.held_out(each) for each in (logits, averaged))
+        return replace(so_far, views=tuple(views)), averaged, self._judge.tried("views", before, after)
+
+    def _logits(self, share: float, **view: Symmetry) -> Double:
+        if share == 1:
+            return self._predict(**view)
+        with interpolated(self._setup.network, self._start, share=share):
+            return self._predict(**view)
 
 
 class _Judge:
@@ -109,7 +161,8 @@ class _Judge:
         self._log_shares = log_shares_of(setup).double().numpy()
         self._balanced = setup.config.train.metric == "val/balanced_accuracy"
         fewest = np.bincount(labels, minlength=len(self._classes)).min()
-        self._fits_tau = setup.config.train.metric in GOES_BY_SHARES and fewest >= NUM_FOLDS
+        is_known = setup.config.train.metric in GOES_BY_SHARES and setup.config.data.target is None
+        self._fits_tau = is_known and fewest >= NUM_FOLDS
 
     def fit(self, logits: Double, labels: Labels) -> Calibration:
         return fit_calibration(
@@ -123,6 +176,10 @@ class _Judge:
             return partial(self.fit(some, labels).apply, log_shares=self._log_shares)
 
         return held_out(logits, labels=self._labels, fit=rule) if self._calibrates else logits
+
+    def choose(self, candidates: Sequence[Double]) -> tuple[int, Double]:
+        """Which of these is best, and each image's logits as others would have chosen."""
+        return choose_held_out(candidates, labels=self._labels, balanced=self._balanced)
 
     def tried(self, step: StepName, before: Double, after: Double) -> Tried:
         """The step, kept where it lowers the loss."""

@@ -15,7 +15,7 @@ from trainable.model.norms import target_statistics
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
 from trainable.training.evaluate import Predicted
-from trainable.training.finishing import Finish, StepName, find_finish, log_shares_of
+from trainable.training.finishing import Finish, StepName, find_finish
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, prefixes_of, set_up
 
@@ -38,7 +38,7 @@ class Trained:
             assert self.checkpoint is not None
             setup, epoch = set_up(self.config), read_state(self.checkpoint)["epoch"]
             load_scored(self.checkpoint, network=setup.network, moved=setup.moved)
-        self.finish.apply(setup.network, log_shares=log_shares_of(setup))
+        self.finish.apply(setup)
         return setup, epoch
 
     def predict(self, split: str, *, as_measured: bool = False) -> Predicted:

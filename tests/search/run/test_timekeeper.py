@@ -101,5 +101,5 @@ def test_time_is_kept_for_the_passes_of_other_views(open_ledger):
     document = spec_of(budget={"hours": 0.5}).model_dump(exclude_unset=True)
     turned = {"finish": ["views"], "base": {"augment.flip": "both", "augment.rotate": "none"}}
     clock = clock_of(SearchSpec.model_validate(document | turned), data=data, timekeeper=keeper)
-    assert clock.num_evaluations == 7
+    assert clock.num_evaluations == 8
     assert clock.pass_share == (4 * 25 + 3 * 20) / 100

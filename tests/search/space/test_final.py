@@ -1,9 +1,12 @@
 import pytest
 
-from search.space.final import finish_steps, makes_soup, num_turned
+from search.space.final import NUM_SHARES, finish_steps, makes_soup, num_finish_passes, num_turned
 from search.space.spec import SearchSpec
 from trainable.config.trial import AugmentConfig
 from trainable.loader.symmetries import symmetries
+from trainable.training.interpolation import SHARES
+
+TARGET = {"data.format": "elpv", "data.source": ["mono"], "data.target": "poly"}
 
 
 def spec_of(base=None, vary=None, **sections):
@@ -28,7 +31,13 @@ def test_a_candidate_is_finished_as_asked_but_not_for_another_domain():
     assert finish_steps(spec_of()) == ["calibration"]
     assert finish_steps(spec_of(finish=[])) == []
     assert finish_steps(spec_of(finish=["views"])) == ["views"]
-    assert finish_steps(spec_of({"data.format": "elpv", "data.source": ["mono"], "data.target": "poly"})) == []
+    assert finish_steps(spec_of(TARGET, finish=["interpolation", "views", "calibration"])) == ["calibration"]
+
+
+def test_validation_images_are_looked_at_once_for_a_finish_and_once_for_each_interpolation():
+    assert len(SHARES) == NUM_SHARES
+    steps = {(): 0, ("calibration",): 1, ("views",): 1, ("interpolation", "views", "calibration"): 4}
+    assert {each: num_finish_passes(spec_of(finish=list(each))) for each in steps} == steps
 
 
 @pytest.mark.parametrize("flip", ["none", "horizontal", "both"])

@@ -36,10 +36,13 @@ def test_finishing_that_does_nothing_or_makes_a_limit_another_is_noted():
     line = "finish: views has no effect, augment.flip and augment.rotate allow no other view of an image"
     assert notes(base=nothing, finish=["views", "calibration"]) == [line]
     domains = {"data.format": "elpv", "data.source": ["mono"], "data.target": "poly"}
-    assert any(
-        note.startswith("finish: calibration has no effect") for note in notes(base=domains, finish=["calibration"])
-    )
-    assert not any(note.startswith("finish") for note in notes(base=domains))
+    other = "finish: interpolation, views has no effect with data.target, whose images are of another domain"
+    assert other in notes(base=domains, finish=["interpolation", "views", "calibration"])
+    assert not any(note.startswith("finish") for note in notes(base=domains, finish=["calibration"]))
+    from_nothing = "finish: interpolation has no effect, no trial trains a backbone that was trained before"
+    for base in ({"finetune.strategy": "linear_probe"}, {"model.weights": "random"}):
+        assert from_nothing in notes(base=base, finish=["interpolation"])
+    assert notes(finish=["interpolation"]) == []
     limited = {"name": "demo", "trials": 27, "constraints": {"usage/latency_ms": 20}}
     (slower,) = notes(search=limited, finish=["views"])
     assert slower.startswith("finish: views may take 2 times as long as search.constraints' usage/latency_ms")

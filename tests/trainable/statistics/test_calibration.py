@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from trainable.statistics.calibration import Calibration, cross_entropy, fit_calibration, held_out
+from trainable.statistics.calibration import (
+    Calibration,
+    choose_held_out,
+    cross_entropy,
+    fit_calibration,
+    folds,
+    held_out,
+)
 from trainable.statistics.scores import expected_calibration_error
 
 SHARES = np.array([0.7, 0.2, 0.1])
@@ -90,3 +97,24 @@ def test_most_of_the_calibration_error_goes_from_images_that_it_was_not_fitted_t
 def test_fewer_images_than_folds_are_enough():
     logits, labels = drawn(3)
     assert held_out(logits, labels=labels, fit=lambda *_: lambda others: others).shape == (3, 3)
+
+
+def test_folds_part_the_images_and_each_has_its_share_of_every_class():
+    labels = np.array([0] * 25 + [1] * 10)
+    parts = list(folds(labels))
+    assert (np.sum(parts, axis=0) == 1).all()
+    assert [np.bincount(labels[part]).tolist() for part in parts] == [[5, 2]] * 5
+
+
+def test_of_several_logits_the_best_are_chosen_and_each_image_is_judged_by_the_choice_of_others():
+    labels = np.arange(40) % 2
+    sure, wrong = 2.0 * np.eye(2)[labels], -2.0 * np.eye(2)[labels]
+    assert choose_held_out([wrong, sure], labels=labels, balanced=True)[0] == 1
+    lucky = sure.copy()  # right where the others are wrong and the other way round: no choice by others knows
+    (first, *_) = folds(labels)
+    lucky[first] = wrong[first]
+    best, chosen = choose_held_out([lucky, wrong], labels=labels, balanced=False)
+    assert best == 0
+    assert np.array_equal(chosen, lucky)
+    best, chosen = choose_held_out([wrong, lucky], labels=labels, balanced=False)
+    assert (best, np.array_equal(chosen, lucky)) == (1, True)

@@ -11,7 +11,7 @@ from trainable.statistics.calibration import Calibration, cross_entropy
 from trainable.training.finishing import Finish, _Judge, find_finish, log_shares_of, read_finish
 from trainable.training.measure import Measurer
 from trainable.training.setup import set_up
-from trainable.training.trained import Trained
+from trainable.training.trained import Trained, export_weights
 
 STEPS = ("views", "calibration")
 SHARP = Calibration(tau=0.0, temperature=0.01)
@@ -51,12 +51,61 @@ def test_what_lowers_no_loss_is_left_out(make_config, tmp_path):
     assert [tried.kept for tried in finish.tried] == [False]
 
 
-def test_a_network_for_another_domain_and_one_that_is_asked_for_nothing_are_left_as_they_are(trained):
+def test_a_network_that_is_asked_for_nothing_is_left_as_it_is(trained):
     assert found(trained, steps=()) == Finish()
+
+
+def test_a_network_for_another_domain_is_given_a_temperature_alone(trained):
     setup, epoch = trained.open()
     adapted = trained.config.model_copy(update={"data": trained.config.data.model_copy(update={"target": "poly"})})
     measurer = Measurer(config=trained.config, inputs=setup.inputs)
-    assert find_finish(replace(setup, config=adapted), measurer=measurer, steps=STEPS, epoch=epoch).tried == ()
+    finish = find_finish(replace(setup, config=adapted), measurer=measurer, steps=STEPS, epoch=epoch)
+    assert [tried.step for tried in finish.tried] == ["calibration"]
+    assert finish.calibration.temperature > 1.3
+    assert finish.calibration.tau == 0
+
+
+@pytest.fixture
+def led_astray(make_config, tmp_path):
+    """A network that began with weights trained for these images, and has left them at random since."""
+    config = make_config(train={"epochs": 3, "batch_size": 9})
+    (*_, last) = fit(config)
+    last.save(tmp_path / "before")
+    export_weights(config, checkpoint=tmp_path / "before", path=tmp_path / "weights.safetensors")
+    config = make_config(model={"weights": str(tmp_path / "weights.safetensors")}, train={"epochs": 2, "batch_size": 9})
+    (*_, last) = fit(config)
+    last.save(tmp_path / "checkpoint")
+    setup, epoch = Trained(config=config, checkpoint=tmp_path / "checkpoint").open()
+    randomness = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in setup.network.backbone.parameters():
+            parameter += 0.5 * parameter.std() * torch.randn(parameter.shape, generator=randomness)
+    return setup, epoch
+
+
+def test_weights_are_brought_nearer_to_where_they_began_where_that_helps(led_astray):
+    setup, epoch = led_astray
+    measurer = Measurer(config=setup.config, inputs=setup.inputs)
+    before = {name: tensor.clone() for name, tensor in setup.network.state_dict().items()}
+    finish = find_finish(setup, measurer=measurer, steps=("interpolation",), epoch=epoch)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in setup.network.state_dict().items())
+    (tried,) = finish.tried
+    assert tried.kept
+    assert tried.after["balanced_loss"] < tried.before["balanced_loss"]
+    loss = cross_entropy_of(setup, measurer, epoch=epoch)
+    assert loss == pytest.approx(tried.before["balanced_loss"])
+    finish.apply(setup)
+    assert finish.interpolation < 1
+    assert cross_entropy_of(setup, measurer, epoch=epoch) < loss
+
+
+def cross_entropy_of(setup, measurer, *, epoch):
+    predicted = measurer.predict(setup.network, "val", epoch=epoch)
+    return cross_entropy(np.log(predicted.probabilities), labels=predicted.labels, balanced=True)
+
+
+def test_a_network_that_began_with_nothing_goes_back_nowhere(trained):
+    assert found(trained, ("interpolation",)) == Finish()
 
 
 def test_a_finished_network_gives_the_calibrated_mean_over_its_views(trained):
