@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from search.space.sections import RefreshSection
+from search.space.promotion_sections import RefreshSection
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.readers.elpv import read_elpv
 from trainable.serving.classifier import Classifier

@@ -77,14 +77,15 @@ def package_best(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> Path:
     model = best.best_model(search.metric)
     config = search.refit_config(model.refits[0])
     weights = _weights(model, recipe=best, search=search)
-    steps = search.spec.finish
-    key = _content_key({**_without_place(config, spec=search.spec), "finish": steps}, weights=weights)
+    steps, coverage = search.spec.finish, search.spec.promote.coverage
+    asked = {"finish": steps} if coverage is None else {"finish": steps, "coverage": coverage}
+    key = _content_key({**_without_place(config, spec=search.spec), **asked}, weights=weights)
     path = search.refit_folder.resolve() / "packages" / key / PACKAGE.name
     if path.resolve() != path:
         raise UserError(f"{path}: leads elsewhere by a link; delete that")
     if not _is_known(path, digest_noted=refit_notes(search.refits).packages.get(key)):
         with held_to(search.fingerprints):
-            package(TrialConfig.model_validate(config), folder=path, finish=steps, **weights)
+            package(TrialConfig.model_validate(config), folder=path, finish=steps, coverage=coverage, **weights)
         note_package(search.refits, key, digest=digest(path))
     place = str(path.relative_to(search.folder.resolve()))
     note_candidate(search.refits, CandidateNote(package=place, recipe=best.as_text))

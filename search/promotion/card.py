@@ -8,6 +8,7 @@ from search.ledger.notes import SCORES_OF_FINISH
 from search.promotion.candidate import Candidate
 from search.promotion.gate import Evidence
 from search.space.spec import ORACLE
+from trainable.statistics.comparison import Interval
 from trainable.terminal import plain
 
 INTENDED_USE = """Tells the classes below apart in images like those it was trained on, and gives each a score. Every image is
@@ -28,6 +29,7 @@ def card(candidate: Candidate, *, evidence: Evidence) -> str:
         f"## How it was found\n\n{_origin(candidate)}",
         f"## Network\n\n{_network(description)}",
         f"## Finish\n\n{_finish(description)}",
+        *([f"## When it is unsure\n\n{_unsure(description, evidence=evidence)}"] if evidence.unsure else []),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -129,6 +131,24 @@ def _finish(description: Mapping[str, Any]) -> str:
     table = _table(["step", "", *SCORES_OF_FINISH], rows)
     of = " of the source, which tell nothing of how sure it may be of the target," if _adapts(description) else ""
     return f"{weights}{said} On validation images{of} that a step was not fitted to:\n\n{table}"
+
+
+def _unsure(description: Mapping[str, Any], *, evidence: Evidence) -> str:
+    """From when on it names a class, and what that is worth on test images."""
+    found, asked = evidence.unsure, description["unsure"]
+    assert found is not None, "it is asked only then"
+
+    def share(interval: Interval) -> str:
+        return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
+
+    return (
+        f"A class is plausible from a probability of {asked['least_probability']:.4f} on, fitted to {asked['num_images']} "
+        f"validation images so that the plausible ones hold the right class of {asked['coverage']:.1%} of images. Where not just "
+        f"one is plausible it answers that it is unsure. On the test images the plausible classes, {found.mean_size:.2f} on "
+        f"average, hold the right one of {share(found.coverage)}; it is sure of {share(found.sure)} and right in "
+        f"{share(found.accuracy_when_sure)} of these (Wilson's intervals). That is so for all classes together: a rare one may "
+        "be left out more often, and images of another kind are not covered."
+    )
 
 
 def _adapts(description: Mapping[str, Any]) -> bool:

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from search.promotion.gate import Evidence
 from search.promotion.packaged import PackagedModel, latency_ms
-from search.space.sections import GateSection
+from search.space.promotion_sections import GateSection
 from search.tracking.model_files import size_mb
 from trainable.data.image_guard import ImagesChangedError
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.errors import UserError
 from trainable.serving.encoded import EncodedImage, encoded_images
 from trainable.statistics.comparison import METRICS, Judged, Paired, compare, judge
+from trainable.statistics.conformal import Covered, Unsure, covered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,16 @@ def gather(candidate: Answers, *, opponent: PackagedModel | None, rule: GateSect
         chance=float(METRICS[rule.metric](labels, constant, num_classes=num_classes)),
         latency_ms=latency_ms(candidate.model, candidate.images[0]),
         size_mb=size_mb(candidate.model.folder),
+        unsure=_covered(candidate),
     )
     return alone if opponent is None else _beside(opponent, candidate, alone=alone, rule=rule)
+
+
+def _covered(answers: Answers) -> Covered | None:
+    unsure = answers.model.description.get("unsure")
+    if unsure is None:
+        return None
+    return covered(Unsure(**unsure), probabilities=answers.probabilities, labels=answers.labels)
 
 
 def _beside(opponent: PackagedModel, candidate: Answers, *, alone: Evidence, rule: GateSection) -> Evidence:

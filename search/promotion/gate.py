@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.space.sections import GateSection
+from search.space.promotion_sections import GateSection
 
 if TYPE_CHECKING:
     from trainable.statistics.comparison import Judged, Paired
+    from trainable.statistics.conformal import Covered
 
 JSON_NAMES = {"champion_test": "champion", "old_test": "old", "why_unpaired": "unpaired", "why_no_old_test": "no_old"}
 
@@ -19,7 +20,8 @@ class Evidence:
     other, ``old_test`` the two on the champion's own test images. Each of the last three is None where there is no champion,
     or no image that neither was trained on, and then ``why_unpaired`` or ``why_no_old_test`` says why. ``chance`` is what
     always answering the most frequent class gives; ``latency_ms`` the median for one image, ``size_mb`` of the files;
-    ``rolled_back`` whether this very model was champion and taken back.
+    ``unsure`` what it is worth there that the candidate says it is unsure, where it does; ``rolled_back`` whether this very
+    model was champion and taken back.
     """
 
     test: "Judged"
@@ -32,6 +34,7 @@ class Evidence:
     old_test: "Paired | None" = None
     why_unpaired: str = ""
     why_no_old_test: str = ""
+    unsure: "Covered | None" = None
     rolled_back: bool = False
 
     def as_dict(self) -> dict[str, Any]:

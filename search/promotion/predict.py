@@ -24,12 +24,21 @@ IMAGES_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says of one image: classes with their scores, the likeliest first; or why it says nothing."""
+    """What a model says of one image: classes with their scores, the likeliest first; or why it says nothing.
+
+    ``plausible`` are the classes that are likely enough to be right; None from a model that does not say.
+    """
 
     path: str
     top_k: tuple[str, ...] = ()
     top_k_scores: tuple[float, ...] = ()
+    plausible: tuple[str, ...] | None = None
     error: str | None = None
+
+    @property
+    def is_unsure(self) -> bool | None:
+        """Whether not just one class is plausible."""
+        return None if self.plausible is None else len(self.plausible) != 1
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -40,6 +49,8 @@ class Prediction:
             "score": score,
             "top_k": self.top_k,
             "top_k_scores": self.top_k_scores,
+            "plausible": self.plausible,
+            "unsure": self.is_unsure,
             "error": self.error,
         }
 
@@ -65,7 +76,8 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
             continue
         others = zip(image.top_k[1:], image.top_k_scores[1:], strict=True)
         then = ", ".join(f"{name} {score:.4f}" for name, score in others)
-        table.add_row(image.path, image.top_k[0], f"{image.top_k_scores[0]:.4f}", then)
+        label = f"unsure: {' or '.join(image.plausible or ()) or 'none'}" if image.is_unsure else image.top_k[0]
+        table.add_row(image.path, label, f"{image.top_k_scores[0]:.4f}", then)
     return table
 
 
@@ -76,7 +88,7 @@ def write_csv(predictions: Sequence[Prediction], *, path: Path) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(
-        {**row, "top_k": json.dumps(row["top_k"]), "top_k_scores": json.dumps(row["top_k_scores"])} for row in rows
+        {**row, **{name: json.dumps(row[name]) for name in ("top_k", "top_k_scores", "plausible")}} for row in rows
     )
     try:
         with write_beside(path) as file:
@@ -106,6 +118,11 @@ def _predict(model: Any, images: Sequence[Path], *, top_k: int) -> list[Predicti
             return [Prediction(path=str(images[0]), error=str(error))]
         return [prediction for image in images for prediction in _predict(model, [image], top_k=top_k)]
     return [
-        Prediction(path=str(image), top_k=tuple(answer["top_k"]), top_k_scores=tuple(answer["top_k_scores"]))
+        Prediction(
+            path=str(image),
+            top_k=tuple(answer["top_k"]),
+            top_k_scores=tuple(answer["top_k_scores"]),
+            plausible=tuple(answer["plausible"]) if "plausible" in answer else None,
+        )
         for image, answer in zip(images, answers, strict=True)
     ]

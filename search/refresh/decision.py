@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from search.space.sections import RefreshSection
+from search.space.promotion_sections import RefreshSection
 
 Kind = Literal["drift", "champion", "refit", "skip", "re-evaluate", "warm search", "full search"]
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from search.ledger.refreshes import Record, Records, data_of, key_of, look_at_files
-from search.space.sections import RefreshSection
+from search.space.promotion_sections import RefreshSection
 from search.space.spec import SearchSpec
 from trainable.data.readers.file_state import has_marker
 

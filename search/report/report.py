@@ -221,7 +221,7 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
     lines += finish_lines(data["finish"])
     if data["adaptation"] is not None and data["finish"] is not None and data["finish"]["steps"]:
         lines.append(
-            "finish: fitted to images of the source; how sure the network may be of the target nobody knows without labels"
+            "finish: fitted to images of the source; how sure it may be of the target nobody knows without labels"
         )
     if "scratch" in data["baseline_values"] and data["best_value"] is not None:
         gained = gain(data["best_value"], over=data["baseline_values"]["scratch"], metric=metric)

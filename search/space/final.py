@@ -1,10 +1,7 @@
 """What a space file asks to be done with the best trials when all are decided."""
 
-from collections.abc import Sequence
-
-from search.space.paths import defaults
+from search.space.offered import offered
 from search.space.spec import SearchSpec
-from search.space.values import Value
 
 NUM_SHARES = 3  # of trained weights that `interpolation` tries
 
@@ -28,11 +25,6 @@ def num_finish_passes(spec: SearchSpec) -> int:
 def num_turned(spec: SearchSpec) -> int:
     """How many flips and turns of an image a trial's ``augment`` allows at most, beside the image itself."""
     flips = {"none": 1, "horizontal": 2, "both": 4}
-    flip = max(flips[str(value)] for value in _offered(spec, "augment.flip"))
-    turns = 4 if "quarter" in _offered(spec, "augment.rotate") else 1
+    flip = max(flips[str(value)] for value in offered(spec, "augment.flip"))
+    turns = 4 if "quarter" in offered(spec, "augment.rotate") else 1
     return min(flip * turns, 8) - 1  # a half turn is both flips
-
-
-def _offered(spec: SearchSpec, path: str) -> Sequence[Value]:
-    dimension = spec.space.dimensions.get(path)
-    return [(defaults() | spec.base)[path]] if dimension is None else dimension.extremes

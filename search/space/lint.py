@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from search.space.dimension import Choice, Dimension, Number
+from search.space.dimension import Choice
 from search.space.final import finish_steps, num_turned
+from search.space.offered import offered
 from search.space.paths import defaults
 from search.space.sections import SearchSection
-from search.space.space import corners, possible_values
+from search.space.space import corners
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from trainable.config.techniques import ALIGNING_METHODS, CHOICES, LIGHT_ADAPTERS
@@ -176,7 +177,7 @@ def _unmet_needs(spec: SearchSpec) -> Iterator[str]:
     for need in NEEDS:
         if need.path not in spec.vary and spec.base.get(need.path) in (None, defaults()[need.path]):
             continue
-        values = _values(spec, need.other, given=need.path)
+        values = offered(spec, need.other, given=need.path)
         serving = [value for value in values if need.serves(value)]
         where = f"{'vary' if need.path in spec.vary else 'base'}.{need.path}"
         if not serving:
@@ -190,24 +191,24 @@ def _norms_of_nothing_frozen(spec: SearchSpec) -> Iterator[str]:
     path = "freeze.bn"
     if path not in spec.vary and spec.base.get(path, defaults()[path]) == defaults()[path]:
         return
-    freezes = any(_freezes_some(depth) for depth in _values(spec, "freeze.depth", path))
-    if not freezes and set(_values(spec, "finetune.strategy", path)) <= set(FREEZE_BY_DEPTH_ALONE):
+    freezes = any(_freezes_some(depth) for depth in offered(spec, "freeze.depth", path))
+    if not freezes and set(offered(spec, "finetune.strategy", path)) <= set(FREEZE_BY_DEPTH_ALONE):
         yield f"{_place(spec, path)}: has no effect, nothing is frozen"
 
 
 def _aligning_frozen_features(spec: SearchSpec) -> Iterator[str]:
     path = "adapt.method"
-    aligning = [value for value in _values(spec, path, path) if value in (*ALIGNING_METHODS, "dsbn")]
-    if aligning and not any(_leaves_some_trainable(depth) for depth in _values(spec, "freeze.depth", path)):
+    aligning = [value for value in offered(spec, path, path) if value in (*ALIGNING_METHODS, "dsbn")]
+    if aligning and not any(_leaves_some_trainable(depth) for depth in offered(spec, "freeze.depth", path)):
         methods = " and ".join(map(str, aligning))
         yield f"{_place(spec, path)}: {methods} have nothing to move, the whole backbone is frozen"
 
 
 def _own_norms_that_rest(spec: SearchSpec) -> Iterator[str]:
     path = "adapt.method"
-    adapts_layers_alone = set(_values(spec, "finetune.strategy", path)) <= set(LIGHT_ADAPTERS)
-    moves_norms = "norms" in _values(spec, "finetune.beside", path) or set(_values(spec, "freeze.bn", path)) != {"eval"}
-    if "dsbn" in _values(spec, path, path) and adapts_layers_alone and not moves_norms:
+    adapts_layers_alone = set(offered(spec, "finetune.strategy", path)) <= set(LIGHT_ADAPTERS)
+    moves_norms = "norms" in offered(spec, "finetune.beside", path) or set(offered(spec, "freeze.bn", path)) != {"eval"}
+    if "dsbn" in offered(spec, path, path) and adapts_layers_alone and not moves_norms:
         yield f"{_place(spec, path)}: dsbn has nothing to move, norm layers rest beside adapters; set finetune.beside: norms"
 
 
@@ -215,19 +216,19 @@ def _mixing_of_nothing(spec: SearchSpec) -> Iterator[str]:
     path = "augment.mix_probability"
     if path not in spec.vary and spec.base.get(path, 1) == 1:
         return
-    if not any(_is_positive(value) for name in ("mixup", "cutmix") for value in _values(spec, f"augment.{name}", path)):
+    if not any(_is_positive(value) for name in ("mixup", "cutmix") for value in offered(spec, f"augment.{name}", path)):
         yield f"{_place(spec, path)}: has no effect, augment.mixup and augment.cutmix are 0"
 
 
 def _mixing_never_used(spec: SearchSpec) -> Iterator[str]:
     for path in ("augment.mixup", "augment.cutmix"):
-        used = any(_is_positive(value) for value in _values(spec, "augment.mix_probability", path))
-        if not used and any(_is_positive(value) for value in _values(spec, path, path)):
+        used = any(_is_positive(value) for value in offered(spec, "augment.mix_probability", path))
+        if not used and any(_is_positive(value) for value in offered(spec, path, path)):
             yield f"{_place(spec, path)}: has no effect, augment.mix_probability is 0"
 
 
 def _epochs_of_solved_heads(spec: SearchSpec) -> Iterator[str]:
-    if spec.scheduler.max_epochs > 1 and "gradient" not in _values(spec, "finetune.solver", "scheduler.max_epochs"):
+    if spec.scheduler.max_epochs > 1 and "gradient" not in offered(spec, "finetune.solver", "scheduler.max_epochs"):
         yield f"scheduler.max_epochs: {spec.scheduler.max_epochs} has no effect beyond 1, finetune.solver solves in one epoch"
 
 
@@ -239,14 +240,14 @@ def _single_choices(spec: SearchSpec) -> Iterator[str]:
 
 def _judged_inside_warmup(spec: SearchSpec) -> Iterator[str]:
     path, first = "lr_schedule.warmup_epochs", spec.scheduler.min_epochs
-    longest = max(value for value in _values(spec, path, path) if isinstance(value, int | float))
+    longest = max(value for value in offered(spec, path, path) if isinstance(value, int | float))
     if spec.scheduler.name != "none" and longest > first:
         yield f"{_place(spec, path)}: {as_text(longest)} is longer than scheduler.min_epochs: {first}, where trials are judged"
 
 
 def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
     path = "train.patience"
-    shortest = min((value for value in _values(spec, path, path) if isinstance(value, int)), default=0)
+    shortest = min((value for value in offered(spec, path, path) if isinstance(value, int)), default=0)
     if shortest >= spec.scheduler.max_epochs:
         yield f"{_place(spec, path)}: has no effect, {shortest} is not below scheduler.max_epochs: {spec.scheduler.max_epochs}"
 
@@ -270,9 +271,9 @@ def _finish(spec: SearchSpec) -> Iterator[str]:
 
 
 def _trains_pretrained(spec: SearchSpec) -> bool:
-    strategies = set(_values(spec, "finetune.strategy", "finish")) - {"linear_probe", "scratch"}
-    trains = any(_leaves_some_trainable(depth) for depth in _values(spec, "freeze.depth", "finish"))
-    return bool(strategies) and trains and set(_values(spec, "model.weights", "finish")) != {"random"}
+    strategies = set(offered(spec, "finetune.strategy", "finish")) - {"linear_probe", "scratch"}
+    trains = any(_leaves_some_trainable(depth) for depth in offered(spec, "freeze.depth", "finish"))
+    return bool(strategies) and trains and set(offered(spec, "model.weights", "finish")) != {"random"}
 
 
 def _nothing_to_halve(spec: SearchSpec) -> Iterator[str]:
@@ -352,35 +353,6 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _warm_start_not_asked,
     _nothing_varies,
 )
-
-
-def _values(spec: SearchSpec, path: str, given: str) -> list[Value]:
-    """The values a path can have where ``given`` is searched; of a range its bounds.
-
-    Where a searched path is inactive it has its fixed value, so that is among them.
-    """
-    fixed = (defaults() | spec.base)[path]
-    dimensions = spec.space.dimensions
-    dimension = dimensions.get(path)
-    if dimension is None or _are_never_both_active(dimension, dimensions.get(given)):
-        return [fixed]
-    searched = list(_searched_values(spec, dimension, path=path, given=given))
-    is_conditional = bool(dimension.when) and path not in (dimensions[given].when if given in dimensions else {})
-    return [*searched, fixed] if is_conditional and path != given else searched
-
-
-def _are_never_both_active(dimension: Dimension, other: Dimension | None) -> bool:
-    """Whether two dimensions hang on values of one path that have none in common."""
-    conditions = {} if other is None else other.when
-    return any(
-        set(values).isdisjoint(conditions[path]) for path, values in dimension.when.items() if path in conditions
-    )
-
-
-def _searched_values(spec: SearchSpec, dimension: Dimension, *, path: str, given: str) -> tuple[Value, ...]:
-    if isinstance(dimension, Number) or given not in spec.space.dimensions:
-        return dimension.extremes
-    return possible_values(spec.space, path, given=given) or ()
 
 
 def _place(spec: SearchSpec, path: str) -> str:

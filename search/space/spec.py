@@ -14,11 +14,10 @@ from pydantic import Field, field_validator, model_validator
 from search.space.dimension import Choice, Dimension, parse_dimension, without_prior
 from search.space.identity import canonical, identity_difference
 from search.space.paths import FIXED_IN_SEARCH, SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
+from search.space.promotion_sections import PromoteSection, RefreshSection
 from search.space.sections import (
     STEPS,
     MetaSection,
-    PromoteSection,
-    RefreshSection,
     ResourcesSection,
     SamplerSection,
     SchedulerSection,

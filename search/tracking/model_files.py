@@ -52,7 +52,9 @@ def load(path: Path) -> PyFuncModel:
 
 
 def classify(model: PyFuncModel, images: Sequence[bytes], *, top_k: int) -> list[dict[str, Any]]:
-    """For each encoded image ``label``, ``score``, ``top_k`` and ``top_k_scores``. Raises BadInputError where one is none."""
+    """For each encoded image ``label``, ``score``, ``top_k``, ``top_k_scores``, and ``plausible`` and ``unsure`` where the model
+    says so. Raises BadInputError where one is none.
+    """
     try:
         frame: Any = model.predict(pd.DataFrame({"image": list(images)}), params={"top_k": top_k})
     except MlflowException as error:
@@ -87,6 +89,8 @@ def _signature() -> ModelSignature:
                 ColSpec(DataType.double, "score"),
                 ColSpec(Array(DataType.string), "top_k"),
                 ColSpec(Array(DataType.double), "top_k_scores"),
+                ColSpec(Array(DataType.string), "plausible", required=False),
+                ColSpec(DataType.boolean, "unsure", required=False),
                 ColSpec(Map(DataType.double), "probabilities", required=False),
             ]
         ),

@@ -41,7 +41,8 @@ class RefusedError(MlflowException):
 class ImageClassifier(PythonModel):
     """Takes encoded images, as bytes or as base64, alone, in a list or as a table's first column.
 
-    Gives ``label``, ``score``, ``top_k`` and ``top_k_scores``, on request the ``probabilities`` of all classes by name.
+    Gives ``label``, ``score``, ``top_k`` and ``top_k_scores``, on request the ``probabilities`` of all classes by name. A model
+    that was packaged with a coverage gives the ``plausible`` classes too, and is ``unsure`` where there is not just one.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -72,6 +73,13 @@ class ImageClassifier(PythonModel):
                 "top_k_scores": scores.tolist(),
             }
         )
+        plausible = self._classifier.plausible(probabilities)
+        if plausible is not None:
+            order = np.argsort(-probabilities, axis=1, kind="stable")
+            answers["plausible"] = [
+                classes[row][named[row]].tolist() for row, named in zip(order, plausible, strict=True)
+            ]
+            answers["unsure"] = plausible.sum(axis=1) != 1
         if settings["probabilities"]:
             answers["probabilities"] = [dict(zip(classes.tolist(), row, strict=True)) for row in probabilities.tolist()]
         return answers

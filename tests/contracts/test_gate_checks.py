@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from search.promotion.gate import Evidence, gate
-from search.space.sections import GateSection
+from search.space.promotion_sections import GateSection
 from trainable.statistics.comparison import Interval, Judged, Paired
 
 TEST = Judged(

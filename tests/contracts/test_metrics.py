@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from search.space.sections import GateSection
+from search.space.promotion_sections import GateSection
 from trainable.config.trial import MetricName
 from trainable.metrics import DIRECTIONS, SCORES, UNLABELLED
 from trainable.statistics import comparison, scores, selectors

@@ -45,6 +45,11 @@ class Classifier:
             [np.zeros((0, len(self.classes))), *(logits.double().softmax(dim=1).numpy() for logits in found)]
         )
 
+    def plausible(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """N×K, which classes are likely enough to be the right one; None where the package does not say from when on."""
+        unsure = self.description.get("unsure")
+        return None if unsure is None else probabilities >= unsure["least_probability"]
+
     def features(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float32]:
         """N×F of N encoded images: the pooled output of the backbone, which is what the head is given."""
         found = self._outputs(images, layers=self.network.features, batch_size=batch_size)

@@ -23,6 +23,7 @@ from trainable.model.norms import target_statistics
 from trainable.serving import classifier as classifier_module
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.serving.encoded import encoded_images
+from trainable.statistics.conformal import Unsure, fit_unsure
 from trainable.training.finishing import Finish, StepName, find_finish
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup
@@ -42,10 +43,12 @@ def package(
     checkpoint: Path | None = None,
     soup: Path | None = None,
     finish: Finish | Sequence[StepName] = (),
+    coverage: float | None = None,
 ) -> None:
     """Write the network of a ``checkpoint``, or the ``soup`` at a path, as the package ``folder``, whole or not at all.
 
-    It is given the ``finish``, or of these steps those that help it on validation images.
+    It is given the ``finish``, or of these steps those that help it on validation images, and for a ``coverage`` the
+    probability from which a class is plausible, fitted to these images too.
 
     It holds the weights, model.json (classes, what the input is, how it was configured), which images, by hash alone, were of
     which class and in which split, and the code that serves it. Raises RuntimeError where what is served would not be what
@@ -57,10 +60,11 @@ def package(
     if not isinstance(found, Finish):
         found = find_finish(setup, measurer=measurer, steps=found, epoch=epoch)
     found.apply(setup)
+    unsure = None if coverage is None else _fit_unsure(setup, measurer=measurer, epoch=epoch, coverage=coverage)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         written = Path(beside) / "package"
-        _write(setup, config=config, finish=found, folder=written)
+        _write(setup, description=_description(setup, config=config, finish=found, unsure=unsure), folder=written)
         _check_same(setup, epoch=epoch, folder=written)
         if folder.exists():
             shutil.rmtree(folder)
@@ -91,18 +95,21 @@ def _comparable(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"train": config.train.model_copy(update={"amp": "off", "device": "cpu"})})
 
 
-def _write(setup: Setup, *, config: TrialConfig, finish: Finish, folder: Path) -> None:
+def _fit_unsure(setup: Setup, *, measurer: Measurer, epoch: int, coverage: float) -> Unsure:
+    predicted = measurer.predict(setup.network, "val", epoch=epoch)
+    return fit_unsure(predicted.probabilities, labels=predicted.labels, coverage=coverage)
+
+
+def _write(setup: Setup, *, description: dict[str, Any], folder: Path) -> None:
     folder.mkdir()
     save_file(network_state(setup.network), folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(
-        to_json(_description(setup, config=config, finish=finish), indent=1, sort_keys=True)
-    )
+    (folder / DESCRIPTION).write_text(to_json(description, indent=1, sort_keys=True))
     pq.write_table(images_table(setup.pack), folder / IMAGES)
     for name, module in CODE.items():
         shutil.copyfile(str(module.__file__), folder / name)
 
 
-def _description(setup: Setup, *, config: TrialConfig, finish: Finish) -> dict[str, Any]:
+def _description(setup: Setup, *, config: TrialConfig, finish: Finish, unsure: Unsure | None) -> dict[str, Any]:
     spec = setup.inputs.full.spec
     return {
         "format": FORMAT,
@@ -122,6 +129,7 @@ def _description(setup: Setup, *, config: TrialConfig, finish: Finish) -> dict[s
         "counts": setup.pack.counts(),
         "config": config.model_dump(mode="json"),
         "finish": finish.as_dict(),
+        **({} if unsure is None else {"unsure": unsure.as_dict()}),
     }
 
 

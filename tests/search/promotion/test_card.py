@@ -1,8 +1,12 @@
 """The card of a candidate."""
 
+from dataclasses import replace
+
 import pytest
 
 from search.promotion.card import card
+from trainable.statistics.comparison import Interval
+from trainable.statistics.conformal import Covered
 
 
 def test_it_says_what_it_is_made_of_and_how_good_it_is(promotion):
@@ -20,6 +24,21 @@ def test_it_says_what_it_is_made_of_and_how_good_it_is(promotion):
     assert "| trial 2 | 0.8000 | 0.7000, 0.9000 |" in text
     assert "trial 1" not in text  # it is out
     assert "images of 3 channels, the shorter side brought to 36 pixels (bilinear), of which the 32×32 centre" in text
+
+
+def test_it_says_when_the_model_is_unsure_and_what_that_is_worth(promotion):
+    assert "unsure" not in card(promotion.candidate, evidence=promotion.evidence)
+    promotion.candidate.model.description["unsure"] = {"coverage": 0.9, "least_probability": 0.25, "num_images": 40}
+    found = Covered(
+        coverage=Interval(0.92, 0.85, 0.96),
+        sure=Interval(0.7, 0.6, 0.78),
+        accuracy_when_sure=Interval(0.97, 0.9, 0.99),
+        mean_size=1.3,
+    )
+    text = card(promotion.candidate, evidence=replace(promotion.evidence, unsure=found))
+    assert "from a probability of 0.2500 on, fitted to 40 validation images" in text
+    assert "the plausible classes, 1.30 on average, hold the right one of 92.0% (85.0% to 96.0%)" in text
+    assert "it is sure of 70.0% (60.0% to 78.0%) and right in 97.0% (90.0% to 99.0%)" in text
 
 
 @pytest.mark.parametrize(("oracle", "of"), [(False, "source"), (True, "target")])

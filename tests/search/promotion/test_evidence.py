@@ -1,11 +1,13 @@
 """A candidate beside a champion: which images may be asked, and what is said of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from search.promotion.evidence import answer, gather
 from search.promotion.gate import gate
-from search.space.sections import GateSection
+from search.space.promotion_sections import GateSection
 from search.tracking.model_files import classify
 from trainable.serving.encoded import encoded_images
 from trainable.statistics.comparison import Interval
@@ -43,6 +45,18 @@ def test_the_packaged_model_is_what_is_measured(served):
     assert evidence.test.metrics["accuracy"].value == np.mean(measured.probabilities.argmax(1) == measured.labels)
     assert evidence.latency_ms > 0
     assert evidence.size_mb == pytest.approx(19.8, abs=0.5)
+
+
+def test_what_being_unsure_is_worth_is_measured_where_a_model_says_so(served):
+    candidate = served("old")
+    measured, evidence = gathered(candidate, None)
+    assert evidence.unsure is None
+    least = float(np.median(measured.probabilities))
+    description = {**candidate.description, "unsure": {"coverage": 0.9, "least_probability": least, "num_images": 9}}
+    saying = replace(candidate, description=description)
+    _, evidence = gathered(saying, None)
+    held = measured.probabilities[np.arange(len(measured.labels)), measured.labels] >= least
+    assert evidence.unsure.coverage.value == held.mean()
 
 
 def test_images_that_the_champion_was_trained_on_are_left_out(served):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from search.promotion.gate import Evidence, gate
-from search.space.sections import GateSection
+from search.space.promotion_sections import GateSection
 from trainable.statistics.comparison import Interval, Judged, Paired
 
 TEST = Judged(
@@ -96,6 +96,7 @@ def test_as_plain_data_its_numbers_have_the_names_that_the_registry_shows():
         "old",
         "unpaired",
         "no_old",
+        "unsure",
         "rolled_back",
     ]
     assert numbers["old"]["gain"] == {"value": -0.01, "low": 0.01, "high": 0.1}

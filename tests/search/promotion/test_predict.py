@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
@@ -54,6 +55,25 @@ def test_a_path_without_images_is_a_mistake(uri, tmp_path):
 def test_names_that_are_no_utf_8_are_written_as_they_are(tmp_path):
     write_csv([Prediction(path=os.fsdecode(b"caf\xe9.png"), error="no image")], path=tmp_path / "out.csv")
     assert b"caf\xe9.png," in (tmp_path / "out.csv").read_bytes()
+
+
+def test_an_image_of_which_a_model_is_unsure_is_told_with_what_is_plausible(tmp_path):
+    both, none = (
+        Prediction(path="a.png", top_k=("crack", "fine"), top_k_scores=(0.5, 0.4), plausible=plausible)
+        for plausible in (("crack", "fine"), ())
+    )
+    sure = replace(both, plausible=("crack",))
+    table = predictions_table([both, none, sure])
+    assert list(table.columns[1].cells) == ["unsure: crack or fine", "unsure: none", "crack"]
+    assert [image.as_dict()["unsure"] for image in (both, none, sure, predict_nothing()[0])] == [
+        True,
+        True,
+        False,
+        None,
+    ]
+    write_csv([both], path=tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as file:
+        assert json.loads(next(csv.DictReader(file))["plausible"]) == ["crack", "fine"]
 
 
 def predict_nothing():

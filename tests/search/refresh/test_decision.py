@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from search.refresh.decision import Facts, Loss, hours_of_month, next_rung, wait_before_search
-from search.space.sections import RefreshSection
+from search.space.promotion_sections import RefreshSection
 
 RULE = RefreshSection(small_share=0.2, tolerance=0.02)
 GOOD = Loss(value=0.80, level=0.81, low=-0.03, num_images=40)

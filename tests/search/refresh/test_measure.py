@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search.refresh.measure import FEWEST_ASKED, loss_from, measure_loss
-from search.space.sections import RefreshSection
+from search.space.promotion_sections import RefreshSection
 from search.space.spec import SearchSpec
 from trainable.statistics.drift import feature_drift
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, draw_image):
+def packaged(tmp_path_factory, draw_image):
     root = tmp_path_factory.mktemp("served")
     for label, first in (("cat", 0), ("dog", 20)):
         for index in range(8):
@@ -35,8 +36,29 @@ def model(tmp_path_factory, draw_image):
     for epoch in fit(config):
         epoch.save(root / "checkpoint")
     package(config, folder=root / "package", checkpoint=root / "checkpoint")
-    save_model(root / "package", folder=root / "model")
-    return load(root / "model")
+    return root / "package"
+
+
+@pytest.fixture(scope="module")
+def model(packaged):
+    save_model(packaged, folder=packaged.with_name("model"))
+    return load(packaged.with_name("model"))
+
+
+def test_a_model_of_a_coverage_names_what_is_plausible_and_says_when_it_is_unsure(model, packaged, image, tmp_path):
+    description = json.loads((packaged / "model.json").read_text())
+    found = model.predict(pd.DataFrame({"image": [image]}))
+    assert "unsure" not in found
+    plausible = {}
+    for least in (0.0, float(found["score"][0]), 1.0):
+        unsure = {"coverage": 0.9, "least_probability": least, "num_images": 9}
+        folder = tmp_path / str(least)
+        shutil.copytree(packaged, folder / "package")
+        (folder / "package" / "model.json").write_text(json.dumps(description | {"unsure": unsure}))
+        save_model(folder / "package", folder=folder / "model")
+        (row,) = load(folder / "model").predict(pd.DataFrame({"image": [image]})).to_dict("records")
+        plausible[least] = row["plausible"], row["unsure"]
+    assert [*plausible.values()] == [(found["top_k"][0], True), ([found["label"][0]], False), ([], True)]
 
 
 @pytest.fixture(scope="module")

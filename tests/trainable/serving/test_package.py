@@ -97,6 +97,7 @@ def test_the_package_scores_what_training_measured(make_config, tmp_path, name):
     package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint")
     served = load_package(tmp_path / "package", device="cpu")
     images = encoded_images(config, split="val")
+    assert served.plausible(np.ones((1, len(served.classes)))) is None
     labels = np.array([served.classes.index(image.label) for image in images])
     found = served.probabilities([image.read_bytes() for image in images], batch_size=3)
     metrics = score(found, labels=labels, classes=served.classes).named("val")
@@ -117,6 +118,20 @@ def test_a_finished_model_is_served_and_described_with_its_views_and_its_calibra
     found = served.probabilities([image.read_bytes() for image in encoded_images(config, split="val")])
     expected = replace(network, finish=finish).predict("val").probabilities
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_packaged_for_a_coverage_says_which_classes_are_plausible(make_config, tmp_path):
+    config = make_config(train={"epochs": 1, "batch_size": 9})
+    trained(config, tmp_path / "checkpoint")
+    package(config, folder=tmp_path / "package", checkpoint=tmp_path / "checkpoint", coverage=0.6)
+    served = load_package(tmp_path / "package", device="cpu")
+    images = encoded_images(config, split="val")
+    probabilities = served.probabilities([image.read_bytes() for image in images])
+    plausible = served.plausible(probabilities * (1 + 1e-5))  # batches of another size
+    labels = [served.classes.index(image.label) for image in images]
+    held = plausible[np.arange(len(labels)), labels].mean()
+    assert 0.6 <= held < 0.6 + 2 / len(labels)
+    assert served.description["unsure"]["num_images"] == len(labels)
 
 
 def test_features_are_what_the_trained_network_gives_its_head(make_config, tmp_path):
