@@ -131,6 +131,10 @@ NEEDS = (
         serves=lambda value: value is not None,
         because="data.rehearsal is not set",
     ),
+    *(
+        Need(path=f"distill.{name}", other="distill.teachers", serves=bool, because="distill.teachers names none")
+        for name in ("weight", "temperature")
+    ),
     Need(path="train.ema_start", other="train.ema", serves=_is_positive, because="train.ema is 0"),
     Need(
         path="train.min_delta",

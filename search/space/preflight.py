@@ -1,14 +1,17 @@
 """Looks, before a worker is asked for, at what only a backbone's layers or a user's own code can tell."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from search.space.offered import offered
 from search.space.sections import STEPS
 from search.space.space import corners
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from trainable.config.techniques import ALIGNING_METHODS, LIGHT_ADAPTERS, NORM_METHODS
 from trainable.config.trial import ModelConfig, TrialConfig
+from trainable.data.packaged import find_package
 from trainable.loader.own_code import find_code
 
 # Paths that decide how a backbone is built, and whether it can be.
@@ -24,11 +27,13 @@ BUILT_BY = (
 
 
 def check_techniques(spec: SearchSpec) -> None:
-    """Raise UserError for a technique that some backbone of the space leaves nothing to do, and as :func:`check_code` does.
+    """Raise UserError for a technique that some backbone of the space leaves nothing to do, and as :func:`check_code` does and
+    :func:`check_teachers`.
 
     Backbones are laid out without their weights, and only where the space has such a technique.
     """
     check_code(spec)
+    check_teachers(spec)
     points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
     seen: set[str] = set()
     layouts: dict[str, Any] = {}
@@ -94,6 +99,13 @@ def check_code(spec: SearchSpec, *, look: Callable[[str], object] = find_code) -
     lists = [spec.base.get("augment.custom"), *recipes, *(dimension.extremes if dimension is not None else ())]
     for path in dict.fromkeys(str(path) for paths in lists if isinstance(paths, list) for path in paths):
         look(path)
+
+
+def check_teachers(spec: SearchSpec) -> None:
+    """Raise UserError where a folder of ``distill.teachers`` holds no packaged model."""
+    for teachers in offered(spec, "distill.teachers"):
+        for teacher in teachers if isinstance(teachers, list) else ():
+            find_package(Path(str(teacher)), field="distill.teachers")
 
 
 def _asks_the_layers(config: TrialConfig) -> bool:

@@ -194,6 +194,9 @@ _READ_BY_UPDATES = (
     "loss.label_smoothing",
     "loss.class_weights",
     "loss.class_weight_power",
+    "distill.teachers",
+    "distill.weight",
+    "distill.temperature",
 )
 SOLVERS = {
     "gradient": Technique(keys=_READ_BY_UPDATES),

@@ -575,6 +575,23 @@ class AdaptConfig(Section):
     )
 
 
+class DistillConfig(Section):
+    """What is learnt from trained networks beside the labels."""
+
+    teachers: list[PathText] = Field(
+        [],
+        description="Folders of packaged or registered models of the same classes, whose probabilities of the training images, "
+        "on average, are learnt beside the labels (Hinton et al. 2015). They must not have learnt from images that this one is "
+        "chosen or tested by. Not with MixUp, CutMix or `data.rehearsal`.",
+    )
+    weight: float = Field(
+        0.5, gt=0, le=1, description="Share of a target that the teachers give, the rest being the label."
+    )
+    temperature: float = Field(
+        1.0, ge=0.1, le=20, description="What the teachers' logits are divided by; above 1 their targets are softer."
+    )
+
+
 class TrialConfig(Section):
     """Everything one trial is: the same configuration and data give the same result."""
 
@@ -589,6 +606,7 @@ class TrialConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     adapt: AdaptConfig = AdaptConfig()
+    distill: DistillConfig = DistillConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -642,6 +660,11 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield f"{drawn} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
     if loss.focal_alpha is not None and loss.class_weights != "none":
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
+    if config.distill.teachers:
+        mixing = [f"augment.{name}" for name in ("mixup", "cutmix") if getattr(config.augment, name)]
+        rehearsing = ["data.rehearsal"] if config.data.rehearsal is not None else []
+        for other in [*mixing, *rehearsing]:
+            yield f"distill.teachers: excludes {other}, of whose images no teacher is asked"
     yield from unmet(STRATEGIES[finetune.strategy], config=config)
     yield from unmet(SOLVERS[finetune.solver], config=config)
     yield from unmet(LOSSES[loss.name], config=config)

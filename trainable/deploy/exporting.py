@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from trainable.atomic import write_beside
-from trainable.config.trial import AdaptConfig, TrialConfig
+from trainable.config.trial import TrialConfig
 from trainable.data.readers.sample import SPLITS
 from trainable.deploy import int8, pruning
 from trainable.deploy.pruning import prune
@@ -18,9 +18,9 @@ from trainable.deploy.variant import Variant, one_thread
 from trainable.errors import UserError, nearest
 from trainable.json_text import to_json
 from trainable.loader.symmetries import Symmetry
-from trainable.model.light_adapters import without_adapters
 from trainable.model.network import Network, create_network
 from trainable.training.inputs import Images, open_images
+from trainable.training.teacher import bare_config
 
 TABLE = "variants.json"
 
@@ -78,10 +78,7 @@ def export_weights_file(
 
 def load_network(config: TrialConfig, *, weights: Path, images: Images) -> Network:
     """The network of a trial with the weights of a file, without what was beside it in training."""
-    bare = without_adapters(config).model_copy(
-        update={"adapt": AdaptConfig(), "model": config.model.model_copy(update={"weights": "random"})}
-    )
-    network = create_network(bare, spec=images.spec, num_classes=len(images.pack.classes))
+    network = create_network(bare_config(config), spec=images.spec, num_classes=len(images.pack.classes))
     network.load_state_dict(load_file(weights))
     return network
 

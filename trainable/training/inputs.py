@@ -38,7 +38,7 @@ from trainable.prefix.prefixes import Viewed
 
 
 class Shown(NamedTuple):
-    """What a forward pass sees: images N×C×S×S, labels N or mixed targets N×K, and ``others``, images of the target domain."""
+    """What a forward pass sees: images N×C×S×S, labels N or targets N×K, and ``others``, images of the target domain."""
 
     images: Tensor
     targets: Tensor
@@ -65,7 +65,8 @@ class Inputs:
     """Batches of a trial. ``early`` are the images of its first epochs, where those are smaller.
 
     With ``on_device`` views are made on the device as they are asked for, from the images ``held`` there by size or else from
-    the pack; without, by the loaders, whose processes make them ahead.
+    the pack; without, by the loaders, whose processes make them ahead. ``soft_targets``, N×K by row of the pack, stand in the
+    place of labels in training.
     """
 
     config: TrialConfig
@@ -77,6 +78,7 @@ class Inputs:
     on_device: bool = False
     held: Mapping[int, HeldImages] = field(default_factory=dict)
     loaders: dict[tuple[str, int], Loader] = field(default_factory=dict)
+    soft_targets: Tensor | None = None
 
     def at(self, epoch: int) -> Images:
         """The images that an epoch looks at."""
@@ -110,14 +112,22 @@ class Inputs:
     def training(
         self, *, epoch: int, view: int, adaptation: Adaptation, behind: Mapping[str, Outputs] | None = None
     ) -> Iterator[Shown]:
-        """An epoch's batches: normalised images, labels or mixed targets, images of the target domain if it is looked at.
+        """An epoch's batches: normalised images, labels or targets, images of the target domain if it is looked at.
 
         ``view`` is the number of that in which they are seen. With ``behind``, by split, what frozen layers made of the images
         stands in their place.
         """
         if behind is not None:
-            yield from self._training_behind(behind, epoch=epoch)
+            shown = self._training_behind(behind, epoch=epoch)
+        else:
+            shown = self._training_on_images(epoch=epoch, view=view, adaptation=adaptation)
+        if self.soft_targets is None:
+            yield from shown
             return
+        for rows, batch in zip(self._loader("train", epoch=epoch).requests(epoch), shown, strict=True):
+            yield batch._replace(targets=self._moved(self.soft_targets[rows]))
+
+    def _training_on_images(self, *, epoch: int, view: int, adaptation: Adaptation) -> Iterator[Shown]:
         images = self.at(epoch)
         batches = self._batches(self._loader("train", epoch=epoch), images=images, epoch=epoch, view=view)
         if not adaptation.sees_target:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from trainable.training.optimizer import of_trainable, set_rates
 from trainable.training.setup import Setup
 from trainable.training.solving import solve_head
 from trainable.training.state import State, create_state
+from trainable.training.teacher import soft_targets
 from trainable.training.usage import Clock, usage
 
 UPDATES_BETWEEN_LOSS_CHECKS = 16  # reading a loss makes a GPU wait
@@ -278,7 +279,7 @@ def create_trainer(setup: Setup, *, anchor: Anchor | None = None, prefixes: Pref
     return Trainer(
         config=config,
         device=device,
-        inputs=setup.inputs,
+        inputs=replace(setup.inputs, soft_targets=soft_targets(setup)),
         state=create_state(setup),
         loss=create_loss(config.loss, counts=counts, shown=setup.shown_counts, device=device),
         balanced_loss=create_balanced_loss(config.loss, counts=counts, device=device),

@@ -31,6 +31,11 @@ def test_a_number_of_warm_starts_without_any_is_noted():
     assert notes(search={"name": "demo", "trials": 27, "num_warm": 2, "warm_start": "auto"}) == []
 
 
+def test_a_weight_of_teachers_without_any_is_noted():
+    assert notes(base={"distill.weight": 0.3}) == ["base.distill.weight: has no effect, distill.teachers names none"]
+    assert notes(base={"distill.weight": 0.3, "distill.teachers": ["teacher"]}) == []
+
+
 def test_finishing_that_does_nothing_or_makes_a_limit_another_is_noted():
     nothing = {"augment.flip": "none", "augment.rotate": "none"}
     line = "finish: views has no effect, augment.flip and augment.rotate allow no other view of an image"

@@ -177,3 +177,14 @@ def test_light_adapters_for_layers_that_a_backbone_of_the_space_lacks_are_one_li
     ):
         check_techniques(spec_of(tmp_path, model=RANDOM, vary=vary))
     check_techniques(spec_of(tmp_path, model=RANDOM | {"name": "test_vit"}, vary=vary, data={"image_size": 160}))
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_teacher_that_is_not_there_is_one_line(tmp_path, searched):
+    teachers = [str(tmp_path / "nowhere")]
+    sections = {"vary": {"distill.teachers": {"choice": [[], teachers]}}} if searched else {}
+    spec = spec_of(tmp_path, model=RANDOM, **sections)
+    if not searched:
+        spec = spec.model_copy(update={"base": {**spec.base, "distill.teachers": teachers}})
+    with pytest.raises(UserError, match="distill.teachers: .*/nowhere is no packaged model, it has no model.json"):
+        check_techniques(spec)

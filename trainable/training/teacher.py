@@ -1,0 +1,144 @@
+"""What a student learns from its teachers: their probabilities of its training images beside the labels."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from blake3 import blake3
+from safetensors.torch import load_file, save
+from scipy.special import softmax
+from torch import Tensor
+
+from trainable.atomic import write_beside
+from trainable.config.renamed import with_new_names
+from trainable.config.trial import AdaptConfig, AugmentConfig, DistillConfig, TrialConfig
+from trainable.data.pack import Pack, cache_errors, cache_folder
+from trainable.data.packaged import DESCRIPTION, IMAGES, WEIGHTS, find_package
+from trainable.data.readers.arrow_files import load_listed
+from trainable.errors import UserError
+from trainable.model.light_adapters import without_adapters
+from trainable.statistics.arrays import Double
+from trainable.training.finishing import read_finish
+from trainable.training.measure import Measurer
+from trainable.training.setup import Setup, set_up
+
+VERSION = 1  # of the answers that are kept
+SPLITS_OF_IMAGES = pa.schema({"sample_id": pa.uint64(), "split": pa.string()})
+# What an image becomes is the teacher's; which images there are, and in which split, is the student's.
+OF_THE_TEACHER = ("image_size", "channels", "max_pixels", "bit_depth", "background")
+LEARNT_FROM = {
+    "val": ("train",),
+    "test": ("train", "val"),
+}  # splits of a teacher that must not be in one of the student
+
+
+def soft_targets(setup: Setup) -> Tensor | None:
+    """What a student's images are to be given, N×K by row of its pack; None where it has no teachers.
+
+    Of a training image (1-w)·label + w·p, p the mean over the teachers of their probabilities p_k^(1/T), scaled to sum 1, at
+    weight w and temperature T (Hinton et al. 2015, the student at temperature 1); other rows are 0. Raises UserError for a
+    teacher that is none, knows other classes, or has learnt from images that the student is judged by.
+    """
+    config, pack = setup.config.distill, setup.pack
+    if not config.teachers:
+        return None
+    rows = pack.indices("train")
+    answers = [_answers(Path(teacher), student=setup) for teacher in config.teachers]
+    labels = np.eye(len(pack.classes))[pack.labels[rows]]
+    targets = np.zeros((len(pack), len(pack.classes)), dtype=np.float32)
+    targets[rows] = (1 - config.weight) * labels + config.weight * _softened(answers, config=config)
+    return torch.from_numpy(targets)
+
+
+def _softened(answers: Sequence[Double], *, config: DistillConfig) -> Double:
+    softened: Double = np.mean([softmax(logits / config.temperature, axis=1) for logits in answers], axis=0)
+    return softened
+
+
+def bare_config(config: TrialConfig) -> TrialConfig:
+    """The configuration of a packaged network alone: nothing that was beside it in training, no weights to begin with."""
+    return without_adapters(config).model_copy(
+        update={"adapt": AdaptConfig(), "model": config.model.model_copy(update={"weights": "random"})}
+    )
+
+
+def _answers(folder: Path, *, student: Setup) -> Double:
+    """Log-probabilities N×K of the student's training images, its classes in its order, kept in the cache of the data."""
+    package = find_package(folder, field="distill.teachers")
+    description = json.loads((package / DESCRIPTION).read_text())
+    pack = student.pack
+    if sorted(description["classes"]) != sorted(pack.classes):
+        theirs, ours = (", ".join(classes) for classes in (description["classes"], pack.classes))
+        raise UserError(f"distill.teachers: {folder} tells apart {theirs}, the images are of {ours}")
+    _check_not_judged_by(package, pack=pack)
+    key = _key(package, student=student)
+    file = cache_folder(student.config.data) / "teachers" / f"{key}.safetensors"
+    answers = _kept(str(file))
+    if answers is None:
+        answers = _asked(package, description=description, student=student)
+        with cache_errors(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with write_beside(file) as out:
+                out.write(save({"answers": torch.from_numpy(answers)}))
+    order = [description["classes"].index(name) for name in pack.classes]
+    return answers[:, order]
+
+
+def _check_not_judged_by(package: Path, *, pack: Pack) -> None:
+    """Refuse a teacher that knows the labels of images by which its student is chosen or tested."""
+    table = load_listed(package / IMAGES, schema=SPLITS_OF_IMAGES, field="distill.teachers").to_pydict()
+    for split, theirs in LEARNT_FROM.items():
+        learnt = {sample for sample, its in zip(table["sample_id"], table["split"], strict=True) if its in theirs}
+        common = learnt.intersection(pack.sample_ids[pack.indices(split)].tolist())
+        if common:
+            raise UserError(
+                f"distill.teachers: {package} has learnt from {len(common)} {split} images of the student; train it on the same "
+                "splits (data.split_seed, data.keep_splits)"
+            )
+
+
+def _key(package: Path, *, student: Setup) -> str:
+    """Names everything that determines the answers."""
+    digest = blake3(f"{VERSION} {student.pack.fingerprint} {student.device.type} {student.config.train.amp}".encode())
+    for name in (DESCRIPTION, WEIGHTS):
+        digest.update((package / name).read_bytes())
+    digest.update(student.pack.sample_ids[student.pack.indices("train")].tobytes())
+    return digest.hexdigest(length=16)
+
+
+@lru_cache(maxsize=4)
+def _read(path: str, _changed_ns: int) -> Double:
+    answers: Double = load_file(path)["answers"].numpy()
+    return answers
+
+
+def _kept(path: str) -> Double | None:
+    try:
+        return _read(path, Path(path).stat().st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+def _asked(package: Path, *, description: Mapping[str, Any], student: Setup) -> Double:
+    """What the packaged network makes of the student's training images, as it looks at them."""
+    teacher = set_up(_config(description, student=student.config))
+    teacher.network.load_state_dict(load_file(package / WEIGHTS))
+    teacher.network.views = tuple(read_finish(description.get("finish", {})).views)
+    measurer = Measurer(config=teacher.config, inputs=teacher.inputs)
+    predicted = measurer.predict(teacher.network, "train", epoch=teacher.config.train.epochs)
+    logits: Double = np.log(np.maximum(predicted.probabilities, np.finfo(np.float64).tiny))
+    return logits
+
+
+def _config(description: Mapping[str, Any], *, student: TrialConfig) -> TrialConfig:
+    """The teacher's network on the student's images and device."""
+    document = with_new_names(description["config"])
+    shown = {name: value for name, value in document["data"].items() if name in OF_THE_TEACHER}
+    teacher = TrialConfig.model_validate({**document, "data": shown | {"path": "unused"}, "adapt": {}, "distill": {}})
+    data = student.data.model_copy(update={**shown, "early_size": None, "early_epochs": 0, "rehearsal": None})
+    return bare_config(teacher).model_copy(update={"data": data, "train": student.train, "augment": AugmentConfig()})
