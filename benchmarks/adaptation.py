@@ -42,6 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fda": {"weight": 0.5},
 }
 TRUTHS = ("oracle/accuracy", "oracle/balanced_accuracy")
+CALIBRATION = ("oracle/loss", "oracle/ece", "target/overconfidence")
 SELECTORS = ("val/balanced_accuracy", *(name for name in DIRECTIONS if name.startswith("target/")))
 COMBINED = ("target/snd", "target/dev", "val/balanced_accuracy")
 
@@ -133,6 +134,7 @@ def methods_table(runs: Sequence[Run]) -> str:
         "oracle: target acc.",
         "bal. acc.",
         "over source-only",
+        *CALIBRATION,
     ]
     rows = []
     for method in dict.fromkeys(run["method"] for run in runs):
@@ -144,6 +146,7 @@ def methods_table(runs: Sequence[Run]) -> str:
                 spread([last(run, "val/balanced_accuracy") for run in own]),
                 *(spread([last(run, name) for run in own]) for name in TRUTHS),
                 "" if method == "none" else spread(gains, sign="+"),
+                *(mean_of([last(run, name) for run in own]) for name in CALIBRATION),
             ]
         )
     return markdown(heads, rows)
@@ -151,7 +154,7 @@ def methods_table(runs: Sequence[Run]) -> str:
 
 def selectors_table(runs: Sequence[Run]) -> str:
     """What each selector picks out of all methods and epochs, the mean over seeds; the oracle's own pick is the ceiling."""
-    heads = ["selector", "oracle: target acc.", "bal. acc.", "τ with the oracle", "picks"]
+    heads = ["selector", "oracle: target acc.", "bal. acc.", *CALIBRATION, "τ with the oracle", "picks"]
     seeds = sorted({run["seed"] for run in runs})
     rows = []
     for name in (*SELECTORS, "mean rank of three", TRUTHS[1]):
@@ -161,6 +164,7 @@ def selectors_table(runs: Sequence[Run]) -> str:
             [
                 "*the oracle*" if name == TRUTHS[1] else name,
                 *(spread([picked[truth] for _, picked in picks]) for truth in TRUTHS),
+                *(mean_of([picked[name] for _, picked in picks]) for name in CALIBRATION),
                 f"{statistics.mean(agreed):+.2f}" if agreed else "",
                 ", ".join(method for method, _ in picks),
             ]
@@ -192,6 +196,11 @@ def of_seed(runs: Sequence[Run], method: str, seed: int) -> Run:
 
 def last(run: Run, name: str) -> float:
     return float(run["epochs"][-1][name])
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """In its own unit."""
+    return f"{statistics.mean(values):.2f}"
 
 
 def spread(values: Sequence[float], *, sign: str = "") -> str:

@@ -17,12 +17,15 @@ from trainable.statistics.ranking import agreement
 
 TARGET_METRICS = tuple(name for name in DIRECTIONS if name.startswith("target/"))
 TRUTH = "oracle/balanced_accuracy"
+OVERCONFIDENCE = "target/overconfidence"
+MOST_OVERCONFIDENCE = 0.05  # that may be chance, or a target that is a little easier
 CURVES = (
     "train/source_loss",
     "train/target_loss",
     "train/adapt_weight",
     "train/domain_accuracy",
     "target/entropy",
+    OVERCONFIDENCE,
     "target/a_distance",
     "target/mmd",
 )
@@ -47,6 +50,7 @@ def judge_domains(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNot
         "oracle": bool(spec.base.get("data.oracle")),
         "choices": {name: _choice(ordered, by=name, metric=metric) for name in judges} if ordered else {},
         "agreement": {f"{a} ~ {b}": tau for (a, b), tau in agreement(values, directions=DIRECTIONS).items()},
+        "overconfidence": None if chosen is None else _measured(chosen, OVERCONFIDENCE, metric=metric),
         "gains": _gains(chosen, source_only, metric=metric) if chosen and source_only else None,
         "decisive": [name for name in dict.fromkeys([metric, *spec.search.choose_by]) if not name.startswith("val/")],
     }
@@ -65,7 +69,7 @@ def judgement_lines(judgement: Mapping[str, Any] | None) -> list[str]:
         pair for pair in judgement["agreement"] if pair.startswith(next(iter(judgement["choices"]), ""))
     ]
     lines += [f"agreement {pair}: τ {judgement['agreement'][pair]:+.2f}" for pair in pairs]
-    return lines + _warnings(judgement)
+    return lines + _warnings(judgement) + _overconfident(judgement["overconfidence"])
 
 
 def domain_figures(trials: Sequence[Trial], *, spec: SearchSpec, folder: Path) -> dict[str, Callable[[], go.Figure]]:
@@ -115,6 +119,21 @@ def _warnings(judgement: Mapping[str, Any]) -> list[str]:
             "adapt.method: none, a smaller adapt.weight, or another adapt.layer"
         )
     return lines
+
+
+def _overconfident(surplus: float | None) -> list[str]:
+    if surplus is None or surplus <= MOST_OVERCONFIDENCE:
+        return []
+    return [
+        f"warning: the final trial is surer of target images, by {surplus:.2f}, than it is right on held-out ones of the source; "
+        "its probabilities there mean little, and selectors that reward confidence may have been led by it: a smaller "
+        "adapt.weight, or adapt.schedule: ganin"
+    ]
+
+
+def _measured(trial: Trial, name: str, *, metric: str) -> float | None:
+    value = trial.at_best(name, metric=metric)
+    return value if value == value else None
 
 
 def _curves(trial: Trial) -> go.Figure:

@@ -25,7 +25,9 @@ def table():
 def epoch(table, *, selector, truth):
     """An epoch in which every selector has one value, by which it is the better the larger ``selector`` is."""
     signs = {name: 1 if table.DIRECTIONS[name] == "maximize" else -1 for name in table.SELECTORS}
-    return {name: sign * selector for name, sign in signs.items()} | dict.fromkeys(table.TRUTHS, truth)
+    return {name: sign * selector for name, sign in signs.items()} | dict.fromkeys(
+        (*table.TRUTHS, *table.CALIBRATION), truth
+    )
 
 
 def test_all_runs_are_valid_trials_that_differ_in_method_seed_and_direction_alone(table):
@@ -63,8 +65,8 @@ def test_a_selector_picks_by_its_own_value_and_is_scored_by_the_truth(table):
     assert table.pick(runs, seed=0, by=table.TRUTHS[1])[1][table.TRUTHS[0]] == 0.9
     assert table.agreed_with_truth(runs, seed=0, by="target/dev") == pytest.approx(-1 / 3)
     rows = table.selectors_table(runs).splitlines()
-    assert rows[2] == "| val/balanced_accuracy | 80.0 ± 0.0 | 80.0 ± 0.0 | -0.33 | dann |"
-    assert rows[-1] == "| *the oracle* | 90.0 ± 0.0 | 90.0 ± 0.0 | +1.00 | dann |"
+    assert rows[2] == "| val/balanced_accuracy | 80.0 ± 0.0 | 80.0 ± 0.0 | 0.80 | 0.80 | 0.80 | -0.33 | dann |"
+    assert rows[-1] == "| *the oracle* | 90.0 ± 0.0 | 90.0 ± 0.0 | 0.90 | 0.90 | 0.90 | +1.00 | dann |"
 
 
 def test_gains_over_source_only_are_paired_by_seed(table):
@@ -74,5 +76,5 @@ def test_gains_over_source_only_are_paired_by_seed(table):
         for method, truth in (("none", plain), ("mcc", adapted))
     ]
     rows = table.methods_table(runs).splitlines()
-    assert rows[2] == "| none | 70.0 ± 0.0 | 60.0 ± 14.1 | 60.0 ± 14.1 |  |"
-    assert rows[3] == "| mcc | 70.0 ± 0.0 | 75.0 ± 21.2 | 75.0 ± 21.2 | +15.0 ± 7.1 |"
+    assert rows[2] == "| none | 70.0 ± 0.0 | 60.0 ± 14.1 | 60.0 ± 14.1 |  | 0.60 | 0.60 | 0.60 |"
+    assert rows[3] == "| mcc | 70.0 ± 0.0 | 75.0 ± 21.2 | 75.0 ± 21.2 | +15.0 ± 7.1 | 0.75 | 0.75 | 0.75 |"

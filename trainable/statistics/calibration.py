@@ -69,6 +69,16 @@ def held_out(logits: Double, *, labels: Labels, fit: Callable[[Double, Labels], 
     return changed
 
 
+def overconfidence(probabilities: Double, *, of_source: Double, labels: Labels) -> float:
+    """How much surer a classifier is of images N×K of another domain than it is right on those M×K of its own, with labels M.
+
+    The mean probability of the likeliest class less the accuracy. Where the domain is no easier than the classifier's own,
+    what is above 0 cannot be right.
+    """
+    accuracy = np.mean(of_source.argmax(axis=1) == labels)
+    return float(probabilities.max(axis=1).mean() - accuracy)
+
+
 def choose_held_out(candidates: Sequence[Double], *, labels: Labels, balanced: bool) -> tuple[int, Double]:
     """Which of several logits N×K has the least cross-entropy, and logits of which each image's were chosen by others."""
 

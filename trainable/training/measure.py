@@ -14,6 +14,7 @@ from trainable.model.network import Network
 from trainable.model.norms import recompute_batch_norm, target_statistics
 from trainable.model.phase import Phase, phase
 from trainable.prefix.prefixes import Prefixes
+from trainable.statistics.calibration import overconfidence
 from trainable.statistics.scores import Evaluation, score
 from trainable.statistics.selectors import Outputs, selectors
 from trainable.training.device import autocast
@@ -130,6 +131,9 @@ class Measurer:
             seed=self.config.seed,
         )
         metrics = {f"target/{name}": value for name, value in scores.items()}
+        metrics["target/overconfidence"] = overconfidence(
+            target.probabilities, of_source=source.probabilities, labels=source.labels
+        )
         if self.config.data.oracle:
             metrics |= self._score(target).named("oracle")
         return metrics

@@ -122,3 +122,13 @@ def test_a_search_of_one_domain_says_nothing():
     spec = SearchSpec.model_validate({"search": {"name": "one", "trials": 1}, "scheduler": {"max_epochs": 3}})
     assert judge_domains([], spec=spec, notes=SearchNotes()) is None
     assert judgement_lines(None) == []
+
+
+@pytest.mark.parametrize(("surplus", "warns"), [(0.3, True), (0.05, False), (-0.2, False)])
+def test_a_final_trial_that_is_surer_of_the_target_than_it_is_right_on_the_source_is_warned_of(surplus, warns):
+    trials = [trial(number, **{"target/overconfidence": surplus}) for number in range(3)]
+    judgement = judge_domains(trials, spec=make_spec(), notes=SearchNotes())
+    assert judgement["overconfidence"] == surplus
+    warned = [line for line in judgement_lines(judgement) if "surer of target images" in line]
+    assert bool(warned) == warns
+    assert all(f"by {surplus:.2f}," in line for line in warned)

@@ -9,6 +9,7 @@ from trainable.statistics.calibration import (
     fit_calibration,
     folds,
     held_out,
+    overconfidence,
 )
 from trainable.statistics.scores import expected_calibration_error
 
@@ -118,3 +119,9 @@ def test_of_several_logits_the_best_are_chosen_and_each_image_is_judged_by_the_c
     assert np.array_equal(chosen, lucky)
     best, chosen = choose_held_out([wrong, lucky], labels=labels, balanced=False)
     assert (best, np.array_equal(chosen, lucky)) == (1, True)
+
+
+def test_overconfidence_is_what_is_believed_beyond_what_was_right():
+    of_source = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
+    labels = np.array([0, 1, 0, 1])  # three of four are right
+    assert overconfidence(np.array([[1.0, 0.0], [0.1, 0.9]]), of_source=of_source, labels=labels) == pytest.approx(0.2)
