@@ -26,7 +26,7 @@ from trainable.training.finishing import Finish, StepName
 from trainable.training.trained import Trained
 
 SCORES = ("balanced_accuracy", "accuracy", "loss", "ece")
-STEPS: tuple[StepName, ...] = ("views", "calibration")
+STEPS: tuple[StepName, ...] = ("interpolation", "views", "calibration")
 CALLS = 5  # timed, of one image
 
 
