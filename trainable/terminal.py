@@ -39,3 +39,8 @@ class Terminal(Console):
 def plain(text: str) -> str:
     """The text with a replacement character for each control code but tabs and line feeds."""
     return _CONTROL.sub(REPLACEMENT, text)
+
+
+def unstyled(text: str) -> str:
+    """The text without the codes that colour it, otherwise as :func:`plain` has it."""
+    return plain(Text.from_ansi(text).plain)

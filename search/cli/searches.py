@@ -163,8 +163,24 @@ def resume(
     _conduct(spec, address=address, as_json=as_json)
 
 
-def status(name: Name, folder: Folder = Path("searches"), as_json: AsJson = False) -> None:
-    """Say where a search stands."""
+def status(
+    name: Name,
+    trial: Annotated[int | None, typer.Option("--trial", help="Number of one trial, to be told all of it.")] = None,
+    folder: Folder = Path("searches"),
+    as_json: AsJson = False,
+) -> None:
+    """Say where a search stands, or one of its trials."""
+    if trial is not None:
+        from search.report.one_trial import trial_data
+
+        data = trial_data(folder / name, number=trial)
+        lines = data.pop("lines")
+        if as_json:
+            print_json(data)
+        else:
+            for line in lines:
+                console.print(line, highlight=False, markup=False)
+        return
     from search.report.overview import overview, status_table
 
     result = overview(folder / name)

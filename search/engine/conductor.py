@@ -1,12 +1,12 @@
 """What happens next in a search, and what was reported, written to the ledger before anyone else hears of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal
 
 from search.engine.audit import Audited, is_audit
 from search.engine.clock import Clock
+from search.engine.failure import FAILED, Failure, fail_alike, fail_endlessly
 from search.engine.history import History
 from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
@@ -19,9 +19,7 @@ from search.space.values import Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
 MOST_PASSED_OVER = 8  # trials that are too long for the time that is left, before it is taken for over
-FAILURES_IN_A_ROW = 20  # after which a search is over that has no number of trials
 OUT_OF_TIME = "out of time"  # how the reason of a trial begins that is left open
-LOST = "failed"  # how the reason of a trial begins that lost its worker too often
 Decision = Literal["go on", "stop"]
 
 
@@ -119,15 +117,23 @@ class Conductor:
                 self.stopping = reason
         return "stop"
 
-    def leg_over(self, number: int, *, error: str | None = None) -> None:
-        """The worker has left the trial; with an ``error`` it was lost at work, and the trial is tried again."""
-        if self.running.pop(number, None) is None or error is None:
+    def leg_over(self, number: int, *, failure: Failure | None = None) -> None:
+        """The worker has left the trial; with a ``failure`` at work, and the trial is tried again, but not for ever."""
+        if self.running.pop(number, None) is None or failure is None:
             return
         if self.ledger.trial(number).state == "RUNNING":
-            attempts = self.ledger.count_attempt(number)
-            if attempts > self.limits.max_failures:
-                self._end(number, state="FAILED", reason=f"{LOST} {attempts} times: {error}")
-            self._stop_if_hopeless(error)
+            self.ledger.count_failure(number, failure=failure.as_dict())
+            trial = self.ledger.trial(number)
+            times, most = (
+                (trial.losses, self.limits.max_losses)
+                if failure.of_machine
+                else (trial.attempts, self.limits.max_failures)
+            )
+            if times > most:
+                self._end(number, state="FAILED", reason=f"{FAILED} {times} times: {failure.reason}")
+            else:
+                self._tell_of_change(number)
+            self._stop_if_hopeless(failure)
 
     def _next_action(self, trials: History) -> Action:
         """What the rule says; of what the clock allows, where it says how long a search may take."""
@@ -341,11 +347,15 @@ class Conductor:
         self.ledger.hold(number)
         self._tell_of_change(number)
 
-    def _stop_if_hopeless(self, error: str) -> None:
-        """Stop when workers keep failing and no trial has ever finished an epoch: it is not the trials' fault."""
+    def _stop_if_hopeless(self, failure: Failure) -> None:
+        """Stop when workers keep failing and no trial has ever finished an epoch, or one trial after the other fails alike."""
         trials = self._history()
-        if trials.num_epochs == 0 and sum(trial.attempts for trial in trials) >= LOST_WORKERS_BEFORE_HOPELESS:
-            self.stopping = f"every trial fails: {error}"
+        failures = sum(trial.attempts + trial.losses for trial in trials)
+        if trials.num_epochs == 0 and failures >= LOST_WORKERS_BEFORE_HOPELESS:
+            self.stopping = f"every trial fails: {failure.reason}"
+        elif alike := fail_alike(trials):
+            numbers = ", ".join(str(trial.number) for trial in alike)
+            self.stopping = f"trials {numbers} failed alike, one after the other: {failure.reason}"
 
     def _end(self, number: int, *, state: Literal["COMPLETE", "PRUNED", "FAILED"], reason: str) -> None:
         self.ledger.end(number, state=state, reason=reason)
@@ -353,18 +363,3 @@ class Conductor:
 
     def _tell_of_change(self, number: int) -> None:
         self.on_change(self.ledger.trial(number))
-
-
-def was_lost(trial: Trial) -> bool:
-    """Whether a trial failed for its workers, not for what it is."""
-    return trial.state == "FAILED" and trial.attempts > 0 and (trial.reason or "").startswith(LOST)
-
-
-def fail_endlessly(trials: Sequence[Trial]) -> bool:
-    """Whether the latest trials, many in a row, failed without an epoch: such spend no budget, so none would end the search.
-
-    Those at work in their first epoch are not looked at.
-    """
-    decided = (trial for trial in reversed(trials) if trial.is_searched and (trial.epochs or trial.state != "RUNNING"))
-    failed = [trial.state == "FAILED" and not trial.epochs for trial in islice(decided, FAILURES_IN_A_ROW)]
-    return len(failed) == FAILURES_IN_A_ROW and all(failed)

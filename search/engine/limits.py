@@ -14,7 +14,8 @@ from search.engine.history import History
 class Limits:
     """When no more is begun: trials in all, epochs in all, GPU-hours in all, and what does not fit into a ``clock``'s time.
 
-    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives the loss of its worker;
+    ``gpus`` is what an hour of a trial counts for; ``max_failures`` how often a trial survives an error of its own,
+    ``max_losses`` the loss of its worker;
     ``constraints`` the most that a configuration's network may take, by names of ``metrics.MEASURES``; ``confirming`` what is
     kept of epochs and GPU-hours for training the last candidates once more; ``tolerance`` the improvement below which the rest
     of the budget is not spent.
@@ -26,6 +27,7 @@ class Limits:
     clock: Clock | None = None
     gpus: float = 1.0
     max_failures: int = 3
+    max_losses: int = 20
     constraints: Mapping[str, float] = field(default_factory=dict)
     confirming: Confirming | None = None
     tolerance: float | None = None

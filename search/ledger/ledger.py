@@ -161,11 +161,14 @@ class Ledger:
         """Record that the search has stopped an open trial where it stands, which is kept for an audit."""
         self._set(number, "audited_at", self.trial(number).last_epoch)
 
-    def count_attempt(self, number: int) -> int:
-        """Record that a worker was lost with this trial, and give how often that has happened."""
-        attempts = self.trial(number).attempts + 1
-        self._set(number, "attempts", attempts)
-        return attempts
+    def count_failure(self, number: int, *, failure: Mapping[str, Any]) -> None:
+        """Record that a worker failed with this trial, by its own error or ``of_machine``; the newest is kept in full."""
+        trial = self.trial(number)
+        self._set(number, "failure", {**failure, "epoch": trial.last_epoch + 1})
+        if failure["of_machine"]:
+            self._set(number, "losses", trial.losses + 1)
+        else:
+            self._set(number, "attempts", trial.attempts + 1)
 
     def _read(self) -> list[Trial]:
         with no_collection():
@@ -296,6 +299,8 @@ def _to_trial(frozen: FrozenTrial, *, space: Space) -> Trial:
         overrides=attrs.get("overrides", {}),
         measured=attrs.get("measured", {}),
         attempts=attrs.get("attempts", 0),
+        losses=attrs.get("losses", 0),
+        failure=attrs.get("failure", {}),
         reason=attrs.get("reason"),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property
 from math import nan
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from search.space.values import Value
 from trainable.metrics import DIRECTIONS, best_epoch
@@ -35,10 +35,11 @@ class Trial:
 
     ``params`` are the searched values by dotted path, only the active ones; ``overrides`` are values that it has in place of
     these and the search's; ``measured`` is what its network takes, where that was asked for; ``target`` is the epoch it was last
-    asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…); ``reason`` why it ended, of an open one
-    why nothing of it is at work: the time was up; ``confirmed`` are the metrics that it came to with each other seed, where it is
-    one of the last candidates and the search has trained these again. ``audited_at`` is the
-    epoch at which the search stopped it, where it was kept open for an audit.
+    asked to reach; ``origin`` says who proposed it (``try_first``, ``random``, ``tpe``…). ``attempts`` counts errors of its own,
+    ``losses`` workers that were lost with it; ``failure`` is the last of either: its ``reason``, ``details``, ``epoch`` and
+    whether it was ``of_machine``. ``reason`` says why it ended, of an open one why nothing of it is at work: the time was up;
+    ``confirmed`` are the metrics that it came to with each other seed, where it is one of the last candidates and the search has
+    trained these again. ``audited_at`` is the epoch at which the search stopped it, where it was kept open for an audit.
     """
 
     number: int
@@ -50,6 +51,8 @@ class Trial:
     overrides: Mapping[str, Value] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
     attempts: int = 0
+    losses: int = 0
+    failure: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
     started: datetime | None = None
     ended: datetime | None = None

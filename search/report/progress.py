@@ -13,6 +13,7 @@ from search.engine.forecast import expected_epochs
 from search.engine.history import History
 from search.engine.listeners import Listener, Outcome
 from search.engine.rule import Rule
+from search.ledger.failures import failure_text
 from search.ledger.ledger import Ledger
 from search.ledger.refits import SEED
 from search.ledger.trials import Trial, best_trial
@@ -50,16 +51,15 @@ class Progress(Listener):
             self._live.start()
 
     def changed(self, trial: Trial) -> None:
-        """Take a trial's new record; off a terminal, print what happened as a line."""
+        """Take a trial's new record; off a terminal, print what happened as a line, and anywhere that a worker failed."""
         before = self._trials[trial.number] if trial.number < len(self._trials) else None
         self._trials.change(trial)
         self._recent.pop(trial.number, None)
         self._recent[trial.number] = None
         self._best = self._best_after(trial)
-        if self._live is None:
-            line = self._line(before, trial)
-            if line:
-                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        line = self._line(before, trial)
+        if line and (self._live is None or _failed_since(before, trial)):
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def refit_changed(self, refit: Trial, *, of: int) -> None:
         """Say what came of a refit that has ended."""
@@ -129,6 +129,8 @@ class Progress(Listener):
             return f"trial {trial.number} starts ({trial.origin}): {values}"
         if trial.state != before.state:
             return f"trial {trial.number} {trial.state.lower()} at epoch {trial.last_epoch}: {trial.reason}"
+        if _failed_since(before, trial):
+            return f"trial {trial.number} {failure_text(trial)}"
         if trial.last_epoch > before.last_epoch:
             value = trial.epochs[-1].metrics.get(metric)
             result = "" if value is None else f" {metric} {value:.4f}"
@@ -215,6 +217,10 @@ class Progress(Listener):
         parallel = max(1.0, spent / elapsed)
         expected = expected_epochs(self._rule, num_trials=self._spec.search.trials)
         return f"about {duration(max(0.0, expected - done) * seconds / done / parallel)} left"
+
+
+def _failed_since(before: Trial | None, trial: Trial) -> bool:
+    return before is not None and (trial.attempts, trial.losses) != (before.attempts, before.losses)
 
 
 def _last_touched(trial: Trial) -> tuple[float, int]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.engine.clock import Clock
-from search.engine.conductor import Conductor, was_lost
+from search.engine.conductor import Conductor
+from search.engine.failure import was_lost
 from search.engine.limits import Limits
 from search.engine.sampling import Sampling
 from search.engine.schedulers import SCHEDULERS
@@ -102,6 +103,8 @@ def refit_conductor(
             try_first=tuple(point.params for point in points),
             overrides=tuple(point.overrides for point in points),
         ),
-        limits=Limits(trials=len(points), clock=clock, max_failures=spec.search.max_failures),
+        limits=Limits(
+            trials=len(points), clock=clock, max_failures=spec.search.max_failures, max_losses=spec.search.max_losses
+        ),
         on_change=tidy_and_tell,
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.clock import Clock
-from search.engine.conductor import OUT_OF_TIME, Conductor, fail_endlessly
+from search.engine.conductor import OUT_OF_TIME, Conductor
 from search.engine.confirming import Confirming
+from search.engine.failure import fail_endlessly
 from search.engine.limits import Limits
 from search.engine.listeners import Listener, Outcome
 from search.engine.sampling import propose, sampling_rule
@@ -316,6 +317,7 @@ def _limits(spec: SearchSpec, *, gpu: float, clock: Clock | None, kept: Confirmi
         confirming=kept,
         tolerance=spec.search.tolerance,
         max_failures=spec.search.max_failures,
+        max_losses=spec.search.max_losses,
         constraints=spec.search.constraints,
     )
 

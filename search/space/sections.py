@@ -110,7 +110,16 @@ class SearchSection(Section):
         "for one image on the worker. Each is measured before the first epoch; a trial above is FAILED and not trained.",
     )
     max_failures: int = Field(
-        3, ge=0, description="How often one trial is begun again after its worker was lost, before it counts as FAILED."
+        3,
+        ge=0,
+        description="How often one trial goes on from its last epoch after an error of its own, before it counts as FAILED. "
+        "Three trials in a row that fail by the same error stop the search.",
+    )
+    max_losses: int = Field(
+        20,
+        ge=0,
+        description="How often one trial goes on from its last epoch after its worker was lost, with its node or for want of the "
+        "host's memory, before it counts as FAILED.",
     )
 
     @field_validator("constraints")

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from search.ledger.failures import failure_text
 from search.ledger.notes import DataFacts, Scores, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.report.overview import probe_text
@@ -106,6 +107,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     tags = {"search.state": trial.state, "search.epochs": str(trial.last_epoch)}
     if trial.reason:
         tags["search.reason"] = trial.reason[:LONGEST_REASON]
+    if trial.failure:
+        tags["search.failure"] = failure_text(trial)[:LONGEST_REASON]
     if trial.state == "PRUNED":
         tags["mlflow.runColor"] = GREY
     return tags

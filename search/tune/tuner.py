@@ -20,8 +20,10 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from search.engine.conductor import Conductor, Leg
+from search.engine.failure import Failure
 from search.engine.reports import read_report
 from search.ledger.files import checkpoint_folder
+from search.tune.lost import failure_of
 from search.tune.place import Place
 from search.tune.waiting import Waiting
 from search.tune.worker import RESOURCES, TrialActor, leg_settings, occupied
@@ -110,7 +112,7 @@ class LegSearcher(Searcher):  # type: ignore[misc]
         self._settings = settings
         self._concurrency = concurrency
         self._numbers: dict[str, int] = {}
-        self.errors: dict[str, str] = {}
+        self.failures: dict[str, Failure] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The settings of the next leg; None to ask again later; FINISHED when there will be none."""
@@ -129,8 +131,8 @@ class LegSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The leg is over, or its worker lost."""
-        reason = self.errors.pop(trial_id, "the worker was lost") if error else None
-        self._conductor.leg_over(self._numbers[trial_id], error=reason)
+        failure = self.failures.pop(trial_id, failure_of(None)) if error else None
+        self._conductor.leg_over(self._numbers[trial_id], failure=failure)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
@@ -158,7 +160,7 @@ class LegScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Keep the reason for the searcher, which hears of the error next."""
-        self._searcher.errors[trial.trial_id] = _reason(trial.get_pickled_error())
+        self._searcher.failures[trial.trial_id] = failure_of(trial.get_pickled_error())
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler for a restore that is never used."""
@@ -198,10 +200,3 @@ class _StopWaiting(Stopper):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def _reason(error: Exception | None) -> str:
-    """The last line that an exception has to say; of a worker's own exception where there is one."""
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__

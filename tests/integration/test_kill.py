@@ -69,7 +69,7 @@ def at_work(driver):
 def ledger_dump(place):
     ledger = place.ledger()
     trials = [
-        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts, epochs_of(t))
+        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts + t.losses, epochs_of(t))
         for t in ledger.trials()
     ]
     notes = {key: getattr(ledger.notes, key) for key in ("data", "test", "metric")}
@@ -194,6 +194,8 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_its_trial_goes_on(unbroke
     workers[0].kill()
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
+    assert "lost its worker in epoch" in out
+    assert sum(trial.attempts for trial in place.ledger().trials()) == 0  # it is not the trial's fault
     without_attempts = [row[:6] + row[7:] for row in ledger_dump(place)[0]]
     assert without_attempts == [row[:6] + row[7:] for row in ledger_dump(unbroken)[0]]
     assert sum(row[6] for row in ledger_dump(place)[0]) == 1

@@ -3,11 +3,13 @@
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from search.engine.conductor import Conductor, Leg
+from search.engine.failure import LONGEST_DETAILS, Failure
 from search.engine.freeze_thaw import FreezeThaw
 from search.engine.halving import Halving
 from search.engine.limits import Limits
@@ -18,6 +20,9 @@ from search.space.dimension import parse_dimension
 from search.space.space import make_space
 
 METRIC = "val/accuracy"
+OWN = Failure(reason="ValueError: broken", of_machine=False)
+LOST = Failure(reason="the worker was lost", of_machine=True)
+FULL = Failure(reason="RuntimeError: no space on device", of_machine=False)
 SPACE = make_space({"optimizer.lr": parse_dimension({"log": [1e-5, 1e-1]}, where="lr")})
 
 
@@ -148,7 +153,7 @@ def befall(conductor, leg, chance):
         case "diverge":
             stops = conductor.report(leg.number, report=Infeasible("diverged")) == "stop"
         case "lose":
-            conductor.leg_over(leg.number, error="OSError: gone")
+            conductor.leg_over(leg.number, failure=LOST)
             return
         case _:
             ended = "last epoch" if epoch == 4 else "no better" if chance.random() < 0.1 else None
@@ -202,19 +207,69 @@ def test_a_lost_worker_is_replaced_from_the_last_epoch_and_a_trial_that_loses_to
     conductor.report(leg.number, report=epoch_result(leg, 1))
     conductor.ledger.aim(leg.number, target=2)
     for attempt in range(2):
-        conductor.leg_over(leg.number, error="ValueError: broken")
+        conductor.leg_over(leg.number, failure=OWN)
         again = conductor.next_leg()
         assert (again.number, again.start, again.until) == (0, 1, 2)
         assert conductor.ledger.trial(0).attempts == attempt + 1
-    conductor.leg_over(0, error="ValueError: broken")
+    conductor.leg_over(0, failure=OWN)
     failed = conductor.ledger.trial(0)
     assert (failed.state, failed.reason) == ("FAILED", "failed 3 times: ValueError: broken")
+
+
+def test_the_loss_of_a_worker_does_not_count_against_the_trial_up_to_a_limit(conduct):
+    conductor = conduct(max_failures=0, max_losses=2)
+    leg = conductor.next_leg()
+    conductor.report(leg.number, report=epoch_result(leg, 1))
+    conductor.ledger.aim(leg.number, target=2)
+    for loss in range(2):
+        conductor.leg_over(leg.number, failure=LOST)
+        again = conductor.next_leg()
+        assert (again.number, again.start, again.until) == (0, 1, 2)
+        assert (conductor.ledger.trial(0).attempts, conductor.ledger.trial(0).losses) == (0, loss + 1)
+    conductor.leg_over(0, failure=LOST)
+    failed = conduct().ledger.trial(0)
+    assert (failed.state, failed.reason) == ("FAILED", "failed 3 times: the worker was lost")
+    assert failed.failure == {"reason": "the worker was lost", "of_machine": True, "details": "", "epoch": 2}
+
+
+def test_of_an_error_the_end_of_its_traceback_is_kept(conduct):
+    conductor = conduct()
+    details = "a" * LONGEST_DETAILS + "ValueError: broken"
+    leg = conductor.next_leg()
+    conductor.leg_over(leg.number, failure=replace(OWN, details=details))
+    kept = conduct().ledger.trial(leg.number).failure
+    assert (kept["reason"], kept["epoch"], kept["of_machine"]) == ("ValueError: broken", 1, False)
+    assert kept["details"] == details[-LONGEST_DETAILS:]
+
+
+def test_trials_that_fail_alike_one_after_the_other_stop_the_search_with_the_diagnosis(conduct):
+    conductor = conduct(max_failures=0)
+    first = conductor.next_leg()
+    conductor.report(first.number, report=epoch_result(first, 1))  # something has trained
+    conductor.leg_over(first.number)
+    for _ in range(3):
+        assert conductor.stopping is None
+        conductor.leg_over(conductor.next_leg().number, failure=OWN)
+    assert conductor.stopping == "trials 1, 2, 3 failed alike, one after the other: ValueError: broken"
+    assert conductor.next_leg() is None
+
+
+@pytest.mark.parametrize("second", ["another error", "a lost worker"])
+def test_trials_that_fail_otherwise_do_not(conduct, second):
+    other = replace(OWN, reason="KeyError: 'a'") if second == "another error" else LOST
+    conductor = conduct(max_failures=0, max_losses=0)
+    first = conductor.next_leg()
+    conductor.report(first.number, report=epoch_result(first, 1))
+    conductor.leg_over(first.number)
+    for failure in (OWN, other, OWN):
+        conductor.leg_over(conductor.next_leg().number, failure=failure)
+    assert conductor.stopping is None
 
 
 def test_when_nothing_ever_trains_the_search_stops_and_says_why(conduct):
     conductor = conduct(max_failures=5)
     for _ in range(3):
-        conductor.leg_over(conductor.next_leg().number, error="RuntimeError: no space on device")
+        conductor.leg_over(conductor.next_leg().number, failure=FULL)
     assert conductor.stopping == "every trial fails: RuntimeError: no space on device"
     assert conductor.next_leg() is None
 
@@ -390,11 +445,11 @@ def test_a_network_that_takes_as_much_as_is_allowed_trains_and_keeps_what_was_me
 def test_a_network_is_measured_once_even_where_its_worker_was_lost_before_an_epoch(conduct):
     conductor = conduct(constraints=LIMITS)
     leg = conductor.next_leg()
-    conductor.leg_over(leg.number, error="the worker was lost")
+    conductor.leg_over(leg.number, failure=LOST)
     again = conductor.next_leg()
     assert (again.number, again.measure) == (leg.number, tuple(LIMITS))
     conductor.report(again.number, report=Measured({"model/parameters": 1.0, "usage/latency_ms": 1.0}))
-    conductor.leg_over(again.number, error="the worker was lost")
+    conductor.leg_over(again.number, failure=LOST)
     last = conductor.next_leg()
     assert (last.number, last.measure) == (leg.number, ())
 

@@ -66,7 +66,7 @@ def test_one_that_writes_alone_knows_what_a_reader_reads_and_keeps_what_has_not_
     second = begin(ledger)
     ledger.record(second, epoch=1, metrics={METRIC: 0.7}, ended="no better")
     ledger.aim(first, target=9)
-    ledger.count_attempt(first)
+    ledger.count_failure(first, failure={"reason": "ValueError", "of_machine": False, "details": ""})
     before = ledger.trials()
     ledger.end(second, state="COMPLETE", reason="no better")
     after = ledger.trials()

@@ -145,7 +145,7 @@ def test_a_change_and_a_frame_cost_no_more_calls_among_ten_times_the_trials(tmp_
         for number in range(size // 10 if counts else 0, size):
             progress.changed(trial(number, [0.5 - number / 5000]))
         last = trial(size - 1, [0.5])
-        changes = calls_of(lambda: progress.changed(replace(last, attempts=1)))  # noqa: B023
+        changes = calls_of(lambda: progress.changed(replace(last, target=9)))  # noqa: B023
         counts.append((changes, calls_of(lambda: lines_of(progress, console))))
     progress.end(None, outcome=Outcome("interrupted", "", tmp_path))
     assert counts[1][0] <= counts[0][0] + 5
@@ -157,3 +157,17 @@ def test_a_search_with_a_time_says_what_is_left_of_it_whatever_earlier_processes
     ledger.note(stretches=(Stretch(began=0, seconds=600), Stretch(began=2000, seconds=600)))
     progress, console = on_terminal(tmp_path, trials=None, budget={"minutes": 40})
     assert "20 min of 40 min left" in lines_of(progress, console)[0]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_lost_worker_is_told_with_where_its_trial_goes_on(tmp_path, is_terminal):
+    progress, console = on_terminal(tmp_path)
+    if not is_terminal:
+        progress.end(None, outcome=Outcome("interrupted", "", tmp_path))
+        progress._live = None
+    lost = {"reason": "node gone", "of_machine": True, "details": "", "epoch": 2}
+    progress.changed(trial(0, [0.5], state="RUNNING"))
+    progress.changed(replace(trial(0, [0.5], state="RUNNING"), losses=1, failure=lost))
+    told = "trial 0 lost its worker in epoch 2 (node gone), 1 times so far; it goes on from epoch 1"
+    assert told in console.file.getvalue()
+    progress.end(None, outcome=Outcome("interrupted", "", tmp_path))

@@ -1,0 +1,63 @@
+"""What is told of a worker that failed, from Ray's own errors."""
+
+import os
+import signal
+
+import pytest
+import ray
+from ray import exceptions
+
+from search.engine.failure import Failure
+from search.tune.lost import failure_of
+
+
+@ray.remote
+class Fragile:
+    def break_down(self):
+        raise KeyError("weights")
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@ray.remote
+class Unborn:
+    def __init__(self):
+        raise ValueError("no such setting")
+
+    def work(self):
+        return 1
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def error_of(reference):
+    with pytest.raises(exceptions.RayError) as raised:
+        ray.get(reference)
+    return raised.value
+
+
+@pytest.mark.slow
+def test_an_error_of_the_trials_own_code_is_told_from_a_worker_that_was_lost(cluster):
+    own = failure_of(error_of(Fragile.remote().break_down.remote()))
+    assert (own.reason, own.of_machine) == ("KeyError: 'weights'", False)
+    assert 'raise KeyError("weights")' in own.details
+    assert "\x1b" not in own.details
+    lost = failure_of(error_of(Fragile.remote().die.remote()))
+    assert lost.of_machine
+    assert lost.reason.startswith("ActorDiedError: ")
+    unborn = failure_of(error_of(Unborn.remote().work.remote()))
+    assert not unborn.of_machine
+    assert "ValueError: no such setting" in unborn.reason
+
+
+def test_the_reason_is_never_lost():
+    assert failure_of(None) == Failure(reason="the worker was lost", of_machine=True)
+    assert failure_of(ValueError()).reason == "ValueError"
+    memory = failure_of(exceptions.OutOfMemoryError("the node ran low\nkilled 1 worker"))
+    assert (memory.reason, memory.of_machine) == ("the host has no memory left: killed 1 worker", True)
