@@ -1,5 +1,6 @@
 """What a search found: the leaderboard, the best configuration, the page of a search."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,6 +43,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
         "data": dict(ledger.notes.data.report),
         "fronts": fronts(trials, spec=spec),
+        "halved": halved_trials(trials),
         "best_config": flatten(spec.config_of(best)) if best else None,
         "best_checkpoint": _text(best_checkpoint(folder, best, metric=metric)) if best else None,
         "warm_start": warm_against_fresh(ledger, metric=metric, rung=spec.scheduler.rungs[0]),
@@ -211,6 +213,7 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
         for name, figures in scores.items():
             measures = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
             lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
+    lines += halved_texts(data["halved"])
     for name, value in data["baseline_values"].items():
         lines.append(f"baseline {name}: {metric} {value:.4f}")
     if data["probe"]:
@@ -231,6 +234,24 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
                 "warning: negative transfer, the pretrained weights hurt here; see `python -m search diagnose`"
             )
     return lines + judgement_lines(data["adaptation"])
+
+
+def halved_trials(trials: Sequence[Trial]) -> dict[str, int]:
+    """The batch sizes of trials whose own did not fit into a GPU's memory, by number: the smallest of their epochs."""
+    sizes = {
+        trial.number: [epoch.metrics["usage/batch_size"] for epoch in trial.epochs if "usage/halvings" in epoch.metrics]
+        for trial in trials
+    }
+    return {str(number): int(min(of_trial)) for number, of_trial in sizes.items() if of_trial}
+
+
+def halved_texts(halved: dict[str, int]) -> list[str]:
+    """What is said of such trials, a line each."""
+    return [
+        f"trial {number} did not fit into the GPU's memory: trained with batches of {size} and as many images an update as "
+        "before; only its batch norms saw fewer at once"
+        for number, size in halved.items()
+    ]
 
 
 def _warm_lines(comparison: dict[str, Any] | None) -> list[str]:

@@ -20,6 +20,7 @@ from trainable.metrics import best_epoch
 from trainable.training.checkpoint import BrokenCheckpointError, check_whole, read_state
 from trainable.training.fit import DivergedError, Epoch, fit
 from trainable.training.footprint import measure_network
+from trainable.training.memory import free_memory, halved
 
 
 class WorkerLeg:
@@ -32,9 +33,14 @@ class WorkerLeg:
         self._fingerprints: Fingerprints = settings["fingerprints"]
         self._metric = str(settings["trial"]["train"]["metric"])
         self._measure: list[str] = settings["measure"]
-        self._trial = trial = TrialConfig.model_validate(settings["trial"])
-        resume_from = resume_point(self._folder, int(settings["start"]))
-        self._epochs: Generator[Epoch, None, str] = fit(trial, resume_from=resume_from, depths=settings["depths"])
+        self._trial = TrialConfig.model_validate(settings["trial"])
+        self._depths, self._start = settings["depths"], int(settings["start"])
+        self._halvings, self._freed = 0, False
+        self._epochs = self._begin()
+
+    def _begin(self) -> Generator[Epoch, None, str]:
+        resume_from = resume_point(self._folder, self._start)
+        return fit(self._trial, resume_from=resume_from, depths=self._depths)
 
     def step(self) -> dict[str, Any]:
         """Report what the network takes, where asked; then train, save and report one epoch, or say why there is none."""
@@ -45,6 +51,9 @@ class WorkerLeg:
             with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
                 epoch = next(self._epochs)
             metrics = {**epoch.metrics, **self._started(epoch)}
+            if self._halvings:
+                metrics["usage/halvings"] = float(self._halvings)
+            self._start, self._freed = epoch.number, False
             epoch.save(epoch_folder(self._folder, epoch.number))
             prune_checkpoints(self._folder, newest=epoch.number, metric=self._metric)
         except StopIteration as end:
@@ -52,7 +61,7 @@ class WorkerLeg:
         except DivergedError as error:
             return plain_report(Infeasible(f"diverged: {error}"))
         except torch.OutOfMemoryError as error:
-            return plain_report(Infeasible(f"out of GPU memory: {str(error).splitlines()[0]}"))
+            return self._in_less_memory(error)
         except (UserError, OutageError) as error:
             return plain_report(StopSearch(str(error)))
         except OSError as error:
@@ -60,6 +69,19 @@ class WorkerLeg:
                 return plain_report(StopSearch(f"{self._folder}: the disk is full; free space, then resume"))
             raise
         return plain_report(EpochReport(number=epoch.number, metrics=metrics, ended=epoch.ended))
+
+    def _in_less_memory(self, error: torch.OutOfMemoryError) -> dict[str, Any]:
+        """Try the epoch again: as it was, since another process may have taken the memory, then in ever smaller batches."""
+        less = halved(self._trial) if self._freed else self._trial
+        if less is None:
+            size = self._trial.train.batch_size
+            return plain_report(Infeasible(f"out of GPU memory with batches of {size}: {str(error).splitlines()[0]}"))
+        self._halvings += self._freed
+        self._freed, self._trial = True, less
+        self._epochs.close()
+        free_memory()
+        self._epochs = self._begin()
+        return self.step()
 
     def _measured(self) -> dict[str, Any]:
         names, self._measure = self._measure, []

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
+from timm.models.convnext import ConvNeXt
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from search.engine.reports import Measured, StopSearch, read_report
+from search.engine.reports import Infeasible, Measured, StopSearch, read_report
 from search.tune import tasks
 from search.tune.place import Place
 from search.tune.preparation import prepare
@@ -108,3 +111,39 @@ def test_a_network_is_measured_on_the_images_of_the_search_alone(trial, tmp_path
     next((tmp_path / "images" / "functional").iterdir()).unlink()
     told = next(leg(trial, tmp_path, start=0, fingerprints=fingerprints, measure=["model/parameters"]))
     assert isinstance(told, StopSearch)
+
+
+@pytest.fixture
+def memory():
+    """Lets a ConvNeXt run out of memory with more than ``most`` images at once, and counts how often it did."""
+    state = {"most": 4, "refused": 0}
+
+    def allocate(module, arguments):
+        if isinstance(module, ConvNeXt) and len(arguments[0]) > state["most"]:
+            state["refused"] += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    hook = register_module_forward_pre_hook(allocate)
+    yield state
+    hook.remove()
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_trained_in_parts(trial, tmp_path, memory):
+    model = {"name": "test_convnext", "weights": "random"}
+    trial |= {"model": model, "train": trial["train"] | {"batch_size": 16}}
+    memory["most"] = 100
+    fingerprints = prepare([trial]).fingerprints
+    memory |= {"most": 4, "refused": 0}
+    answers = leg(trial, tmp_path, start=0, fingerprints=fingerprints)
+    first = next(answers)
+    assert (first.metrics["usage/batch_size"], first.metrics["usage/halvings"]) == (4, 2)
+    assert memory["refused"] == 3  # at 16 twice, since another might have taken the memory, and at 8
+    memory["most"] = 2
+    second = next(answers)
+    assert (second.number, second.metrics["usage/batch_size"]) == (2, 2)
+    memory["most"] = 1
+    infeasible = next(answers)
+    assert infeasible == Infeasible("out of GPU memory with batches of 2: CUDA out of memory. Tried to allocate 2 GiB")
+    memory["most"] = 100
+    last = next(leg(trial, tmp_path, start=2, fingerprints=fingerprints))
+    assert (last.number, last.metrics["usage/batch_size"], "usage/halvings" in last.metrics) == (3, 16, False)

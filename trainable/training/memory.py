@@ -1,0 +1,30 @@
+"""The same training in less memory."""
+
+import gc
+
+import torch
+
+from trainable.config.trial import TrialConfig
+
+LEAST_BATCH = 2  # batch norm cannot train on one image
+MOST_ACCUMULATED = 256  # as train.accumulate
+
+
+def halved(config: TrialConfig) -> TrialConfig | None:
+    """The trial with half the images a forward pass and twice the passes an update; None where that cannot be.
+
+    The gradient of an update is that of the same images, but that batch norms in train mode see half as many at once.
+    """
+    train = config.train
+    half, rest = divmod(train.batch_size, 2)
+    if rest or half < LEAST_BATCH or 2 * train.accumulate > MOST_ACCUMULATED:
+        return None
+    changed = train.model_copy(update={"batch_size": half, "accumulate": 2 * train.accumulate})
+    return config.model_copy(update={"train": changed})
+
+
+def free_memory() -> None:
+    """Give back what this process holds of a GPU's memory and no longer uses."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
