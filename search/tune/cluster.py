@@ -203,15 +203,22 @@ def _quiet_library() -> Iterator[None]:
 
 @contextmanager
 def _no_raw_logs() -> Iterator[None]:
-    """Inside, the lines of Ray's own logs that it prints where a node dies, past its loggers, go to ours."""
+    """Inside, the lines of Ray's own logs that it prints where a node dies, past its loggers, go to ours.
+
+    Tune's own, with the traceback of every leg whose worker was lost, are kept from the terminal: the ledger has them.
+    """
 
     def log(data: dict[str, Any], *_: Any, **__: Any) -> None:
         logger.debug("%s", data.get("lines"))
 
     before, ray_worker.print_to_stdstream = ray_worker.print_to_stdstream, log
+    tune_logger = logging.getLogger("ray.tune")
+    level = tune_logger.level
+    tune_logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        tune_logger.setLevel(level)
         ray_worker.print_to_stdstream = before
 
 

@@ -75,7 +75,7 @@ def run_legs(
             stop=_StopWaiting(conductor, steps=steps),
         ),
     )
-    with _actors_in_any_worker(), _no_tags():
+    with _actors_in_any_worker(), _no_tags(), _errors_for(searcher):
         tuner.fit()
 
 
@@ -99,6 +99,24 @@ def _no_tags() -> Iterator[None]:
         yield
     finally:
         usage.tag_callbacks = before
+
+
+@contextmanager
+def _errors_for(searcher: "LegSearcher") -> Iterator[None]:
+    """Inside, Tune hands the error of a leg to the searcher.
+
+    Of itself it would write it as a pickle and read it back from the search's folder, before it is there.
+    """
+
+    def handle_error(trial: TuneTrial, exc: Exception | None = None) -> None:
+        searcher.failures[trial.trial_id] = failure_of(exc)
+        trial.run_metadata.num_failures += 1
+
+    before, TuneTrial.handle_error = TuneTrial.handle_error, handle_error
+    try:
+        yield
+    finally:
+        TuneTrial.handle_error = before
 
 
 class LegSearcher(Searcher):  # type: ignore[misc]
@@ -157,10 +175,6 @@ class LegScheduler(FIFOScheduler):  # type: ignore[misc]
         """STOP at the end of the leg."""
         decision = self._conductor.report(self._searcher.number(trial.trial_id), report=read_report(result))
         return str(TrialScheduler.CONTINUE if decision == "go on" else TrialScheduler.STOP)
-
-    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Keep the reason for the searcher, which hears of the error next."""
-        self._searcher.failures[trial.trial_id] = failure_of(trial.get_pickled_error())
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler for a restore that is never used."""

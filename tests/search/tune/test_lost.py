@@ -1,6 +1,7 @@
 """What is told of a worker that failed, from Ray's own errors."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -50,7 +51,7 @@ def test_an_error_of_the_trials_own_code_is_told_from_a_worker_that_was_lost(clu
     assert "\x1b" not in own.details
     lost = failure_of(error_of(Fragile.remote().die.remote()))
     assert lost.of_machine
-    assert lost.reason.startswith("ActorDiedError: ")
+    assert re.fullmatch(r"its process on node \S+ died", lost.reason)
     unborn = failure_of(error_of(Unborn.remote().work.remote()))
     assert not unborn.of_machine
     assert "ValueError: no such setting" in unborn.reason
@@ -60,4 +61,16 @@ def test_the_reason_is_never_lost():
     assert failure_of(None) == Failure(reason="the worker was lost", of_machine=True)
     assert failure_of(ValueError()).reason == "ValueError"
     memory = failure_of(exceptions.OutOfMemoryError("the node ran low\nkilled 1 worker"))
-    assert (memory.reason, memory.of_machine) == ("the host has no memory left: killed 1 worker", True)
+    assert (memory.reason, memory.of_machine) == ("the host has no memory left", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The actor died unexpectedly before finishing this task.\n\tip: 10.0.0.7\nThe actor's node has died: timed out.",
+        "The actor is dead because its node has died. Node Id: ab\n\tip: 10.0.0.7",
+    ],
+)
+def test_a_lost_node_is_named(text):
+    failure = failure_of(exceptions.RayActorError(error_msg=text))
+    assert (failure.reason, failure.of_machine) == ("node 10.0.0.7 was lost", True)
