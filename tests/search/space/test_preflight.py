@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from search.space.loading import load
-from search.space.preflight import check_models, check_techniques
+from search.space.preflight import check_models, check_techniques, weights_of
 from trainable.errors import UserError
 
 
@@ -137,6 +137,20 @@ def test_weights_that_another_backbone_begins_with_are_not_asked_of_this_one(tmp
         "model.weights": {"choice": [weights], "when": {"model.name": "test_resnet"}},
     }
     check_models(spec_of(tmp_path, model={"weights": "random"}, vary=vary))
+
+
+def test_the_weights_of_every_model_are_told_once_but_those_that_are_random(tmp_path, weights):
+    vary = {
+        "model.name": {"choice": ["test_resnet", "test_vit", "test_convnext"]},
+        "model.weights": {"choice": [weights, "random"], "when": {"model.name": "test_resnet"}},
+        "model.drop_path": {"choice": [0.0, 0.1], "when": {"model.name": "test_vit"}},
+    }
+    places = weights_of(spec_of(tmp_path, model={"weights": "pretrained"}, vary=vary, data={"image_size": 160}))
+    told = {place.model.partition(".")[0]: place for place in places}
+    assert len(places) == len(told) == 3
+    assert (told["test_resnet"].kind, told["test_resnet"].place) == ("file", weights)
+    assert {told[name].licence for name in ("test_vit", "test_convnext")} == {"apache-2.0"}
+    assert weights_of(spec_of(tmp_path, model=RANDOM)) == []
 
 
 def test_weights_that_scratch_never_reads_need_not_be_there(tmp_path):
