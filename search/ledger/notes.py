@@ -68,10 +68,15 @@ class BaselineScore(Scores):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneChoice:
-    """The scores of the backbones of a space by name, and the names of those that are searched."""
+    """The scores of the backbones of a space by name, and the names of those that are searched.
+
+    ``by`` is the score that chose, None in older ledgers; ``not_scored`` are those that the time was too short for.
+    """
 
     scores: Mapping[str, Mapping[str, float]]
     kept: list[Any]
+    by: str | None = None
+    not_scored: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +205,7 @@ class SearchNotes:
     environment: Mapping[str, str] = field(default_factory=dict)  # run.search: versions and hardware
     stretches: Sequence[Stretch] = ()  # run.timekeeper
     steps: Mapping[str, Document] = field(default_factory=dict)  # run.pretraining: last metrics by step
-    backbones: BackboneChoice | None = None  # run.baselines
+    backbones: BackboneChoice | None = None  # run.backbones
     baselines: Mapping[str, BaselineScore] = field(default_factory=dict)  # run.search, by name
     soup: SoupResult | None = None  # run.finish
     finish: FinishNote | None = None  # run.finish

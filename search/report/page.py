@@ -14,6 +14,7 @@ from optuna.importance import get_param_importances
 from search.engine.sampling import final_study, rung_study
 from search.ledger.ledger import Ledger
 from search.ledger.stored import open_ledger
+from search.report.backbones import backbone_figures, backbones_html
 from search.report.domains import domain_figures
 from search.report.history import history_html
 from search.report.html import html_row, page_html
@@ -44,6 +45,7 @@ def write_page(folder: Path) -> Path:
             _data_html(data),
             _table_html(data),
             _fronts_html(data),
+            backbones_html(ledger.notes.backbones),
             _per_class(ledger),
             *_figures(spec, ledger, folder=folder),
         ]
@@ -122,6 +124,7 @@ def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
         "Importances": lambda: _importances(first, rung=rungs[0]),
         "Timeline": lambda: visualization.plot_timeline(ledger.study),
     }
+    plots |= backbone_figures(ledger.notes.backbones)
     plots |= front_figures(scored, spec=spec)
     plots |= domain_figures(scored, spec=spec, folder=folder)
     sections: list[str] = []

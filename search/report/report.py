@@ -13,6 +13,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.notes import SCORES_OF_FINISH, plain
 from search.ledger.stored import SPEC_FILE, open_ledger
 from search.ledger.trials import Trial, leaders
+from search.report.backbones import backbone_lines
 from search.report.domains import judge_domains, judgement_lines
 from search.report.history import history, history_table
 from search.report.overview import overview
@@ -49,6 +50,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "warm_start": warm_against_fresh(ledger, metric=metric, rung=spec.scheduler.rungs[0]),
         "steps": dict(ledger.notes.steps),
         "backbones": plain(ledger.notes.backbones),
+        "backbone_lines": backbone_lines(ledger.notes.backbones),
         "soup": _soup(ledger, folder=folder),
         "finish": plain(ledger.notes.finish),
         "baselines": {name: dict(score.metrics) for name, score in ledger.notes.baselines.items()},
@@ -208,12 +210,7 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
     for step, result in data["steps"].items():
         measures = ", ".join(f"{key} {value:.4g}" for key, value in result["metrics"].items())
         lines.append(f"step {step}: {measures}")
-    if data["backbones"] is not None:
-        scores, kept = data["backbones"]["scores"], data["backbones"]["kept"]
-        for name, figures in scores.items():
-            measures = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-            lines.append(f"backbone {name}: {measures}{'' if name in kept else ', left out'}")
-    lines += halved_texts(data["halved"])
+    lines += [*data["backbone_lines"], *halved_texts(data["halved"])]
     for name, value in data["baseline_values"].items():
         lines.append(f"baseline {name}: {metric} {value:.4f}")
     if data["probe"]:

@@ -1,12 +1,10 @@
-"""What a search's trials are compared with, and which backbones are worth trying at all."""
+"""What a search's trials are compared with."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from search.ledger.ledger import Ledger
-from search.ledger.notes import BackboneChoice
-from search.space.dimension import Choice
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune.place import Place
@@ -49,44 +47,3 @@ def _checkpoints(folder: Path) -> Path:
     """Where baselines that are trained keep their checkpoints; those of an older search go on where they are."""
     old = folder / OLD_FOLDER
     return old.resolve() if old.is_dir() else (folder / FOLDER).resolve()
-
-
-def choose_backbones(spec: SearchSpec, ledger: Ledger, *, params: Mapping[str, Value], place: Place) -> SearchSpec:
-    """The search with only the ``select_backbones.keep`` best of its backbones, which the ledger remembers.
-
-    Each is judged by the transferability of its frozen pooled features, from one pass over the training images.
-    """
-    selection = spec.select_backbones
-    if selection is None:
-        return spec
-    choice = ledger.notes.backbones
-    if choice is None:
-        points = backbone_points(spec, params=params)
-        results = {
-            name: submit("transferability", spec.trial_config(point), place=place) for name, point in points.items()
-        }
-        scores = {name: result() for name, result in results.items()}
-        best = sorted(scores, key=lambda name: -scores[name][selection.by])
-        choice = BackboneChoice(scores=scores, kept=best[: selection.keep])
-        ledger.note(backbones=choice)
-    return spec.with_choices("model.name", choice.kept)
-
-
-def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
-    """A point of the space for each backbone, alike in all else that allows it."""
-    backbones = spec.space.dimensions["model.name"]
-    assert isinstance(backbones, Choice)
-    points: dict[str, dict[str, Value]] = {}
-    for name in backbones.members:
-        point = {
-            **{path: dimension.extremes[0] for path, dimension in spec.space.dimensions.items()},
-            **params,
-            "model.name": name,
-        }
-        for path, dimension in spec.space.dimensions.items():
-            owners = dimension.when.get("model.name")
-            if owners is not None and name not in owners:
-                point.pop(path, None)
-        active = spec.space.active(point)
-        points[str(name)] = {path: value for path, value in point.items() if path in active}
-    return points

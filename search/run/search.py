@@ -23,7 +23,8 @@ from search.ledger.ledger import Ledger, NoSearchError, identify
 from search.ledger.notes import DataFacts
 from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of, study_name
 from search.ledger.trials import Trial
-from search.run.baselines import begin_baselines, choose_backbones
+from search.run.backbones import choose_backbones
+from search.run.baselines import begin_baselines
 from search.run.confirm import Workshop, confirming
 from search.run.finish import finish
 from search.run.keeping import Keeper
@@ -100,7 +101,8 @@ def run_search(
         if begun is not None:
             _refuse_another_space(spec, begun)
         with cluster(address=address, ahead=ahead):
-            ledger = _open(spec, folder, _prepare(spec, is_joined=address is not None), is_new=begun is None)
+            facts = _prepare(spec, _looked_at_first(spec), is_joined=address is not None)
+            ledger = _open(spec, folder, facts, is_new=begun is None)
             timekeeper = Timekeeper(ledger, began=began, now=now)
             listeners = [*listeners, timekeeper]
             for listener in listeners:
@@ -141,12 +143,12 @@ def _refuse_another_space(spec: SearchSpec, begun: SearchSpec) -> None:
         )
 
 
-def _prepare(spec: SearchSpec, *, is_joined: bool) -> DataFacts:
+def _prepare(spec: SearchSpec, trials: list[dict[str, Any]], *, is_joined: bool) -> DataFacts:
     """The facts of the data: looked up by a worker, but of a cluster here, whose nodes find here what they share."""
     if is_joined:
         from search.tune.preparation import prepare  # which loads what computes
 
-        return prepare(_variants(spec), check_device=False)
+        return prepare(trials, check_device=False)
     place = Place(
         cpu=spec.resources.cpu,
         gpu=gpu_share(spec, is_joined=False)(),
@@ -154,7 +156,7 @@ def _prepare(spec: SearchSpec, *, is_joined: bool) -> DataFacts:
         fingerprints={},
         directory=str(Path.cwd()),
     )
-    result = submit("prepared", _variants(spec), place=place)
+    result = submit("prepared", trials, place=place)
     import_module("search.tune.tuner")  # Tune, which is needed next, takes half a second to load
     facts: DataFacts
     facts, warnings = result()
@@ -163,12 +165,18 @@ def _prepare(spec: SearchSpec, *, is_joined: bool) -> DataFacts:
     return facts
 
 
-def _variants(spec: SearchSpec) -> list[dict[str, Any]]:
-    """Configurations that between them have every data set, image size, backbone and weights of the space."""
+def _looked_at_first(spec: SearchSpec) -> list[dict[str, Any]]:
+    """What is prepared before anything else: of backbones that are to be chosen among no weights, of which most go unused."""
+    if spec.select_backbones is None:
+        return _variants(spec, among=PREPARED)
+    trials = _variants(spec, among=("data.",))
+    return [trial | {"model": trial.get("model", {}) | {"weights": "random"}} for trial in trials]
+
+
+def _variants(spec: SearchSpec, *, among: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Configurations that between them have every data set, image size, backbone and weights ``among`` these paths."""
     searched = spec.space.dimensions.items()
-    dimensions = {
-        path: dimension for path, dimension in searched if path.startswith(PREPARED) and path not in UNPREPARED
-    }
+    dimensions = {path: dimension for path, dimension in searched if path.startswith(among) and path not in UNPREPARED}
     values = [
         dimension.members if isinstance(dimension, Choice) else dimension.extremes for dimension in dimensions.values()
     ]
@@ -234,7 +242,7 @@ def _with_workers(
     if ledger.notes.finished:  # once more: enlarged perhaps, and not finished before it says so again
         ledger.note(finished=False)
     run_steps(spec, ledger, place=place())
-    spec = choose_backbones(spec, ledger, params=_any_params(spec), place=place())
+    spec = _with_chosen_backbones(spec, ledger, place=place, is_joined=is_joined)
     tell = _tell(listeners, keeper=Keeper(folder, spec=spec, trials=ledger.trials()))
     workshop = _workshop(spec, folder=folder, place=place, is_joined=is_joined, listeners=listeners, clock=clock)
     conductor = Conductor(
@@ -262,6 +270,18 @@ def _with_workers(
     for scores in chain([probe_score(ledger)], (result() for result in waiting)):
         ledger.note(baselines={**ledger.notes.baselines, **scores})
     return finish(spec, ledger, folder=folder, workshop=workshop, reason=_why_over(conductor, spec), on_change=tell)
+
+
+def _with_chosen_backbones(
+    spec: SearchSpec, ledger: Ledger, *, place: Callable[[], Place], is_joined: bool
+) -> SearchSpec:
+    """The search over those of its backbones that are worth it, which are then prepared as all are where none is chosen."""
+    if spec.select_backbones is None:
+        return spec
+    at_once = concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=False)
+    chosen = choose_backbones(spec, ledger, params=_any_params(spec), place=place(), at_once=at_once, now=steady_now)
+    _prepare(chosen, _variants(chosen, among=PREPARED), is_joined=is_joined)
+    return chosen
 
 
 def _why_over(conductor: Conductor, spec: SearchSpec) -> str:

@@ -330,6 +330,13 @@ def _warm_start_not_asked(spec: SearchSpec) -> Iterator[str]:
         yield f"search.num_warm: {spec.search.num_warm} has no effect without search.warm_start"
 
 
+def _choosing_takes_all(spec: SearchSpec) -> Iterator[str]:
+    asked = None if spec.select_backbones is None else spec.select_backbones.minutes
+    seconds = spec.search.budget.seconds
+    if asked is not None and seconds is not None and 60 * asked >= seconds:
+        yield f"select_backbones.minutes: {asked:g} leaves nothing of search.budget: {seconds / 60:g} minutes"
+
+
 def _nothing_varies(spec: SearchSpec) -> Iterator[str]:
     trials = spec.search.trials
     if not spec.vary and trials != 1:
@@ -355,6 +362,7 @@ RULES: tuple[Callable[[SearchSpec], Iterator[str]], ...] = (
     _too_few_for_the_top,
     _model_never_asked,
     _warm_start_not_asked,
+    _choosing_takes_all,
     _nothing_varies,
 )
 

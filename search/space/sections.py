@@ -4,8 +4,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainable.config.meta import MetaSettings
-from trainable.config.pretrain import PretrainSettings
 from trainable.config.trial import PathText
 from trainable.config.validation import as_text, did_you_mean
 from trainable.metrics import MEASURES, MetricName
@@ -246,30 +244,3 @@ class TrackingSection(Section):
         description="MLflow tracking address; `MLFLOW_TRACKING_URI` of the environment where none is given.",
     )
     experiment: str | None = Field(None, description="MLflow experiment; without it the search's name.")
-
-
-class SelectSection(Section):
-    """A cheap look at the backbones before any is trained."""
-
-    keep: int = Field(3, ge=1, description="How many go into the search.")
-    by: Literal["logme", "h_score"] = Field(
-        "logme",
-        description="Score of the frozen pooled features on the training images: LogME (You et al. 2021) or the regularised "
-        "H-score (Bao et al. 2019, Ibrahim et al. 2022).",
-    )
-
-
-class SslSection(PretrainSettings):
-    """A self-supervised pre-training before the search; `ssl` among the choices of `model.weights` stands for its result."""
-
-    path: PathText | None = Field(
-        None, description="Folder of images without labels, in any folders below; without it the training images."
-    )
-    weights: PathText = Field("pretrained", description="What it begins with, as `model.weights`.")
-
-
-class MetaSection(MetaSettings):
-    """A meta-training before the search; `meta` among the choices of `model.weights` stands for its result."""
-
-    path: PathText = Field(description="Labelled images that tasks are drawn from, read as `data.path` is.")
-    weights: PathText = Field("pretrained", description="What it begins with, as `model.weights`.")

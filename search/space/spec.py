@@ -11,20 +11,18 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from search.space.before import MetaSection, SelectSection, SslSection
 from search.space.dimension import Choice, Dimension, parse_dimension, without_prior
 from search.space.identity import canonical, identity_difference
 from search.space.paths import FIXED_IN_SEARCH, SET_BY_SEARCH, config_problems, defaults, flatten, nest, problem_of_path
 from search.space.promotion_sections import PromoteSection, RefreshSection
 from search.space.sections import (
     STEPS,
-    MetaSection,
     ResourcesSection,
     SamplerSection,
     SchedulerSection,
     SearchSection,
     Section,
-    SelectSection,
-    SslSection,
     TrackingSection,
 )
 from search.space.space import Space, corners, make_space

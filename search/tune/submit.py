@@ -15,6 +15,8 @@ from trainable.errors import OutageError, UserError
 # The functions of tune/tasks that are sent; the module itself is loaded on workers alone, since it loads what computes.
 TaskName = Literal[
     "averageable",
+    "backbone_outlooks",
+    "backbone_score",
     "baseline_score",
     "domain_picture",
     "finish_of",
@@ -25,7 +27,6 @@ TaskName = Literal[
     "solved_trial",
     "soup_of",
     "test_score",
-    "transferability",
 ]
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from trainable.atomic import write_beside
 from trainable.config.meta import MetaConfig
 from trainable.config.pretrain import PretrainConfig
 from trainable.config.trial import TrialConfig
+from trainable.diagnosis.backbone_score import draw_sample, outlook, score_backbone
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.diagnosis.probe import stage_probe
 from trainable.diagnosis.tsne import domain_picture as pictured
@@ -23,7 +24,6 @@ from trainable.metrics import best_epoch
 from trainable.pretraining.meta import meta_reports
 from trainable.pretraining.training import pretrain_epochs
 from trainable.statistics.comparison import score_interval
-from trainable.statistics.transferability import h_score, logme
 from trainable.training.checkpoint import read_state
 from trainable.training.finishing import StepName, read_finish
 from trainable.training.fit import fit
@@ -168,11 +168,24 @@ def run_step(settings: dict[str, Any], *, step: str, folder: str) -> dict[str, A
     return {"metrics": metrics}
 
 
-def transferability(trial: dict[str, Any]) -> dict[str, float]:
-    """LogME and H-score of the frozen pooled features on the training images."""
-    features = frozen_features(TrialConfig.model_validate(trial))
-    values, labels = features.of(POOLED, split="train"), features.labels["train"]
-    return {"logme": logme(values, labels), "h_score": h_score(values, labels)}
+def backbone_outlooks(
+    trials: list[dict[str, Any]], *, reference: dict[str, Any], sample: int | None
+) -> list[dict[str, Any]]:
+    """Of each trial's backbone the billions of multiply-adds of an image, and its score where that is kept from before.
+
+    ``reference`` is the trial whose pack has the images that are drawn, at most ``sample`` of each split.
+    """
+    drawn = draw_sample(TrialConfig.model_validate(reference), limit=sample)
+    return [asdict(outlook(TrialConfig.model_validate(trial), sample=drawn)) for trial in trials]
+
+
+def backbone_score(
+    trial: dict[str, Any], *, reference: dict[str, Any], sample: int | None, seconds: float | None
+) -> dict[str, Any] | None:
+    """The score of a trial's backbone; None where that would take more than so many seconds."""
+    drawn = draw_sample(TrialConfig.model_validate(reference), limit=sample)
+    scored = score_backbone(TrialConfig.model_validate(trial), sample=drawn, seconds=seconds)
+    return None if scored is None else asdict(scored)
 
 
 def domain_picture(trial: dict[str, Any], *, checkpoint: str, path: str) -> None:

@@ -49,8 +49,10 @@ ELSEWHERE = {
     "tests/contracts/test_probes.py": "trainable/statistics/probe.py",
     "tests/contracts/test_techniques.py": "trainable/config/techniques.py",
     # Read, refused and explained where a whole space file or a whole trial is read.
-    "tests/search/space/test_spec.py": "search/space/sections.py search/space/promotion_sections.py search/space/identity.py "
-    "search/space/paths.py",
+    "tests/search/space/test_spec.py": """
+        search/space/before.py search/space/sections.py search/space/promotion_sections.py search/space/identity.py
+        search/space/paths.py
+    """,
     "tests/search/space/test_loading.py": """
         search/space/overrides.py trainable/config/strict_yaml.py trainable/config/validation.py
     """,

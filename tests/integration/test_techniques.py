@@ -46,7 +46,10 @@ def unbroken(make_place):
 
 
 def notes_of(place):
-    return {key: plain(getattr(place.ledger().notes, key)) for key in NOTES}
+    notes = {key: plain(getattr(place.ledger().notes, key)) for key in NOTES}
+    for score in notes["backbones"]["scores"].values():
+        assert score.pop("seconds_per_image") > 0  # by the clock, as nothing else here
+    return notes
 
 
 def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
@@ -60,6 +63,7 @@ def test_the_report_shows_the_arms_the_backbones_and_the_soup(unbroken):
     text = unbroken.told("report", "cells")
     assert "backbone resnet10t: logme" in text
     assert "left out" in text
+    assert "Backbones: probe against cost" in (unbroken.folder / "searches/cells/report.html").read_text()
     assert "transfer gain over training from scratch: " in text
     assert "train.batch_size: 64 is lowered to " in (unbroken.folder / "output.txt").read_text()
 

@@ -7,11 +7,13 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 import torch
+from blake3 import blake3
 from huggingface_hub import try_to_load_from_cache
 from timm.models import get_pretrained_cfg
 
 from trainable.model.backbone import parameter_sizes
 from trainable.model.weights import package_file
+from trainable.model.weights_file import no_file
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of which timm takes the first that a repository has
 BYTES_OF_A_NUMBER = 4  # weights are published in float32
@@ -78,6 +80,19 @@ def weights_at_hand(name: str, *, weights: str) -> WeightsAtHand | None:
         place=weights if is_packaged else str(path),
         num_bytes=path.stat().st_size,
     )
+
+
+def weights_identity(name: str, *, weights: str) -> str:
+    """What tells a model's weights from others: of a file and of a package's its content, of timm's where they come from."""
+    if weights == "random":
+        return weights
+    if weights == "pretrained":
+        cfg = get_pretrained_cfg(name)
+        return f"{cfg.architecture}.{cfg.tag} of {cfg.hf_hub_id or cfg.url}"
+    path = package_file(weights) if weights.startswith("package:") else Path(weights)
+    if not path.is_file():
+        raise no_file(path)
+    return str(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest(length=16))
 
 
 def download_line(places: Sequence[WeightsAtHand]) -> str | None:

@@ -44,7 +44,7 @@ def read_weights_file(path: Path, *, names: Collection[str], device: str = "cpu"
     there, that cannot be read without unpickling code, or that holds several such networks.
     """
     if not path.is_file():
-        raise UserError(f"model.weights: no file {str(path)!r}; give a file, `pretrained`, `random` or `package:NAME`")
+        raise no_file(path)
     try:
         content = _content(path, device=device)
     except Exception as error:
@@ -52,6 +52,11 @@ def read_weights_file(path: Path, *, names: Collection[str], device: str = "cpu"
     state = {WRAPPERS.sub("", name): tensor for name, tensor in _tensors(content, path=path).items()}
     prefix = _prefix(state, names=names, path=path)
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def no_file(path: Path) -> UserError:
+    """The line about weights that are not there."""
+    return UserError(f"model.weights: no file {str(path)!r}; give a file, `pretrained`, `random` or `package:NAME`")
 
 
 def _content(path: Path, *, device: str) -> Any:

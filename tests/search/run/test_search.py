@@ -3,8 +3,8 @@ import pytest
 from search.ledger.ledger import LedgerFailsError, NoSearchError
 from search.ledger.refits import existing_refits
 from search.ledger.stored import SPEC_FILE
+from search.run.search import PREPARED, _looked_at_first, run_search
 from search.run.search import _variants as variants
-from search.run.search import run_search
 from search.space.spec import SearchSpec
 from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
@@ -33,18 +33,28 @@ def make_spec(vary, **data):
     ],
 )
 def test_what_has_no_say_in_images_or_networks_is_prepared_once(path, values):
-    found = variants(make_spec({path: values}, rehearsal="old"))
+    found = variants(make_spec({path: values}, rehearsal="old"), among=PREPARED)
     assert [one["model"]["name"] for one in found] == BACKBONES
     assert all(TrialConfig.model_validate(one) for one in found)
 
 
 def test_every_image_size_is_prepared_with_every_backbone():
     found = variants(
-        make_spec({"data.image_size": {"choice": [32, 64]}, "data.class_sampling": {"choice": ["shuffle", "sqrt"]}})
+        make_spec({"data.image_size": {"choice": [32, 64]}, "data.class_sampling": {"choice": ["shuffle", "sqrt"]}}),
+        among=PREPARED,
     )
     pairs = {(one["model"]["name"], one["data"]["image_size"]) for one in found}
     assert pairs == {(name, size) for name in BACKBONES for size in (32, 64)}
     assert len(found) == 6
+
+
+def test_of_backbones_that_are_chosen_among_only_the_images_are_prepared_first():
+    document = make_spec({"data.image_size": {"choice": [32, 64]}}).model_dump()
+    document["base"]["model.weights"] = "pretrained"
+    found = _looked_at_first(SearchSpec.model_validate(document | {"select_backbones": {"keep": 1}}))
+    assert [one["data"]["image_size"] for one in found] == [32, 64]
+    assert {one["model"]["weights"] for one in found} == {"random"}
+    assert len(_looked_at_first(SearchSpec.model_validate(document))) == 6
 
 
 def begun(folder, *, seed=0):

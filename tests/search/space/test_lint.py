@@ -36,6 +36,17 @@ def test_a_weight_of_teachers_without_any_is_noted():
     assert notes(base={"distill.weight": 0.3, "distill.teachers": ["teacher"]}) == []
 
 
+def test_choosing_backbones_for_as_long_as_the_search_may_take_is_noted():
+    asked = {
+        "vary": {"model.name": {"choice": ["resnet18", "resnet50"]}},
+        "search": {"name": "demo", "budget": {"hours": 1}},
+    }
+    assert notes(**asked, select_backbones={"minutes": 60.0}) == [
+        "select_backbones.minutes: 60 leaves nothing of search.budget: 60 minutes"
+    ]
+    assert notes(**asked, select_backbones={"minutes": 10.0}) == []
+
+
 def test_finishing_that_does_nothing_or_makes_a_limit_another_is_noted():
     nothing = {"augment.flip": "none", "augment.rotate": "none"}
     line = "finish: views has no effect, augment.flip and augment.rotate allow no other view of an image"

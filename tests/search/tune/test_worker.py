@@ -62,15 +62,12 @@ def test_a_leg_on_other_images_stops_the_search_and_leaves_no_epoch(trial, tmp_p
 
 def test_what_is_done_around_the_trials_is_held_to_their_images(trial, tmp_path):
     fingerprints = prepare([trial]).fingerprints
-    assert run_task(
-        "transferability", trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())
-    ).keys() == {
-        "logme",
-        "h_score",
-    }
+    drawn = {"reference": trial, "sample": 20, "threads": 1, "fingerprints": fingerprints, "directory": str(Path.cwd())}
+    scored = run_task("backbone_score", trial, seconds=None, **drawn)
+    assert run_task("backbone_outlooks", [trial], **drawn) == [{"gmacs": scored["gmacs"], "score": scored}]
     next((tmp_path / "images" / "functional").iterdir()).unlink()
     with pytest.raises(ImagesChangedError):
-        run_task("transferability", trial, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
+        run_task("backbone_score", trial, seconds=None, **drawn)
 
 
 def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
@@ -81,7 +78,7 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
     assert len(fingerprints["path"]) == 2
     assert set(fingerprints["rehearsal"]) < set(fingerprints["path"])
     for one in (trial, other):
-        run_task("transferability", one, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
+        run_task("probe_scores", one, kinds=["logreg"], threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
 
 
 def test_the_work_that_can_be_sent_is_what_there_is():
