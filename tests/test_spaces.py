@@ -20,6 +20,7 @@ def test_the_spaces_are_those_the_documents_name():
         "convnext",
         "efficientnet",
         "elpv",
+        "foundation",
         "mobilenet",
         "quickstart",
         "resnet",

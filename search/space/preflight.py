@@ -27,6 +27,19 @@ BUILT_BY = (
     "data.image_size",
     "finetune.strategy",
 )
+# Paths that decide what a technique finds in a backbone's layers.
+LAID_OUT_BY = (
+    "model.name",
+    "model.until",
+    "freeze.depth",
+    "finetune.strategy",
+    "finetune.schedule",
+    "finetune.order",
+    "finetune.every",
+    "finetune.targets",
+    "adapt.method",
+    "adapt.layer",
+)
 
 
 def check_techniques(spec: SearchSpec) -> None:
@@ -37,11 +50,9 @@ def check_techniques(spec: SearchSpec) -> None:
     """
     check_code(spec)
     check_teachers(spec)
-    points: list[dict[str, Value]] = [{}, *corners(spec.space, of=1), *corners(spec.space, of=2)]
     seen: set[str] = set()
     layouts: dict[str, Any] = {}
-    for point in points:
-        config = spec.validated(point)
+    for config in _layouts(spec):
         adapt = config.adapt
         key = repr(
             [config.model.name, config.model.until, config.freeze.depth, config.finetune, adapt.method, adapt.layer]
@@ -49,6 +60,16 @@ def check_techniques(spec: SearchSpec) -> None:
         if _asks_the_layers(config) and key not in seen:
             seen.add(key)
             _check_layers(config, layouts=layouts)
+
+
+def _layouts(spec: SearchSpec) -> Iterator[TrialConfig]:
+    """A configuration for each two of the values that decide what is found in layers, with every backbone of the space."""
+    paths = [path for path in LAID_OUT_BY if path in spec.space.dimensions]
+    searched = {"model.name"}.intersection(paths)
+    for of in range(3 + len(searched)):
+        for point in corners(spec.space, of=of, among=paths):
+            if searched & set(spec.space.active(point)) <= set(point):
+                yield spec.validated(point)
 
 
 def check_models(spec: SearchSpec) -> list[str]:

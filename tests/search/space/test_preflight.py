@@ -181,6 +181,23 @@ def test_light_adapters_without_their_libraries_are_one_line_that_says_what_inst
 
 
 @NEEDS_PEFT
+def test_layers_are_looked_for_in_the_backbones_of_the_space_alone(tmp_path):
+    """The default backbone, a ResNet, has no attention."""
+    lora = {"finetune.strategy": "lora"}
+    vary = {
+        "model.name": {"choice": ["test_vit", "test_vit2"]},
+        "finetune.strategy": {"choice": ["full", "lora"]},
+        "finetune.targets": {"choice": ["mlp", "attention"], "when": lora},
+        "freeze.depth": {"choice": [0, 0.5], "when": lora},
+    }
+    model = {"weights": "random"}
+    check_techniques(spec_of(tmp_path, model=model, vary=vary, data={"image_size": 160}))
+    vary["model.name"] = {"choice": ["test_vit", "test_resnet"]}
+    with pytest.raises(UserError, match="finetune.targets: test_resnet has no layers of '(mlp|attention)'"):
+        check_techniques(spec_of(tmp_path, model=model, vary=vary, data={"image_size": 160}))
+
+
+@NEEDS_PEFT
 def test_light_adapters_for_layers_that_a_backbone_of_the_space_lacks_are_one_line(tmp_path):
     vary = {
         "finetune.strategy": {"choice": ["full", "lora"]},
