@@ -19,6 +19,7 @@ from trainable.config.trial import TrialConfig
 from trainable.diagnosis.advice import Advice, advice
 from trainable.diagnosis.diagnose import Diagnosis, look
 from trainable.diagnosis.features import Features
+from trainable.diagnosis.shots import curve_sentence
 from trainable.diagnosis.transfer_gain import TransferGain, check_comparable, transfer_gain
 from trainable.errors import SettingsError, UserError
 
@@ -130,6 +131,8 @@ def summary(result: Result) -> list[str]:
         f"{diagnosis.num_images} images, {num_classes} classes, largest to smallest {diagnosis.imbalance:.1f} to 1",
         *(f"note: {note}" for note in diagnosis.notes),
     ]
+    if diagnosis.curve is not None:
+        lines.append(curve_sentence(diagnosis.curve, classes=diagnosis.classes))
     return lines if result.gain is None else [*lines, *_gain_lines(result.gain)]
 
 

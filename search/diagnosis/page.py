@@ -9,11 +9,12 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from search.report.html import page_html
+from search.report.html import html_row, page_html
 from trainable.atomic import write_beside
 from trainable.diagnosis.advice import Advice
 from trainable.diagnosis.diagnose import Diagnosis, stratified
 from trainable.diagnosis.features import POOLED, Features
+from trainable.statistics.learning_curve import AHEAD, LearningCurve
 
 MAX_POINTS = 1000
 PERPLEXITY = 30.0  # van der Maaten and Hinton 2008: usual are 5 to 50
@@ -30,12 +31,15 @@ def write_page(
         f"Confusion of the best probe, {diagnosis.best_stage}": confusion_figure(diagnosis),
         "Images of each class": counts_figure(diagnosis),
     }
+    if diagnosis.curve is not None:
+        plots |= {"Accuracy of a linear probe by its training images": learning_figure(diagnosis.curve)}
     sections = [*(f"<p>{html.escape(line)}</p>" for line in lines)]
     sections.append(f"<h2>Advice: {advice.size}, {advice.similarity}</h2>{_list(advice.reasons)}")
     script = True
     for heading, figure in plots.items():
         sections.append(f"<h2>{html.escape(heading)}</h2>" + _plot(figure, with_script=script))
         script = script and figure is None
+    sections.append(_classes_html(diagnosis))
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_beside(path) as file:
         file.write(page_html(title, sections=sections).encode())
@@ -87,6 +91,38 @@ def counts_figure(diagnosis: Diagnosis) -> go.Figure:
     """Images of each class, a bar for each split."""
     traces = [go.Bar(name=split, **_bars(classes)) for split, classes in diagnosis.counts.items()]
     return go.Figure(traces).update_layout(barmode="stack", yaxis_title="images").update_xaxes(type="category")
+
+
+def learning_figure(curve: LearningCurve) -> go.Figure:
+    """A point for each number of images with its standard error, and the law through them, to four times today's images."""
+    sizes = [point.num_images for point in curve.points]
+    errors = {"type": "data", "array": [point.error for point in curve.points]}
+    values = [point.value for point in curve.points]
+    traces = [go.Scatter(x=sizes, y=values, error_y=errors, mode="markers", name="measured")]
+    if curve.law is not None:
+        ahead = np.geomspace(sizes[0], AHEAD[-1] * sizes[-1], 60)
+        traces.append(go.Scatter(x=ahead, y=[curve.law.at(size) for size in ahead], mode="lines", name="power law"))
+    figure = go.Figure(traces).update_xaxes(title="training images", type="log")
+    return figure.update_yaxes(title="balanced accuracy on validation images")
+
+
+def _classes_html(diagnosis: Diagnosis) -> str:
+    """Recall of each class by its images, and what twice as many of it would add, the largest gain first."""
+    if diagnosis.curve is None:
+        return ""
+    rows = [
+        html_row(
+            [
+                diagnosis.classes[each.label],
+                str(each.count),
+                f"{each.recall:.3f}",
+                f"{100 * each.gain:.1f} ± {100 * each.error:.1f}",
+            ]
+        )
+        for each in diagnosis.curve.classes
+    ]
+    heads = html_row(["class", "training images", "recall", "points that twice as many would add"], tag="th")
+    return f"<h2>Which classes more images would serve</h2><table>{heads}{''.join(rows)}</table>"
 
 
 def _bars(classes: Mapping[str, int]) -> dict[str, list[object]]:

@@ -13,10 +13,12 @@ from trainable.data.pack import Pack, open_pack, open_unlabelled
 from trainable.data.readers.folder import read_unlabelled
 from trainable.data.readers.sample import SPLITS
 from trainable.diagnosis.features import POOLED, Array, Features, frozen_features, stage_features
+from trainable.diagnosis.shots import curve_sentence, shot_curve
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec
 from trainable.model.light_adapters import without_adapters
 from trainable.model.network import create_network
+from trainable.statistics.learning_curve import LearningCurve
 from trainable.statistics.probe import fit_probe
 from trainable.statistics.scores import Evaluation, score
 from trainable.statistics.transferability import class_distance_ratio, h_score, logme, mmd_permutation_test
@@ -72,14 +74,15 @@ class Diagnosis:
     """What is known of a task before any training.
 
     ``counts`` are images by split and class; ``stages`` the scores by stage from the input on, the last `pooled`. ``lead``
-    is None where the backbone shows no stage before the last, ``discrepancy`` where no reference was given. ``notes`` are the
-    data report's, a line each.
+    is None where the backbone shows no stage before the last, ``discrepancy`` where no reference was given. ``curve`` is that of
+    a probe of the pooled features by the number of its images. ``notes`` are the data report's, a line each.
     """
 
     counts: Mapping[str, Mapping[str, int]]
     stages: Mapping[str, StageScores]
     lead: Lead | None = None
     discrepancy: Discrepancy | None = None
+    curve: LearningCurve | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -107,6 +110,20 @@ class Diagnosis:
         """The stage of the best probe; of equals the last, which needs no change of the network."""
         return max(reversed(tuple(self.stages)), key=lambda stage: self.stages[stage].value)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        return tuple(self.counts["train"])
+
+    def _curve_dict(self) -> dict[str, Any] | None:
+        """The learning curve, its classes by name, with its sentence."""
+        if self.curve is None:
+            return None
+        document = self.curve.as_dict()
+        for each in document["classes"]:
+            each["class"] = self.classes[each.pop("label")]
+        return document | {"sentence": curve_sentence(self.curve, classes=self.classes)}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         stages = {
@@ -121,6 +138,7 @@ class Diagnosis:
             "stages": stages,
             "best_stage": self.best_stage,
             "notes": list(self.notes),
+            "learning_curve": self._curve_dict(),
             "lead": None if self.lead is None else vars(self.lead),
             "discrepancy": None if self.discrepancy is None else vars(self.discrepancy),
         }
@@ -163,6 +181,7 @@ def diagnose(
         stages=stages,
         lead=lead,
         discrepancy=None if reference is None else _discrepancy(features, reference),
+        curve=shot_curve(features, probabilities=probabilities[POOLED]),
     )
 
 

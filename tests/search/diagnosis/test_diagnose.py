@@ -1,5 +1,6 @@
 """The diagnosis as a user meets it: the command, the space file it writes, the page."""
 
+import html
 import json
 import os
 import shutil
@@ -88,8 +89,13 @@ def test_a_user_gets_a_diagnosis_a_page_and_a_space_to_run(command, place):
     assert json.loads(checked.stdout)[0]["notes"] == []
 
     page = (place / "cells.html").read_text()
-    assert page.count('class="plotly-graph-div"') == 4
+    assert page.count('class="plotly-graph-div"') == 5
     assert page.count("plotly.js v") == 1
+    curve = told["learning_curve"]
+    assert [point["num_images"] for point in curve["points"]] == [2, 4, 10, 20, 37, 42]
+    assert {each["class"]: each["count"] for each in curve["classes"]} == told["counts"]["train"]
+    assert html.escape(curve["sentence"]) in page
+    assert "Which classes more images would serve" in page
     for title in ("Probe by stage", "(t-SNE)", "Confusion of the best probe", "Images of each class"):
         assert title in page
     assert "src=" not in page.split("<body>")[1].split("<script")[0]
