@@ -73,18 +73,24 @@ def backbone_points(spec: SearchSpec, *, params: Mapping[str, Value]) -> dict[st
 
 
 def score_in_time(
-    costs: Mapping[str, float], *, seconds: float | None, at_once: int, score_all: ScoreAll, now: Callable[[], float]
+    costs: Mapping[str, float],
+    *,
+    seconds: float | None,
+    at_once: int,
+    score_all: ScoreAll,
+    now: Callable[[], float],
+    one_at_least: bool = True,
 ) -> dict[str, Score]:
     """The scores of the backbones, cheapest first, that are there within so many seconds; None is without an end.
 
     ``costs`` are in proportion to the time that each takes. What costs so much more than the last that it would take too long is
-    not begun, and nothing behind it. The cheapest has all the time that it needs.
+    not begun, and nothing behind it. With ``one_at_least`` the cheapest has all the time that it needs.
     """
     names, scores, began = sorted(costs, key=lambda name: costs[name]), dict[str, Score](), now()
     for start in range(0, len(names), at_once):
         wave, asked = names[start : start + at_once], now()
         left = None if seconds is None else seconds - (asked - began)
-        results = score_all({name: None if name == names[0] else left for name in wave})
+        results = score_all({name: None if one_at_least and name == names[0] else left for name in wave})
         scores |= {name: result for name, result in zip(wave, results, strict=True) if result is not None}
         following = names[start + at_once : start + at_once + 1]
         if seconds is None or not following:
@@ -125,6 +131,7 @@ def _choose(
         at_once=at_once,
         score_all=score_all,
         now=now,
+        one_at_least=not known,
     )
     best = sorted(scores, key=lambda name: -scores[name][selection.by])
     return BackboneChoice(

@@ -24,9 +24,9 @@ class Bench:
         return [{"probe": COSTS[name]} if fits[name] else None for name in wave]
 
 
-def scored(seconds, *, at_once=1, costs=COSTS):
+def scored(seconds, *, at_once=1, costs=COSTS, **options):
     bench = Bench()
-    scores = score_in_time(costs, seconds=seconds, at_once=at_once, score_all=bench.score_all, now=bench.now)
+    scores = score_in_time(costs, seconds=seconds, at_once=at_once, score_all=bench.score_all, now=bench.now, **options)
     return list(scores), bench
 
 
@@ -58,6 +58,12 @@ def test_several_at_once_have_the_same_time_and_one_that_gives_up_ends_it():
     assert bench.asked == [{"small": None, "middle": 40, "large": 40}]
     assert scored(None, at_once=3)[0] == ["small", "middle", "large", "huge"]
     assert scored(5, costs={})[0] == []
+
+
+def test_where_others_are_known_the_cheapest_must_fit_too():
+    names, bench = scored(5, one_at_least=False)
+    assert names == []
+    assert bench.asked == [{"small": 5}]
 
 
 def spec_of(base_data=None, vary=None, **selection):
