@@ -1,4 +1,4 @@
-"""The same training in less memory."""
+"""Trains in less memory what does not fit."""
 
 import gc
 

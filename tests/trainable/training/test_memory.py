@@ -1,4 +1,4 @@
-"""The same training in less memory."""
+"""A batch in parts where it does not fit into memory."""
 
 import pytest
 
