@@ -70,7 +70,7 @@ def bare_config(config: TrialConfig) -> TrialConfig:
 def _answers(folder: Path, *, student: Setup) -> Double:
     """Log-probabilities N×K of the student's training images, its classes in its order, kept in the cache of the data."""
     package = find_package(folder, field="distill.teachers")
-    description = json.loads((package / DESCRIPTION).read_text())
+    description = read_description(package)
     pack = student.pack
     if sorted(description["classes"]) != sorted(pack.classes):
         theirs, ours = (", ".join(classes) for classes in (description["classes"], pack.classes))
@@ -87,6 +87,20 @@ def _answers(folder: Path, *, student: Setup) -> Double:
                 out.write(save({"answers": torch.from_numpy(answers)}))
     order = [description["classes"].index(name) for name in pack.classes]
     return answers[:, order]
+
+
+def read_description(package: Path) -> Mapping[str, Any]:
+    """What a packaged model says of itself. Raises UserError for a file that says nothing of the kind."""
+    try:
+        description = json.loads((package / DESCRIPTION).read_bytes())
+        names = description["classes"]
+        is_one = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        is_one = is_one and isinstance(description["config"], dict)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_one = False
+    if not is_one:
+        raise UserError(f"distill.teachers: {package / DESCRIPTION} does not describe a packaged model")
+    return dict(description)
 
 
 def _check_not_judged_by(package: Path, *, pack: Pack) -> None:
