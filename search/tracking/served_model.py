@@ -50,7 +50,8 @@ class ImageClassifier(PythonModel):
         folder = Path(context.artifacts["package"])
         self._decoding = _own_module(folder / "decode.py")
         serving = _own_module(folder / "classifier.py")
-        self._classifier = serving.Classifier(folder, decode=self._decoding.decode)
+        layers = _own_module(folder / "layers.py")
+        self._classifier = serving.Classifier(folder, decode=self._decoding.decode, layers=layers)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -14,11 +14,12 @@ from torch import nn
 from trainable.config.trial import TrialConfig
 from trainable.data.decode import decode
 from trainable.errors import UserError
+from trainable.model import layers
 from trainable.model.backbone import input_spec, laid_out, serving_options
 from trainable.model.layer_plan import STAGES
+from trainable.model.layers import pool_stages
 from trainable.model.network import check_network, create_network
 from trainable.model.phase import phase
-from trainable.model.pool import pool_stages
 from trainable.model.stages import stage_ends
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS, Classifier
 from trainable.training.trained import network_state
@@ -399,4 +400,4 @@ def package_of(network, *, config, spec, folder):
     }
     (folder / DESCRIPTION).write_text(json.dumps(description))
     save_file(network_state(network), folder / WEIGHTS)
-    return Classifier(folder, decode=decode, device="cpu").network
+    return Classifier(folder, decode=decode, layers=layers, device="cpu").network

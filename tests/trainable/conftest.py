@@ -1,8 +1,5 @@
 """Trials small enough for seconds."""
 
-import ast
-import inspect
-
 import pytest
 
 from trainable import TrialConfig
@@ -22,18 +19,3 @@ def make_config(cell_folder, cache):
         return TrialConfig.model_validate(base)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def code_of():
-    """Gives the syntax tree of a class without its name and its docstrings."""
-
-    def code(kind):
-        (tree,) = ast.parse(inspect.getsource(kind)).body
-        tree.name = ""
-        for node in [tree, *tree.body]:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-                del node.body[0]
-        return ast.dump(tree)
-
-    return code

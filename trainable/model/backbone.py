@@ -14,6 +14,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import OutageError, UserError, nearest
 from trainable.model.cut import cut_at, end_of
 from trainable.model.layer_plan import LayerPlan, make_plan
+from trainable.model.layers import show_pooled
 from trainable.model.pool import POOLS, Pooled
 from trainable.model.positions import Layout, layout_of
 from trainable.model.weights import PACKAGE_ARCHITECTURES, load_weights
@@ -71,7 +72,8 @@ def create_backbone(
         is_loaded = is_loaded or _try(load)  # those of a network of this size, perhaps
     if config.until is not None:
         plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
-    POOLS[config.pool].show(_pooled(backbone, plan=plan, config=config))
+    described = POOLS[config.pool].describe(_pooled(backbone, plan=plan, config=config))
+    show_pooled(backbone, described, is_cut=config.until is not None)
     if load is not None and not is_loaded:  # those of a network that ended there, perhaps; else this is what is wrong
         load()
     return backbone, plan
@@ -141,7 +143,7 @@ def serving_options(config: ModelConfig, *, spec: InputSpec, flexible: bool) -> 
     if config.until is not None:
         until = end_of(backbone, plan=plan, stage=config.until, name=config.name)
         plan = cut_at(backbone, plan=plan, stage=config.until, name=config.name)
-    pool = POOLS[config.pool].show(_pooled(backbone, plan=plan, config=config))
+    pool = POOLS[config.pool].describe(_pooled(backbone, plan=plan, config=config))
     size = (spec.size, spec.size) if is_set else None
     return {"options": options, "input_size": size, "until": until, "pool": pool}
 

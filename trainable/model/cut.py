@@ -1,12 +1,12 @@
 """Ends a backbone behind an earlier stage."""
 
-import inspect
-from typing import Any, cast
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from trainable.errors import UserError
 from trainable.model.layer_plan import LayerPlan, Unit
+from trainable.model.layers import cut_behind
 from trainable.model.stages import stage_ends
 
 
@@ -33,30 +33,6 @@ def end_of(backbone: nn.Module, *, plan: LayerPlan, stage: str, name: str) -> in
     if stage not in ends:
         raise UserError(f"model.until: {name!r} shows no {stage!r}; there are {', '.join(ends) or 'none'}")
     return ends[stage].index
-
-
-def cut_behind(backbone: Any, *, index: int) -> None:
-    """End a timm model behind its intermediate ``index``; from then on it gives that one's mean over the image, N×F.
-
-    The same lines stand in ``trainable.serving.classifier``, which may import nothing; a test holds both equal.
-    """
-    stops = "stop_early" in inspect.signature(backbone.forward_intermediates).parameters
-    of_tokens = hasattr(backbone, "num_prefix_tokens")  # as a map their shape would be asked of the images themselves
-    options = {"indices": [index], "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": True}
-    options |= {"stop_early": True} if stops else {}
-
-    def last_map(self: Any, images: Tensor) -> Tensor:
-        maps: Tensor = self.forward_intermediates(images, **options)[-1]
-        return maps
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        maps: Tensor = self.last_map(images)
-        return maps.mean(dim=1 if of_tokens else (2, 3))
-
-    backbone.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
-    backbone.feature_info = backbone.feature_info[: index + 1]
-    kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "last_map": last_map, "is_cut": True})
 
 
 def is_cut(backbone: nn.Module) -> bool:

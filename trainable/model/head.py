@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch import nn
 
 from trainable.config.trial import ModelConfig, TrialConfig
+from trainable.model.layers import CosineLayer
 from trainable.randomness import derive
 
 
@@ -15,25 +15,6 @@ def create_head(config: TrialConfig, *, width: int, num_classes: int, epoch: int
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(config.seed, "head", epoch))
         return HEADS[config.model.head](config.model, width, num_classes)
-
-
-class CosineLayer(nn.Module):
-    """N×F to N×K: a learned scale, 10 at first, times the cosine of features and class weights (Gidaris & Komodakis 2018).
-
-    The same lines stand in ``trainable.serving.classifier``; a test holds both equal.
-    """
-
-    LEAST_NORM = 1e-6  # of features, below which their direction says nothing and its gradient would be too large
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_classes, width) / width**0.5)
-        self.scale = nn.Parameter(torch.full((1,), 10.0))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits N×K, from -scale to scale."""
-        directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
-        return self.scale * linear(directions, normalize(self.weight, dim=1))
 
 
 def _linear_head(config: ModelConfig, width: int, num_classes: int) -> nn.Sequential:

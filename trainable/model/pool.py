@@ -4,17 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainable.errors import UserError
 from trainable.model.layer_plan import LayerPlan
-from trainable.model.learned_pool import AttentivePool, GeneralisedMean
-from trainable.model.positions import Layout, described, has_class_token, show_positions, show_token_mean
+from trainable.model.layers import AttentivePool, GeneralisedMean
+from trainable.model.positions import Layout, described, has_class_token
 from trainable.model.stages import stage_ends
 
 NUM_STAGES = 2  # the last ones
-Description = list[int] | dict[str, Any] | None  # what a package says of a pool, by which it is made again
+Description = (
+    list[int] | dict[str, Any] | None
+)  # what a package says of a pool, by which ``layers.show_pooled`` makes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,9 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Pool:
-    """How features are made: ``show`` lets a backbone give what is pooled, ``learned`` makes a pool with weights."""
+    """How features are made: ``describe`` says what of a backbone is pooled, ``learned`` makes a pool with weights."""
 
-    show: Callable[[Pooled], Description]
+    describe: Callable[[Pooled], Description]
     learned: Callable[[int], nn.Module] | None = None  # for C channels
 
 
@@ -59,9 +60,7 @@ def _own(_pooled: Pooled) -> None:
 
 
 def _stages(pooled: Pooled) -> list[int]:
-    indices = pooled_stages(pooled.backbone, plan=pooled.plan, name=pooled.name)
-    pool_stages(pooled.backbone, indices=indices, is_cut=pooled.is_cut)
-    return indices
+    return pooled_stages(pooled.backbone, plan=pooled.plan, name=pooled.name)
 
 
 def _positions(pooled: Pooled) -> dict[str, Any]:
@@ -71,7 +70,6 @@ def _positions(pooled: Pooled) -> dict[str, Any]:
         raise UserError(
             f"model.pool: {pooled.name!r} shows no map before it is pooled; leave it own, or take another model.name"
         )
-    show_positions(pooled.backbone, **described(layout), is_cut=pooled.is_cut)
     return {"kind": "positions", **described(layout)}
 
 
@@ -81,7 +79,6 @@ def _token_mean(pooled: Pooled) -> dict[str, Any]:
         raise UserError(
             f"model.pool: {pooled.name!r} has no class token beside its patches; leave it own, or take another model.name"
         )
-    show_token_mean(pooled.backbone, num_prefix=layout.num_prefix)
     return {"kind": "token_mean", "num_prefix": layout.num_prefix}
 
 
@@ -103,25 +100,3 @@ def pooled_stages(backbone: nn.Module, *, plan: LayerPlan, name: str) -> list[in
     if not ends:
         raise UserError(f"model.pool: {name!r} shows no stages; leave it own, or take another model.name")
     return [end.index for end in ends[-NUM_STAGES:]]
-
-
-def pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
-    """Let a timm model give, beside its own features, mean and standard deviation over the image of these intermediates' maps.
-
-    One that is cut has no features of its own but the mean of its last map, which is among these.
-    The same lines stand in ``trainable.serving.classifier``, which may import nothing; a test holds both equal.
-    """
-    of_tokens = hasattr(backbone, "num_prefix_tokens")
-    options = {"indices": indices, "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": is_cut}
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        outputs = self.forward_intermediates(images, **options)
-        features, stages = ([], outputs) if is_cut else ([self.forward_head(outputs[0])], outputs[1])
-        for maps in stages:
-            values, axes = maps.float(), 1 if of_tokens else (2, 3)
-            features += [values.mean(dim=axes), (values.var(dim=axes, correction=0) + 1e-6).sqrt()]
-        return torch.cat(features, dim=1)
-
-    kind = type(backbone)
-    methods = {"forward": forward, "shows_stages": True, "pools_otherwise": True}
-    backbone.__class__ = type(kind.__name__, (kind,), methods)

@@ -1,10 +1,12 @@
 """What a backbone makes of each position of the image, before it is pooled."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from trainable.model.layers import as_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,51 +55,6 @@ def _is_laid_out(backbone: Any, maps: Tensor, *, axes: str, num_prefix: int, wid
 def has_class_token(backbone: nn.Module) -> bool:
     """Whether a timm model has a token for the class."""
     return getattr(backbone, "cls_token", None) is not None
-
-
-def as_map(pooled: Tensor, *, axes: str, num_prefix: int) -> Tensor:
-    """A map that has N×C everywhere, tokens of the class included.
-
-    The same lines stand in ``trainable.serving.classifier``, which may import nothing, as do those of the functions below; a
-    test holds both equal.
-    """
-    if axes == "NCHW":
-        return pooled[:, :, None, None]
-    return pooled[:, None, None] if axes == "NHWC" else pooled[:, None].expand(-1, num_prefix + 1, -1)
-
-
-def show_positions(backbone: Any, *, axes: str, num_prefix: int, is_cut: bool) -> None:
-    """Let a timm model give its last map, N×L×C for L positions; ``finish`` makes features N×F of them once they are pooled, N×C.
-
-    The features are what the model's own last layers make of them; of one that is cut there are none.
-    """
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        maps: Tensor = self.last_map(images) if is_cut else self.forward_features(images)
-        if axes == "NCHW":
-            return maps.flatten(2).transpose(1, 2)
-        return maps.flatten(1, 2) if axes == "NHWC" else maps[:, num_prefix:]
-
-    def finish(self: Any, pooled: Tensor) -> Tensor:
-        features = pooled if is_cut else self.forward_head(as_map(pooled, axes=axes, num_prefix=num_prefix))
-        return cast(Tensor, features)
-
-    kind = type(backbone)
-    methods = {"forward": forward, "finish": finish, "shows_positions": True, "pools_otherwise": True}
-    backbone.__class__ = type(kind.__name__, (kind,), methods)
-
-
-def show_token_mean(backbone: Any, *, num_prefix: int) -> None:
-    """Let a timm model give what its last layers make of the class token, and beside it of the mean of the patches' tokens."""
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        tokens = self.forward_features(images)
-        both = (tokens[:, 0], tokens[:, num_prefix:].mean(dim=1))
-        features = [self.forward_head(as_map(each, axes="NLC", num_prefix=num_prefix)) for each in both]
-        return torch.cat(features, dim=1)
-
-    kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
 
 
 def described(layout: Layout) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """A packaged image classifier: encoded images to probabilities.
 
 A copy of this file goes into every packaged model, beside its weights, so that a model runs where this project is not
-installed and as it was packaged: nothing of the project may be imported here.
+installed and as it was packaged: nothing of the project may be imported here. Beside it lie ``decode.py``, and ``layers.py``
+with what networks have beside timm's own layers; who loads it hands both in.
 """
 
-import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -27,15 +27,15 @@ Decode = Callable[..., NDArray[np.uint8]]
 class Classifier:
     """The network of a package in eval mode, with everything that lies between an encoded image and its input.
 
-    ``decode`` is that of the package's decode.py; ``classes`` are in the order of the probabilities; ``device`` is a GPU
-    where there is one.
+    ``decode`` is that of the package's decode.py, ``layers`` its layers.py as a module; ``classes`` are in the order of the
+    probabilities; ``device`` is a GPU where there is one.
     """
 
-    def __init__(self, folder: Path, *, decode: Decode, device: str | None = None) -> None:
+    def __init__(self, folder: Path, *, decode: Decode, layers: ModuleType, device: str | None = None) -> None:
         self.description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
         self.classes: tuple[str, ...] = tuple(self.description["classes"])
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = _network(self.description, state=load_file(folder / WEIGHTS)).to(self.device)
+        self.network = _network(self.description, state=load_file(folder / WEIGHTS), layers=layers).to(self.device)
         self._decode = decode
 
     def probabilities(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float64]:
@@ -112,167 +112,16 @@ class _Shifted(nn.Module):
         return outputs if self.pool is None else cast(Any, self.backbone).finish(self.pool(outputs))
 
 
-def _network(description: dict[str, Any], *, state: dict[str, Tensor]) -> _Shifted:
+def _network(description: dict[str, Any], *, state: dict[str, Tensor], layers: ModuleType) -> _Shifted:
     backbone = cast(nn.Module, timm.create_model(description["architecture"], **description["options"]))
     backbone.reset_classifier(0)  # type: ignore[operator]
     if description["input_size"] is not None:
         backbone.set_input_size(img_size=description["input_size"])  # type: ignore[operator]
     if description.get("until") is not None:
-        _cut_behind(backbone, index=description["until"])
-    _show_pooled(backbone, description.get("pool"), is_cut=description.get("until") is not None)
+        layers.cut_behind(backbone, index=description["until"])
+    layers.show_pooled(backbone, description.get("pool"), is_cut=description.get("until") is not None)
     views = description.get("finish", {}).get("views", [])
-    network = _Shifted(backbone, _head(state), pool=_pool(state), num_classes=len(description["classes"]), views=views)
+    head, pool = layers.head_of(state), layers.pool_of(state)
+    network = _Shifted(backbone, head, pool=pool, num_classes=len(description["classes"]), views=views)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
-
-
-def _cut_behind(backbone: Any, *, index: int) -> None:
-    """End a timm model behind its intermediate ``index``; from then on it gives that one's mean over the image, N×F."""
-    stops = "stop_early" in inspect.signature(backbone.forward_intermediates).parameters
-    of_tokens = hasattr(backbone, "num_prefix_tokens")  # as a map their shape would be asked of the images themselves
-    options = {"indices": [index], "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": True}
-    options |= {"stop_early": True} if stops else {}
-
-    def last_map(self: Any, images: Tensor) -> Tensor:
-        maps: Tensor = self.forward_intermediates(images, **options)[-1]
-        return maps
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        maps: Tensor = self.last_map(images)
-        return maps.mean(dim=1 if of_tokens else (2, 3))
-
-    backbone.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
-    backbone.feature_info = backbone.feature_info[: index + 1]
-    kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "last_map": last_map, "is_cut": True})
-
-
-def _show_pooled(backbone: Any, described: Any, *, is_cut: bool) -> None:
-    """Let a timm model give what is pooled: intermediates by number, or what is named by its kind."""
-    if isinstance(described, list):
-        _pool_stages(backbone, indices=described, is_cut=is_cut)
-    elif described is not None and described["kind"] == "positions":
-        _show_positions(backbone, axes=described["axes"], num_prefix=described["num_prefix"], is_cut=is_cut)
-    elif described is not None:
-        _show_token_mean(backbone, num_prefix=described["num_prefix"])
-
-
-def _pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
-    """Let a timm model give, beside its own features, mean and standard deviation over the image of these intermediates' maps."""
-    of_tokens = hasattr(backbone, "num_prefix_tokens")
-    options = {"indices": indices, "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": is_cut}
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        outputs = self.forward_intermediates(images, **options)
-        features, stages = ([], outputs) if is_cut else ([self.forward_head(outputs[0])], outputs[1])
-        for maps in stages:
-            values, axes = maps.float(), 1 if of_tokens else (2, 3)
-            features += [values.mean(dim=axes), (values.var(dim=axes, correction=0) + 1e-6).sqrt()]
-        return torch.cat(features, dim=1)
-
-    kind = type(backbone)
-    methods = {"forward": forward, "shows_stages": True, "pools_otherwise": True}
-    backbone.__class__ = type(kind.__name__, (kind,), methods)
-
-
-def _as_map(pooled: Tensor, *, axes: str, num_prefix: int) -> Tensor:
-    """A map that has N×C everywhere, tokens of the class included."""
-    if axes == "NCHW":
-        return pooled[:, :, None, None]
-    return pooled[:, None, None] if axes == "NHWC" else pooled[:, None].expand(-1, num_prefix + 1, -1)
-
-
-def _show_positions(backbone: Any, *, axes: str, num_prefix: int, is_cut: bool) -> None:
-    """Let a timm model give its last map, N×L×C; ``finish`` makes features N×F of what is pooled of it, N×C."""
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        maps: Tensor = self.last_map(images) if is_cut else self.forward_features(images)
-        if axes == "NCHW":
-            return maps.flatten(2).transpose(1, 2)
-        return maps.flatten(1, 2) if axes == "NHWC" else maps[:, num_prefix:]
-
-    def finish(self: Any, pooled: Tensor) -> Tensor:
-        features = pooled if is_cut else self.forward_head(_as_map(pooled, axes=axes, num_prefix=num_prefix))
-        return cast(Tensor, features)
-
-    kind = type(backbone)
-    methods = {"forward": forward, "finish": finish, "shows_positions": True, "pools_otherwise": True}
-    backbone.__class__ = type(kind.__name__, (kind,), methods)
-
-
-def _show_token_mean(backbone: Any, *, num_prefix: int) -> None:
-    """Let a timm model give features of the class token, and beside them of the mean of the patches' tokens."""
-
-    def forward(self: Any, images: Tensor) -> Tensor:
-        tokens = self.forward_features(images)
-        both = (tokens[:, 0], tokens[:, num_prefix:].mean(dim=1))
-        features = [self.forward_head(_as_map(each, axes="NLC", num_prefix=num_prefix)) for each in both]
-        return torch.cat(features, dim=1)
-
-    kind = type(backbone)
-    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
-
-
-def _pool(state: dict[str, Tensor]) -> nn.Module | None:
-    """The pool that these weights are of, if they have one."""
-    if "pool.query" in state:
-        return _AttentivePool(len(state["pool.query"]))
-    return _GeneralisedMean() if "pool.exponent" in state else None
-
-
-class _GeneralisedMean(nn.Module):
-    """N×L×C to N×C: (mean of x^p)^(1/p)."""
-
-    LEAST = 1e-6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.exponent = nn.Parameter(torch.full((1,), 3.0))
-
-    def forward(self, positions: Tensor) -> Tensor:
-        values, exponent = positions.float().clamp(min=self.LEAST), self.exponent.clamp(min=1)
-        largest = values.amax(dim=1, keepdim=True).detach()  # a large power of what is above 1 is no number
-        return (values / largest).pow(exponent).mean(dim=1).pow(1 / exponent) * largest[:, 0]
-
-
-class _AttentivePool(nn.Module):
-    """N×L×C to N×C: their mean by softmax(x·q/√C)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.query = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, positions: Tensor) -> Tensor:
-        values = positions.float()
-        scores = (values * self.query).sum(dim=2, keepdim=True) / len(self.query) ** 0.5
-        pooled: Tensor = (scores.softmax(dim=1) * values).sum(dim=1)
-        return pooled
-
-
-class _CosineLayer(nn.Module):
-    """N×F to N×K: a scale times the cosine of features and class weights."""
-
-    LEAST_NORM = 1e-6  # of features, below which their direction says nothing and its gradient would be too large
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_classes, width) / width**0.5)
-        self.scale = nn.Parameter(torch.full((1,), 10.0))
-
-    def forward(self, features: Tensor) -> Tensor:
-        directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
-        return self.scale * linear(directions, normalize(self.weight, dim=1))
-
-
-def _head(state: dict[str, Tensor]) -> nn.Sequential:
-    """The head that these weights are of: its last layer alone, or a hidden one before it; dropout rests."""
-    if "head.1.scale" in state:
-        num_classes, width = state["head.1.weight"].shape
-        return nn.Sequential(nn.Identity(), _CosineLayer(width, num_classes))
-    if "head.3.weight" not in state:
-        return nn.Sequential(nn.Identity(), _linear(state["head.1.weight"]))
-    return nn.Sequential(_linear(state["head.0.weight"]), nn.ReLU(), nn.Identity(), _linear(state["head.3.weight"]))
-
-
-def _linear(weight: Tensor) -> nn.Linear:
-    return nn.Linear(weight.shape[1], weight.shape[0])

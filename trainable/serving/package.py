@@ -18,6 +18,7 @@ from trainable.data.kept_splits import group_key
 from trainable.data.pack import Pack
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.json_text import to_json
+from trainable.model import layers as layers_module
 from trainable.model.backbone import serving_options
 from trainable.model.norms import target_statistics
 from trainable.serving import classifier as classifier_module
@@ -31,7 +32,7 @@ from trainable.training.trained import Trained, network_state
 
 FORMAT = 1
 IMAGES = "images.parquet"
-CODE = {"classifier.py": classifier_module, "decode.py": decode_module}
+CODE = {"classifier.py": classifier_module, "decode.py": decode_module, "layers.py": layers_module}
 TOLERANCE = 1e-4  # of a probability: batches of another size have other last bits
 IMAGES_COMPARED = 64
 
@@ -87,7 +88,7 @@ def has_own_code(folder: Path) -> bool:
 
 def load_package(folder: Path, *, device: str | None = None) -> Classifier:
     """The classifier of a package of this version of the project."""
-    return Classifier(folder, decode=decode_module.decode, device=device)
+    return Classifier(folder, decode=decode_module.decode, layers=layers_module, device=device)
 
 
 def _comparable(config: TrialConfig) -> TrialConfig:

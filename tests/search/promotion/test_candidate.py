@@ -96,7 +96,7 @@ def test_a_package_that_somebody_put_there_is_not_taken_as_our_own(refitted, tmp
     written = (path / "weights.safetensors").stat().st_mtime_ns
     assert package_best(search, recipes=recipes) == path
     assert (path / "weights.safetensors").stat().st_mtime_ns == written  # made once
-    for name in ("classifier.py", "decode.py", "weights.safetensors", "more.pyc"):
+    for name in ("classifier.py", "decode.py", "layers.py", "weights.safetensors", "more.pyc"):
         with (path / name).open("ab") as file:
             file.write(b"#")
         assert package_best(search, recipes=recipes) == path

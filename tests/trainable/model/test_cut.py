@@ -1,8 +1,6 @@
 """Backbones that end behind an earlier stage, of several families."""
 
 import copy
-import inspect
-import textwrap
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import agrees, chain_of
 from trainable.model.network import check_network, create_network
 from trainable.model.stages import stage_ends
-from trainable.serving import classifier
 from trainable.training.trained import network_state
 
 torch.set_num_threads(1)
@@ -131,11 +128,3 @@ def test_a_backbone_that_cannot_be_cut_is_one_line():
         UserError, match="model.until: 'mine' cannot be cut behind a stage; leave it null, or take another"
     ):
         cut.cut_at(torch.nn.Sequential(whole), plan=plan, stage="stage1", name="mine")
-
-
-def test_what_is_served_is_cut_by_the_same_lines():
-    ours, theirs = (
-        textwrap.dedent(inspect.getsource(function)).split('"""')[2]
-        for function in (cut.cut_behind, classifier._cut_behind)
-    )
-    assert ours == theirs

@@ -5,8 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from trainable.config.trial import TrialConfig
-from trainable.model.head import CosineLayer, cool, create_head
-from trainable.serving import classifier
+from trainable.model.head import cool, create_head
 
 FEATURES = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -83,7 +82,3 @@ def test_heads_with_a_solution_at_once_are_linear_ones():
     for finetune in ({"strategy": "lp_ft"}, {"strategy": "linear_probe", "solver": "lbfgs"}):
         with pytest.raises(ValueError, match=r"needs model\.head: linear, got 'cosine'"):
             TrialConfig.model_validate({"model": {"head": "cosine"}, "finetune": finetune})
-
-
-def test_what_is_served_classifies_by_the_same_lines(code_of):
-    assert code_of(CosineLayer) == code_of(classifier._CosineLayer)

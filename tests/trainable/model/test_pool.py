@@ -1,8 +1,6 @@
 """Backbones whose features are those of several stages, of several families."""
 
 import copy
-import inspect
-import textwrap
 
 import pytest
 import torch
@@ -10,12 +8,10 @@ import torch
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.errors import UserError
-from trainable.model import pool
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import agrees, chain_of, num_frozen_links
 from trainable.model.network import check_network, create_network
 from trainable.model.stages import stage_ends
-from trainable.serving import classifier
 
 torch.set_num_threads(1)
 
@@ -120,11 +116,3 @@ def test_an_architecture_that_shows_no_stages_is_one_line():
             TrialConfig.model_validate({"model": {"name": "mvitv2_tiny", "weights": "random", "pool": "stages"}})
         )
     assert str(caught.value) == "model.pool: 'mvitv2_tiny' shows no stages; leave it own, or take another model.name"
-
-
-def test_what_is_served_is_pooled_by_the_same_lines():
-    ours, theirs = (
-        textwrap.dedent(inspect.getsource(function)).split('"""')[2]
-        for function in (pool.pool_stages, classifier._pool_stages)
-    )
-    assert ours == theirs

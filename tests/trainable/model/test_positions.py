@@ -1,8 +1,6 @@
 """Backbones that give what they make of each position, and class tokens beside the mean of patches, of several families."""
 
 import copy
-import inspect
-import textwrap
 
 import pytest
 import torch
@@ -10,12 +8,10 @@ import torch
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.errors import UserError
-from trainable.model import positions
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import agrees, chain_of
 from trainable.model.network import check_network, create_network
 from trainable.model.phase import phase
-from trainable.serving import classifier
 from trainable.training.optimizer import parameter_groups
 
 torch.set_num_threads(1)
@@ -176,12 +172,3 @@ def test_an_architecture_without_a_class_token_is_one_line(name):
 def test_a_class_token_behind_an_earlier_stage_is_refused():
     with pytest.raises(ValueError, match=r"model\.pool: 'token_mean' is .* needs model\.until: null, got 'stage2'"):
         TrialConfig.model_validate({"model": {"name": "test_vit", "pool": "token_mean", "until": "stage2"}})
-
-
-@pytest.mark.parametrize("name", ["as_map", "show_positions", "show_token_mean"])
-def test_what_is_served_is_shown_by_the_same_lines(name):
-    ours, theirs = (
-        textwrap.dedent(inspect.getsource(function)).split('"""')[2].replace("_as_map", "as_map")
-        for function in (getattr(positions, name), getattr(classifier, f"_{name}"))
-    )
-    assert ours == theirs

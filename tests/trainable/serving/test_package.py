@@ -216,7 +216,7 @@ def test_it_runs_where_the_project_is_not_installed(packaged, cells):
             spec.loader.exec_module(found)
             return found
         folder = pathlib.Path({str(root / "package")!r})
-        model = module("classifier").Classifier(folder, decode=module("decode").decode, device="cpu")
+        model = module("classifier").Classifier(folder, decode=module("decode").decode, layers=module("layers"), device="cpu")
         print(json.dumps(model.probabilities([pathlib.Path({str(cells[0])!r}).read_bytes()]).tolist()))
         """
     )
@@ -272,4 +272,5 @@ def test_nothing_in_a_package_is_pickled(packaged):
         "images.parquet",
         "classifier.py",
         "decode.py",
+        "layers.py",
     }

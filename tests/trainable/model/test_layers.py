@@ -1,12 +1,11 @@
-"""Pools with weights of their own, by the means and maxima that they lie between."""
+"""Layers that go into packages: pools with weights of their own, by the means and maxima that they lie between."""
 
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from trainable.model.learned_pool import AttentivePool, GeneralisedMean
+from trainable.model.layers import AttentivePool, GeneralisedMean
 from trainable.model.pool import POOLS
-from trainable.serving import classifier
 
 MAPS = torch.rand(3, 5, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.01
 POSITIONS = MAPS.flatten(2).transpose(1, 2)
@@ -86,8 +85,3 @@ def test_it_trains_and_gives_float32_of_rounded_maps(name):
     assert features.dtype == torch.float32
     (features * torch.arange(5)).sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in pool.parameters())
-
-
-@pytest.mark.parametrize("kind", [GeneralisedMean, AttentivePool], ids=lambda kind: kind.__name__)
-def test_what_is_served_is_pooled_by_the_same_lines(code_of, kind):
-    assert code_of(kind) == code_of(getattr(classifier, f"_{kind.__name__}"))

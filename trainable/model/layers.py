@@ -1,0 +1,176 @@
+"""What networks here have beside timm's own layers: earlier ends, pools, heads.
+
+A copy of this file goes into every packaged model, which is served where this project is not installed: it imports torch alone.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+
+def cut_behind(backbone: Any, *, index: int) -> None:
+    """End a timm model behind its intermediate ``index``; from then on it gives that one's mean over the image, N×F."""
+    stops = "stop_early" in inspect.signature(backbone.forward_intermediates).parameters
+    of_tokens = hasattr(backbone, "num_prefix_tokens")  # as a map their shape would be asked of the images themselves
+    options = {"indices": [index], "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": True}
+    options |= {"stop_early": True} if stops else {}
+
+    def last_map(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.forward_intermediates(images, **options)[-1]
+        return maps
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.last_map(images)
+        return maps.mean(dim=1 if of_tokens else (2, 3))
+
+    backbone.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
+    backbone.feature_info = backbone.feature_info[: index + 1]
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "last_map": last_map, "is_cut": True})
+
+
+def show_pooled(backbone: Any, described: Any, *, is_cut: bool) -> None:
+    """Let a timm model give what is pooled: intermediates by number, or what is named by its kind; None is its own features."""
+    if isinstance(described, list):
+        pool_stages(backbone, indices=described, is_cut=is_cut)
+    elif described is not None and described["kind"] == "positions":
+        show_positions(backbone, axes=described["axes"], num_prefix=described["num_prefix"], is_cut=is_cut)
+    elif described is not None:
+        show_token_mean(backbone, num_prefix=described["num_prefix"])
+
+
+def pool_of(state: Mapping[str, Tensor]) -> nn.Module | None:
+    """The pool that the weights of a network are of, if they have one."""
+    if "pool.query" in state:
+        return AttentivePool(len(state["pool.query"]))
+    return GeneralisedMean() if "pool.exponent" in state else None
+
+
+def head_of(state: Mapping[str, Tensor]) -> nn.Sequential:
+    """The head that the weights of a network are of: its last layer alone, or a hidden one before it; dropout rests."""
+    if "head.1.scale" in state:
+        num_classes, width = state["head.1.weight"].shape
+        return nn.Sequential(nn.Identity(), CosineLayer(width, num_classes))
+    if "head.3.weight" not in state:
+        return nn.Sequential(nn.Identity(), _linear(state["head.1.weight"]))
+    return nn.Sequential(_linear(state["head.0.weight"]), nn.ReLU(), nn.Identity(), _linear(state["head.3.weight"]))
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    return nn.Linear(weight.shape[1], weight.shape[0])
+
+
+def pool_stages(backbone: Any, *, indices: list[int], is_cut: bool) -> None:
+    """Let a timm model give, beside its own features, mean and standard deviation over the image of these intermediates' maps.
+
+    One that is cut has no features of its own but the mean of its last map, which is among these.
+    """
+    of_tokens = hasattr(backbone, "num_prefix_tokens")
+    options = {"indices": indices, "output_fmt": "NLC" if of_tokens else "NCHW", "intermediates_only": is_cut}
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        outputs = self.forward_intermediates(images, **options)
+        features, stages = ([], outputs) if is_cut else ([self.forward_head(outputs[0])], outputs[1])
+        for maps in stages:
+            values, axes = maps.float(), 1 if of_tokens else (2, 3)
+            features += [values.mean(dim=axes), (values.var(dim=axes, correction=0) + 1e-6).sqrt()]
+        return torch.cat(features, dim=1)
+
+    kind = type(backbone)
+    methods = {"forward": forward, "shows_stages": True, "pools_otherwise": True}
+    backbone.__class__ = type(kind.__name__, (kind,), methods)
+
+
+def as_map(pooled: Tensor, *, axes: str, num_prefix: int) -> Tensor:
+    """A map that has N×C everywhere, tokens of the class included."""
+    if axes == "NCHW":
+        return pooled[:, :, None, None]
+    return pooled[:, None, None] if axes == "NHWC" else pooled[:, None].expand(-1, num_prefix + 1, -1)
+
+
+def show_positions(backbone: Any, *, axes: str, num_prefix: int, is_cut: bool) -> None:
+    """Let a timm model give its last map, N×L×C for L positions; ``finish`` makes features N×F of them once they are pooled, N×C.
+
+    The features are what the model's own last layers make of them; of one that is cut there are none.
+    """
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        maps: Tensor = self.last_map(images) if is_cut else self.forward_features(images)
+        if axes == "NCHW":
+            return maps.flatten(2).transpose(1, 2)
+        return maps.flatten(1, 2) if axes == "NHWC" else maps[:, num_prefix:]
+
+    def finish(self: Any, pooled: Tensor) -> Tensor:
+        features = pooled if is_cut else self.forward_head(as_map(pooled, axes=axes, num_prefix=num_prefix))
+        return cast(Tensor, features)
+
+    kind = type(backbone)
+    methods = {"forward": forward, "finish": finish, "shows_positions": True, "pools_otherwise": True}
+    backbone.__class__ = type(kind.__name__, (kind,), methods)
+
+
+def show_token_mean(backbone: Any, *, num_prefix: int) -> None:
+    """Let a timm model give what its last layers make of the class token, and beside it of the mean of the patches' tokens."""
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        tokens = self.forward_features(images)
+        both = (tokens[:, 0], tokens[:, num_prefix:].mean(dim=1))
+        features = [self.forward_head(as_map(each, axes="NLC", num_prefix=num_prefix)) for each in both]
+        return torch.cat(features, dim=1)
+
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
+
+
+class GeneralisedMean(nn.Module):
+    """N×L×C positions to N×C: (mean of x^p)^(1/p), p learned from 3 on (GeM, Radenović et al. 2018).
+
+    With p = 1 it is the mean, the larger p the nearer the maximum; a lower p counts as 1, a value below ``LEAST`` as that.
+    """
+
+    LEAST = 1e-6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.full((1,), 3.0))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Pooled features N×C, float32."""
+        values, exponent = positions.float().clamp(min=self.LEAST), self.exponent.clamp(min=1)
+        largest = values.amax(dim=1, keepdim=True).detach()  # a large power of what is above 1 is no number
+        return (values / largest).pow(exponent).mean(dim=1).pow(1 / exponent) * largest[:, 0]
+
+
+class AttentivePool(nn.Module):
+    """N×L×C positions to N×C: their mean by softmax(x·q/√C), with one learned query q that begins as 0, where it is the mean."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Pooled features N×C, float32."""
+        values = positions.float()
+        scores = (values * self.query).sum(dim=2, keepdim=True) / len(self.query) ** 0.5
+        pooled: Tensor = (scores.softmax(dim=1) * values).sum(dim=1)
+        return pooled
+
+
+class CosineLayer(nn.Module):
+    """N×F to N×K: a learned scale, 10 at first, times the cosine of features and class weights (Gidaris & Komodakis 2018)."""
+
+    LEAST_NORM = 1e-6  # of features, below which their direction says nothing and its gradient would be too large
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, width) / width**0.5)
+        self.scale = nn.Parameter(torch.full((1,), 10.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits N×K, from -scale to scale."""
+        directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
+        return self.scale * linear(directions, normalize(self.weight, dim=1))
