@@ -152,9 +152,9 @@ def _asks_the_layers(config: TrialConfig) -> bool:
 
 
 def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:
-    from trainable.model.backbone import laid_out
+    from trainable.model.additions import ADDITIONS
+    from trainable.model.backbone import input_spec, laid_out
     from trainable.model.cut import cut_at
-    from trainable.model.light_adapters import chosen_layers, require
     from trainable.model.network import aligned_stage
     from trainable.model.phase import thaw_epochs
 
@@ -167,6 +167,6 @@ def _check_layers(config: TrialConfig, *, layouts: dict[str, Any]) -> None:
     if config.finetune.strategy == "gradual":
         thaw_epochs(config, plan=plan)
     if config.finetune.strategy in LIGHT_ADAPTERS:
-        require(config.finetune.strategy)
-        chosen_layers(config, backbone=backbone, plan=plan)
+        spec = input_spec(config.model, image_size=None, channels=3)  # as it is laid out
+        ADDITIONS[config.finetune.strategy].check(backbone, plan=plan, config=config, spec=spec)
     aligned_stage(config, backbone=backbone, plan=plan)

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "tests/contracts/test_augmentations.py": "trainable/loader/augmentations.py",
     "tests/contracts/test_backbones.py": "trainable/model/backbone.py trainable/model/stages.py",
     "tests/contracts/test_probes.py": "trainable/statistics/probe.py",
+    "tests/contracts/test_strategies.py": "trainable/model/additions.py",
     "tests/contracts/test_techniques.py": "trainable/config/techniques.py",
     # Read, refused and explained where a whole space file or a whole trial is read.
     "tests/search/space/test_spec.py": """

@@ -28,7 +28,7 @@ def available(name):
     return FORMATS[name]
 
 
-def make(architecture, *, channels=3, size=32, **model):
+def make(architecture, *, channels=3, size=32, finetune=None, **model):
     """A network whose head, shift and statistics are not at their starts, where much would cancel out, and its input."""
     spec = InputSpec(
         size=size,
@@ -37,12 +37,14 @@ def make(architecture, *, channels=3, size=32, **model):
         interpolation="bilinear",
         crop_share=1.0,
     )
-    config = TrialConfig.model_validate({"model": {"name": architecture, "weights": "random"} | model})
+    config = TrialConfig.model_validate(
+        {"model": {"name": architecture, "weights": "random"} | model, "finetune": finetune or {}}
+    )
     network = create_network(config, spec=spec, num_classes=2)
     randomness = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, tensor in network.state_dict().items():
-            if key.endswith(("running_mean", "head.1.weight", "shift")):
+            if key.endswith(("running_mean", "head.1.weight", "shift", "bottleneck_adapter.up.weight")):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, generator=randomness))
             elif key.startswith("pool."):
                 tensor.add_(0.5 * torch.randn(tensor.shape, generator=randomness))
@@ -98,10 +100,12 @@ def test_a_grey_network_is_written_too(name, tmp_path):
         ("test_vit", {"pool": "attentive"}),
         ("test_vit", {"pool": "token_mean"}),
         ("test_resnet", {"head": "cosine"}),
+        ("test_convnext", {"finetune": {"strategy": "adapter", "bottleneck": 4}}),
+        ("test_vit", {"finetune": {"strategy": "prompt", "prompts": 3}}),
     ],
     ids=str,
 )
-def test_a_network_that_pools_or_classifies_otherwise_is_written_too(name, architecture, model, tmp_path):
+def test_a_network_with_more_than_timms_own_layers_is_written_too(name, architecture, model, tmp_path):
     form = available(name)
     network, spec = make(architecture, size=64, **model)
     predict = form.open_file(written(form, network, spec, tmp_path))

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from trainable.config.techniques import LIGHT_ADAPTERS
 from trainable.config.trial import TrialConfig
 from trainable.data.input_spec import InputSpec
+from trainable.model.additions import ADDITIONS
 from trainable.model.network import create_network
 from trainable.model.phase import STRATEGIES, phase, phases
 from trainable.training.optimizer import create_optimizer
@@ -29,10 +31,19 @@ SETTINGS = {  # what a strategy is tried with
     "two_stage": {"finetune": {"classifier_share": 0.4}},
     "lora": {"freeze": {"depth": 0.5}, "finetune": {"rank": 2, "beside": "biases"}},
     "dora": {"freeze": {"depth": "stage2"}, "finetune": {"rank": 3, "beside": "norms"}},
+    "adapter": {"freeze": {"depth": 0.5}, "finetune": {"bottleneck": 4}},
+    "prompt": {"freeze": {"depth": 0.5}, "finetune": {"prompts": 2, "beside": "norms"}},
 }
 EPOCHS = 6
 NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
-EVERY = [pytest.param(name, marks=NEEDS_PEFT if strategy.adapts else ()) for name, strategy in STRATEGIES.items()]
+NEEDING_PEFT = ("lora", "dora")
+EVERY = [pytest.param(name, marks=NEEDS_PEFT if name in NEEDING_PEFT else ()) for name in STRATEGIES]
+ON_EVERY = [
+    pytest.param(name, strategy, marks=NEEDS_PEFT if strategy in NEEDING_PEFT else ())
+    for name in BACKBONES
+    for strategy in STRATEGIES
+    if strategy != "prompt" or name.startswith("vit_")  # which is of transformers alone
+]
 
 
 def config_of(name, strategy):
@@ -73,8 +84,7 @@ def moved_by_an_update(network, *, size):
     return moved
 
 
-@pytest.mark.parametrize("strategy", EVERY)
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(("name", "strategy"), ON_EVERY)
 def test_exactly_what_a_phase_trains_moves_and_the_rest_stays_to_the_bit(name, strategy):
     network, config = network_of(name, strategy), config_of(name, strategy)
     parameters = {key for key, _ in network.named_parameters()}
@@ -91,8 +101,7 @@ def test_exactly_what_a_phase_trains_moves_and_the_rest_stays_to_the_bit(name, s
             assert moved <= trainable
 
 
-@pytest.mark.parametrize("strategy", EVERY)
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(("name", "strategy"), ON_EVERY)
 def test_the_head_always_trains_and_the_phases_cover_every_epoch_once(name, strategy):
     network, config = network_of(name, strategy), config_of(name, strategy)
     head = {f"head.{key}" for key, _ in network.head.named_parameters()}
@@ -108,9 +117,14 @@ def test_the_head_always_trains_and_the_phases_cover_every_epoch_once(name, stra
 
 @pytest.mark.parametrize("strategy", EVERY)
 def test_the_groups_of_the_optimizer_never_change(strategy):
-    network, config = network_of("resnet10t", strategy), config_of("resnet10t", strategy)
+    name = "vit_tiny_patch16_224" if strategy == "prompt" else "resnet10t"
+    network, config = network_of(name, strategy), config_of(name, strategy)
     optimizer = create_optimizer(network, config=config.optimizer)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for one in phases(config, plan=network.plan, until=EPOCHS):
         network.enter(one)
         assert {id(parameter) for parameter in network.parameters()} == held
+
+
+def test_what_may_be_known_of_light_adapters_without_torch_is_so():
+    assert list(LIGHT_ADAPTERS) == list(ADDITIONS) == [name for name, row in STRATEGIES.items() if row.adapts]

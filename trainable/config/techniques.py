@@ -65,26 +65,31 @@ def are_neighbours(stages: list[str]) -> bool:
 _FROM_WEIGHTS = ("model.weights", "finetune.l2_sp")
 _RATES_OF_BACKBONE = ("optimizer.layer_decay", "optimizer.backbone_multiplier")
 _PRETRAINED = (*_FROM_WEIGHTS, *_RATES_OF_BACKBONE)
-_LIGHT_ADAPTERS = Technique(
-    keys=(
-        *_PRETRAINED,
-        "freeze.depth",
-        "finetune.rank",
-        "finetune.alpha",
-        "finetune.adapter_dropout",
-        "finetune.targets",
-        "finetune.beside",
-    ),
-    needs=(
-        Need(
-            "freeze.depth",
-            lambda depth: depth not in (1, "stage4", []),
-            lambda _: (
-                "finetune.strategy: 'lora' and 'dora' have no layer to adapt, freeze.depth keeps the whole backbone as it is"
+
+
+def _light_adapters(*keys: str) -> Technique:
+    """A strategy that trains light adapters, with the keys of its own."""
+    return Technique(
+        keys=(*_PRETRAINED, "freeze.depth", "finetune.beside", *keys),
+        needs=(
+            Need(
+                "freeze.depth",
+                lambda depth: depth not in (1, "stage4", []),
+                lambda _: (
+                    f"finetune.strategy: {_quoted(LIGHT_ADAPTERS)} have no layer to adapt, freeze.depth keeps the whole "
+                    "backbone as it is"
+                ),
             ),
         ),
-    ),
-)
+    )
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    *before, last = map(repr, names)
+    return f"{', '.join(before)} and {last}"
+
+
+_LOW_RANK = _light_adapters("finetune.rank", "finetune.alpha", "finetune.adapter_dropout", "finetune.targets")
 STRATEGIES = {
     "partial": Technique(keys=(*_PRETRAINED, "freeze.depth")),
     "full": Technique(keys=_PRETRAINED),
@@ -130,10 +135,12 @@ STRATEGIES = {
         ),
     ),
     "two_stage": Technique(keys=(*_PRETRAINED, "freeze.depth", "finetune.classifier_share")),
-    "lora": _LIGHT_ADAPTERS,
-    "dora": _LIGHT_ADAPTERS,
+    "lora": _LOW_RANK,
+    "dora": _LOW_RANK,
+    "adapter": _light_adapters("finetune.bottleneck", "finetune.adapter_dropout"),
+    "prompt": _light_adapters("finetune.prompts"),
 }
-LIGHT_ADAPTERS = ("lora", "dora")
+LIGHT_ADAPTERS = ("lora", "dora", "adapter", "prompt")
 
 _SOLVED_HEAD = (
     Need(

@@ -260,7 +260,9 @@ class FinetuneConfig(Section):
         "the stages of `finetune.trainable`; `gradual` thaws stage after stage; `lp_ft` starts with the solved "
         "probe as head, norms keeping the statistics it was solved for (Kumar et al. 2022); `two_stage` ends by training a "
         "new head on balanced classes (Kang et al. 2020); `lora` (Hu et al. 2022) and `dora` (Liu et al. 2024) train light "
-        "adapters in the layers above `freeze.depth`, whose own weights rest, and the head.",
+        "adapters in the layers above `freeze.depth`, whose own weights rest, and the head; `adapter` trains a bottleneck behind "
+        "each block there instead (Houlsby et al. 2019), `prompt` tokens that each block of a vision transformer is shown there "
+        "(Jia et al. 2022).",
     )
     trainable: list[Stage] = Field(
         ["stage1"],
@@ -301,6 +303,8 @@ class FinetuneConfig(Section):
         "whatever rank is searched.",
     )
     adapter_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of an adapter's input, a probability.")
+    bottleneck: int = Field(64, ge=1, le=1024, description="Width of the bottlenecks of `adapter`, channels.")
+    prompts: int = Field(10, ge=1, le=200, description="Tokens that `prompt` shows each block.")
     targets: Literal["auto", "attention", "mlp", "all_linear", "convolutions"] = Field(
         "auto",
         description="The layers that get adapters: those of `attention`, of the `mlp` blocks, `all_linear` ones, or all "

@@ -1,8 +1,8 @@
 """The layer plan: any timm architecture as ordered units in canonical stages."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from timm.models import group_parameters
 from torch import nn
@@ -53,6 +53,13 @@ class LayerPlan:
             last = STAGES.index(depth)
             return frozenset(i for i, unit in enumerate(self.units) if STAGES.index(unit.stage) <= last)
         return frozenset(i for i, unit in enumerate(self.units) if unit.stage not in depth)
+
+    def with_light(self, names: Mapping[int, Sequence[str]]) -> "LayerPlan":
+        """The plan with light adapters' parameters, by the index of their unit, at the ends of these units."""
+        units = tuple(
+            replace(unit, parameters=(*unit.parameters, *names.get(index, ()))) for index, unit in enumerate(self.units)
+        )
+        return replace(self, units=units, light=self.light | {name for group in names.values() for name in group})
 
     def unit_of(self) -> dict[str, int]:
         """The unit's index by parameter name."""

@@ -1,4 +1,4 @@
-"""What networks here have beside timm's own layers: earlier ends, pools, heads.
+"""What networks here have beside timm's own layers: earlier ends, pools, heads, adapters, prompts.
 
 A copy of this file goes into every packaged model, which is served where this project is not installed: it imports torch alone.
 """
@@ -58,6 +58,17 @@ def head_of(state: Mapping[str, Tensor]) -> nn.Sequential:
     if "head.3.weight" not in state:
         return nn.Sequential(nn.Identity(), _linear(state["head.1.weight"]))
     return nn.Sequential(_linear(state["head.0.weight"]), nn.ReLU(), nn.Identity(), _linear(state["head.3.weight"]))
+
+
+def put_back(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put the adapters and prompts into a timm model that the weights of a network, ``backbone.…`` by name, are of."""
+    for name, tensor in state.items():
+        place, _, last = name.removeprefix("backbone.").rpartition(".")
+        if name.endswith(".bottleneck_adapter.down.weight"):
+            block = backbone.get_submodule(place.removesuffix(".bottleneck_adapter.down"))
+            add_adapter(block, BottleneckAdapter(tensor.shape[1], width=tensor.shape[0], of_maps=tensor.ndim == 4))
+        elif last == "visual_prompts":
+            add_prompts(backbone.get_submodule(place), nn.Parameter(tensor.clone()))
 
 
 def _linear(weight: Tensor) -> nn.Linear:
@@ -174,3 +185,50 @@ class CosineLayer(nn.Module):
         """Logits N×K, from -scale to scale."""
         directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
         return self.scale * linear(directions, normalize(self.weight, dim=1))
+
+
+class BottleneckAdapter(nn.Module):
+    """x + up(relu(down(x))) over the channels of N×L×C or N×H×W×C, or, ``of_maps``, of N×C×H×W (Houlsby et al. 2019).
+
+    ``up`` begins as 0, so that it begins as no change (AdaptFormer, Chen et al. 2022).
+    """
+
+    def __init__(self, channels: int, *, width: int, of_maps: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.down = nn.Conv2d(channels, width, kernel_size=1) if of_maps else nn.Linear(channels, width)
+        self.up = nn.Conv2d(width, channels, kernel_size=1) if of_maps else nn.Linear(width, channels)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What is given, and what is learnt beside it, of the same shape."""
+        changes: Tensor = self.up(self.down(self.dropout(inputs)).relu())
+        return inputs + changes
+
+
+def add_adapter(block: nn.Module, adapter: BottleneckAdapter) -> None:
+    """Let what a block gives go through an adapter, its ``bottleneck_adapter`` (behind all else, Steitz & Roth 2024)."""
+    kind = type(block)
+
+    def forward(self: Any, *inputs: Any, **options: Any) -> Tensor:
+        return cast(Tensor, self.bottleneck_adapter(kind.forward(self, *inputs, **options)))
+
+    block.bottleneck_adapter = adapter
+    block.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+
+
+def add_prompts(block: nn.Module, prompts: nn.Parameter) -> None:
+    """Show a transformer's block P×C learned tokens, its ``visual_prompts``, behind the N×L×C that it is given.
+
+    What it makes of them is dropped, as that of deep prompts is, which every block has anew (Jia et al. 2022).
+    """
+    kind = type(block)
+
+    def forward(self: Any, tokens: Tensor, *inputs: Any, **options: Any) -> Tensor:
+        prompts = self.visual_prompts.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+        outputs: Tensor = kind.forward(self, torch.cat([tokens, prompts], dim=1), *inputs, **options)
+        return outputs[:, : tokens.shape[1]]
+
+    block.visual_prompts = prompts
+    block.__class__ = type(kind.__name__, (kind,), {"forward": forward})

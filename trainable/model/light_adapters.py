@@ -29,8 +29,8 @@ Chooses = Callable[[nn.Module, str], bool]  # by a layer, and by the names of th
 
 
 def require(strategy: str) -> None:
-    """Raise UserError where a strategy needs peft, and it or what it loads is not installed; loads nothing that is there."""
-    if STRATEGIES[strategy].adapts and any(find_spec(name) is None for name in LOADED_BY_PEFT):
+    """Raise UserError where peft, which a strategy needs, or what it loads is not installed; loads nothing that is there."""
+    if any(find_spec(name) is None for name in LOADED_BY_PEFT):
         _peft(strategy)
 
 
@@ -73,7 +73,7 @@ def chosen_layers(config: TrialConfig, *, backbone: nn.Module, plan: LayerPlan) 
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a module without light adapters, each taken into its layer, by the names of timm's network.
+    """The state dict of a module, each of peft's adapters taken into its layer, by the names of timm's network.
 
     That is computed on the CPU, in whole float32: a GPU's products are shorter.
     """
@@ -90,10 +90,15 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def without_adapters(config: TrialConfig) -> TrialConfig:
-    """The configuration of the network that :func:`plain_state` is of: with the same layers trained, and no adapters."""
+    """The configuration of the network with the same layers trained, and no adapters."""
     if not STRATEGIES[config.finetune.strategy].adapts:
         return config
     return config.model_copy(update={"finetune": FinetuneConfig(strategy="partial")})
+
+
+def as_served(config: TrialConfig) -> TrialConfig:
+    """The configuration of the network that :func:`plain_state` is of: of adapters it has those alone that are served."""
+    return config if STRATEGIES[config.finetune.strategy].served else without_adapters(config)
 
 
 def keep_rows(backbone: nn.Module, *, plan: LayerPlan) -> None:

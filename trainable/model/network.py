@@ -17,11 +17,11 @@ from trainable.data.input_spec import InputSpec
 from trainable.errors import UserError
 from trainable.loader.symmetries import Symmetry, turned
 from trainable.model.adapter import Adapter, create_adapter
+from trainable.model.additions import ADDITIONS
 from trainable.model.backbone import create_backbone, input_spec
 from trainable.model.chain import Chain
 from trainable.model.head import cool, create_head
 from trainable.model.layer_plan import LayerPlan, is_norm
-from trainable.model.light_adapters import add_adapters
 from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.pool import POOLS, shows_positions
@@ -179,7 +179,7 @@ def create_network(config: TrialConfig, *, spec: InputSpec, num_classes: int) ->
     """The network of a trial in its first phase; the head's random start depends on the trial's seed alone."""
     backbone, plan, width, channels = _sized_backbone(config, spec=spec)
     if STRATEGIES[config.finetune.strategy].adapts:
-        plan = add_adapters(backbone, plan=plan, config=config, spec=spec)
+        plan = ADDITIONS[config.finetune.strategy].add(backbone, plan=plan, config=config, spec=spec)
     learned = POOLS[config.model.pool].learned
     head = create_head(config, width=width, num_classes=num_classes, epoch=0)
     end = aligned_stage(config, backbone=backbone, plan=plan)

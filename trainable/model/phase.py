@@ -41,7 +41,7 @@ class Strategy:
     ``frozen`` gives the units at rest in an epoch, ``within`` what trains in them whatever ``freeze.bn`` says, ``moves_norms``
     whether their norms' statistics do. ``from_weights`` is False for one that begins from random weights, ``solves_head`` True
     for one whose head begins as the probe's solution on the features as they are, ``adapts`` for one that trains light adapters
-    in layers whose own weights rest.
+    in layers whose own weights rest; those that cannot be taken into these layers are ``served`` with them.
     """
 
     frozen: Callable[[TrialConfig, LayerPlan, int], frozenset[int]]
@@ -50,6 +50,7 @@ class Strategy:
     from_weights: bool = True
     solves_head: bool = False
     adapts: bool = False
+    served: bool = False
 
 
 def phase(config: TrialConfig, *, plan: LayerPlan, epoch: int) -> Phase:
@@ -150,4 +151,6 @@ STRATEGIES = {
     "two_stage": Strategy(frozen=_by_depth),  # until its classifier_epochs
     "lora": Strategy(frozen=_by_depth, adapts=True),
     "dora": Strategy(frozen=_by_depth, adapts=True),
+    "adapter": Strategy(frozen=_by_depth, adapts=True, served=True),
+    "prompt": Strategy(frozen=_by_depth, adapts=True, served=True),
 }

@@ -121,6 +121,7 @@ def _network(description: dict[str, Any], *, state: dict[str, Tensor], layers: M
         layers.cut_behind(backbone, index=description["until"])
     layers.show_pooled(backbone, description.get("pool"), is_cut=description.get("until") is not None)
     views = description.get("finish", {}).get("views", [])
+    layers.put_back(backbone, state)
     head, pool = layers.head_of(state), layers.pool_of(state)
     network = _Shifted(backbone, head, pool=pool, num_classes=len(description["classes"]), views=views)
     network.load_state_dict(state)

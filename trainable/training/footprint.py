@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainable.config.trial import TrialConfig
 from trainable.metrics import MEASURES
-from trainable.model.light_adapters import without_adapters
+from trainable.model.light_adapters import as_served
 from trainable.model.network import Network, create_network
 from trainable.training.device import autocast, pick_device
 from trainable.training.inputs import open_images
@@ -18,13 +18,13 @@ WARM_UPS, PASSES = 3, 15
 
 
 def measure_network(config: TrialConfig, *, names: Collection[str]) -> dict[str, float]:
-    """Measure these of ``metrics.MEASURES`` of a trial's network, as it is where it trains but without light adapters.
+    """Measure these of ``metrics.MEASURES`` of a trial's network, as it is where it trains but for what is not served.
 
     Raises UserError for data, weights or a device that cannot be used.
     """
     device = pick_device(config)
     images = open_images(config, size=config.data.image_size)
-    plain, num_classes = without_adapters(config), len(images.pack.classes)
+    plain, num_classes = as_served(config), len(images.pack.classes)
     network = create_network(plain, spec=images.spec, num_classes=num_classes).to(device).eval()
     image = torch.zeros(1, config.data.channels, images.spec.size, images.spec.size, device=device)
     if config.train.channels_last:

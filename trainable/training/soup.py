@@ -14,7 +14,7 @@ from trainable.config.techniques import METHODS
 from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 from trainable.metrics import DIRECTIONS, is_better
-from trainable.model.light_adapters import plain_state, without_adapters
+from trainable.model.light_adapters import as_served, plain_state
 from trainable.model.network import Network
 from trainable.model.phase import STRATEGIES, Phase, phases
 from trainable.statistics.scores import Evaluation
@@ -130,9 +130,9 @@ def make_soup(ingredients: Sequence[Ingredient], *, path: Path) -> tuple[Soup, E
     """The greedy soup of trials of one architecture, its validation scores and all metrics; its weights go to ``path``.
 
     Data, numerics and batch size are those of the first ingredient, which should be the best; light adapters are taken into
-    their layers first. Raises UserError for networks that cannot be averaged.
+    their layers first where they can be. Raises UserError for networks that cannot be averaged.
     """
-    first = without_adapters(ingredients[0].config)
+    first = as_served(ingredients[0].config)
     setup = set_up(first)
     members = []
     for ingredient in ingredients:
@@ -162,7 +162,13 @@ def soup_group(config: dict[str, Any]) -> str:
     data = {key: value for key, value in config["data"].items() if key not in ("class_sampling", "cache", "workers")}
     from_scratch = not STRATEGIES[config["finetune"]["strategy"]].from_weights
     adapter = [config["adapt"][key] for key in ("method", "layer", "hidden")]
-    return json.dumps([model, data, from_scratch, adapter], sort_keys=True)
+    parts = [model, data, from_scratch, adapter]
+    if STRATEGIES[config["finetune"]["strategy"]].served:  # then what is averaged is in the same places and of one size
+        parts += [
+            config["freeze"]["depth"],
+            *(config["finetune"][key] for key in ("strategy", "bottleneck", "prompts")),
+        ]
+    return json.dumps(parts, sort_keys=True)
 
 
 def _measure(measurer: Measurer, network: Network, state: StateDict) -> tuple[Evaluation, dict[str, float]]:

@@ -21,7 +21,7 @@ from trainable.data.pack import Pack, cache_errors, cache_folder
 from trainable.data.packaged import DESCRIPTION, IMAGES, WEIGHTS, find_package
 from trainable.data.readers.arrow_files import load_listed
 from trainable.errors import UserError
-from trainable.model.light_adapters import without_adapters
+from trainable.model.light_adapters import as_served
 from trainable.statistics.arrays import Double
 from trainable.training.finishing import read_finish
 from trainable.training.measure import Measurer
@@ -62,7 +62,7 @@ def _softened(answers: Sequence[Double], *, config: DistillConfig) -> Double:
 
 def bare_config(config: TrialConfig) -> TrialConfig:
     """The configuration of a packaged network alone: nothing that was beside it in training, no weights to begin with."""
-    return without_adapters(config).model_copy(
+    return as_served(config).model_copy(
         update={"adapt": AdaptConfig(), "model": config.model.model_copy(update={"weights": "random"})}
     )
 

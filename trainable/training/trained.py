@@ -9,9 +9,11 @@ from torch import Tensor
 
 from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
-from trainable.model.light_adapters import plain_state, without_adapters
+from trainable.errors import UserError
+from trainable.model.light_adapters import as_served, plain_state
 from trainable.model.network import Network
 from trainable.model.norms import target_statistics
+from trainable.model.phase import STRATEGIES
 from trainable.statistics.scores import Evaluation
 from trainable.training.checkpoint import load_scored, read_state
 from trainable.training.evaluate import Predicted
@@ -32,7 +34,7 @@ class Trained:
     def open(self) -> tuple[Setup, int]:
         """The network with its images, and the epoch that it is of; raises UserError, BrokenCheckpointError."""
         if self.soup is not None:
-            setup, epoch = set_up(without_adapters(self.config)), self.config.train.epochs
+            setup, epoch = set_up(as_served(self.config)), self.config.train.epochs
             setup.network.load_state_dict(load_file(self.soup))
         else:
             assert self.checkpoint is not None
@@ -62,7 +64,15 @@ class Trained:
 
 
 def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None:
-    """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from."""
+    """Write the whole network of a checkpoint as one safetensors file, which ``model.weights`` takes to go on from.
+
+    Raises UserError where adapters or prompts that cannot be taken into its layers are part of it.
+    """
+    if STRATEGIES[config.finetune.strategy].served:
+        raise UserError(
+            f"finetune.strategy: a network of {config.finetune.strategy!r} has parts that timm's has not, which model.weights "
+            "cannot take; go on from its checkpoint"
+        )
     setup, _ = Trained(config=config, checkpoint=checkpoint).open()
     with write_beside(path) as file:
         file.write(save(network_state(setup.network)))
@@ -71,7 +81,7 @@ def export_weights(config: TrialConfig, *, checkpoint: Path, path: Path) -> None
 def network_state(network: Network) -> dict[str, Tensor]:
     """What a network needs to be used, by name: nothing that was beside it in training, and the target's statistics.
 
-    Light adapters are taken into the layers they are in.
+    Light adapters are taken into the layers they are in where they can be.
     """
     with target_statistics(network):  # what was adapted is for the target
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in plain_state(network).items()}

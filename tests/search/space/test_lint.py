@@ -195,7 +195,9 @@ def test_what_has_an_effect_is_left_alone(base, vary):
     assert notes(base=base, vary=vary) == []
 
 
-@pytest.mark.parametrize("strategy", ["linear_probe", "bias_only", "surgical", "gradual", "lp_ft", "lora", "dora"])
+@pytest.mark.parametrize(
+    "strategy", ["linear_probe", "bias_only", "surgical", "gradual", "lp_ft", "lora", "dora", "adapter"]
+)
 def test_norms_rest_under_strategies_that_leave_layers_as_they_are_whatever_the_depth(strategy):
     assert notes(base={"finetune.strategy": strategy}, vary=BN) == []
     either = {"finetune.strategy": {"choice": ["partial", strategy]}}

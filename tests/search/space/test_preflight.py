@@ -180,6 +180,15 @@ def test_light_adapters_without_their_libraries_are_one_line_that_says_what_inst
     check_techniques(spec_of(tmp_path, model=RANDOM))
 
 
+def test_prompts_for_a_backbone_of_the_space_that_is_no_transformer_are_one_line(tmp_path):
+    vary = {"finetune.strategy": {"choice": ["full", "prompt"]}}
+    with pytest.raises(
+        UserError, match=r"finetune.strategy: 'prompt' is of timm's VisionTransformer, which test_resnet"
+    ):
+        check_techniques(spec_of(tmp_path, model=RANDOM, vary=vary))
+    check_techniques(spec_of(tmp_path, model=RANDOM | {"name": "test_vit"}, vary=vary, data={"image_size": 160}))
+
+
 @NEEDS_PEFT
 def test_layers_are_looked_for_in_the_backbones_of_the_space_alone(tmp_path):
     """The default backbone, a ResNet, has no attention."""

@@ -295,7 +295,7 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
             {"vary": {"finetune.strategy": {"choice": ["partial", "gradul"]}}},
             [
                 "vary.finetune.strategy: got 'gradul', must be one of partial, full, scratch, linear_probe, norm_only, "
-                "bias_only, surgical, gradual, lp_ft, two_stage, lora, dora; did you mean 'gradual'?"
+                "bias_only, surgical, gradual, lp_ft, two_stage, lora, dora, adapter, prompt; did you mean 'gradual'?"
             ],
         ),
         ({"try_first": [5]}, ["try_first: got 5, must be a list of a mapping of dotted paths"]),

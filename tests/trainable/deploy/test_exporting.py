@@ -167,6 +167,19 @@ def test_weights_into_which_adapters_were_taken_need_neither_them_nor_their_libr
     assert torch.equal(network.eval()(torch.ones(1, 3, 32, 32)), one.network(torch.ones(1, 3, 32, 32)))
 
 
+@pytest.mark.parametrize("strategy", ["adapter", "prompt"])
+def test_weights_of_adapters_that_are_served_are_loaded_with_them(strategy, untrained, tmp_path):
+    one = untrained("test_vit", finetune={"strategy": strategy, "bottleneck": 4, "prompts": 3})
+    light = [parameter for name, parameter in one.network.backbone.named_parameters() if name in one.network.plan.light]
+    with torch.no_grad():
+        for parameter in light:
+            parameter.add_(0.1)
+    save_file(one.network.state_dict(), tmp_path / "weights.safetensors")
+    images = open_images(one.config, size=one.config.data.image_size)
+    network = load_network(one.config, weights=tmp_path / "weights.safetensors", images=images).eval()
+    assert torch.equal(network(torch.ones(1, 3, 32, 32)), one.network.eval()(torch.ones(1, 3, 32, 32)))
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.3, 30])
 def test_a_share_outside_0_and_1_is_refused(share):
     with pytest.raises(UserError, match=f"--prune: {share} is not a share"):

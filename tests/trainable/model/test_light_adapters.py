@@ -310,10 +310,12 @@ def test_nothing_to_adapt_is_one_line_that_names_the_choices(name, finetune, dep
         chosen_layers(config_of(name, depth=depth, **finetune), backbone=backbone, plan=make_plan(backbone))
 
 
-@pytest.mark.parametrize("strategy", ["lora", "dora"])
+@pytest.mark.parametrize("strategy", ["lora", "adapter"])
 @pytest.mark.parametrize("depth", [1.0, "stage4", []])
 def test_adapters_under_a_frozen_backbone_are_refused(depth, strategy):
-    with pytest.raises(ValueError, match="'lora' and 'dora' have no layer to adapt, freeze.depth keeps the whole"):
+    with pytest.raises(
+        ValueError, match="'lora', .* and 'prompt' have no layer to adapt, freeze.depth keeps the whole"
+    ):
         config_of(depth=depth, strategy=strategy)
 
 

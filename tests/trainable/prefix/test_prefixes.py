@@ -70,11 +70,22 @@ def test_results_are_those_without_a_store_to_the_bit(config, cache, depth, chan
     assert told(trial) == live
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
-@pytest.mark.parametrize("strategy", ["lora", "dora"])
-def test_light_adapters_are_trained_behind_a_store_as_without_one_to_the_bit(strategy, make_config, cache):
+NEEDS_PEFT = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "model"),
+    [
+        pytest.param("lora", "test_resnet", marks=NEEDS_PEFT),
+        pytest.param("dora", "test_resnet", marks=NEEDS_PEFT),
+        ("adapter", "test_resnet"),
+        ("prompt", "test_vit"),
+    ],
+)
+def test_light_adapters_are_trained_behind_a_store_as_without_one_to_the_bit(strategy, model, make_config, cache):
     sections = {
-        "finetune": {"strategy": strategy, "rank": 2, "beside": "norms"},
+        "model": {"name": model},
+        "finetune": {"strategy": strategy, "rank": 2, "bottleneck": 8, "beside": "norms"},
         "freeze": {"depth": 0.5},
         "train": {"epochs": 2},
         "augment": {"views": 2},

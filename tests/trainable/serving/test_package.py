@@ -68,6 +68,20 @@ NETWORKS = {
         },  # what is served begins behind nothing, and rounds nothing
     },
     "a ViT that ends behind a stage": {"model": {"name": "test_vit", "until": "stage2"}, "data": {"image_size": 64}},
+    "bottlenecks in a CNN pooled by the generalised mean": {
+        "finetune": {"strategy": "adapter", "bottleneck": 8},
+        "model": {"name": "test_resnet", "pool": "gem"},
+        "freeze": {"depth": 0.5},
+        "optimizer": {"lr": 0.01},
+        "data": {"image_size": 64, "prefix_dtype": "float32"},
+    },
+    "prompts in a ViT that ends behind a stage": {
+        "finetune": {"strategy": "prompt", "prompts": 3},
+        "model": {"name": "test_vit", "until": "stage3"},
+        "data": {"image_size": 64},
+        "optimizer": {"lr": 0.01},
+        "train": {"ema": 0.5},
+    },
 }
 LIGHT = {
     "light adapters of a CNN": {"finetune": {"strategy": "lora"}, "freeze": {"depth": 0.5}, "optimizer": {"lr": 0.01}},

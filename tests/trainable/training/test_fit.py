@@ -131,6 +131,20 @@ VARIANTS = {
     },
     "probe": {"finetune": {"strategy": "linear_probe"}, "train": {"min_updates": 7, "min_delta": 0.01, "patience": 9}},
 }
+VARIANTS |= {
+    "bottlenecks with dropout, averaged, anchored": {
+        "finetune": {"strategy": "adapter", "bottleneck": 8, "adapter_dropout": 0.2, "l2_sp": 0.1, "beside": "biases"},
+        "freeze": {"depth": "stage1"},
+        "train": {"ema": 0.5, "ema_start": 1, "amp": "bf16"},
+        "optimizer": {"layer_decay": 0.8},
+    },
+    "prompts, small first": {
+        "finetune": {"strategy": "prompt", "prompts": 2},
+        "model": {"name": "test_vit", "weights": "random", "drop_path": 0.1},
+        "freeze": {"depth": 0.5},
+        "data": {"image_size": 64, "early_size": 32, "early_epochs": 1},
+    },
+}
 LIGHT = {
     "light adapters with dropout, averaged, anchored": {
         "finetune": {"strategy": "lora", "rank": 4, "adapter_dropout": 0.2, "beside": "norms", "l2_sp": 0.1},
@@ -256,20 +270,20 @@ def test_what_holds_weights_near_their_start_leaves_light_adapters_free(make_con
     assert beside[0] != beside[1]
 
 
-@NEEDS_PEFT
-def test_a_checkpoint_of_light_adapters_takes_a_tenth_of_one_of_all_weights(make_config, tmp_path):
+@pytest.mark.parametrize("light", [pytest.param("lora", marks=NEEDS_PEFT), "adapter"])
+def test_a_checkpoint_of_light_adapters_takes_a_tenth_of_one_of_all_weights(light, make_config, tmp_path):
     sizes = {}
-    for strategy in ("full", "lora"):
+    for strategy in ("full", light):
         config = make_config(
             model={"name": "vit_tiny_patch16_224", "weights": "random"},
-            finetune={"strategy": strategy, "rank": 4},
+            finetune={"strategy": strategy, "rank": 4, "bottleneck": 8},
             train={"epochs": 1, "batch_size": 14},
         )
         (epoch,) = fit(config)
         epoch.save(tmp_path / strategy)
         sizes[strategy] = sum(file.stat().st_size for file in (tmp_path / strategy).iterdir())
         assert measure_epoch(config, updates=1).checkpoint_bytes == pytest.approx(sizes[strategy], rel=0.1)
-    assert sizes["lora"] < 0.1 * sizes["full"]
+    assert sizes[light] < 0.1 * sizes["full"]
 
 
 @pytest.mark.parametrize("damage", ["missing state", "cut weights", "no folder"])

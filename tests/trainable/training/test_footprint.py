@@ -32,6 +32,18 @@ def test_light_adapters_are_not_counted_as_they_are_not_served(cell_folder):
     assert counted[0] == counted[1]
 
 
+def test_bottlenecks_are_counted_as_they_are_served(cell_folder):
+    full = config(cell_folder)
+    finetune = full.finetune.model_copy(update={"strategy": "adapter", "bottleneck": 8})
+    names = ["model/parameters"]
+    plain, counted = (
+        measure_network(trial, names=names)["model/parameters"]
+        for trial in (full, full.model_copy(update={"finetune": finetune}))
+    )
+    channels = (32, 48, 192, 96)  # behind the blocks of test_resnet
+    assert counted - plain == sum(2 * 8 * each + 8 + each for each in channels)
+
+
 def test_a_hidden_layer_counts(cell_folder):
     linear, mlp = (
         measure_network(config(cell_folder, **head), names=["model/parameters"])["model/parameters"]

@@ -18,8 +18,10 @@ from trainable.model.norms import recompute_batch_norm
 from trainable.serving.package import package
 from trainable.statistics import scores
 from trainable.training import evaluate
+from trainable.training.checkpoint import load_scored
 from trainable.training.fit import fit
-from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup
+from trainable.training.setup import set_up
+from trainable.training.soup import Ingredient, Member, greedy_soup, make_soup, soup_group
 from trainable.training.trained import Trained, export_weights
 
 torch.set_num_threads(1)
@@ -259,6 +261,38 @@ def test_a_soup_is_the_same_whether_what_frozen_layers_make_of_the_images_is_kep
         assert [tasting.score for tasting in soup.tastings] == [tasting.score for tasting in other.tastings]
         assert all(torch.equal(tensor, other.state[name]) for name, tensor in soup.state.items())
         assert (evaluation, measured) == (other_evaluation, other_measured)
+
+
+def test_a_soup_of_bottlenecks_averages_them_and_is_packaged_with_them(config, tmp_path):
+    members = ingredients(config, tmp_path, strategies=("adapter", "adapter"))
+    soup, evaluation, _ = make_soup(members, path=tmp_path / "soup.safetensors")
+    states = []
+    for member in members[: len(soup.members)]:
+        setup = set_up(member.config)
+        load_scored(member.checkpoint, network=setup.network, moved=setup.moved)
+        states.append(setup.network.state_dict())
+    (name, *_) = [name for name in states[0] if name.endswith("bottleneck_adapter.up.weight")]
+    torch.testing.assert_close(soup.state[name], torch.stack([state[name] for state in states]).mean(dim=0))
+    scored = Trained(config=members[0].config, soup=tmp_path / "soup.safetensors").score("val")
+    assert scored.metrics["loss"] == pytest.approx(evaluation.metrics["loss"], rel=0.01)  # kept outputs are rounded
+    package(members[0].config, folder=tmp_path / "package", soup=tmp_path / "soup.safetensors")
+    assert name in load_file(tmp_path / "package" / "weights.safetensors")
+
+
+def test_what_differs_in_its_adapters_is_not_averaged():
+    def group(**sections):
+        return soup_group(TrialConfig.model_validate(sections).model_dump(mode="json"))
+
+    adapter = {"strategy": "adapter"}
+    assert group(finetune=adapter | {"beside": "norms"}) == group(finetune=adapter)
+    others = [
+        group(),
+        group(finetune={"strategy": "prompt"}),
+        group(finetune=adapter | {"bottleneck": 8}),
+        group(finetune=adapter, freeze={"depth": 0.5}),
+    ]
+    assert group(finetune=adapter) not in others
+    assert group(freeze={"depth": 0.5}) == group(finetune={"strategy": "lora"}) == group()
 
 
 @NEEDS_PEFT

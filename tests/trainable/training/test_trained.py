@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainable import fit
+from trainable import UserError, fit
 from trainable.statistics.calibration import Calibration
 from trainable.training.checkpoint import BrokenCheckpointError
 from trainable.training.finishing import Finish
@@ -60,3 +60,13 @@ def test_exported_weights_begin_another_trial_where_the_checkpoint_ended(config,
     backbone = [name for name in state if name.startswith("backbone.")]
     assert backbone
     assert all(torch.equal(begun[name], state[name]) for name in backbone)
+
+
+def test_weights_with_adapters_that_stay_are_not_written_as_those_of_a_plain_network(config, tmp_path):
+    finetune = config.finetune.model_copy(update={"strategy": "adapter"})
+    with pytest.raises(UserError) as caught:
+        export_weights(config.model_copy(update={"finetune": finetune}), checkpoint=tmp_path, path=tmp_path / "no")
+    assert str(caught.value) == (
+        "finetune.strategy: a network of 'adapter' has parts that timm's has not, which model.weights cannot take; go on from "
+        "its checkpoint"
+    )
