@@ -23,6 +23,7 @@ BUILT_BY = (
     "model.weights",
     "model.until",
     "model.pool",
+    "model.pool_blocks",
     "model.drop_path",
     "data.image_size",
     "finetune.strategy",
@@ -85,7 +86,7 @@ def check_models(spec: SearchSpec) -> list[str]:
     files: dict[str, None] = {}
     for config in _models(spec):
         model, data = config.model, config.data
-        asked = [model.name, model.weights, model.until, model.pool, model.drop_path > 0]
+        asked = [model.name, model.weights, model.until, model.pool, model.pool_blocks, model.drop_path > 0]
         sizes = [data.image_size, data.early_size, data.channels]
         key = repr([*asked, *sizes, config.finetune.strategy == "scratch"])
         if key not in seen:

@@ -99,9 +99,8 @@ def test_a_grey_network_is_written_too(name, tmp_path):
         ("test_convnext", {"pool": "gem", "until": "stage3"}),
         ("test_vit", {"pool": "attentive"}),
         ("test_vit", {"pool": "token_mean"}),
-        ("test_resnet", {"head": "cosine"}),
-        ("test_convnext", {"finetune": {"strategy": "adapter", "bottleneck": 4}}),
-        ("test_vit", {"finetune": {"strategy": "prompt", "prompts": 3}}),
+        ("test_resnet", {"head": "cosine", "finetune": {"strategy": "adapter", "bottleneck": 4}}),
+        ("test_vit", {"pool": "blocks", "pool_blocks": 3, "finetune": {"strategy": "prompt", "prompts": 3}}),
     ],
     ids=str,
 )

@@ -204,6 +204,8 @@ NO_ONE_MAP = {"coat", "crossvit", "efficientvim", "pit"}
 # Whose own features are their class token.
 BY_TOKEN = {"cait", "convit", "deit", "tnt", "vision_transformer", "vision_transformer_hybrid", "volo", "xcit"}
 CLASS_TOKENS = BY_TOKEN | {"beit", "eva"}
+# That show it behind each of their blocks.
+BLOCK_TOKENS = {"beit", "deit", "eva", "tnt", "vision_transformer", "vision_transformer_hybrid"}
 # With a layer between the last map and its mean, which is given what is pooled instead of what is to be pooled.
 LAYER_BEFORE_MEAN = {"cpubone", "efficientvit_mit", "lowformer"}
 
@@ -362,11 +364,14 @@ def test_check_pools_its_last_map_or_its_class_token_otherwise_or_says_that_it_h
         ("gem", family not in NO_ONE_MAP),
         ("attentive", family not in NO_ONE_MAP),
         ("token_mean", family in CLASS_TOKENS),
+        ("blocks", family in BLOCK_TOKENS),
     ):
         if has_it:
             check_network(config_of(name, size=size, pool=pool))
         else:
-            with pytest.raises(UserError, match=f"model.pool: '{name}' (shows no map|has no class token)"):
+            with pytest.raises(
+                UserError, match=f"model.pool: '{name}' (shows no map|has no class token|shows no class token)"
+            ):
                 check_network(config_of(name, size=size, pool=pool))
 
 

@@ -228,22 +228,22 @@ HEADS = {
     "cosine": Technique(),
 }
 
+
+def _of_the_last_layers(pool: str) -> Need:
+    return Need(
+        "model.until",
+        lambda until: until is None,
+        lambda got: f"model.pool: {pool!r} is of the last layer's tokens and needs model.until: null, got {got!r}",
+    )
+
+
 POOLS = {
     "own": Technique(),
     "stages": Technique(),
     "gem": Technique(),
     "attentive": Technique(),
-    "token_mean": Technique(
-        needs=(
-            Need(
-                "model.until",
-                lambda until: until is None,
-                lambda got: (
-                    f"model.pool: 'token_mean' is of the last layer's tokens and needs model.until: null, got {got!r}"
-                ),
-            ),
-        )
-    ),
+    "token_mean": Technique(needs=(_of_the_last_layers("token_mean"),)),
+    "blocks": Technique(keys=("model.pool_blocks",), needs=(_of_the_last_layers("blocks"),)),
 }
 
 LOSSES = {

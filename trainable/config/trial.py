@@ -223,8 +223,9 @@ class ModelConfig(Section):
         "deviation over the image of the maps that end its last two `stages`: textures and small things show there. Its last map "
         "pooled by `gem`, the generalised mean, whose exponent begins at 3 and trains with the head (Radenović et al. 2018), or "
         "`attentive`, by the attention of one query, which trains with the head too. A transformer's class token beside the mean "
-        "of its patches' tokens, `token_mean` (Oquab et al. 2023).",
+        "of its patches' tokens, `token_mean`, or those of several of its last `blocks` beside that mean (Oquab et al. 2023).",
     )
+    pool_blocks: int = Field(4, ge=1, le=4, description="Of how many last blocks `pool: blocks` takes the class token.")
     head: HeadName = Field(
         "linear",
         description="Classifier on the pooled features: one layer (`linear`), a hidden one before it (`mlp`), or a learned scale "

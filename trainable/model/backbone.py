@@ -95,6 +95,7 @@ def _pooled(backbone: nn.Module, *, plan: LayerPlan, config: ModelConfig) -> Poo
         plan=plan,
         name=config.name,
         is_cut=config.until is not None,
+        num_blocks=config.pool_blocks,
         layout=partial(_layout, config.name),
     )
 

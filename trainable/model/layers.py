@@ -39,6 +39,8 @@ def show_pooled(backbone: Any, described: Any, *, is_cut: bool) -> None:
         pool_stages(backbone, indices=described, is_cut=is_cut)
     elif described is not None and described["kind"] == "positions":
         show_positions(backbone, axes=described["axes"], num_prefix=described["num_prefix"], is_cut=is_cut)
+    elif described is not None and described["kind"] == "blocks":
+        show_blocks(backbone, num_blocks=described["num_blocks"], num_prefix=described["num_prefix"])
     elif described is not None:
         show_token_mean(backbone, num_prefix=described["num_prefix"])
 
@@ -131,6 +133,23 @@ def show_token_mean(backbone: Any, *, num_prefix: int) -> None:
         tokens = self.forward_features(images)
         both = (tokens[:, 0], tokens[:, num_prefix:].mean(dim=1))
         features = [self.forward_head(as_map(each, axes="NLC", num_prefix=num_prefix)) for each in both]
+        return torch.cat(features, dim=1)
+
+    kind = type(backbone)
+    backbone.__class__ = type(kind.__name__, (kind,), {"forward": forward, "pools_otherwise": True})
+
+
+def show_blocks(backbone: Any, *, num_blocks: int, num_prefix: int) -> None:
+    """Let a timm model give features of the class tokens behind its last blocks, and of the mean of the last patches' tokens.
+
+    Those of earlier blocks go through the last norms as those of the last one do (Oquab et al. 2023, linear evaluation).
+    """
+    options = {"output_fmt": "NLC", "intermediates_only": True, "norm": True, "return_prefix_tokens": True}
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        blocks = self.forward_intermediates(images, indices=num_blocks, **options)
+        parts = [prefix[:, 0] for _, prefix in blocks] + [blocks[-1][0].mean(dim=1)]
+        features = [self.forward_head(as_map(each, axes="NLC", num_prefix=num_prefix)) for each in parts]
         return torch.cat(features, dim=1)
 
     kind = type(backbone)

@@ -9,7 +9,7 @@ from torch import nn
 from trainable.errors import UserError
 from trainable.model.layer_plan import LayerPlan
 from trainable.model.layers import AttentivePool, GeneralisedMean
-from trainable.model.positions import Layout, described, has_class_token
+from trainable.model.positions import Layout, described, has_class_token, shows_tokens
 from trainable.model.stages import stage_ends
 
 NUM_STAGES = 2  # the last ones
@@ -22,13 +22,14 @@ Description = (
 class Pooled:
     """A backbone that is to be pooled: its ``plan``, whether it ``is_cut`` behind a stage, how its last ``layout`` is asked for.
 
-    ``name`` is the architecture's.
+    ``name`` is the architecture's, ``num_blocks`` how many of its last blocks are pooled where blocks are.
     """
 
     backbone: nn.Module
     plan: LayerPlan
     name: str
     is_cut: bool
+    num_blocks: int
     layout: Callable[[], Layout | None]
 
 
@@ -82,12 +83,24 @@ def _token_mean(pooled: Pooled) -> dict[str, Any]:
     return {"kind": "token_mean", "num_prefix": layout.num_prefix}
 
 
+def _blocks(pooled: Pooled) -> dict[str, Any]:
+    backbone, count = pooled.backbone, pooled.num_blocks
+    layout = pooled.layout() if has_class_token(backbone) and shows_tokens(backbone) else None
+    if layout is None or not layout.num_prefix or len(cast(Any, backbone).feature_info) < count:
+        raise UserError(
+            f"model.pool: {pooled.name!r} shows no class token behind each of its last {count} blocks; leave it own, or take "
+            "another model.name"
+        )
+    return {"kind": "blocks", "num_blocks": count, "num_prefix": layout.num_prefix}
+
+
 POOLS = {
     "own": Pool(_own),
     "stages": Pool(_stages),
     "gem": Pool(_positions, learned=lambda _channels: GeneralisedMean()),
     "attentive": Pool(_positions, learned=AttentivePool),
     "token_mean": Pool(_token_mean),
+    "blocks": Pool(_blocks),
 }
 
 

@@ -1,6 +1,7 @@
 """What a backbone makes of each position of the image, before it is pooled."""
 
 from dataclasses import asdict, dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -55,6 +56,12 @@ def _is_laid_out(backbone: Any, maps: Tensor, *, axes: str, num_prefix: int, wid
 def has_class_token(backbone: nn.Module) -> bool:
     """Whether a timm model has a token for the class."""
     return getattr(backbone, "cls_token", None) is not None
+
+
+def shows_tokens(backbone: Any) -> bool:
+    """Whether a timm model shows the tokens of each block, those of the class included, as its last norm makes them."""
+    options = signature(backbone.forward_intermediates).parameters if hasattr(backbone, "forward_intermediates") else {}
+    return {"norm", "return_prefix_tokens"} <= set(options)
 
 
 def described(layout: Layout) -> dict[str, Any]:

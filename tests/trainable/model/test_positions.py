@@ -93,6 +93,23 @@ def test_the_class_token_stands_before_the_mean_of_the_patches(name):
     assert torch.equal(copy.deepcopy(joined)(images), features)
 
 
+@pytest.mark.parametrize(
+    ("name", "count"), [("vit_tiny_patch16_224", 1), ("vit_tiny_patch16_224", 4), ("vit_small_patch14_reg4_dinov2", 3)]
+)
+def test_class_tokens_of_the_last_blocks_stand_before_the_mean_of_the_last_patches(name, count):
+    own, plan = built(name)
+    joined, same = built(name, pool="blocks", pool_blocks=count)
+    images = some_images(name)
+    with torch.no_grad():
+        shown = own.get_intermediate_layers(images, n=count, return_prefix_tokens=True, norm=True)
+        wanted = [prefix[:, 0] for _, prefix in shown] + [shown[-1][0].mean(dim=1)]
+        features = joined(images)
+        torch.testing.assert_close(features, torch.cat(wanted, dim=1), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(features[:, -2 * own.num_features : -own.num_features], own(images))
+    assert features.shape == (2, (count + 1) * own.num_features)
+    assert plan == same
+
+
 def test_a_norm_behind_the_pooling_is_that_of_class_token_and_mean_alike():
     own, _ = built("beit_base_patch16_224")
     joined, _ = built("beit_base_patch16_224", pool="token_mean")
@@ -100,11 +117,13 @@ def test_a_norm_behind_the_pooling_is_that_of_class_token_and_mean_alike():
         features, tokens = joined(some_images()), own.forward_features(some_images())
         torch.testing.assert_close(features[:, :768], own.fc_norm(tokens[:, 0]))
         torch.testing.assert_close(features[:, 768:], own(some_images()))
+        of_blocks = built("beit_base_patch16_224", pool="blocks", pool_blocks=1)[0](some_images())
+        torch.testing.assert_close(of_blocks, features)
 
 
 @pytest.mark.parametrize(
     ("name", "pool"),
-    [*((name, "gem") for name in BACKBONES), ("vit_tiny_patch16_224", "token_mean")],
+    [*((name, "gem") for name in BACKBONES), *(("vit_tiny_patch16_224", pool) for pool in ("token_mean", "blocks"))],
 )
 def test_it_is_a_chain_whose_first_links_are_those_of_the_backbones_own_features(name, pool):
     """So what is kept of frozen layers is kept for every pool; a ViT's own way gives its blocks an empty mask beside that."""
@@ -169,6 +188,18 @@ def test_an_architecture_without_a_class_token_is_one_line(name):
     )
 
 
-def test_a_class_token_behind_an_earlier_stage_is_refused():
-    with pytest.raises(ValueError, match=r"model\.pool: 'token_mean' is .* needs model\.until: null, got 'stage2'"):
-        TrialConfig.model_validate({"model": {"name": "test_vit", "pool": "token_mean", "until": "stage2"}})
+@pytest.mark.parametrize(("name", "count"), [("swin_tiny_patch4_window7_224", 4), ("cait_xxs24_224", 2)])
+def test_an_architecture_that_shows_no_class_token_behind_each_block_is_one_line(name, count):
+    model = {"name": name, "weights": "random", "pool": "blocks", "pool_blocks": count}
+    with pytest.raises(UserError) as caught:
+        check_network(TrialConfig.model_validate({"model": model}))
+    assert str(caught.value) == (
+        f"model.pool: {name!r} shows no class token behind each of its last {count} blocks; leave it own, or take another "
+        "model.name"
+    )
+
+
+@pytest.mark.parametrize("pool", ["token_mean", "blocks"])
+def test_a_class_token_behind_an_earlier_stage_is_refused(pool):
+    with pytest.raises(ValueError, match=rf"model\.pool: '{pool}' is .* needs model\.until: null, got 'stage2'"):
+        TrialConfig.model_validate({"model": {"name": "test_vit", "pool": pool, "until": "stage2"}})

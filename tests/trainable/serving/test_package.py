@@ -58,6 +58,10 @@ NETWORKS = {
         "data": {"image_size": 64},
     },
     "a ViT's class token and mean": {"model": {"name": "test_vit", "pool": "token_mean"}, "data": {"image_size": 64}},
+    "a ViT's class tokens of its last blocks": {
+        "model": {"name": "test_vit", "pool": "blocks", "pool_blocks": 2},
+        "data": {"image_size": 64},
+    },
     "a CNN with a cosine head": {"model": {"head": "cosine", "dropout": 0.1}},
     "a cosine head on the generalised mean": {
         "model": {"head": "cosine", "pool": "gem"},
