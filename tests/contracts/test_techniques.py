@@ -21,7 +21,7 @@ from trainable.model.pool import POOLS
 from trainable.training.losses import CLASS_WEIGHTS, LOSSES
 from trainable.training.lr_schedule import SCHEDULES
 from trainable.training.optimizer import UPDATE_RULES
-from trainable.training.solving import KINDS
+from trainable.training.solving import SOLVERS
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text()
 CODE = {
@@ -29,7 +29,7 @@ CODE = {
     "model.head": HEADS,
     "data.class_sampling": SAMPLERS,
     "finetune.strategy": STRATEGIES,
-    "finetune.solver": KINDS,
+    "finetune.solver": SOLVERS,
     "optimizer.name": UPDATE_RULES,
     "lr_schedule.name": SCHEDULES,
     "augment.strength": STRENGTHS,

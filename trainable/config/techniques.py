@@ -129,8 +129,8 @@ STRATEGIES = {
         needs=(
             Need(
                 "model.head",
-                lambda head: head == "linear",
-                lambda got: f"finetune.strategy: 'lp_ft' needs model.head: linear, got {got!r}",
+                lambda head: head in ("linear", "cosine"),
+                lambda got: f"finetune.strategy: 'lp_ft' needs model.head: linear or cosine, got {got!r}",
             ),
         ),
     ),
@@ -142,21 +142,26 @@ STRATEGIES = {
 }
 LIGHT_ADAPTERS = ("lora", "dora", "adapter", "prompt")
 
-_SOLVED_HEAD = (
-    Need(
-        "finetune.strategy",
-        lambda strategy: strategy == "linear_probe",
-        lambda got: (
-            f"finetune.solver: solves for the head alone and needs finetune.strategy: linear_probe, got {got!r}"
+
+def _solved(head: str) -> tuple[Need, ...]:
+    return (
+        Need(
+            "finetune.strategy",
+            lambda strategy: strategy == "linear_probe",
+            lambda got: (
+                f"finetune.solver: solves for the head alone and needs finetune.strategy: linear_probe, got {got!r}"
+            ),
         ),
-    ),
-    Need(
-        "model.head",
-        lambda head: head == "linear",
-        lambda got: f"finetune.solver: solves for a linear head and needs model.head: linear, got {got!r}",
-    ),
-)
+        Need(
+            "model.head",
+            lambda got: got == head,
+            lambda got: f"finetune.solver: solves for a {head} head and needs model.head: {head}, got {got!r}",
+        ),
+    )
+
+
 _READ_BY_UPDATES = (
+    "finetune.probe_c",  # of the start that lp_ft solves for
     "data.class_sampling",
     "freeze.bn",
     "optimizer.name",
@@ -207,8 +212,9 @@ _READ_BY_UPDATES = (
 )
 SOLVERS = {
     "gradient": Technique(keys=_READ_BY_UPDATES),
-    "lbfgs": Technique(needs=_SOLVED_HEAD),
-    "closed_form": Technique(needs=_SOLVED_HEAD),
+    "lbfgs": Technique(keys=("finetune.probe_c",), needs=_solved("linear")),
+    "closed_form": Technique(keys=("finetune.probe_c",), needs=_solved("linear")),
+    "prototypes": Technique(needs=_solved("cosine")),
 }
 
 

@@ -257,13 +257,13 @@ class FinetuneConfig(Section):
     strategy: StrategyName = Field(
         "partial",
         description="`partial` freezes `freeze.depth`; `full` nothing; `scratch` nothing, from random weights; `linear_probe` "
-        "all but the head; `norm_only` and `bias_only` train the norms' or the biases' parameters and the head; `surgical` "
-        "the stages of `finetune.trainable`; `gradual` thaws stage after stage; `lp_ft` starts with the solved "
-        "probe as head, norms keeping the statistics it was solved for (Kumar et al. 2022); `two_stage` ends by training a "
-        "new head on balanced classes (Kang et al. 2020); `lora` (Hu et al. 2022) and `dora` (Liu et al. 2024) train light "
-        "adapters in the layers above `freeze.depth`, whose own weights rest, and the head; `adapter` trains a bottleneck behind "
-        "each block there instead (Houlsby et al. 2019), `prompt` tokens that each block of a vision transformer is shown there "
-        "(Jia et al. 2022).",
+        "all but the head; `norm_only` and `bias_only` train the norms' or the biases' parameters and the head; `surgical` the "
+        "stages of `finetune.trainable`; `gradual` thaws stage after stage; `lp_ft` starts with the solved probe as head, "
+        "a cosine one with its `prototypes`, norms keeping the statistics it was solved for (Kumar et al. 2022); "
+        "`two_stage` ends by training a new head on balanced classes (Kang et al. 2020); `lora` (Hu et al. 2022) and "
+        "`dora` (Liu et al. 2024) train light adapters in the layers above `freeze.depth`, whose own weights rest, and "
+        "the head; `adapter` trains a bottleneck behind each block there instead (Houlsby et al. 2019), `prompt` tokens "
+        "that each block of a vision transformer is shown there (Jia et al. 2022).",
     )
     trainable: list[Stage] = Field(
         ["stage1"],
@@ -319,9 +319,9 @@ class FinetuneConfig(Section):
     )
     solver: SolverName = Field(
         "gradient",
-        description="How `linear_probe` finds its linear head: by `gradient` steps; by `lbfgs`, as a logistic regression; in "
-        "`closed_form`, as a ridge classifier, whose probabilities are not calibrated. A head that is solved for takes one "
-        "epoch, without updates; classes weigh the same.",
+        description="How `linear_probe` finds its head: by `gradient` steps; a linear one by `lbfgs`, as a logistic regression, "
+        "or in `closed_form`, as a ridge classifier, whose probabilities are not calibrated; a cosine one by `prototypes`, the "
+        "classes' mean features. A head that is solved for takes one epoch, without updates; classes weigh the same.",
     )
     l2_sp: float = Field(
         0.0,

@@ -144,12 +144,12 @@ class Network(nn.Module):
         cool(self.head, temperature=temperature)
         self.shift.div_(temperature)
 
-    def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Give a linear head its weight K×F and bias K."""
-        last = [module for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
+    def set_head(self, **values: Tensor) -> None:
+        """Give the head's last layer its parameters by name: weight K×F, and bias K, or, of a cosine head, scale 1."""
+        last = cast(nn.Sequential, self.head)[-1]
         with torch.no_grad():
-            last.weight.copy_(weight)
-            last.bias.copy_(bias)
+            for name, value in values.items():
+                last.get_parameter(name).copy_(value)
 
     def trainable(self, phase: Phase) -> set[str]:
         """Names of the parameters that train in a phase."""

@@ -78,7 +78,14 @@ def test_the_same_seed_turns_a_cosine_head_the_same_way_and_another_another():
     assert not torch.equal(head_of("cosine")[1].weight, head_of("cosine", seed=1)[1].weight)
 
 
-def test_heads_with_a_solution_at_once_are_linear_ones():
-    for finetune in ({"strategy": "lp_ft"}, {"strategy": "linear_probe", "solver": "lbfgs"}):
-        with pytest.raises(ValueError, match=r"needs model\.head: linear, got 'cosine'"):
-            TrialConfig.model_validate({"model": {"head": "cosine"}, "finetune": finetune})
+@pytest.mark.parametrize(
+    ("head", "finetune", "needed"),
+    [
+        ("mlp", {"strategy": "lp_ft"}, "linear or cosine"),
+        ("cosine", {"strategy": "linear_probe", "solver": "lbfgs"}, "linear"),
+        ("linear", {"strategy": "linear_probe", "solver": "prototypes"}, "cosine"),
+    ],
+)
+def test_a_head_that_a_solution_is_not_of_is_refused(head, finetune, needed):
+    with pytest.raises(ValueError, match=rf"needs model\.head: {needed}, got '{head}'"):
+        TrialConfig.model_validate({"model": {"head": head}, "finetune": finetune})

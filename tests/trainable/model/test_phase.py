@@ -89,7 +89,10 @@ def test_what_trains_inside_frozen_layers():
 @pytest.mark.parametrize(
     ("sections", "line"),
     [
-        ({"finetune": {"strategy": "lp_ft"}, "model": {"head": "mlp"}}, "'lp_ft' needs model.head: linear, got 'mlp'"),
+        (
+            {"finetune": {"strategy": "lp_ft"}, "model": {"head": "mlp"}},
+            "'lp_ft' needs model.head: linear or cosine, got 'mlp'",
+        ),
         ({"finetune": {"strategy": "gradual"}, "freeze": {"depth": 1.0}}, "'gradual' has nothing to thaw"),
         ({"finetune": {"strategy": "gradual", "schedule": {}}}, "finetune.schedule: names no stage"),
         ({"finetune": {"strategy": "two_stage"}, "train": {"epochs": 1}}, "leaves none for the first stage"),

@@ -1,5 +1,6 @@
 """A head that is solved for, on real photographs of solar cells."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from trainable import UserError, fit
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.diagnosis.probe import stage_probe
 from trainable.training.checkpoint import read_state
-from trainable.training.fit import measure_epoch
+from trainable.training.fit import begin, measure_epoch
 from trainable.training.lr_range import lr_range
 from trainable.training.trained import Trained
 
@@ -29,6 +30,29 @@ def test_a_solved_trial_is_one_epoch_with_the_scores_of_the_probe(solver, kind, 
     for name in ("accuracy", "balanced_accuracy", "loss"):
         assert epoch.metrics[f"val/{name}"] == pytest.approx(probe.metrics[name], abs=1e-3)
     assert 0 < epoch.metrics["train/loss"] < 1
+
+
+def test_prototypes_are_one_epoch_of_the_nearest_class_mean(make_config, tmp_path):
+    config = solving(make_config, "prototypes", model={"head": "cosine"})
+    (epoch,) = fit(config)
+    assert (epoch.number, epoch.ended) == (1, "solved")
+    features = frozen_features(config)
+    train, val = (features.of(POOLED, split=split).astype(np.float64) for split in ("train", "val"))
+    train, val = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (train, val))
+    means = np.array([train[features.labels["train"] == label].mean(axis=0) for label in range(2)])
+    named = (val @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(axis=1)
+    assert epoch.metrics["val/accuracy"] == pytest.approx((named == features.labels["val"]).mean())
+    epoch.save(tmp_path / "solved")
+    (scale,) = Trained(config=config, checkpoint=tmp_path / "solved").open()[0].network.head[-1].scale.tolist()
+    assert 1 <= scale <= 100
+
+
+def test_a_cosine_head_is_fine_tuned_from_its_prototypes(make_config):
+    of_means = next(fit(solving(make_config, "prototypes", model={"head": "cosine"}))).evaluation
+    begun = begin(make_config(finetune={"strategy": "lp_ft"}, model={"head": "cosine"}))
+    start = begun.measurer.measure(begun.state.network, epoch=1)[0]
+    assert start.metrics["accuracy"] == pytest.approx(of_means.metrics["accuracy"])
+    assert start.metrics["loss"] == pytest.approx(of_means.metrics["loss"], abs=1e-3)
 
 
 def test_the_checkpoint_of_a_solved_trial_scores_as_its_epoch_did(make_config, tmp_path):
