@@ -14,6 +14,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._storage import JournalOperation, JournalStorageReplayResult
 from optuna.trial import TrialState
 
+from trainable.errors import UserError
+
 CHUNK_BYTES = 1 << 20
 _CREATE_TRIAL = int(JournalOperation.CREATE_TRIAL)
 # Nearly all lines of a ledger.
@@ -29,6 +31,7 @@ class Journal(JournalStorage):
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         super().__init__(_File(path))
 
     def _sync_with_backend(self) -> None:
@@ -36,7 +39,10 @@ class Journal(JournalStorage):
             super()._sync_with_backend()
             return
         self._replay_result = _Replay(self._worker_id_prefix)
-        super()._sync_with_backend()
+        try:
+            super()._sync_with_backend()
+        except (ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError) as error:
+            raise UserError(f"{self._path}: is not as a search wrote it, so nothing of it is used") from error
 
 
 class _File(JournalFileBackend):

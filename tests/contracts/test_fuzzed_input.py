@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,8 @@ SPACE = yaml.safe_dump(
 def test_a_space_file(tmp_path, content):
     path = tmp_path / "space.yaml"
     path.write_bytes(content)
-    try:
+    with suppress(*OURS):
         load(path, ())
-    except OURS as error:
-        assert str(error).strip()
 
 
 LIST = b"image,label,split,group\na.png,crack,train,1\nb.png,fine,val,2\nc.png,fine,test,3\nd.png,crack,test,4\n"
@@ -90,10 +89,8 @@ def test_a_list_of_images(tmp_path, content):
         if not (tmp_path / f"{name}.png").is_file():
             Image.new("L", (8, 8), ord(name)).save(tmp_path / f"{name}.png")
     (tmp_path / "images.csv").write_bytes(content)
-    try:
+    with suppress(*OURS):
         read_source(DataConfig(path=str(tmp_path / "images.csv"), group_column="group"))
-    except OURS as error:
-        assert str(error).strip()
 
 
 def encoded(kind):
@@ -107,10 +104,8 @@ def test_an_image(kind):
     @FUZZED
     @given(content=changed(encoded(kind)))
     def look(content):
-        try:
+        with suppress(BadImageError):
             assert decode(content, channels=3, side=16, interpolation="bilinear").shape[2] == 3
-        except BadImageError as error:
-            assert str(error).strip()
 
     look()
 
@@ -133,12 +128,10 @@ def test_the_folder_of_a_search(search, tmp_path_factory, name):
     @given(content=changed(some))
     def look(content):
         (search / name).write_bytes(content)
-        try:
+        with suppress(*OURS, NoSearchError):
             _, ledger = open_ledger(search)
             ledger.trials()
             assert ledger.notes is not None
-        except (*OURS, NoSearchError) as error:
-            assert str(error).strip()
 
     try:
         look()
@@ -155,9 +148,7 @@ def test_the_description_of_a_package(tmp_path):
     @given(content=changed(whole.encode()))
     def look(content):
         (tmp_path / "model.json").write_bytes(content)
-        try:
+        with suppress(*OURS):
             read_description(tmp_path)
-        except OURS as error:
-            assert str(error).strip()
 
     look()
