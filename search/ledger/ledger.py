@@ -193,7 +193,12 @@ class Ledger:
     def _record(self, frozen: FrozenTrial) -> Trial:
         if frozen.number in self._ended:
             return self._ended[frozen.number]
-        trial = _to_trial(frozen, space=self.space)
+        try:
+            trial = _to_trial(frozen, space=self.space)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UserError(
+                f"the ledger of {self.study.study_name}: trial {frozen.number} is not as a search wrote it"
+            ) from error
         if frozen.state.is_finished():
             self._ended[frozen.number] = trial
         return trial
