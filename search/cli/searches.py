@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from search.cli.options import (
     Address,
@@ -29,11 +28,10 @@ from search.space.lint import lint
 from search.space.loading import load, uri_note, with_changes
 from search.space.preflight import check_code
 from search.space.spec import SearchSpec, resume_command
-from trainable.config.trial import TrialConfig
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
-    from search.engine.listeners import Outcome
+    pass
 
 
 def fields(
@@ -258,8 +256,10 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     began = time.time()
     check_code(spec)
     screen = errors if as_json else console
+    from search.run.session import conduct
+
     try:
-        outcome, closing_lines = _run(spec, address=address, screen=screen, began=began)
+        outcome, closing_lines = conduct(spec, address=address, screen=screen, began=began)
     except KeyboardInterrupt:
         _exit("interrupted", reason="", spec=spec)
     from search.report.page import write_page  # its plots take a second to load
@@ -274,24 +274,6 @@ def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
     for line in closing_lines:
         screen.print(line, highlight=False, markup=False)
     _exit(outcome.status, reason=outcome.reason, spec=spec)
-
-
-def _run(spec: SearchSpec, *, address: str | None, screen: Console, began: float) -> tuple["Outcome", list[str]]:
-    """How a search ended, and what MLflow's thread has to say; workers load what they need beside everything else."""
-    from search.tune.nursery import workers_ahead
-
-    with workers_ahead(address=address) as ahead:
-        from trainable.data.readers.read import read_source
-
-        read_source(TrialConfig.model_validate(spec.trial_config({})).data)  # mistakes show before Ray is started
-        from search.report.progress import Progress
-        from search.run.search import run_search
-        from search.tracking.tracker import Tracker
-
-        tracker = Tracker()
-        listeners = [tracker, Progress(screen)]
-        outcome = run_search(spec, address=address, listeners=listeners, ahead=ahead, began=began)
-    return outcome, tracker.closing_lines()
 
 
 def _exit(status_of_search: str, *, reason: str, spec: SearchSpec) -> None:

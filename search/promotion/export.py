@@ -118,14 +118,23 @@ def _source(name: str, *, folder: Path, uri: str | None) -> Iterator[_Source]:
         )
 
 
-def _of_search(folder: Path) -> _Source:
+def packaged_final(folder: Path) -> Path:
+    """The package of the search in ``folder``: of the candidate that ``promote`` confirmed, else of its final candidate."""
     spec, ledger = open_ledger(folder)
+    return _packaged(spec, ledger, folder=folder)[1]
+
+
+def _packaged(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> tuple[str, Path]:
     refits = existing_refits(spec, folder=folder)
     candidate = None if refits is None else refit_notes(refits).candidate
     if candidate is not None:
-        what, path = candidate.recipe, _there(folder / candidate.package)
-    else:
-        what, path = _package_final(spec, ledger, folder=folder)
+        return candidate.recipe, _there(folder / candidate.package)
+    return _package_final(spec, ledger, folder=folder)
+
+
+def _of_search(folder: Path) -> _Source:
+    spec, ledger = open_ledger(folder)
+    what, path = _packaged(spec, ledger, folder=folder)
     address, identity = check_uri(spec.tracking.uri), ledger.notes.identity
 
     def find_run() -> str | None:

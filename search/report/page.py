@@ -4,6 +4,7 @@ import html
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,21 @@ def _per_class(ledger: Ledger) -> str:
     return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
 
 
-def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
-    """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
+def figures_by_title(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, go.Figure]:
+    """The plots that the trials are enough for."""
+    figures = {}
+    for title, plot in _plots(spec, ledger, folder=folder).items():
+        with suppress(ValueError, RuntimeError):
+            figures[title] = plot()
+    return figures
+
+
+def _plots(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, Callable[[], go.Figure]]:
+    """What draws each plot, by its title; where the trials are too few for it, it raises a ValueError or a RuntimeError."""
     trials, metric, rungs = ledger.trials(), spec.search.metric, spec.scheduler.rungs
     scored = [trial for trial in trials if trial.is_searched and trial.best(metric) is not None]
     if not scored:
-        return []
+        return {}
     everything = final_study(scored, space=spec.space, metric=metric)
     first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
     plots: dict[str, Callable[[], go.Figure]] = {
@@ -126,9 +136,13 @@ def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
     }
     plots |= backbone_figures(ledger.notes.backbones)
     plots |= front_figures(scored, spec=spec)
-    plots |= domain_figures(scored, spec=spec, folder=folder)
+    return plots | domain_figures(scored, spec=spec, folder=folder)
+
+
+def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
+    """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
     sections: list[str] = []
-    for title, plot in plots.items():
+    for title, plot in _plots(spec, ledger, folder=folder).items():
         try:
             figure = plot()
         except (ValueError, RuntimeError) as error:

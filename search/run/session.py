@@ -1,0 +1,27 @@
+"""A search from a command or a notebook: with its workers ahead, on a screen, in MLflow."""
+
+from rich.console import Console
+
+from search.engine.listeners import Outcome
+from search.space.spec import SearchSpec
+from search.tune.nursery import workers_ahead
+from trainable.config.trial import TrialConfig
+
+
+def conduct(spec: SearchSpec, *, address: str | None, screen: Console, began: float) -> tuple[Outcome, list[str]]:
+    """How a search ended, and what MLflow's thread has to say; workers load what they need beside everything else.
+
+    Its time counts from when the command ``began``. Raises as :func:`search.run.search.run_search`.
+    """
+    with workers_ahead(address=address) as ahead:
+        from trainable.data.readers.read import read_source
+
+        read_source(TrialConfig.model_validate(spec.trial_config({})).data)  # mistakes show before Ray is started
+        from search.report.progress import Progress
+        from search.run.search import run_search
+        from search.tracking.tracker import Tracker
+
+        tracker = Tracker()
+        listeners = [tracker, Progress(screen)]
+        outcome = run_search(spec, address=address, listeners=listeners, ahead=ahead, began=began)
+    return outcome, tracker.closing_lines()
