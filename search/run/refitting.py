@@ -72,6 +72,7 @@ def train_refits(
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=search.refit_folder,
             on_step=on_step,
+            epoch_limit_seconds=spec.search.epoch_limit_seconds,
         )
     if not conductor.finished:
         if conductor.stopping == INTERRUPTED:

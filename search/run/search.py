@@ -263,6 +263,7 @@ def _with_workers(
             concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
             folder=folder,
             on_step=workshop.on_step,
+            epoch_limit_seconds=spec.search.epoch_limit_seconds,
         )
     if not conductor.finished:
         interrupted = conductor.stopping == INTERRUPTED

@@ -113,12 +113,23 @@ class SearchSection(Section):
         description="How often one trial goes on from its last epoch after an error of its own, before it counts as FAILED. "
         "Three trials in a row that fail by the same error stop the search.",
     )
+    epoch_limit_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="A worker that has reported no epoch for so long is ended, and its trial goes on as after an error of its "
+        "own; the first epoch also waits for images and weights. Null: never.",
+    )
     max_losses: int = Field(
         20,
         ge=0,
         description="How often one trial goes on from its last epoch after its worker was lost, with its node or for want of the "
         "host's memory, before it counts as FAILED.",
     )
+
+    @property
+    def epoch_limit_seconds(self) -> float | None:
+        """``epoch_limit_minutes`` in seconds."""
+        return None if self.epoch_limit_minutes is None else 60 * self.epoch_limit_minutes
 
     @field_validator("constraints")
     @classmethod

@@ -203,6 +203,7 @@ class SearchSpec(Section):
         """What makes it this search, by dotted path, defaults filled in: plain data for JSON.
 
         Left out is what may change when a search is resumed: trials, budget, name, folder, storage, max_failures, max_losses,
+        epoch_limit_minutes,
         resources, tracking, choose_by, confirm, tolerance, baselines, probes, soup, finish, promote, refresh, priors, and of the
         base what has no effect on results (data.cache, data.workers) and where the images lie: the ledger knows them by content.
         """

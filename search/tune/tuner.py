@@ -23,6 +23,7 @@ from search.engine.conductor import Conductor, Leg
 from search.engine.failure import Failure
 from search.engine.reports import read_report
 from search.ledger.files import checkpoint_folder
+from search.tune.hanging import Hanging
 from search.tune.lost import failure_of
 from search.tune.place import Place
 from search.tune.waiting import Waiting
@@ -37,12 +38,13 @@ def run_legs(
     concurrency: Callable[[], int],
     folder: Path,
     on_step: Callable[[], None],
+    epoch_limit_seconds: float | None = None,
 ) -> None:
     """Give workers legs until the conductor has none left; returns early when it is stopping.
 
     ``trial_config`` gives the configuration of a leg's trial, ``place`` what a leg that is handed out now is given;
     ``concurrency`` says how many may be at work now; ``folder`` is the search's, under which checkpoints lie; ``on_step`` is
-    called at least every second or so.
+    called at least every second or so. A worker that reports no epoch for ``epoch_limit_seconds`` is ended.
     """
 
     def settings(leg: Leg) -> dict[str, Any]:
@@ -55,7 +57,8 @@ def run_legs(
         return settings | occupied
 
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
-    steps = _Steps(on_step, waiting=Waiting(place))
+    hanging = Hanging(epoch_limit_seconds)
+    steps = _Steps(on_step, waiting=Waiting(place), hanging=hanging)
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, occupied),
         tune_config=TuneConfig(
@@ -75,7 +78,7 @@ def run_legs(
             stop=_StopWaiting(conductor, steps=steps),
         ),
     )
-    with _actors_in_any_worker(), _no_tags(), _errors_for(searcher):
+    with _actors_in_any_worker(), _no_tags(), _errors_for(searcher, hanging=hanging):
         tuner.fit()
 
 
@@ -102,14 +105,14 @@ def _no_tags() -> Iterator[None]:
 
 
 @contextmanager
-def _errors_for(searcher: "LegSearcher") -> Iterator[None]:
+def _errors_for(searcher: "LegSearcher", *, hanging: Hanging) -> Iterator[None]:
     """Inside, Tune hands the error of a leg to the searcher.
 
     Of itself it would write it as a pickle and read it back from the search's folder, before it is there.
     """
 
     def handle_error(trial: TuneTrial, exc: Exception | None = None) -> None:
-        searcher.failures[trial.trial_id] = failure_of(exc)
+        searcher.failures[trial.trial_id] = hanging.reason(trial.trial_id) or failure_of(exc)
         trial.run_metadata.num_failures += 1
 
     before, TuneTrial.handle_error = TuneTrial.handle_error, handle_error
@@ -184,15 +187,25 @@ class LegScheduler(FIFOScheduler):  # type: ignore[misc]
 class _Steps(tune.Callback):  # type: ignore[misc]
     """Calls a function at every turn of Tune's loop, and looks whether all that was handed out waits for room."""
 
-    def __init__(self, function: Callable[[], None], *, waiting: Waiting) -> None:
+    def __init__(self, function: Callable[[], None], *, waiting: Waiting, hanging: Hanging) -> None:
         self._function = function
         self._waiting = waiting
+        self._hanging = hanging
         self.all_wait = False
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._hanging.hear(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._hanging.hear(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         states = {trial.status for trial in trials}
         self.all_wait = TuneTrial.PENDING in states and TuneTrial.RUNNING not in states
         self._waiting.look(self.all_wait)
+        self._hanging.look(trials)
         self._function()
 
     def __getstate__(self) -> dict[str, Any]:

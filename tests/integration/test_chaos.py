@@ -143,6 +143,22 @@ def test_rays_own_processes_killed(unbroken, make_place, name):
     assert outcome(place) == unbroken
 
 
+@pytest.mark.long
+def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(unbroken, make_place):
+    place = make_place()
+    place.write_space(search={"epoch_limit_minutes": 0.3})
+    process = place.start("run", "space.yaml")
+    while place.lines() < 16 or not (found := children_of(process, ACTOR_TITLES)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    found[0].suspend()
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert "no epoch within 0.3 minutes (search.epoch_limit_minutes)" in out
+    assert outcome(place) == unbroken
+    nothing_is_left(place, before=set())
+
+
 @pytest.fixture
 def cluster():
     """A cluster whose head does no work; nodes with one CPU each come and go."""

@@ -76,6 +76,7 @@ def test_what_may_change_on_resuming_makes_no_other_search():
             "folder": "f",
             "max_failures": 1,
             "max_losses": 1,
+            "epoch_limit_minutes": 5.0,
             "budget": {"epochs": 5},
             "confirm": 2,
             "tolerance": 0.01,
@@ -186,7 +187,7 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
             {"search": 5},
             [
                 "search: got 5, must be a section with name, metric, choose_by, trials, seed, budget, confirm, tolerance, "
-                "folder, storage, warm_start, num_warm, constraints, max_failures, max_losses"
+                "folder, storage, warm_start, num_warm, constraints, max_failures, epoch_limit_minutes, max_losses"
             ],
         ),
         ({"scheduler": {"max_epochs": 2}}, ["scheduler.min_epochs: 3 is above max_epochs: 2"]),
