@@ -35,9 +35,9 @@ class Clock:
     """A time by the clock in which a search is to end, with what comes after its trials.
 
     ``spent_seconds`` says how much of ``asked_seconds`` is over now, ``num_evaluations`` how many networks are measured
-    when every trial is decided: those of the soup, its finish, the test, the winner's interval. ``pass_share`` is how many images
-    pass the whole network then, as a share of those that trials see: of them nothing is kept. ``kept`` gives the seconds, by the
-    trials so far, that other training takes then.
+    when every trial is decided: those of the soup, its finish, the test, the winner again, its baselines. ``pass_share`` is how
+    many images pass the whole network then, as a share of those that trials see: of them nothing is kept. ``kept`` gives the
+    seconds, by the trials so far, that other training takes then.
     """
 
     asked_seconds: float

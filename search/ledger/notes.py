@@ -108,13 +108,15 @@ class FinishNote:
 class TestScore(Scores):
     """The final candidate on the test split: trial and epoch, the trials of a soup, how often the split was read.
 
-    ``oracle`` are the scores on the target's test split, by its labels.
+    ``oracle`` are the scores on the target's test split, by its labels; ``intervals`` the bounds of some metrics, by short name,
+    with 95 % confidence.
     """
 
     trial: int
     epoch: int | None = None
     soup: Sequence[int] | None = None
     reads: int = 1
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     oracle: Scores | None = None
 
 
@@ -142,6 +144,41 @@ class WinnerInterval:
     low: float | None = None
     high: float | None = None
     num_images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedScore:
+    """The final candidate beside another on the same images: how much better it is by the metric, and between what that lies.
+
+    ``value`` is the other's, measured anew; ``only_first`` and ``only_second`` count images that the candidate or the other
+    alone has right, ``p`` is McNemar's.
+    """
+
+    value: float | None = None
+    gain: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The final candidate, a trial or soup, beside baselines on the same validation images, by a metric.
+
+    ``others`` has those whose answers could be had, of those that were ``asked`` for by name: of baselines their own, of a
+    trial `trial N`. ``own_size`` is the side, pixels, of the images that the backbone was made for.
+    """
+
+    trial: int
+    soup: Sequence[int] | None = None
+    metric: str
+    confidence: float
+    num_images: int = 0
+    own_size: int | None = None
+    asked: Sequence[str] = ()
+    others: Mapping[str, PairedScore] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +247,8 @@ class SearchNotes:
     soup: SoupResult | None = None  # run.finish
     finish: FinishNote | None = None  # run.finish
     test: TestScore | None = None  # run.finish
-    interval: WinnerInterval | None = None  # run.finish
+    interval: WinnerInterval | None = None  # run.examination
+    comparison: Comparison | None = None  # run.examination
     confirmation: Confirmation | None = None  # run.confirm, by ledger.confirm; run.search takes it back
     domains: DomainPicture | None = None  # run.finish
     finished: bool = False  # run.finish; run.search takes it back
@@ -267,6 +305,11 @@ def _confirmation(document: Document) -> Confirmation | None:
     return made(Confirmation, {**document, "trials": trials})
 
 
+def _comparison(document: Document) -> Comparison:
+    others = {name: made(PairedScore, score) for name, score in document["others"].items()}
+    return made(Comparison, {**document, "others": others})
+
+
 def _test(document: Document) -> TestScore:
     oracle = document.get("oracle")
     return made(TestScore, {**document, "oracle": None if oracle is None else made(Scores, oracle)})
@@ -282,6 +325,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "finish": lambda document: made(FinishNote, document),
     "test": _test,
     "interval": lambda document: made(WinnerInterval, document),
+    "comparison": _comparison,
     "confirmation": _confirmation,
     "domains": lambda document: made(DomainPicture, document),
     "refresh": lambda document: made(RefreshMark, document),

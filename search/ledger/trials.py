@@ -13,6 +13,7 @@ from trainable.metrics import DIRECTIONS, best_epoch
 from trainable.statistics.ranking import mean_ranks
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
+POOLED_PROBE = "linear_probe"  # what the whole network's probe is called among the baselines
 PROBE = "probe"  # the origin of a trial that is a probe of frozen features, which nothing that is searched goes by
 
 
@@ -101,6 +102,12 @@ class Trial:
     def seconds(self) -> float:
         """Seconds of work in all its recorded epochs."""
         return sum(epoch.metrics.get("usage/seconds", 0.0) for epoch in self.epochs)
+
+
+def probe_name(trial: Trial) -> str:
+    """What a trial that is a probe is called among the baselines."""
+    stage = trial.overrides.get("model.until")
+    return POOLED_PROBE if stage is None else f"probe_{stage}"
 
 
 def best_trial(trials: Sequence[Trial], *, metric: str, choose_by: Sequence[str] = ()) -> Trial | None:

@@ -3,7 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
+from search.ledger.notes import PairedScore
 from search.promotion.promote import Promotion
+from search.report.verdict import beside_text
 
 OUTCOMES = {
     "promoted": "version {version} is champion now",
@@ -37,6 +39,7 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
         lines.append(f"{size}; this search and its promotions read the test split {reads} times")
         if candidate.num_known:
             lines.append(f"not asked about: {candidate.num_known} test images that are in train or val as well")
+    lines += _beside_champion(promotion)
     lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.reason}" for check in promotion.verdict.checks]
     forced = ", forced" if promotion.forced else ""
     lines.append(f"{promotion.name}: {OUTCOMES[promotion.outcome].format(version=promotion.version)}{forced}")
@@ -46,3 +49,24 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
         )
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def _beside_champion(promotion: Promotion) -> list[str]:
+    """The candidate beside the champion in a sentence, where both were asked about the same images."""
+    paired = None if promotion.evidence is None else promotion.evidence.paired
+    if paired is None:
+        return []
+    rule = promotion.candidate.search.spec.promote
+    score = PairedScore(
+        gain=paired.gain.value,
+        low=paired.gain.low,
+        high=paired.gain.high,
+        only_first=paired.only_first,
+        only_second=paired.only_second,
+        p=paired.p,
+    )
+    confidence = 2 * rule.confidence - 1  # each bound is one-sided at the rule's
+    metric, num_images = f"test/{rule.metric}", paired.num_images
+    return [
+        "verdict: " + beside_text("the champion", score, metric=metric, num_images=num_images, confidence=confidence)
+    ]

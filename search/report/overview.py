@@ -13,6 +13,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
 from search.ledger.trials import Trial, best_trial
 from search.report.spending import clock_line, spending, spending_line
+from search.report.verdict import search_verdict
 from search.report.winner import winner_data
 from trainable.errors import OutageError, UserError
 
@@ -23,6 +24,7 @@ def overview(folder: Path) -> dict[str, Any]:
     trials, metric, notes = ledger.trials(), spec.search.metric, ledger.notes
     test = notes.test
     best = best_trial(trials, metric=metric, choose_by=spec.search.choose_by)
+    verdict = search_verdict(trials, spec=spec, notes=notes)
     return {
         "name": spec.search.name,
         "folder": str(folder),
@@ -42,6 +44,7 @@ def overview(folder: Path) -> dict[str, Any]:
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,
         "probe": probe_text(best),
+        "verdict": None if verdict is None else verdict.as_dict(),
         "winner": winner_data(trials, notes=notes, metric=metric, choose_by=spec.search.choose_by),
         "test": None if test is None else dict(test.metrics),
         "oracle": notes.data.oracle,
@@ -117,9 +120,16 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
         **({"clock": result["clock"]["line"]} if result["clock"]["line"] else {}),
         "time": spending_line(result["spending"]) or "not known",
         "best": "none yet" if value is None else f"{result['metric']} {value:.4f}, trial {result['best_trial']}",
-        **({"probe": result["probe"]} if result["probe"] else {}),
+        **_verdict_cells(result),
         "test": "not measured yet"
         if test is None
         else ", ".join(f"{name} {number:.4f}" for name, number in test.items()),
         "data": result["fingerprint"][:12],
     }
+
+
+def _verdict_cells(result: dict[str, Any]) -> dict[str, str]:
+    """The verdict; before there is one, that the best is a probe."""
+    if result["verdict"] is not None:
+        return {"verdict": result["verdict"]["sentence"]}
+    return {"probe": result["probe"]} if result["probe"] else {}

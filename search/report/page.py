@@ -42,6 +42,7 @@ def write_page(folder: Path) -> Path:
     if "leaderboard" in data:
         spec, ledger = open_ledger(folder)
         sections += [
+            _verdict_html(data["verdict"]),
             _summary(data),
             _data_html(data),
             _table_html(data),
@@ -54,6 +55,23 @@ def write_page(folder: Path) -> Path:
     with write_beside(path) as file:
         file.write(page_html(data["name"], sections=sections).encode())
     return path
+
+
+def _verdict_html(verdict: dict[str, Any] | None) -> str:
+    """What the search came to, in large letters, and what follows; nothing before its final candidate was tested."""
+    if verdict is None:
+        return ""
+    told = [*verdict["others"], *([verdict["test"]] if verdict["test"] else [])]
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in told)
+    limits = "".join(html_row([line]) for line in verdict["limits"])
+    steps = "".join(
+        f"<li><code>{html.escape(step['command'])}</code> {html.escape(step['why'])}</li>" for step in verdict["steps"]
+    )
+    return (
+        f'<p class="verdict">{html.escape(verdict["sentence"])}</p>{lines}'
+        + (f"<h2>What limited it</h2><table>{limits}</table>" if limits else "")
+        + f"<h2>What to do next</h2><ul>{steps}</ul>"
+    )
 
 
 def _summary(data: dict[str, Any]) -> str:

@@ -66,6 +66,8 @@ def print_report(folder: Path, *, console: Console) -> None:
         console.print(history_table(data["history"]))
     if "leaderboard" not in data:
         return
+    for line in verdict_texts(data):
+        console.print(line, highlight=False, markup=False)
     console.print(_leaderboard(data))
     for line in [*comparison_texts(data), *time_texts(data)]:
         console.print(line, highlight=False, markup=False)
@@ -88,6 +90,11 @@ def print_report(folder: Path, *, console: Console) -> None:
     if data["test_oracle"] is not None:
         scores = ", ".join(f"oracle_test/{name} {value:.4f}" for name, value in data["test_oracle"].items())
         console.print(f"test split of the target, by its labels: {scores}", highlight=False, markup=False)
+
+
+def verdict_texts(data: dict[str, Any]) -> list[str]:
+    """What the search came to and what to do next, each a line; none before its final candidate was tested."""
+    return [] if data["verdict"] is None else list(data["verdict"]["lines"])
 
 
 def certainty_texts(data: dict[str, Any]) -> list[str]:
@@ -213,7 +220,7 @@ def comparison_texts(data: dict[str, Any]) -> list[str]:
     lines += [*data["backbone_lines"], *halved_texts(data["halved"])]
     for name, value in data["baseline_values"].items():
         lines.append(f"baseline {name}: {metric} {value:.4f}")
-    if data["probe"]:
+    if data["probe"] and data["verdict"] is None:
         lines.append(data["probe"])
     soup = data["soup"]
     if soup is not None:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from search.engine.sampling import propose, sampling_rule
+from search.ledger.files import epoch_folder
 from search.ledger.ledger import Ledger
 from search.space.spec import SearchSpec
 from search.space.values import Value
@@ -41,6 +43,18 @@ def begin_baselines(
             checkpoints = str(_checkpoints(folder) / name)
             waiting.append(submit("baseline_score", config, recipe=name, folder=checkpoints, place=place))
     return waiting
+
+
+def any_params(spec: SearchSpec) -> Mapping[str, Any]:
+    """Some point of the space, always the same one."""
+    proposal = propose([], space=spec.space, rule=sampling_rule(spec))
+    return proposal.params if proposal else {}
+
+
+def recipe_checkpoint(folder: Path, name: str, *, epoch: int | None) -> Path | None:
+    """The checkpoint of a trained baseline's best epoch, if it is still there."""
+    path = epoch_folder(_checkpoints(folder) / name, epoch or 0)
+    return path if path.is_dir() else None
 
 
 def _checkpoints(folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """What is done when every trial is decided: the soup, its finish, the test, the picture of the domains."""
 
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -11,9 +10,10 @@ from search.engine.conductor import OUT_OF_TIME
 from search.engine.listeners import Outcome
 from search.ledger.files import KEPT_TRIALS, PICTURE, best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
-from search.ledger.notes import DomainPicture, FinishNote, SoupResult, TestScore, WinnerInterval
+from search.ledger.notes import DomainPicture, FinishNote, SoupResult, TestScore
 from search.ledger.trials import Trial, best_trial, leaders
 from search.run.confirm import Workshop, confirm_candidates
+from search.run.examination import CONFIDENCE, begin_examination
 from search.run.probes import train_winning_probe
 from search.run.refitting import StoppedError
 from search.space.final import finish_steps, makes_soup
@@ -22,7 +22,6 @@ from search.tune.place import Place
 from search.tune.submit import submit
 from trainable.metrics import best_epoch, is_better
 
-CONFIDENCE = 0.95  # of the interval of the final candidate's validation score
 PAGE = "search.report.page"  # what draws the search's page, which comes next
 
 
@@ -36,7 +35,7 @@ def finish(
     on_change: Callable[[Trial], None],
 ) -> Outcome:
     """Make the soup and the trial of a probe that beats it all, confirm what is best, then finish the final candidate and
-    measure it on the test split, once, and beside it between what its validation score lies.
+    measure it on the test split, once, and beside it what validation images say of it and of baselines.
 
     A search that was enlarged and has another candidate is measured once more. ``on_change`` hears of the probe's trial, and
     of those that are confirmed.
@@ -58,18 +57,20 @@ def finish(
             on_change(trial)
     best, members = _candidate(spec, ledger, soup=soup)
     weights = _weights(best, members=members, folder=folder, metric=metric)
-    interval = begin_interval(spec, ledger, best=best, members=members, weights=weights, place=place)
+    note_examination = begin_examination(
+        spec, ledger, best=best, members=members, weights=weights, folder=folder, place=place
+    )
     earlier = ledger.notes.test
     if earlier is None or (earlier.trial, earlier.soup) != (best.number, members):
         if weights is None:
             return Outcome("failed", f"the checkpoint of the best trial, {best.number}, is gone: no test score", folder)
         note = finish_candidate(spec, ledger, best=best, members=members, weights=weights, place=place)
-        score = submit("test_score", spec.config_of(best), weights=weights, finish=note.finish, place=place)()
+        asked = {"weights": weights, "finish": note.finish, "confidence": CONFIDENCE}
+        score = submit("test_score", spec.config_of(best), **asked, place=place)()
         epoch = best_epoch(best.values(metric), metric=metric)
         reads = 1 if earlier is None else earlier.reads + 1
         ledger.note(test=TestScore(trial=best.number, epoch=epoch, soup=members, reads=reads, **score))
-    if interval is not None:
-        ledger.note(interval=interval())
+    note_examination()
     ledger.note(finished=True)
     draw_domains(spec, ledger, folder=folder, place=place)
     return Outcome("finished", reason, folder)
@@ -100,24 +101,6 @@ def finish_candidate(
     note = FinishNote(trial=best.number, soup=members, steps=steps, finish=found)
     ledger.note(finish=note)
     return note
-
-
-def begin_interval(
-    spec: SearchSpec,
-    ledger: Ledger,
-    *,
-    best: Trial,
-    members: list[int] | None,
-    weights: dict[str, str] | None,
-    place: Place,
-) -> Callable[[], WinnerInterval] | None:
-    """Begin to look between what the final candidate's score lies; None where that is noted, or its weights are gone."""
-    earlier = ledger.notes.interval
-    if weights is None or (earlier is not None and (earlier.trial, earlier.soup) == (best.number, members)):
-        return None
-    found = submit("interval", spec.config_of(best), weights=weights, confidence=CONFIDENCE, place=place)
-    told = partial(WinnerInterval, trial=best.number, soup=members, metric=spec.search.metric, confidence=CONFIDENCE)
-    return lambda: told(**(found() or {}))
 
 
 def _candidate(spec: SearchSpec, ledger: Ledger, *, soup: SoupResult | None) -> tuple[Trial, list[int] | None]:

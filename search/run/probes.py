@@ -9,7 +9,7 @@ from search.engine.sampling import propose, sampling_rule
 from search.ledger.files import checkpoint_folder
 from search.ledger.ledger import Ledger
 from search.ledger.notes import BaselineScore, SoupResult
-from search.ledger.trials import PROBE, Trial, best_trial
+from search.ledger.trials import POOLED_PROBE, PROBE, Trial, best_trial
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune.place import Place
@@ -17,7 +17,6 @@ from search.tune.submit import submit
 from trainable.errors import OutageError, UserError
 from trainable.metrics import is_better
 
-POOLED_PROBE = "linear_probe"  # the name of the whole network's among the baselines
 SOLVED = 1  # the only epoch of a trial whose head is solved for
 # What a trial is that comes to a probe's scores: its head on the stage, and nothing else than the features as they are.
 AS_TRIAL: Mapping[str, Value] = {

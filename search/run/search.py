@@ -1,7 +1,7 @@
 """One search from beginning to end: prepared, searched, scored, each step recorded so that it is done once."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -15,7 +15,7 @@ from search.engine.confirming import Confirming
 from search.engine.failure import fail_endlessly
 from search.engine.limits import Limits
 from search.engine.listeners import Listener, Outcome
-from search.engine.sampling import propose, sampling_rule
+from search.engine.sampling import sampling_rule
 from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
@@ -24,7 +24,7 @@ from search.ledger.notes import DataFacts
 from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of, study_name
 from search.ledger.trials import Trial
 from search.run.backbones import choose_backbones
-from search.run.baselines import begin_baselines
+from search.run.baselines import any_params, begin_baselines
 from search.run.confirm import Workshop, confirming
 from search.run.finish import finish
 from search.run.keeping import Keeper
@@ -182,7 +182,7 @@ def _variants(spec: SearchSpec, *, among: tuple[str, ...]) -> list[dict[str, Any
     ]
     configs: dict[str, dict[str, Any]] = {}
     for combination in product(*values):
-        point: dict[str, Value] = {**_any_params(spec), **dict(zip(dimensions, combination, strict=True))}
+        point: dict[str, Value] = {**any_params(spec), **dict(zip(dimensions, combination, strict=True))}
         active = spec.space.active(point)
         config = spec.trial_config({path: value for path, value in point.items() if path in active})
         if point.get("model.weights", spec.base.get("model.weights")) in STEPS:
@@ -254,7 +254,7 @@ def _with_workers(
         on_change=tell,
     )
     begin_probe(spec, ledger)
-    waiting = begin_baselines(spec, ledger, params=_any_params(spec), folder=folder, place=place())
+    waiting = begin_baselines(spec, ledger, params=any_params(spec), folder=folder, place=place())
     with interruptible(conductor):
         run_legs(
             conductor,
@@ -280,7 +280,7 @@ def _with_chosen_backbones(
     if spec.select_backbones is None:
         return spec
     at_once = concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=False)
-    chosen = choose_backbones(spec, ledger, params=_any_params(spec), place=place(), at_once=at_once, now=steady_now)
+    chosen = choose_backbones(spec, ledger, params=any_params(spec), place=place(), at_once=at_once, now=steady_now)
     _prepare(chosen, _variants(chosen, among=PREPARED), is_joined=is_joined)
     return chosen
 
@@ -358,9 +358,3 @@ def _pulse(listeners: list[Listener]) -> Callable[[], None]:
             listener.pulse()
 
     return pulse
-
-
-def _any_params(spec: SearchSpec) -> Mapping[str, Any]:
-    """Some point of the space, always the same one."""
-    proposal = propose([], space=spec.space, rule=sampling_rule(spec))
-    return proposal.params if proposal else {}

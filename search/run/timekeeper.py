@@ -61,7 +61,7 @@ def clock_of(spec: SearchSpec, *, data: DataFacts, timekeeper: Timekeeper) -> Cl
     return Clock(
         asked_seconds=seconds,
         spent_seconds=timekeeper.spent_seconds,
-        num_evaluations=num_averaged + 2 + num_finish_passes(spec),
+        num_evaluations=num_averaged + 2 + len(spec.baselines) + num_finish_passes(spec),
         pass_share=_shown_once_more(spec, num_images=num_images) / max(1, seen),
     )
 

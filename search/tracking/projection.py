@@ -14,6 +14,7 @@ from search.ledger.notes import DataFacts, Scores, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.report.overview import probe_text
 from search.report.spending import clock_line
+from search.report.verdict import search_verdict
 from search.report.winner import winner_data, winner_texts
 from search.space.dimension import Number
 from search.space.paths import FIELDS, defaults, flatten
@@ -193,12 +194,14 @@ def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, re
     metric, choose_by = spec.search.metric, spec.search.choose_by
     line = clock_line(spec.search.budget, stretches=notes.stretches)
     best = best_trial(trials, metric=metric, choose_by=choose_by)
-    probe = probe_text(best)
+    verdict = search_verdict(trials, spec=spec, notes=notes)
+    probe = probe_text(best) if verdict is None else None
     winner = winner_data(trials, notes=notes, metric=metric, choose_by=choose_by)
     is_tested = notes.test is not None and best is not None and notes.test.trial == best.number
     test = notes.test.metrics if notes.test is not None and is_tested else None
     certainty = winner_texts(winner, metric=metric, test=test, best=best.number if best and is_tested else None)
     lines = [
+        *([] if verdict is None else verdict.lines),
         *([probe] if probe else []),
         said_best(trials, metric=metric, choose_by=choose_by),
         *certainty,
@@ -206,13 +209,21 @@ def search_note(trials: Sequence[Trial], *, spec: SearchSpec, data: DataUsed, re
         + ("" if spec.search.trials is None else f" of at most {spec.search.trials}"),
         *([f"time by the clock: {line}"] if line else []),
         f"data: {data.name}",
-        f"to go on: `{resume}`",
+        *([f"to go on: `{resume}`"] if verdict is None else []),
     ]
     if data.known_in_test:
         lines.append(f"test scores are too good: {data.known_in_test} test images are in train or val as well")
     if spec.base.get("data.oracle"):
         lines.insert(0, ORACLE)
     return "\n".join(f"- {line}" for line in lines)
+
+
+def verdict_tags(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> dict[str, str]:
+    """What a search came to, in a sentence, and of which kind that is; none before its final candidate is tested."""
+    verdict = search_verdict(trials, spec=spec, notes=notes)
+    if verdict is None:
+        return {"search.verdict": "none yet", "search.verdict_kind": "none yet"}
+    return {"search.verdict": verdict.sentence[:LONGEST_REASON], "search.verdict_kind": verdict.kind}
 
 
 def experiment_note(trials: Sequence[Trial], *, spec: SearchSpec, links: Mapping[str, str]) -> str:

@@ -127,7 +127,9 @@ class Runs:
         new = [point for point in points if point not in self._search_points]
         resume = resume_command(spec)
         note = projection.search_note(trials, spec=spec, data=self.place.data, resume=resume, notes=notes)
-        self._log(entry, points=new, params={}, tags={"search.state": state, "mlflow.note.content": note})
+        tags = {"search.state": state, "mlflow.note.content": note}
+        tags |= projection.verdict_tags(trials, spec=spec, notes=notes)
+        self._log(entry, points=new, params={}, tags=tags)
         self._search_points |= set(new)
         self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))
         text = projection.experiment_note(trials, spec=spec, links=self._view_links(page=""))

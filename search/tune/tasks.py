@@ -16,6 +16,7 @@ from trainable.config.meta import MetaConfig
 from trainable.config.pretrain import PretrainConfig
 from trainable.config.trial import TrialConfig
 from trainable.diagnosis.backbone_score import draw_sample, outlook, score_backbone
+from trainable.diagnosis.examination import examine
 from trainable.diagnosis.features import POOLED, frozen_features
 from trainable.diagnosis.probe import stage_probe
 from trainable.diagnosis.tsne import domain_picture as pictured
@@ -23,7 +24,7 @@ from trainable.json_text import to_json
 from trainable.metrics import best_epoch
 from trainable.pretraining.meta import meta_reports
 from trainable.pretraining.training import pretrain_epochs
-from trainable.statistics.comparison import score_interval
+from trainable.statistics.comparison import confusion_interval
 from trainable.training.checkpoint import read_state
 from trainable.training.finishing import StepName, read_finish
 from trainable.training.fit import fit
@@ -75,26 +76,34 @@ def soup_of(ingredients: list[dict[str, Any]], *, path: str) -> dict[str, Any]:
     return {"members": [int(name) for name in soup.members], "tried": tried, **scores}
 
 
-def test_score(trial: dict[str, Any], *, weights: dict[str, str], finish: dict[str, Any]) -> dict[str, Any]:
-    """Scores of a network on the test split, which nothing else reads; for an oracle the target's too."""
+def test_score(
+    trial: dict[str, Any], *, weights: dict[str, str], finish: dict[str, Any], confidence: float
+) -> dict[str, Any]:
+    """Scores of a network on the test split, which nothing else reads; for an oracle the target's too.
+
+    ``intervals`` has the bounds of the accuracy, and of what the search goes by where that has some.
+    """
     trained = _trained(trial, weights, finish=finish)
-    scores = trained.score("test").as_dict()
+    evaluation = trained.score("test")
+    names = dict.fromkeys(("accuracy", trained.config.train.metric.partition("/")[2]))
+    found = {name: confusion_interval(evaluation.confusion, metric=name, confidence=confidence) for name in names}
+    intervals = {name: [bounds.low, bounds.high] for name, bounds in found.items() if bounds is not None}
+    scores = evaluation.as_dict() | {"intervals": intervals}
     return scores | {"oracle": trained.score("target_test").as_dict()} if trained.config.data.oracle else scores
 
 
-def interval(trial: dict[str, Any], *, confidence: float, weights: dict[str, str]) -> dict[str, Any] | None:
-    """The interval of a network's value of the metric of the search, over resampled held-out images.
+def examined(
+    trial: dict[str, Any], *, weights: dict[str, str], confidence: float, others: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What :func:`examine` says of a network beside ``others``, each by name a ``trial``, ``checkpoint`` and ``recipe``.
 
-    None for a metric that has none, as those of a target without labels.
+    The trial of a ``recipe`` is the one that it was made from; of others that is None.
     """
-    trained = _trained(trial, weights)
-    split, _, name = trained.config.train.metric.partition("/")
-    if split == "target":
-        return None
-    predicted = trained.predict("val" if split == "val" else "target_val", as_measured=True)
-    probabilities, labels = predicted.probabilities, predicted.labels
-    found = score_interval(probabilities, labels=labels, metric=name, confidence=confidence)
-    return None if found is None else asdict(found) | {"num_images": len(labels)}
+    networks = {
+        name: Trained(config=_recipe(other["trial"], name=other["recipe"]), checkpoint=Path(other["checkpoint"]))
+        for name, other in others.items()
+    }
+    return examine(_trained(trial, weights), others=networks, confidence=confidence)
 
 
 def finish_of(trial: dict[str, Any], *, weights: dict[str, str], steps: list[StepName]) -> dict[str, Any]:
@@ -130,14 +139,7 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
 
     Every epoch is saved in ``folder``, so that a call that was cut off is gone on with.
     """
-    config = TrialConfig.model_validate(trial)
-    if recipe == "scratch":
-        config = from_scratch(config)
-    elif recipe == "source_only":
-        config = source_only(config)
-    else:
-        facts = prepare([trial], check_device=False)
-        config = bit_hyperrule(config, num_images=sum(facts.counts["train"].values()))
+    config = _recipe(trial, name=recipe)
     place, metric = Path(folder), config.train.metric
     for epoch in fit(config, resume_from=resume_point(place, _newest_epoch(place))):
         epoch.save(epoch_folder(place, epoch.number))
@@ -147,6 +149,19 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
     results = read_state(epoch_folder(place, best or 0))["results"]
     measured = {name: value for name, value in results["metrics"].items() if not name.startswith("usage/")}
     return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
+
+
+def _recipe(trial: dict[str, Any], *, name: str | None) -> TrialConfig:
+    """A trial as a fixed recipe has it; as it is where that is None."""
+    config = TrialConfig.model_validate(trial)
+    if name == "scratch":
+        return from_scratch(config)
+    if name == "source_only":
+        return source_only(config)
+    if name == "bit_hyperrule":
+        facts = prepare([trial], check_device=False)
+        return bit_hyperrule(config, num_images=sum(facts.counts["train"].values()))
+    return config
 
 
 def solved_trial(trial: dict[str, Any], *, folder: str) -> dict[str, Any]:

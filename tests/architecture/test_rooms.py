@@ -16,7 +16,8 @@ MODULES = [
 ELSEWHERE = {
     # Commands and what they run from beginning to end are called as a user calls them, on real images.
     "tests/integration/test_search.py": """
-        search/__main__.py search/cli/searches.py search/cli/options.py search/run/finish.py search/run/session.py
+        search/__main__.py search/cli/searches.py search/cli/options.py search/run/examination.py search/run/finish.py
+        search/run/session.py
         search/engine/listeners.py search/report/overview.py search/report/html.py
         search/tune/submit.py search/tune/tuner.py
     """,

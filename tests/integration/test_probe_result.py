@@ -71,10 +71,20 @@ def test_the_probe_is_the_first_trial_the_result_and_is_said_to_be(searched):
     assert data["best_config"]["finetune.solver"] == "lbfgs"
     assert data["best_config"].get("model.until") == stage
     assert data["trials"] == {"COMPLETE": 2}
-    said = data["probe"]
-    assert f"beats every trial: the best is the probe, trial {best.number}; take it, or search longer or deeper" in said
-    assert said in " ".join(searched.told("report", "idle").split())
-    assert "beats every trial" in searched.told("status", "idle")
+    assert f"beats every trial: the best is the probe, trial {best.number}; take it, or search longer" in data["probe"]
+    verdict = data["verdict"]
+    trial = verdict["against"].removeprefix("trial ")
+    assert verdict["kind"] == "probe"
+    assert searched.ledger("idle").trial(int(trial)).is_searched
+    noted = searched.ledger("idle").notes.comparison
+    assert (verdict["gain"], verdict["low"]) == (
+        noted.others[f"trial {trial}"].gain,
+        noted.others[f"trial {trial}"].low,
+    )
+    assert "no trial is better than the " in verdict["sentence"]
+    said = verdict["sentence"]
+    assert searched.told("report", "idle").replace("\n", "").startswith(f"verdict: {said}")
+    assert "no trial is better than" in searched.told("status", "idle")
     assert said in (searched.folder / "searches/idle/report.html").read_text()
     store = MlflowClient(f"sqlite:///{searched.folder}/mlflow.db")
     runs = store.search_runs([one.experiment_id for one in store.search_experiments()])

@@ -28,7 +28,7 @@ SPACE = {
     },
     "try_first": [{"model.name": "resnet10t"}, {"finetune.strategy": "norm_only", "optimizer.lr": 5e-3}],
 }
-NOTES = ("backbones", "baselines", "soup", "test")
+NOTES = ("backbones", "baselines", "soup", "test", "comparison")
 
 
 def write(place):
@@ -74,6 +74,19 @@ def test_the_soup_is_never_the_candidate_unless_it_beats_its_best_trial(unbroken
     assert soup["kept"] == (len(soup["members"]) > 1 and soup["value"] > data["best_value"])
     assert notes_of(unbroken)["test"]["soup"] == (soup["members"] if soup["kept"] else None)
     assert (unbroken.folder / "searches/cells/soup/soup.safetensors").is_file()
+
+
+def test_the_final_candidate_is_compared_with_the_probe_and_the_trained_baseline(unbroken):
+    data, noted = unbroken.read("report", "cells"), unbroken.ledger().notes.comparison
+    values = data["baseline_values"]
+    probes = {name for name in noted.others if name.startswith(("linear", "probe"))}
+    assert probes
+    assert {"scratch", *probes} <= set(noted.asked)
+    measured = {name: score.value for name, score in noted.others.items() if name in values}
+    assert measured == pytest.approx({name: values[name] for name in measured}, abs=0.06)  # as kept in float16
+    assert noted.own_size == 224
+    assert data["verdict"]["sentence"] == data["verdict"]["lines"][0].removeprefix("verdict: ")
+    assert any(line.startswith("resolution, images of 32 pixels") for line in data["verdict"]["limits"])
 
 
 @pytest.mark.long

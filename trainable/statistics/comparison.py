@@ -115,6 +115,20 @@ def wilson(hits: int, *, of: int, confidence: float) -> Interval:
     return Interval(hits / of, float(bounds.low), float(bounds.high))
 
 
+def confusion_interval(confusion: Sequence[Sequence[int]], *, metric: str, confidence: float) -> Interval | None:
+    """A metric of a confusion K×K (rows are true) with its interval: Wilson's of the accuracy, else the bootstrap's.
+
+    None for a metric that a confusion does not tell.
+    """
+    counts = np.asarray(confusion)
+    if metric not in METRICS:
+        return None
+    if metric == "accuracy":
+        return wilson(int(np.trace(counts)), of=int(counts.sum()), confidence=confidence)
+    labels, predicted = (np.repeat(places.ravel(), counts.ravel()) for places in np.indices(counts.shape))
+    return _interval(partial(METRICS[metric], num_classes=len(counts)), labels, predicted, confidence=confidence)
+
+
 def compare(
     first: Labels, second: Labels, *, labels: Labels, num_classes: int, metric: str, confidence: float
 ) -> Paired:
@@ -124,13 +138,36 @@ def compare(
     def gained(labels: Labels, first: Labels, second: Labels, axis: int = -1) -> NDArray[np.float64]:
         return value(labels, first) - value(labels, second)
 
-    right, other = first == labels, second == labels
+    one_sided = 2 * confidence - 1  # both ends of this interval are one-sided bounds at the confidence asked for
+    gain = _interval(gained, labels, first, second, confidence=one_sided)
+    return _paired(gain, right=first == labels, other=second == labels)
+
+
+def compare_probabilities(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    *,
+    labels: Labels,
+    metric: str,
+    confidence: float,
+) -> Paired | None:
+    """:func:`compare` of probabilities N×K, by the loss too, of which less is a gain; None for a metric without an interval."""
+    chosen, other = first.argmax(axis=1), second.argmax(axis=1)
+    if metric in METRICS:
+        return compare(chosen, other, labels=labels, num_classes=first.shape[1], metric=metric, confidence=confidence)
+    if metric != "loss":
+        return None
+    saved = image_losses(second, labels=labels) - image_losses(first, labels=labels)
+    gain = _interval(_mean, saved, confidence=2 * confidence - 1)
+    return _paired(gain, right=chosen == labels, other=other == labels)
+
+
+def _paired(gain: Interval, *, right: NDArray[np.bool_], other: NDArray[np.bool_]) -> Paired:
     only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
     split = only_first + only_second
-    one_sided = 2 * confidence - 1  # both ends of this interval are one-sided bounds at the confidence asked for
     return Paired(
-        num_images=len(labels),
-        gain=_interval(gained, labels, first, second, confidence=one_sided),
+        num_images=len(right),
+        gain=gain,
         only_first=only_first,
         only_second=only_second,
         p=float(binomtest(only_first, split).pvalue) if split else 1.0,

@@ -45,11 +45,14 @@ class Trained:
 
     def predict(self, split: str, *, as_measured: bool = False) -> Predicted:
         """What it makes of ``split``; ``as_measured`` as its epochs were, from what is kept of frozen layers."""
+        return self.answers(split, as_measured=as_measured)[1]
+
+    def answers(self, split: str, *, as_measured: bool = False) -> tuple[Setup, Predicted]:
+        """:meth:`predict`, with the network and images that it is of: ``split`` is in the order of the pack's indices."""
         setup, epoch = self.open()
         prefixes = prefixes_of(setup) if as_measured else None
-        return Measurer(config=setup.config, inputs=setup.inputs, prefixes=prefixes).predict(
-            setup.network, split, epoch=epoch
-        )
+        measurer = Measurer(config=setup.config, inputs=setup.inputs, prefixes=prefixes)
+        return setup, measurer.predict(setup.network, split, epoch=epoch)
 
     def score(self, split: str) -> Evaluation:
         """Scores on ``split``."""

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from search.promotion.table import print_promotion
+from trainable.statistics.comparison import Interval, Paired
 
 
 def printed(promotion):
@@ -50,3 +51,11 @@ def test_what_came_of_it_is_the_last_line(promotion, changes, last):
 
 def test_where_nothing_had_to_be_judged_there_are_no_numbers(promotion):
     assert "MB" not in printed(replace(promotion, outcome="unchanged", evidence=None))
+
+
+def test_beside_a_champion_the_verdict_is_a_sentence(promotion):
+    paired = Paired(num_images=100, gain=Interval(0.04, 0.01, 0.07), only_first=6, only_second=2, p=0.29)
+    judged = replace(promotion, evidence=replace(promotion.evidence, has_champion=True, paired=paired))
+    # Each bound is one-sided at promote.confidence, 0.95.
+    assert "verdict: better than the champion by 1.0 to 7.0 points (90 %, on the same 100 images)" in printed(judged)
+    assert "verdict" not in printed(promotion)

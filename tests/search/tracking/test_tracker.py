@@ -54,7 +54,7 @@ def make_spec(uri, **tracking):
 
 
 def new_ledger(folder, spec):
-    facts = {"fingerprint": FINGERPRINT, "classes": ["cat", "dog"], "counts": {"train": [3, 4]}}
+    facts = {"fingerprint": FINGERPRINT, "classes": ["cat", "dog"], "counts": {"train": {"cat": 30, "dog": 40}}}
     notes = {"metric": METRIC, "spec": spec.model_dump(mode="json"), "data": facts}
     return ledgers.create(folder, name=spec.search.name, storage=None, space=spec.space, metric=METRIC, notes=notes)
 
@@ -247,6 +247,17 @@ def test_the_parent_holds_progress_baselines_test_score_and_description(folder, 
     assert tags["search.folder"] == str(folder)
     assert tags["mlflow.source.type"] == "LOCAL"
     assert "best: val/accuracy 0.8000, trial 0" in tags["mlflow.note.content"]
+    told = tags["mlflow.note.content"]
+    assert told.startswith("- verdict: better than the linear probe by 19.0 points (not compared image by image)")
+    assert (tags["search.verdict"] in told, tags["search.verdict_kind"]) == (True, "unmeasured")
+    assert "`python -m search promote pets-1`" in told
+    assert "resume" not in told  # nothing is left to go on with
+
+
+def test_a_search_that_is_not_tested_yet_has_no_verdict_and_says_how_to_go_on(folder, spec, uri):
+    project(three_trials(folder, spec), spec)
+    tags = stored(uri)[None]["tags"]
+    assert tags["search.verdict"] == "none yet"
     assert "python -m search resume pets-1" in tags["mlflow.note.content"]
 
 

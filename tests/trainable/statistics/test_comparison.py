@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from trainable.statistics.comparison import METRICS, compare, judge, loss_against, score_interval, wilson
+from trainable.statistics.comparison import (
+    METRICS,
+    compare,
+    compare_probabilities,
+    confusion_interval,
+    judge,
+    loss_against,
+    score_interval,
+    wilson,
+)
 
 generator = np.random.default_rng(0)
 LABELS = generator.choice(3, size=200, p=[0.6, 0.3, 0.1])
@@ -168,3 +177,40 @@ def test_a_share_has_wilsons_interval_as_published(hits, of, low, high):
 
 def test_a_share_of_nothing_may_be_anything():
     assert (wilson(0, of=0, confidence=0.95).low, wilson(0, of=0, confidence=0.95).high) == (0, 1)
+
+
+def test_probabilities_are_compared_by_their_likeliest_classes():
+    asked = {"labels": LABELS, "confidence": 0.95}
+    first, second = guesses(0.9), guesses(0.8)
+    expected = compare(first, second, num_classes=3, metric="accuracy", **asked)
+    assert compare_probabilities(one_hot(first), one_hot(second), metric="accuracy", **asked) == expected
+    assert compare_probabilities(one_hot(first), one_hot(second), metric="ece", **asked) is None
+
+
+def test_a_lower_loss_is_a_gain_whose_interval_is_about_the_normal_one():
+    labels = np.arange(400) % 2
+    sure = 0.6 + 0.3 * generator.random(400)
+    first = np.where(labels[:, None] == [[0, 1]], sure[:, None], 1 - sure[:, None])
+    second = np.full((400, 2), 0.5)
+    paired = compare_probabilities(first, second, labels=labels, metric="loss", confidence=0.975)
+    saved = math.log(2) + np.log(sure)
+    assert paired.gain.value == pytest.approx(saved.mean())
+    half = 1.96 * saved.std() / 20
+    assert (paired.gain.low, paired.gain.high) == pytest.approx(
+        (saved.mean() - half, saved.mean() + half), abs=half / 5
+    )
+    assert (paired.only_first, paired.only_second) == ((labels == 1).sum(), 0)  # of equals the first class is chosen
+
+
+def test_a_confusion_has_the_intervals_of_the_answers_it_counts():
+    predicted = guesses(0.8)
+    confusion = np.zeros((3, 3), dtype=int)
+    np.add.at(confusion, (LABELS, predicted), 1)
+    found = confusion_interval(confusion.tolist(), metric="accuracy", confidence=0.95)
+    assert found == wilson(int((predicted == LABELS).sum()), of=200, confidence=0.95)
+    balanced = confusion_interval(confusion.tolist(), metric="balanced_accuracy", confidence=0.95)
+    reference = score_interval(one_hot(predicted), labels=LABELS, metric="balanced_accuracy", confidence=0.95)
+    assert balanced.value == pytest.approx(reference.value)
+    # Other draws of the same answers: two hundredths.
+    assert (balanced.low, balanced.high) == pytest.approx((reference.low, reference.high), abs=0.02)
+    assert confusion_interval(confusion.tolist(), metric="loss", confidence=0.95) is None
