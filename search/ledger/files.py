@@ -8,6 +8,7 @@ from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
 PICTURE = "domains.json"
+MISTAKES = "mistakes.json"  # of the final candidate, on validation images
 
 SOUP_FOLDER = "soup"
 KEPT_TRIALS = 20  # of those that have ended: of which a search is chosen, or averaged

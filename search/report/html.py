@@ -7,6 +7,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
 .verdict { font-size: 1.5rem; line-height: 1.3; } code { background: #f6f6f6; padding: .1rem .3rem; }
+.images { display: flex; flex-wrap: wrap; gap: .8rem; } figure { margin: 0; width: 11rem; font-size: .85rem; }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
 """
 

@@ -19,6 +19,13 @@ from search.report.backbones import backbone_figures, backbones_html
 from search.report.domains import domain_figures
 from search.report.history import history_html
 from search.report.html import html_row, page_html
+from search.report.mistakes import (
+    confusion_figure,
+    confusion_title,
+    folded_table,
+    mistakes_html,
+    read_mistakes,
+)
 from search.report.pareto import front_figures
 from search.report.report import (
     candidate_text,
@@ -49,6 +56,7 @@ def write_page(folder: Path) -> Path:
             _fronts_html(data),
             backbones_html(ledger.notes.backbones),
             _per_class(ledger),
+            mistakes_html(_mistakes(ledger, folder=folder)),
             *_figures(spec, ledger, folder=folder),
         ]
     path = folder / PAGE
@@ -116,16 +124,23 @@ def _fronts_html(data: dict[str, Any]) -> str:
 
 
 def _per_class(ledger: Ledger) -> str:
-    """Recall, precision and count of every class on the test split."""
+    """Recall, precision and count of every class on the test split, the worst recall first."""
     test = ledger.notes.test
     if test is None:
         return ""
     heads = html_row(["class", "recall", "precision", "F1", "images"], tag="th")
+    worst_first = sorted(test.per_class.items(), key=lambda entry: (entry[1]["recall"], entry[0]))
     rows = [
         html_row([name, *(f"{scores[key]:.3f}" for key in ("recall", "precision", "f1")), str(scores["count"])])
-        for name, scores in test.per_class.items()
+        for name, scores in worst_first
     ]
-    return f"<h2>Classes on the test split</h2><table>{heads}{''.join(rows)}</table>"
+    return f"<h2>Classes on the test split</h2>{folded_table(heads, rows=rows)}"
+
+
+def _mistakes(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
+    """What the final candidate gets wrong, where that was noted."""
+    test = ledger.notes.test
+    return None if test is None else read_mistakes(folder, trial=test.trial, soup=test.soup)
 
 
 def figures_by_title(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, go.Figure]:
@@ -145,7 +160,11 @@ def _plots(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, Calla
         return {}
     everything = final_study(scored, space=spec.space, metric=metric)
     first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
-    plots: dict[str, Callable[[], go.Figure]] = {
+    plots: dict[str, Callable[[], go.Figure]] = {}
+    mistakes = _mistakes(ledger, folder=folder)
+    if mistakes is not None:
+        plots[confusion_title(mistakes["confusion"])] = lambda: confusion_figure(mistakes["confusion"])
+    plots |= {
         "History": lambda: visualization.plot_optimization_history(everything, target_name=metric),
         "Learning curves": lambda: visualization.plot_intermediate_values(ledger.study),
         "Parallel coordinates": lambda: visualization.plot_parallel_coordinate(everything, target_name=metric),

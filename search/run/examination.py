@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.ledger.files import best_checkpoint
+from search.ledger.files import MISTAKES, best_checkpoint
 from search.ledger.ledger import Ledger
 from search.ledger.notes import Comparison, PairedScore, WinnerInterval
 from search.ledger.trials import Trial, best_trial, probe_name
@@ -12,6 +12,8 @@ from search.run.baselines import any_params, recipe_checkpoint
 from search.space.spec import SearchSpec
 from search.tune.place import Place
 from search.tune.submit import submit
+from trainable.atomic import write_beside
+from trainable.json_text import to_json
 
 CONFIDENCE = 0.95  # of every interval of the final candidate's scores
 RECIPES = ("scratch", "bit_hyperrule", "source_only")  # baselines that are trained
@@ -29,10 +31,11 @@ def begin_examination(
 ) -> Callable[[], None]:
     """Begin to look at the final candidate; gives a call that waits for what is seen and notes it.
 
-    Nothing is begun where that is noted, or the candidate's weights are gone.
+    Nothing is begun where that is noted and its file of mistakes is there, or the candidate's weights are gone.
     """
     others = opponents(spec, ledger, best=best, members=members, folder=folder)
-    if weights is None or _is_noted(ledger, best=best, members=members, asked=list(others)):
+    is_noted = _is_noted(ledger, best=best, members=members, asked=list(others)) and (folder / MISTAKES).is_file()
+    if weights is None or is_noted:
         return lambda: None
     result = submit(
         "examined", spec.config_of(best), weights=weights, confidence=CONFIDENCE, others=others, place=place
@@ -44,6 +47,8 @@ def begin_examination(
         whose["confidence"] = CONFIDENCE
         compared = found["comparison"]
         scores = {name: PairedScore(**score) for name, score in compared.get("others", {}).items()}
+        with write_beside(folder / MISTAKES) as file:
+            file.write(to_json({"trial": best.number, "soup": members, **found["mistakes"]}).encode())
         ledger.note(
             interval=WinnerInterval(**whose, **(found["interval"] or {})),
             comparison=Comparison(**whose, **{**compared, "others": scores}, asked=list(others)),

@@ -118,10 +118,16 @@ def test_the_page_stands_alone_with_all_its_plots(searched):
         "Parallel coordinates",
         "Importances",
         "Timeline",
-        "Classes",
+        "Classes on the test split",
+        "Classes on the 9 validation images",
+        "The least sure images",
+        "Confusion on validation images",
     ):
         assert f"<h2>{title}" in page
-    assert page.count("plotly-graph-div") >= 4
+    assert page.count("plotly-graph-div") >= 5
+    assert page.count('src="data:image/jpeg;base64,') >= 9
+    assert len(page) < 5 * 2**20
+    assert page.index(place.read("report", "cells")["verdict"]["sentence"]) < page.index("<h2>")
     assert not re.search(r'<script[^>]+src="http', page)
 
 

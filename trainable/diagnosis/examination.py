@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trainable.diagnosis.mistakes import mistakes_of
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec
 from trainable.statistics.comparison import compare_probabilities, score_interval
@@ -24,13 +25,17 @@ def examine(trained: Trained, *, others: Mapping[str, Trained], confidence: floa
     ``interval`` is that of its value over resampled images, None for a metric that has none. ``comparison`` has the number of
     images, the side of those that the backbone was made for, and of each of ``others`` whose answers to the same images can
     be had its value, and how much better the network is, the bounds each one-sided at half of 1 - ``confidence``. Of a target
-    without labels nothing is said.
+    without labels both say nothing. ``mistakes`` are those on the validation images, as :func:`mistakes_of` has them.
     """
     split, _, metric = trained.config.train.metric.partition("/")
+    setup, predicted = trained.answers("val", as_measured=True)
+    indices = setup.pack.indices("val")
+    mistakes = mistakes_of(predicted, pack=setup.pack, indices=indices, confidence=confidence)
     if split == "target":
-        return {"interval": None, "comparison": {}}
+        return {"interval": None, "comparison": {}, "mistakes": mistakes}
     images = "val" if split == "val" else "target_val"
-    setup, predicted = trained.answers(images, as_measured=True)
+    if images != "val":
+        setup, predicted = trained.answers(images, as_measured=True)
     interval = score_interval(predicted.probabilities, labels=predicted.labels, metric=metric, confidence=confidence)
     scores = {}
     for name, other in others.items():
@@ -43,6 +48,7 @@ def examine(trained: Trained, *, others: Mapping[str, Trained], confidence: floa
     return {
         "interval": None if interval is None else asdict(interval) | {"num_images": len(predicted.labels)},
         "comparison": {"num_images": len(predicted.labels), "own_size": own_size, "others": scores},
+        "mistakes": mistakes,
     }
 
 

@@ -43,6 +43,12 @@ def test_its_interval_and_its_gain_are_those_of_the_answers(trained):
     assert (score["gain"], score["low"], score["high"]) == (paired.gain.value, paired.gain.low, paired.gain.high)
     assert score["value"] == (other == labels).mean()
     assert found["comparison"]["num_images"] == len(labels)
+    pack = first.open()[0].pack
+    validation = {pack.names[index] for index in pack.indices("val")}
+    shown = {image["name"] for kind in ("confident", "unsure", "suspected") for image in found["mistakes"][kind]}
+    assert shown
+    assert shown <= validation  # nothing of the test split
+    assert sum(map(sum, found["mistakes"]["confusion"]["counts"])) == len(labels)
     assert found["comparison"]["own_size"] == 160  # of timm's test_resnet
 
 
