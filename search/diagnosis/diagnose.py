@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from search.diagnosis.page import write_page
-from search.diagnosis.space_file import check_place, space_text, write_space
+from search.diagnosis.space_file import space_text
 from search.space.loading import parse_override
 from search.space.paths import SET_BY_SEARCH, config_problems, nest, problem_of_path
+from search.space.writing import check_place, write_space
 from trainable.config.trial import TrialConfig
 from trainable.diagnosis.advice import Advice, advice
 from trainable.diagnosis.diagnose import Diagnosis, look
@@ -101,7 +102,7 @@ def diagnose_images(base: Mapping[str, Any], *, reference: str | None, compare: 
 def check_files(*, out: Path | None, page: Path | None) -> None:
     """Raise UserError, before the work, for files that could not be written."""
     if out is not None:
-        check_place(out)
+        check_place(out, where=f"--out {out}")
     if page is not None and page.suffix != ".html":
         raise UserError(f"--page {page}: a page ends in .html")
 
@@ -119,7 +120,8 @@ def write_files(result: Result, *, out: Path | None, page: Path | None) -> None:
             lines=summary(result),
         )
     if out is not None:
-        write_space(space_text(result.advice, diagnosis=result.diagnosis, base=result.base, path=out), path=out)
+        text = space_text(result.advice, diagnosis=result.diagnosis, base=result.base, path=out)
+        write_space(text, path=out, where=f"--out {out}")
 
 
 def summary(result: Result) -> list[str]:

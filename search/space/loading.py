@@ -32,15 +32,35 @@ def load(
     ``hours``) and ``search.name``. Raises SettingsError, whose lines begin with the file's path. Where the
     file says none, MLflow's address is the environment's.
     """
-    document = _with_uri_of_environment(read_document(path))
+    document = read_changed(path, overrides, data=data, trials=trials, minutes=minutes, name=name)
+    return validated(_with_uri_of_environment(document), where=str(path))
+
+
+def read_changed(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """A space file's contents with the changes of :func:`load`, not checked yet; ``base`` is by dotted path if it changed."""
+    document = read_document(path)
     for text in overrides:
         document = apply_override(document, parse_override(text))
     if data is not None:
         document = with_data(document, data)
     document = _with_bounds(document, trials=trials, minutes=minutes)
-    if name is not None:
-        document = apply_override(document, Override("search.name", name))
-    return _validated(document, where=str(path))
+    return document if name is None else apply_override(document, Override("search.name", name))
+
+
+def validated(document: dict[str, Any], *, where: str) -> SearchSpec:
+    """The search that contents of a space file say. Raises SettingsError, whose lines begin with ``where``."""
+    try:
+        return SearchSpec.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError([f"{where}: {line}" for line in explain(error, model=SearchSpec)]) from None
 
 
 def uri_note(spec: SearchSpec) -> str | None:
@@ -72,7 +92,7 @@ def with_changes(
         document = apply_override(document, override)
     if data is not None:
         document = with_data(document, data)
-    return _validated(_with_bounds(document, trials=trials, minutes=minutes), where=spec.search.name)
+    return validated(_with_bounds(document, trials=trials, minutes=minutes), where=spec.search.name)
 
 
 def with_promotion(spec: SearchSpec, overrides: Iterable[str]) -> SearchSpec:
@@ -83,7 +103,7 @@ def with_promotion(spec: SearchSpec, overrides: Iterable[str]) -> SearchSpec:
         if not override.path.startswith("promote."):
             raise UserError(f"--set {override.path}: a search that has run stays as it is; only promote.… can be set")
         document = apply_override(document, override)
-    return _validated(document, where="--set")
+    return validated(document, where="--set")
 
 
 def parse_override(text: str) -> Override:
@@ -109,10 +129,3 @@ def _with_uri_of_environment(document: dict[str, Any]) -> dict[str, Any]:
     if not uri or not isinstance(tracking, dict) or "uri" in tracking:
         return document
     return document | {"tracking": tracking | {"uri": uri}}
-
-
-def _validated(document: dict[str, Any], *, where: str) -> SearchSpec:
-    try:
-        return SearchSpec.model_validate(document)
-    except ValidationError as error:
-        raise SettingsError([f"{where}: {line}" for line in explain(error, model=SearchSpec)]) from None

@@ -13,9 +13,10 @@ import pytest
 
 from search.cli.app import main
 from search.diagnosis.diagnose import DEFAULT_MODEL, DEMO_MODEL, base_values, check_files, default_model
-from search.diagnosis.space_file import check_place, space_text, write_space
+from search.diagnosis.space_file import space_text
 from search.space.lint import lint
 from search.space.loading import load
+from search.space.writing import write_space
 from trainable import UserError
 from trainable.diagnosis.advice import advice
 from trainable.diagnosis.diagnose import Diagnosis, Lead, StageScores
@@ -42,7 +43,8 @@ def made(train, *, lead):
 
 def written(train, *, lead, folder, base=BASE, name="advised.yaml"):
     diagnosis, path = made(train, lead=lead), folder / name
-    write_space(space_text(advice(diagnosis), diagnosis=diagnosis, base=base, path=path), path=path)
+    text = space_text(advice(diagnosis), diagnosis=diagnosis, base=base, path=path)
+    write_space(text, path=path, where=f"--out {path}")
     return path
 
 
@@ -152,7 +154,7 @@ def test_another_file_is_never_overwritten(tmp_path):
 )
 def test_a_file_that_can_be_no_space_is_refused_before_the_work(out, line):
     with pytest.raises(UserError, match=f"--out {out}: {line}"):
-        check_place(Path(out))
+        check_files(out=Path(out), page=None)
     with pytest.raises(UserError, match="--page README.md: a page ends in .html"):
         check_files(out=None, page=Path("README.md"))
 
