@@ -23,11 +23,15 @@ from search.cli.searches import (
     sync,
     ui,
 )
+from search.cli.spaces import new
 from trainable.cpus import limit_threads
 from trainable.errors import OutageError, SettingsError, UserError
 from trainable.home import ensure_home, expand_words
 
+PROGRAM = "finetune-search"  # by its one word a shell completes; `python -m search` has three
+COMPLETION = (["--install-completion"], ["--show-completion"])
 COMMANDS: dict[str, Callable[..., None]] = {
+    "new": new,
     "check": check,
     "fields": fields,
     "diagnose": diagnose,
@@ -54,7 +58,8 @@ def main() -> None:
     try:
         ensure_home()
         limit_threads()
-        make_app()(expand_words(sys.argv[1:]))
+        words = expand_words(sys.argv[1:])
+        make_app()(words, prog_name=PROGRAM if words[:1] in COMPLETION else None)
     except (UserError, OutageError) as error:
         for line in error.problems if isinstance(error, SettingsError) else (error,):
             errors.print(f"error: {line}", markup=False)
@@ -71,7 +76,6 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         help="Finds the best way to fine-tune a pretrained image classifier on your own data.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     for name, command in COMMANDS.items():
