@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from search.cli.automatic import auto
 from search.cli.checks import check
 from search.cli.models import export, predict, promote, rollback
 from search.cli.options import INTERRUPTED, errors
@@ -31,6 +32,7 @@ from trainable.home import ensure_home, expand_words
 PROGRAM = "finetune-search"  # by its one word a shell completes; `python -m search` has three
 COMPLETION = (["--install-completion"], ["--show-completion"])
 COMMANDS: dict[str, Callable[..., None]] = {
+    "auto": auto,
     "new": new,
     "check": check,
     "fields": fields,

@@ -129,10 +129,8 @@ def run(
 ) -> None:
     """Run a whole search; the same command goes on with one that was interrupted."""
     spec = load(space, overrides or (), data=data, trials=trials, minutes=minutes, name=name)
-    for note in (*lint(spec), uri_note(spec)):
-        if note is not None:
-            errors.print(f"note: {note}", markup=False)
-    _conduct(spec, address=address, as_json=as_json)
+    print_notes(spec)
+    conduct(spec, address=address, as_json=as_json)
 
 
 def resume(
@@ -158,7 +156,7 @@ def resume(
     path = spec.base.get("data.path")
     if path and not exists(path):
         raise UserError(f"data.path: {path!r} does not exist; `--data PATH` says where the images lie now")
-    _conduct(spec, address=address, as_json=as_json)
+    conduct(spec, address=address, as_json=as_json)
 
 
 def status(
@@ -252,8 +250,16 @@ def ui(
     serve(uri, port=port)
 
 
-def _conduct(spec: SearchSpec, *, address: str | None, as_json: bool) -> None:
-    began = time.time()
+def print_notes(spec: SearchSpec) -> None:
+    """Say what of a search can have no effect, and where its MLflow address comes from."""
+    for note in (*lint(spec), uri_note(spec)):
+        if note is not None:
+            errors.print(f"note: {note}", markup=False)
+
+
+def conduct(spec: SearchSpec, *, address: str | None, as_json: bool, began: float | None = None) -> None:
+    """Run a search, or go on with it, on the screen; its time counts from ``began``, else from now. Exits unless it finishes."""
+    began = time.time() if began is None else began
     check_code(spec)
     screen = errors if as_json else console
     from search.run.session import conduct

@@ -12,8 +12,8 @@ from sklearn.manifold import TSNE
 from search.report.html import html_row, page_html
 from trainable.atomic import write_beside
 from trainable.diagnosis.advice import Advice
-from trainable.diagnosis.diagnose import Diagnosis, stratified
-from trainable.diagnosis.features import POOLED, Features
+from trainable.diagnosis.diagnose import Diagnosis
+from trainable.diagnosis.features import POOLED, Features, stratified
 from trainable.statistics.learning_curve import AHEAD, LearningCurve
 
 MAX_POINTS = 1000

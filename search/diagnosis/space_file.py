@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.space.paths import nest
-from search.space.writing import flow, scalar, wrapped
+from search.space.writing import document_lines, scalar, wrapped
 from trainable.diagnosis.advice import Advice
 from trainable.diagnosis.diagnose import Diagnosis
 
@@ -19,24 +18,27 @@ def space_text(advice: Advice, *, diagnosis: Diagnosis, base: Mapping[str, Any],
 
     ``base`` are the fixed values by dotted path that say which images and which backbone.
     """
+    document = space_document(advice, diagnosis=diagnosis, base=base, name=path.stem)
+    return "\n".join([*_header(advice, base=base, path=path), *document_lines(document)]) + "\n"
+
+
+def space_document(
+    advice: Advice, *, diagnosis: Diagnosis, base: Mapping[str, Any], name: str
+) -> dict[str, dict[str, Any] | list[Any]]:
+    """The contents of a space file called ``name``: what is advised, in 32 trials by halving."""
     fixed = {**base, **advice.fixed}
     fixed.setdefault("train.batch_size", _batch_size(diagnosis.num_training))
-    ranges = {name: values for name, values in advice.ranges.items() if name not in fixed and _can_hold(values, fixed)}
-    lines = [
-        *_header(advice, base=base, path=path),
-        f"search:    {{name: {scalar(path.stem)}, metric: val/balanced_accuracy, trials: 32, seed: 0}}",
-        "sampler:   {name: tpe}",
-        "scheduler: {name: asha, mode: promote, min_epochs: 3, max_epochs: 27, reduction: 3}",
-        "resources: {gpu: auto, cpu: 1}",
-        f"baselines: {flow(list(advice.baselines))}",
-        "base:",
-        *(f"  {section}: {flow(values)}" for section, values in nest(fixed).items()),
-        "vary:",
-        *(f"  {name}: {flow(values)}" for name, values in ranges.items()),
-        "try_first:",
-        *(f"  - {flow(recipe)}" for recipe in advice.recipes),
-    ]
-    return "\n".join(lines) + "\n"
+    ranges = {path: values for path, values in advice.ranges.items() if path not in fixed and _can_hold(values, fixed)}
+    return {
+        "search": {"name": name, "metric": "val/balanced_accuracy", "trials": 32, "seed": 0},
+        "sampler": {"name": "tpe"},
+        "scheduler": {"name": "asha", "mode": "promote", "min_epochs": 3, "max_epochs": 27, "reduction": 3},
+        "resources": {"gpu": "auto", "cpu": 1},
+        "baselines": list(advice.baselines),
+        "base": fixed,
+        "vary": ranges,
+        "try_first": [dict(recipe) for recipe in advice.recipes],
+    }
 
 
 def _can_hold(values: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
@@ -48,7 +50,7 @@ def _header(advice: Advice, *, base: Mapping[str, Any], path: Path) -> list[str]
     model = base.get("model.name")
     kind = f"a {advice.size} task, {advice.similarity} to what {scalar(model)} was pretrained on"
     lines = [
-        f"# Fine-tune on {_data(base)}: {kind}.",
+        f"# Fine-tune on {images_named(base)}: {kind}.",
         f"#   python -m search run {shlex.quote(str(path))}",
         "#",
         *wrapped("Cost", f"Unknown; `python -m search plan {shlex.quote(str(path))}` measures it on this machine."),
@@ -59,7 +61,8 @@ def _header(advice: Advice, *, base: Mapping[str, Any], path: Path) -> list[str]
     return lines
 
 
-def _data(base: Mapping[str, Any]) -> str:
+def images_named(base: Mapping[str, Any]) -> str:
+    """What the fixed values say of the images, for people."""
     if base.get("data.format") == "elpv":
         return "the cells of elpv-dataset"
     return json.dumps(base["data.path"])

@@ -1,15 +1,12 @@
 """The space files that come with the project, and space files made from them."""
 
 import shlex
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from search.space.loading import read_changed, validated
-from search.space.paths import FIELDS, nest
 from search.space.spec import SearchSpec
-from search.space.writing import LINE, entry, flow, scalar, wrapped
+from search.space.writing import document_lines, scalar, wrapped
 from trainable.config.strict_yaml import read_document
 from trainable.errors import UserError, nearest
 
@@ -66,7 +63,7 @@ def made_like(
     document = read_changed(file, overrides, data=data, minutes=minutes, name=path.stem)
     spec = validated(document, where=str(path))
     head = _head(name, file=file, path=path, spec=spec, is_of_user=data is not None)
-    return "\n".join([*head, *_body(document, spec=spec)]) + "\n", spec
+    return "\n".join([*head, *document_lines(document)]) + "\n", spec
 
 
 def _weights(file: Path) -> list[str]:
@@ -88,26 +85,3 @@ def _head(name: str, *, file: Path, path: Path, spec: SearchSpec, is_of_user: bo
         *wrapped("From", f"The shipped space {name}; the notes below are its own, of its backbone, images and bounds."),
         notes,
     ]
-
-
-def _body(document: Mapping[str, Any], *, spec: SearchSpec) -> list[str]:
-    """Every section as it is given, and above each searched value what it does."""
-    lines: list[str] = []
-    for section, value in document.items():
-        if section == "base":
-            value = nest(spec.base)
-        if section in ("base", "vary"):
-            lines.append(f"{section}:")
-            for key, inner in value.items():
-                lines += [*_effect(key), *entry(key, inner, indent=2)]
-        elif section == "try_first":
-            lines += ["try_first:", *(f"  - {flow(recipe)}" for recipe in value)]
-        else:
-            lines += entry(section, value)
-    return lines
-
-
-def _effect(path: str) -> list[str]:
-    """A comment that says what a value does; none for a section."""
-    description = FIELDS[path].description if path in FIELDS else None
-    return [] if description is None else ["  # " + textwrap.shorten(description, LINE, placeholder=" …")]

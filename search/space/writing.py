@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.space.paths import FIELDS, flatten, nest
 from search.space.sections import NAME_PATTERN
 from trainable.atomic import write_beside
 from trainable.errors import UserError
@@ -41,6 +42,27 @@ def write_space(
             file.write(text.encode())
     except OSError as error:
         raise UserError(f"{where}: cannot be written ({error.strerror})") from None
+
+
+def document_lines(document: Mapping[str, Any]) -> list[str]:
+    """The sections of a space file's contents, and above each searched value what it does."""
+    lines: list[str] = []
+    for section, value in document.items():
+        if section in ("base", "vary"):
+            lines.append(f"{section}:")
+            for key, inner in (nest(flatten(value)) if section == "base" else value).items():
+                lines += [*_effect(key), *entry(key, inner, indent=2)]
+        elif section == "try_first":
+            lines += ["try_first:", *(f"  - {flow(recipe)}" for recipe in value)]
+        else:
+            lines += entry(section, value)
+    return lines
+
+
+def _effect(path: str) -> list[str]:
+    """A comment that says what a value does; none for a section."""
+    description = FIELDS[path].description if path in FIELDS else None
+    return [] if description is None else ["  # " + textwrap.shorten(description, LINE, placeholder=" …")]
 
 
 def entry(name: str, value: Any, *, indent: int = 0) -> list[str]:

@@ -19,8 +19,7 @@ from trainable.config.trial import FinetuneConfig, TrialConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, cache_errors, cache_folder, open_pack
 from trainable.data.some_images import SomeImages
-from trainable.diagnosis.diagnose import stratified
-from trainable.diagnosis.features import Array
+from trainable.diagnosis.features import Array, stratified
 from trainable.json_text import to_json
 from trainable.loader.batches import Rows, normalise
 from trainable.loader.views import evaluation_views

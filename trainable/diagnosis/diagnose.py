@@ -12,7 +12,7 @@ from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack, open_unlabelled
 from trainable.data.readers.folder import read_unlabelled
 from trainable.data.readers.sample import SPLITS
-from trainable.diagnosis.features import POOLED, Array, Features, frozen_features, stage_features
+from trainable.diagnosis.features import POOLED, Array, Features, Labels, frozen_features, stage_features, stratified
 from trainable.diagnosis.shots import curve_sentence, shot_curve
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec
@@ -23,8 +23,6 @@ from trainable.statistics.probe import fit_probe
 from trainable.statistics.scores import Evaluation, score
 from trainable.statistics.transferability import class_distance_ratio, h_score, logme, mmd_permutation_test
 from trainable.training.device import pick_device
-
-Labels = NDArray[np.int64]
 
 EARLIER = ("stage1", "stage2", "stage3")  # the last stage is as far from the pixels as the pooled features
 MAX_SCORED = 5000  # training images that LogME, H-score and the distances look at: singular values take N·F² steps
@@ -144,17 +142,18 @@ class Diagnosis:
         }
 
 
-def look(config: TrialConfig, *, reference: str | None = None) -> tuple[Diagnosis, Features]:
+def look(config: TrialConfig, *, reference: str | None = None, limit: int | None = None) -> tuple[Diagnosis, Features]:
     """The diagnosis of a trial's data and backbone, and the features it was made from, of one pass over the images.
 
-    ``reference`` is a folder with images such as the backbone was pretrained on, their labels no matter. Raises UserError
-    for data, weights or a reference that cannot be used.
+    ``reference`` is a folder with images such as the backbone was pretrained on, their labels no matter. Features are those of
+    at most ``limit`` images of each split, classes in proportion; counts are of all. Raises UserError for data, weights or a
+    reference that cannot be used.
     """
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
     notes = tuple(finding["line"] for finding in pack.report.get("findings", ()))
     others = None if reference is None else reference_features(config, path=reference)
-    features = frozen_features(config)  # last, as the longest: mistakes show before it
+    features = frozen_features(config, limit=limit)  # last, as the longest: mistakes show before it
     return replace(diagnose(features, counts=pack.counts(), reference=others), notes=notes), features
 
 
@@ -208,16 +207,6 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_], *, la
     means = np.bincount(position, weights=differences) / counts
     variance = (np.square(differences - means[position]).sum() + 1) / len(labels)
     return float(means.mean()), float(np.sqrt(variance * (1 / counts).sum()) / len(counts))
-
-
-def stratified(labels: Labels, *, limit: int, seed: int = 0) -> Labels:
-    """Rows, ascending, of at most ``limit`` images with the classes in proportion; the rarest have one if there is room."""
-    generator = np.random.default_rng(seed)
-    ranks = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        ranks[rows] = np.arange(len(rows)) / len(rows)
-    return np.sort(np.argsort(ranks, kind="stable")[:limit])
 
 
 def _probabilities(features: Features) -> dict[str, NDArray[Any]]:

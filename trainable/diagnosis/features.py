@@ -25,6 +25,7 @@ from trainable.training.device import pick_device
 POOLED = "pooled"  # the backbone's own output, what a head sees
 
 Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Features:
     """
 
     by_split: dict[str, dict[str, Array]]
-    labels: dict[str, NDArray[np.int64]]
+    labels: dict[str, Labels]
     classes: tuple[str, ...]
 
     @property
@@ -52,23 +53,30 @@ class Features:
         return self.by_split[split][stage]
 
 
-def frozen_features(config: TrialConfig) -> Features:
+def frozen_features(config: TrialConfig, *, limit: int | None = None) -> Features:
     """Features of every stage for the evaluation view of the training and validation images, before any training.
 
+    With a ``limit`` at most so many images of each split are looked at, classes in proportion.
     Raises UserError for data or weights that cannot be used.
     """
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
     network = create_network(without_adapters(config), spec=spec, num_classes=len(pack.classes)).to(pick_device(config))
     size = config.train.batch_size
+    rows = {split: pack.indices(split) for split in ("train", "val")}
+    if limit is not None:
+        rows = {split: of_split[stratified(pack.labels[of_split], limit=limit)] for split, of_split in rows.items()}
     by_split = {
-        split: stage_features(network, pack=pack, spec=spec, split=split, batch_size=size) for split in ("train", "val")
+        split: stage_features(network, pack=pack, spec=spec, split=split, batch_size=size, rows=of_split)
+        for split, of_split in rows.items()
     }
-    return Features(by_split, {split: pack.labels[pack.indices(split)] for split in by_split}, pack.classes)
+    return Features(by_split, {split: pack.labels[of_split] for split, of_split in rows.items()}, pack.classes)
 
 
-def stage_features(network: Network, *, pack: Pack, spec: InputSpec, split: str, batch_size: int) -> dict[str, Array]:
-    """Features N×F of a split in its canonical order, by `stage1`…`stage4` and `pooled`, from one pass.
+def stage_features(
+    network: Network, *, pack: Pack, spec: InputSpec, split: str, batch_size: int, rows: Labels | None = None
+) -> dict[str, Array]:
+    """Features N×F of a split, or of these ``rows`` of it, in its canonical order, by `stage1`…`stage4` and `pooled`, from one pass.
 
     A stage's are the output of its last layers that timm shows, averaged over the image, without class tokens and
     without the norm behind the last stage; a stage at whose end timm shows nothing is left out. `pooled` are
@@ -77,12 +85,22 @@ def stage_features(network: Network, *, pack: Pack, spec: InputSpec, split: str,
     network.eval()
     device = next(network.parameters()).device
     compute = _features_by_stage(network)
-    rows: list[dict[str, Tensor]] = []
-    for batch in evaluation_batches(pack, split, spec=spec, batch_size=batch_size):
+    parts: list[dict[str, Tensor]] = []
+    for batch in evaluation_batches(pack, split, spec=spec, batch_size=batch_size, rows=rows):
         with torch.inference_mode():
             features = compute(normalise(batch.images.to(device), spec))
-            rows.append({stage: values.float().cpu() for stage, values in features.items()})
-    return {stage: torch.cat([row[stage] for row in rows]).numpy() for stage in rows[0]}
+            parts.append({stage: values.float().cpu() for stage, values in features.items()})
+    return {stage: torch.cat([part[stage] for part in parts]).numpy() for stage in parts[0]}
+
+
+def stratified(labels: Labels, *, limit: int, seed: int = 0) -> Labels:
+    """Rows, ascending, of at most ``limit`` images with the classes in proportion; the rarest have one if there is room."""
+    generator = np.random.default_rng(seed)
+    ranks = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        ranks[rows] = np.arange(len(rows)) / len(rows)
+    return np.sort(np.argsort(ranks, kind="stable")[:limit])
 
 
 def _features_by_stage(network: Network) -> Callable[[Tensor], dict[str, Tensor]]:

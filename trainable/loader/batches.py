@@ -152,21 +152,30 @@ def evaluation_loader(
     *,
     spec: InputSpec,
     batch_size: int,
+    rows: Rows | None = None,
     workers: int = 0,
     pin: bool = False,
 ) -> Loader:
-    """The evaluation views of a split in the pack's order, whatever the epoch."""
-    rows = pack.indices(split)
+    """The evaluation views of a split, or of these ``rows`` of the pack, in the pack's order, whatever the epoch."""
+    rows = pack.indices(split) if rows is None else rows
     return Loader(
         _EvaluationViews(pack, spec), rows_of=lambda _epoch: rows, batch_size=batch_size, workers=workers, pin=pin
     )
 
 
 def evaluation_batches(
-    pack: Pack, split: str, *, spec: InputSpec, batch_size: int, workers: int = 0, pin: bool = False
+    pack: Pack,
+    split: str,
+    *,
+    spec: InputSpec,
+    batch_size: int,
+    rows: Rows | None = None,
+    workers: int = 0,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """One pass of :func:`evaluation_loader`; starts the workers anew each time."""
-    return evaluation_loader(pack, split, spec=spec, batch_size=batch_size, workers=workers, pin=pin).epoch(0)
+    loader = evaluation_loader(pack, split, spec=spec, batch_size=batch_size, rows=rows, workers=workers, pin=pin)
+    return loader.epoch(0)
 
 
 def num_batches(num_images: int, *, batch_size: int) -> int:

@@ -14,7 +14,6 @@ from trainable.diagnosis.diagnose import (
     diagnose,
     look,
     paired_difference,
-    stratified,
 )
 from trainable.diagnosis.features import Features, frozen_features
 from trainable.diagnosis.probe import stage_probe
@@ -175,16 +174,6 @@ def test_the_standard_error_is_the_spread_over_data_sets():
     values, errors = np.array(found).T
     assert values.mean() == pytest.approx(0.1, abs=0.02)
     assert errors.mean() == pytest.approx(values.std(), rel=0.1)
-
-
-def test_a_stratified_choice_keeps_shares_and_the_rarest_class():
-    labels = np.repeat([0, 1, 2], [600, 399, 1])
-    rows = stratified(labels, limit=100, seed=3)
-    assert np.bincount(labels[rows]).tolist() == pytest.approx([60, 39, 1], abs=1)
-    assert np.array_equal(rows, np.unique(rows))
-    assert np.array_equal(rows, stratified(labels, limit=100, seed=3))
-    assert not np.array_equal(rows, stratified(labels, limit=100, seed=4))
-    assert np.array_equal(stratified(labels, limit=1000), np.arange(1000))
 
 
 def test_a_diagnosis_says_which_stage_serves_best_and_by_how_much():

@@ -6,7 +6,7 @@ import torch
 
 from trainable import TrialConfig, UserError
 from trainable.data.pack import open_pack
-from trainable.diagnosis.features import frozen_features, stage_features
+from trainable.diagnosis.features import frozen_features, stage_features, stratified
 from trainable.loader.batches import evaluation_batches, normalise
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
@@ -74,6 +74,27 @@ def test_every_backbone_gives_its_stages_in_order_and_what_its_head_sees(name, m
         for split, found in features.by_split.items()
         for stage, values in found.items()
     )
+
+
+def test_some_images_have_the_features_that_they_have_among_all(make_config):
+    config = make_config("resnet10t")
+    some, every = frozen_features(config, limit=4), frozen_features(config)
+    for split, labels in every.labels.items():
+        rows = stratified(labels, limit=4)
+        assert some.labels[split].tolist() == labels[rows].tolist()
+        assert len(rows) == 4
+        expected = every.of("pooled", split=split)[rows]
+        np.testing.assert_allclose(some.of("pooled", split=split), expected, rtol=1e-4, atol=1e-5)  # other batches
+
+
+def test_a_stratified_choice_keeps_shares_and_the_rarest_class():
+    labels = np.repeat([0, 1, 2], [600, 399, 1])
+    rows = stratified(labels, limit=100, seed=3)
+    assert np.bincount(labels[rows]).tolist() == pytest.approx([60, 39, 1], abs=1)
+    assert np.array_equal(rows, np.unique(rows))
+    assert np.array_equal(rows, stratified(labels, limit=100, seed=3))
+    assert not np.array_equal(rows, stratified(labels, limit=100, seed=4))
+    assert np.array_equal(stratified(labels, limit=1000), np.arange(1000))
 
 
 def test_a_stage_ends_where_the_plan_says(make_config):
