@@ -25,7 +25,7 @@ SHORT_EPOCHS, LONG_EPOCHS = 12, 27  # at most, of a trial in a search below and 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One choice: of ``what``, its ``value``, the ``reason``, and the ``override``, words of the command that choose otherwise."""
+    """A choice: of ``what``, its ``value``, the ``reason``, and the ``override``, words of a command that choose otherwise."""
 
     what: str
     value: str

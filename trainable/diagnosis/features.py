@@ -76,7 +76,7 @@ def frozen_features(config: TrialConfig, *, limit: int | None = None) -> Feature
 def stage_features(
     network: Network, *, pack: Pack, spec: InputSpec, split: str, batch_size: int, rows: Labels | None = None
 ) -> dict[str, Array]:
-    """Features N×F of a split, or of these ``rows`` of it, in its canonical order, by `stage1`…`stage4` and `pooled`, from one pass.
+    """Features N×F of a split, or of ``rows`` of it, in its canonical order, by `stage1`…`stage4` and `pooled`, from one pass.
 
     A stage's are the output of its last layers that timm shows, averaged over the image, without class tokens and
     without the norm behind the last stage; a stage at whose end timm shows nothing is left out. `pooled` are
