@@ -20,7 +20,7 @@ from search.diagnosis.space_file import images_named, space_document
 from search.space.loading import parse_override, validated
 from search.space.overrides import apply_override
 from search.space.paths import nest
-from search.space.preflight import check_techniques
+from search.space.preflight import check_models, check_techniques, weights_of
 from search.space.spec import SearchSpec
 from search.space.writing import document_lines, wrapped, write_space
 from search.tune.machine import local_resources
@@ -55,15 +55,19 @@ def write_automatic_space(request: Request, *, minutes: float, tell: Tell) -> No
         package=DEMO_MODEL if find_spec(DEMO_MODULE) else None,
     )
     base = {**asked, **base}
-    _changed(_sections(request, minutes=minutes) | {"base": base}, request=request)  # mistakes show before the look
+    _, outline = _changed(_sections(request, minutes=minutes) | {"base": base}, request=request)
+    check_models(outline)  # with the line above: mistakes show before the look
     config = TrialConfig.model_validate(nest(base), strict=True)
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
     _tell_data(pack, request=request, tell=tell)
     limit, sample = _sample(config, pack=pack, device=device, minutes=minutes)
     decisions = [backbone, _size(config, spec=spec), sample]
-    for decision in decisions:
-        tell(decision.line())
+    for line in (
+        *(decision.line() for decision in decisions),
+        *(f"weights: {each.line()}" for each in weights_of(outline)),
+    ):
+        tell(line)
     diagnosis, _ = look(config, limit=limit)
     _write(request, base=base, diagnosis=diagnosis, minutes=minutes, decisions=decisions, tell=tell)
 

@@ -67,6 +67,7 @@ def test_what_is_asked_for_is_in_the_file(write):
     [
         ("optimizer.learning=1", "--set optimizer.learning: unknown path"),
         ("optimizer.lr=-1", "mine.yaml: base.optimizer.lr: got -1"),
+        ("model.weights=mine.safetensors", "model.weights: .*mine.safetensors"),
         ("data.format=folders", "mine.yaml: base.data.format: got 'folders'"),
     ],
 )
