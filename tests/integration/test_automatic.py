@@ -5,13 +5,13 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SMALL = ("--model", "test_resnet", "--weights", "random", "--set", "data.image_size=32")
-SHORT = ("--set", "search.trials=2", "--set", "scheduler.max_epochs=2", "--set", "soup=0")
+SHORT = ("--set", "search.trials=3", "--set", "scheduler.max_epochs=2", "--set", "soup=0")
 
 
 def test_the_command_goes_on_where_it_was_killed(make_place):
     place = make_place()
     words = ("auto", "images", "--name", "cells", "--minutes", "30", *SMALL, *SHORT)
-    place.kill_when(lambda: place.lines() > 4, *words)
+    place.kill_when(lambda: place.lines() > 12, *words)
     space = place.folder / "cells.yaml"
     written = space.read_bytes()
 
