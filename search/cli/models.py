@@ -106,6 +106,7 @@ def predict(
     predictions = predict_images(model, paths, uri=uri, top_k=top_k)
     if csv is not None:
         write_csv(predictions, path=csv)
+        errors.print(f"{csv}: {len(predictions)} images", highlight=False, markup=False)
     if as_json:
         print_json([prediction.as_dict() for prediction in predictions])
     elif csv is None:

@@ -71,6 +71,15 @@ class Trial:
         return self.origin != PROBE
 
     @property
+    def standing(self) -> str:
+        """How it stands in words: of a trial that is open whether it is `running`, `waiting` at its rung or `out of time`."""
+        if self.state != "RUNNING":
+            return self.state.lower()
+        if self.reason:
+            return "out of time"
+        return "waiting" if self.last_epoch >= self.target else "running"
+
+    @property
     def last_epoch(self) -> int:
         """The last recorded epoch; 0 before the first."""
         return self.epochs[-1].number if self.epochs else 0

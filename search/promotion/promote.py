@@ -112,10 +112,12 @@ def promote(
         search = _open_finished(spec, folder=folder)
         with _changed_images_stop_it():
             recipes = confirm(search, address=address, on_change=_tell_of_refits(tell, metric=search.metric))
+            tell("packaging the best refit")
             package = package_best(search, recipes=recipes)
             with store_errors_as_outages(registry.uri), TemporaryDirectory() as temporary:
                 runs = runs_of(spec, search.ledger, folder=folder)
                 model = Path(temporary) / "model"
+                tell("measuring the package on the test images")
                 candidate = answer_test_once(search, recipes=recipes, package=package, folder=model)
                 return settle(candidate, registry=registry, runs=runs, dry_run=dry_run, force=force, tell=tell)
 
@@ -138,13 +140,15 @@ def _changed_images_stop_it() -> Iterator[None]:
 
 
 def _tell_of_refits(tell: Callable[[str], None], *, metric: str) -> Callable[[Trial], None]:
-    def tell_if_ended(trial: Trial) -> None:
+    def tell_how_far(trial: Trial) -> None:
+        if trial.state == "RUNNING" and trial.last_epoch:
+            tell(f"refit {trial.number}, seed {trial.params[SEED]}: epoch {trial.last_epoch} of {trial.target}")
         if trial.state != "RUNNING":
             value = trial.best(metric)
             result = f"{metric} {value:.4f}" if value is not None else str(trial.reason)
             tell(f"refit {trial.number}, seed {trial.params[SEED]}: {result}")
 
-    return tell_if_ended
+    return tell_how_far
 
 
 def settle(

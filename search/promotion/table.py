@@ -1,11 +1,15 @@
 """A promotion on the terminal."""
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 
 from search.ledger.notes import PairedScore
 from search.promotion.promote import Promotion
 from search.report.verdict import beside_text
+from search.space.sections import TrackingSection
+from trainable.masking import masked_address
 
 OUTCOMES = {
     "promoted": "version {version} is champion now",
@@ -45,10 +49,16 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
     lines.append(f"{promotion.name}: {OUTCOMES[promotion.outcome].format(version=promotion.version)}{forced}")
     if promotion.outcome == "promoted" and promotion.champion is not None:
         lines.append(
-            f"  version {promotion.champion} was; `python -m search rollback {promotion.name}` goes back to it"
+            f"  version {promotion.champion} was; `python -m search rollback {promotion.name}{_uri(promotion)}` goes back to it"
         )
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def _uri(promotion: Promotion) -> str:
+    """The address that a command needs to find the model where it is not the one that is taken without."""
+    uri = promotion.candidate.search.spec.tracking.uri
+    return "" if uri == TrackingSection().uri else f" --uri {shlex.quote(masked_address(uri))}"
 
 
 def _beside_champion(promotion: Promotion) -> list[str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from search.ledger.stored import stored_spec
 from search.report.report import report_data
+from search.space.paths import defaults
 from search.space.spec import difference
 
 
@@ -16,7 +17,7 @@ def compare_searches(folders: Sequence[Path]) -> dict[str, Any]:
     """Every search's report, the settings and the best values that are not the same in all, and what to beware of."""
     specs = [stored_spec(folder) for folder in folders]
     reports = [report_data(folder) for folder in folders]
-    configs = [report["best_config"] or {} for report in reports]
+    configs = [defaults() | report["best_config"] if report["best_config"] else {} for report in reports]
     paths = sorted({path for config in configs for path in config})
     return {
         "searches": reports,
@@ -65,7 +66,8 @@ def _figures(reports: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     for name in dict.fromkeys(name for values in baselines for name in values):
         figures[f"baseline {name}"] = [_text(values.get(name)) for values in baselines]
     figures["trials"] = [
-        ", ".join(f"{count} {state.lower()}" for state, count in sorted(report["trials"].items())) for report in reports
+        ", ".join(f"{count} {standing}" for standing, count in sorted(report["standings"].items()))
+        for report in reports
     ]
     figures["epochs"] = [str(report["epochs"]) for report in reports]
     figures["trial-minutes"] = [f"{report['seconds'] / 60:.1f}" for report in reports]

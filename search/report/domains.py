@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from search.ledger.files import PICTURE
@@ -29,6 +30,7 @@ CURVES = (
     "target/a_distance",
     "target/mmd",
 )
+COLOURS = qualitative.Plotly
 
 
 def judge_domains(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> dict[str, Any] | None:
@@ -149,7 +151,7 @@ def _picture(picture: Mapping[str, Any]) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, subplot_titles=["before training", "after"])
     groups = sorted({tuple(pair) for pair in zip(picture["domains"], picture["labels"], strict=True)})
     for column, moment in enumerate(("before", "after"), start=1):
-        for domain, label in groups:
+        for place, (domain, label) in enumerate(groups):
             rows = [
                 index
                 for index, pair in enumerate(zip(picture["domains"], picture["labels"], strict=True))
@@ -162,7 +164,11 @@ def _picture(picture: Mapping[str, Any]) -> go.Figure:
                     y=[point[1] for point in points],
                     mode="markers",
                     name=f"{domain} {label}".strip(),
-                    marker={"symbol": "circle" if domain == "source" else "x", "size": 6},
+                    marker={
+                        "symbol": "circle" if domain == "source" else "x",
+                        "size": 6,
+                        "color": COLOURS[place % len(COLOURS)],  # the same before and after
+                    },
                     legendgroup=f"{domain} {label}",
                     showlegend=column == 1,
                 ),

@@ -30,6 +30,7 @@ def overview(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "state": _state(folder, trials, ledger),
         "trials": dict(Counter(trial.state for trial in trials if trial.is_searched)),
+        "standings": dict(Counter(trial.standing for trial in trials if trial.is_searched)),
         "trials_asked": spec.search.trials,
         "epochs": sum(trial.last_epoch for trial in trials),
         "seconds": round(sum(trial.seconds for trial in trials), 1),
@@ -105,10 +106,7 @@ def _state(folder: Path, trials: list[Trial], ledger: Ledger) -> str:
 
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
-    names = {"RUNNING": "out of time"} if result["state"] == "finished" else {}
-    states = ", ".join(
-        f"{count} {names.get(state, state.lower())}" for state, count in sorted(result["trials"].items())
-    )
+    states = ", ".join(f"{count} {standing}" for standing, count in sorted(result["standings"].items()))
     asked = "" if result["trials_asked"] is None else f" of {result['trials_asked']}"
     value = result["best_value"]
     test = result["test"]

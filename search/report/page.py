@@ -32,14 +32,17 @@ from search.report.report import (
     certainty_texts,
     comparison_texts,
     known_in_test_texts,
+    left_out_text,
     report_data,
     row_cells,
+    split_text,
     time_texts,
 )
 from search.space.spec import SearchSpec
 from trainable.atomic import write_beside
 
 PAGE = "report.html"
+FEWEST = 10  # trials of which importances are drawn: of fewer a forest of trees learns noise
 
 
 def write_page(folder: Path) -> Path:
@@ -83,7 +86,7 @@ def _verdict_html(verdict: dict[str, Any] | None) -> str:
 
 
 def _summary(data: dict[str, Any]) -> str:
-    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(data["trials"].items()))
+    states = ", ".join(f"{count} {standing}" for standing, count in sorted(data["standings"].items()))
     lines = [
         f"{states}; {data['epochs']} epochs in {data['seconds'] / 60:.1f} trial-minutes; data {data['fingerprint'][:12]}"
     ]
@@ -92,7 +95,7 @@ def _summary(data: dict[str, Any]) -> str:
     lines += [*comparison_texts(data), *time_texts(data)]
     if data["test"] is not None:
         lines.append(
-            f"test split, {candidate_text(data)}: "
+            f"{split_text(data)}, {candidate_text(data)}: "
             + ", ".join(f"{name} {value:.4f}" for name, value in data["test"].items())
         )
         lines += known_in_test_texts(data)
@@ -110,7 +113,9 @@ def _table_html(data: dict[str, Any]) -> str:
     rows = "".join(html_row(row_cells(row)) for row in data["leaderboard"])
     best = json.dumps(data["best_config"], indent=1, sort_keys=True)
     heads = html_row(["trial", data["metric"], "state", "epochs", "seconds", "values"], tag="th")
-    return f"<h2>Leaderboard</h2><table>{heads}{rows}</table><h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
+    more = f"<p>{left_out_text(data)}</p>" if left_out_text(data) else ""
+    board = f"<h2>Leaderboard</h2><table>{heads}{rows}</table>{more}"
+    return f"{board}<h2>Best configuration</h2><pre>{html.escape(best)}</pre>"
 
 
 def _fronts_html(data: dict[str, Any]) -> str:
@@ -191,8 +196,12 @@ def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
 
 
 def _importances(study: Any, *, rung: int) -> go.Figure:
+    if len(study.trials) < FEWEST:
+        raise ValueError(
+            f"{len(study.trials)} trials reached epoch {rung}, importances of fewer than {FEWEST} say nothing"
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that few trials say little is what the reader sees anyway
+        warnings.simplefilter("ignore")  # of trials without a value, which are left out
         importances = get_param_importances(study)
     figure = go.Figure(go.Bar(x=list(importances.values()), y=list(importances), orientation="h"))
     return figure.update_layout(xaxis_title=f"importance for the value at epoch {rung}")

@@ -186,16 +186,11 @@ class Progress(Listener):
         return table
 
     def _row(self, trial: Trial) -> tuple[str, str, str, str, str]:
-        is_waiting = trial.state == "RUNNING" and trial.last_epoch >= trial.target
         is_best = self._best is not None and trial.number == self._best.number
         value = trial.best(self._spec.search.metric)
         return (
             f"{trial.number}{' best' if is_best else ''}",
-            "out of time"
-            if trial.state == "RUNNING" and trial.reason
-            else "waiting"
-            if is_waiting
-            else trial.state.lower(),
+            trial.standing,
             f"{trial.last_epoch}/{self._rule.rungs[-1]}",
             "" if value is None else f"{value:.4f}",
             " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in trial.params.items()),

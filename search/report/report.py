@@ -41,6 +41,7 @@ def report_data(folder: Path) -> dict[str, Any]:
     best = ordered[0] if ordered else None
     return overview(folder) | {
         "history": past,
+        "num_ranked": len(ordered),
         "leaderboard": [_row(trial, spec=spec) for trial in ordered[:LEADERS]],
         "data": dict(ledger.notes.data.report),
         "fronts": fronts(trials, spec=spec),
@@ -69,6 +70,8 @@ def print_report(folder: Path, *, console: Console) -> None:
     for line in verdict_texts(data):
         console.print(line, highlight=False, markup=False)
     console.print(_leaderboard(data))
+    if left_out_text(data):
+        console.print(left_out_text(data), highlight=False, markup=False)
     for line in [*comparison_texts(data), *time_texts(data)]:
         console.print(line, highlight=False, markup=False)
     if data["best_config"] is not None:
@@ -81,8 +84,7 @@ def print_report(folder: Path, *, console: Console) -> None:
         seen = (
             "seen by nothing before" if data["test_reads"] == 1 else f"read {data['test_reads']} times for this search"
         )
-        split = "test split" if data["adaptation"] is None else "test split of the source"
-        console.print(f"\n{split}, {seen}, {candidate_text(data)}: {scores}", highlight=False, markup=False)
+        console.print(f"\n{split_text(data)}, {seen}, {candidate_text(data)}: {scores}", highlight=False, markup=False)
         for line in known_in_test_texts(data):
             console.print(line, highlight=False, markup=False)
     for line in certainty_texts(data):
@@ -95,6 +97,17 @@ def print_report(folder: Path, *, console: Console) -> None:
 def verdict_texts(data: dict[str, Any]) -> list[str]:
     """What the search came to and what to do next, each a line; none before its final candidate was tested."""
     return [] if data["verdict"] is None else list(data["verdict"]["lines"])
+
+
+def split_text(data: dict[str, Any]) -> str:
+    """Of which images the test scores are."""
+    return "test split" if data["adaptation"] is None else "test split of the source"
+
+
+def left_out_text(data: dict[str, Any]) -> str:
+    """How many trials the leaderboard leaves out; empty where it has all."""
+    number = data["num_ranked"] - len(data["leaderboard"])
+    return f"and {number} more, all behind these" if number else ""
 
 
 def certainty_texts(data: dict[str, Any]) -> list[str]:

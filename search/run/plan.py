@@ -144,13 +144,14 @@ def plan_table(plan: dict[str, Any]) -> Table:
     table.add_row("images", ", ".join(f"{count} {split}" for split, count in plan["images"].items()))
     table.add_row("an epoch", f"{seconds['least']:.1f} to {seconds['most']:.1f} s on this machine, one trial alone")
     table.add_row(
-        "the search", f"{hours['least']:.2f} to {hours['most']:.2f} h with {plan['concurrency']} trials at once"
+        "the search",
+        f"{duration(3600 * hours['least'])} to {duration(3600 * hours['most'])} with {plan['concurrency']} trials at once",
     )
     frozen = plan["frozen_hours"]
     table.add_row(
         "frozen layers",
-        f"{frozen['once']:.2f} h at most to compute once, which saves about {frozen['saved']:.2f} h; kept in at most "
-        f"{plan['frozen_bytes'] / 1e9:.1f} GB (data.prefix_gb)",
+        f"{duration(3600 * frozen['once'])} at most to compute once, which saves about {duration(3600 * frozen['saved'])}; kept "
+        f"in at most {plan['frozen_bytes'] / 1e9:.1f} GB (data.prefix_gb)",
     )
     table.add_row("checkpoints", f"at most {plan['checkpoint_bytes'] / 1e9:.2f} GB")
     table.add_row("memory", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB a trial at most")

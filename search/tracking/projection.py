@@ -179,7 +179,7 @@ def _winner_points(winner: Mapping[str, Any], *, metric: str, best: Trial) -> li
 
 def counts(trials: Sequence[Trial]) -> str:
     """``12 trials: 3 complete, 9 pruned``."""
-    states = sorted(Counter(trial.state.lower() for trial in trials).items())
+    states = sorted(Counter(trial.standing for trial in trials).items())
     return f"{len(trials)} trials" + (": " if states else "") + ", ".join(f"{count} {state}" for state, count in states)
 
 

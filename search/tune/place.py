@@ -66,8 +66,11 @@ def local_shortages(spec: "SearchSpec") -> list[str]:
     for name, available in machine.local_resources().items():
         asked = getattr(spec.resources, name)
         if asked != "auto" and asked > available:
-            without = "; `--set resources.gpu=0` runs without" if name == "gpu" else ""
-            lines.append(f"resources.{name}: {asked:g} asked for a trial, this machine has {available:g}{without}")
+            cure = "runs without" if name == "gpu" and not available else "fits"
+            lines.append(
+                f"resources.{name}: {asked:g} asked for a trial, this machine has {available:g}; "
+                f"`--set resources.{name}={available:g}` {cure}"
+            )
     return lines
 
 

@@ -305,6 +305,7 @@ def test_images_are_classified_from_files_and_folders(better, tmp_path):
         *at(place),
     )
     assert result.returncode == 1
+    assert f"{out}: 61 images" in " ".join(result.stderr.split())
     assert "1 of 61 images cannot be used" in result.stderr
     found = json.loads(result.stdout)
     assert found[-1]["error"] is not None

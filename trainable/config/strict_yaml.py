@@ -63,13 +63,18 @@ def _loaded(text: str, *, where: str) -> Any:
         raise SettingsError([f"{where}: has a value that is not what its tag (`!!`) says"]) from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SettingsError([f"{where}{line}: {_one_line(error.problem or 'is no YAML')}"]) from None
+        raise SettingsError([f"{where}{line}: {_problem(error.problem or 'is no YAML')}"]) from None
     except yaml.YAMLError as error:
         raise SettingsError([f"{where}: {_one_line(str(error))}"]) from None
 
 
 class _TooLargeError(Exception):
     """A document of more values, or deeper, than any settings file is."""
+
+
+def _problem(text: str) -> str:
+    """What PyYAML says, in the words of whoever wrote the file where they would not tell him what to do."""
+    return "has a tab where YAML takes spaces" if r"'\t'" in text else _one_line(text)
 
 
 def _check_size(document: Any) -> None:

@@ -44,5 +44,5 @@ def check_unchanged(fingerprint: str, *, known: Collection[str], field: str = "p
         was = " or ".join(earlier[:SHOWN] for earlier in known)
         raise ImagesChangedError(
             f"data.{field}: the images have changed since this search began (fingerprint {fingerprint[:SHOWN]}, was {was}); "
-            "put the old ones back to go on with it, or start a new one with --name"
+            "put the old ones back to go on with it, start a new one with --name, or ask `refresh` what the new ones need"
         )

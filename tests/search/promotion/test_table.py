@@ -53,6 +53,15 @@ def test_where_nothing_had_to_be_judged_there_are_no_numbers(promotion):
     assert "MB" not in printed(replace(promotion, outcome="unchanged", evidence=None))
 
 
+def test_the_way_back_names_the_store_where_the_command_would_not_find_it(promotion):
+    search = promotion.candidate.search
+    tracking = search.spec.tracking.model_copy(update={"uri": "sqlite:///my store.db"})
+    spec = search.spec.model_copy(update={"tracking": tracking})
+    moved = replace(promotion.candidate, search=replace(search, spec=spec))
+    last = printed(replace(promotion, champion=2, candidate=moved)).splitlines()[-1]
+    assert "`python -m search rollback cells --uri 'sqlite:///my store.db'` goes back to it" in last
+
+
 def test_beside_a_champion_the_verdict_is_a_sentence(promotion):
     paired = Paired(num_images=100, gain=Interval(0.04, 0.01, 0.07), only_first=6, only_second=2, p=0.29)
     judged = replace(promotion, evidence=replace(promotion.evidence, has_champion=True, paired=paired))

@@ -26,7 +26,9 @@ def make_search(tmp_path):
         ledger = ledgers.create(tmp_path, name="cells", storage=None, space=spec.space, metric=metric, notes=notes)
         (tmp_path / SPEC_FILE).write_text(spec.model_dump_json())
         for number, values in enumerate(trials):
-            ledger.start(encoded={"optimizer.lr": 10.0 ** -(number + 1)}, distributions=LR, target=3, origin="random")
+            ledger.start(
+                encoded={"optimizer.lr": 10.0 ** -(number % 4 + 1)}, distributions=LR, target=3, origin="random"
+            )
             for epoch, value in enumerate(values, start=1):
                 ledger.record(number, epoch=epoch, metrics={metric: value, "usage/seconds": 1.0})
         return tmp_path, ledger

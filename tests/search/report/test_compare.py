@@ -8,6 +8,7 @@ from search.ledger import ledger as ledgers
 from search.ledger.stored import SPEC_FILE
 from search.report.compare import compare_searches, comparison_lines, comparison_table
 from search.space.loading import load
+from search.space.paths import defaults
 from trainable.errors import UserError
 
 METRIC = "val/balanced_accuracy"
@@ -42,6 +43,13 @@ def test_every_figure_stands_beside_the_others(two):
     text = console.export_text()
     assert [line.split()[-2:] for line in text.splitlines() if line.startswith("best value")] == [["0.8", "0.9"]]
     assert [line.split()[-2:] for line in text.splitlines() if line.startswith("test/accuracy")] == [["0.7", "0.8"]]
+
+
+def test_a_value_that_one_search_does_not_name_is_its_default(two):
+    text = (two[1] / SPEC_FILE).read_text()
+    (two[1] / SPEC_FILE).write_text(text.replace('"data.path":', '"train.batch_size": 16, "data.path":'))
+    found = compare_searches(two)
+    assert found["best_values"]["train.batch_size"] == [defaults()["train.batch_size"], 16]
 
 
 def test_only_values_that_differ_are_named(two):

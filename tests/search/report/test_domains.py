@@ -1,12 +1,14 @@
 """What a search says about its domains, from records alone."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
+from search.ledger.files import PICTURE
 from search.ledger.notes import BaselineScore, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial, leaders
-from search.report.domains import judge_domains, judgement_lines
+from search.report.domains import domain_figures, judge_domains, judgement_lines
 from search.space.spec import SearchSpec
 
 SELECTORS = {  # one value a trial, at both of its epochs
@@ -132,3 +134,12 @@ def test_a_final_trial_that_is_surer_of_the_target_than_it_is_right_on_the_sourc
     warned = [line for line in judgement_lines(judgement) if "surer of target images" in line]
     assert bool(warned) == warns
     assert all(f"by {surplus:.2f}," in line for line in warned)
+
+
+def test_a_class_has_one_colour_before_and_after(tmp_path):
+    picture = {"domains": ["source", "source", "target"], "labels": ["a", "b", ""], "before": [[0, 1]] * 3}
+    (tmp_path / PICTURE).write_text(json.dumps(picture | {"after": [[1, 0]] * 3}))
+    figure = domain_figures(TRIALS, spec=make_spec(), folder=tmp_path)["Domains before and after (t-SNE)"]()
+    colours = [(trace.name, trace.marker.color) for trace in figure.data]
+    assert colours[:3] == colours[3:]
+    assert len(set(colours)) == 3

@@ -91,6 +91,7 @@ def test_every_float_python_writes_is_read_back(tmp_path_factory, number):
         ("a:\n  b: 1\n  b: 2\n", "x.yaml:3: 'b' is given twice"),
         ("a: 1\n1: 2\n", "x.yaml:2: the key 1 must be text"),
         ("a: [1\nb: 2\n", "x.yaml:2: expected ',' or ']', but got ':'"),
+        ("a:\n\tb: 1\n", "x.yaml:2: has a tab where YAML takes spaces"),
         ("a: {b: 1\n", "x.yaml:2: expected ',' or '}', but got '<stream end>'"),
         ("a: !!python/name:os.system\n", f"x.yaml:1: could not determine a constructor for the tag '{TAG}'"),
         ("- a\n", 'x.yaml: got ["a"], must be sections with settings'),

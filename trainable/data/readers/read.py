@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from trainable.data.readers.storage import exists, is_address, is_folder
 from trainable.data.readers.table import TABLE_SUFFIXES, holds_bytes, read_table
 from trainable.data.readers.text_table import CSV_SUFFIXES, read_text_table
 from trainable.data.readers.walk import Walk, is_image
-from trainable.errors import UserError, nearest
+from trainable.errors import UserError
 
 READERS: dict[str, Callable[[str, DataConfig], Found]] = {
     "folder": read_folder,
@@ -54,7 +55,7 @@ def data_format(config: DataConfig) -> str:
         raise UserError("data.path: is empty; name a folder, a CSV, a Parquet or an Arrow file")
     path = data_path(config)
     if not exists(path):
-        raise UserError(f"data.path: {config.path!r} does not exist{nearest(path, _neighbours(path))}")
+        raise UserError(f"data.path: {config.path!r} does not exist{_nearest_path(path)}")
     if is_address(path):
         return _detect_there(path, config)
     if config.format != "auto":
@@ -116,9 +117,12 @@ def _has_metadata(folder: Path, config: DataConfig) -> bool:
     return {METADATA_COLUMN, config.label_column} <= set(read_text_table(folder / METADATA).table.column_names)
 
 
-def _neighbours(path: str) -> list[str]:
-    parent = Path(path).parent
-    return [str(parent / entry.name) for entry in parent.iterdir()] if parent.is_dir() else []
+def _nearest_path(path: str) -> str:
+    """What else lies there under a name like this one's; the path to it says nothing of how alike they are."""
+    place = Path(path)
+    names = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+    near = get_close_matches(place.name, names, n=1)
+    return f"; did you mean {str(place.parent / near[0])!r}?" if near else ""
 
 
 def _detect_there(path: str, config: DataConfig) -> str:

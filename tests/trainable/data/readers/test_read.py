@@ -121,6 +121,7 @@ def test_a_missing_path_is_named_with_its_nearest_neighbour(draw_folder):
     root = draw_folder({"cat": 1, "dog": 1})
     wrong = str(root.with_name("imagse"))
     assert complaint(DataConfig(path=wrong)) == f"data.path: {wrong!r} does not exist; did you mean {str(root)!r}?"
+    assert complaint(DataConfig(path="/nope")) == "data.path: '/nope' does not exist"  # /opt is no nearer for its slash
     assert complaint(DataConfig()).startswith("data.path: is empty")
 
 
