@@ -18,7 +18,8 @@ class Keeper:
 
     Of trials that have ended the best ``KEPT_TRIALS`` keep theirs; of those that wait at a rung as many as can pass it in a
     search of this size, of twice the trials so far where nothing bounds them. One that is asked for all the same,
-    since the search was enlarged, begins anew and comes to the same epochs. Those that an audit may train on keep theirs.
+    since the search was enlarged, begins anew and comes to the same epochs. Those that an audit may train on keep theirs, and
+    probes.
     """
 
     def __init__(self, folder: Path, *, spec: SearchSpec, trials: Iterable[Trial]) -> None:
@@ -47,8 +48,10 @@ class Keeper:
         return max(KEPT_TRIALS, math.ceil(trials / self._reduction))
 
     def _ended(self) -> list[Trial]:
-        """Trials that have ended; finalists are left out where several metrics choose among them at the end."""
-        ended = [trial for trial in self._held.values() if trial.state != "RUNNING"]
+        """Trials that have ended but probes, which the final candidate is compared with; finalists are left out, too, where
+        several metrics choose among them at the end.
+        """
+        ended = [trial for trial in self._held.values() if trial.state != "RUNNING" and trial.is_searched]
         return [trial for trial in ended if not (self._chosen_by_several and trial.state == "COMPLETE")]
 
     def _waiting(self) -> dict[int, list[Trial]]:

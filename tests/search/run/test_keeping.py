@@ -1,10 +1,11 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from search.engine.audit import is_drawn
 from search.ledger.files import KEPT_TRIALS, checkpoint_folder, epoch_folder
-from search.ledger.trials import EpochRecord, Trial
+from search.ledger.trials import PROBE, EpochRecord, Trial
 from search.run.keeping import Keeper
 from search.space.spec import SearchSpec
 
@@ -44,6 +45,14 @@ def test_of_ended_trials_the_best_keep_the_checkpoint_of_their_best_epoch(tmp_pa
     best = sorted(range(50), key=lambda number: -(number * 37 % 50))[:KEPT_TRIALS]
     assert held(tmp_path) == set(best)
     assert all(len(list(checkpoint_folder(tmp_path, number).iterdir())) == 1 for number in best)
+
+
+def test_a_probe_that_many_beat_keeps_its_own_to_be_compared_with(tmp_path):
+    keeper = Keeper(tmp_path, spec=spec_of(), trials=[])
+    keeper.changed(replace(trial_of(tmp_path, 0, value=0.0, state="COMPLETE"), origin=PROBE))
+    for number in range(1, 31):
+        keeper.changed(trial_of(tmp_path, number, value=number / 30))
+    assert held(tmp_path) == {0, *range(31 - KEPT_TRIALS, 31)}
 
 
 def test_as_many_wait_with_their_checkpoints_as_can_pass_a_rung(tmp_path):
