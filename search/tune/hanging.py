@@ -39,7 +39,7 @@ class Hanging:
         return self._failures.pop(trial_id, None)
 
     def overdue(self, trial_ids: Iterable[str]) -> list[str]:
-        """Those that are silent for longer than is allowed, each told once."""
+        """Which legs are silent for longer than is allowed, each told once."""
         if self._limit is None:
             return []
         now = self._now()

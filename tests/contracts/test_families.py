@@ -64,7 +64,7 @@ FAMILIES = {
     "hiera": ("hiera_tiny_224", 224),
     "hieradet_sam2": ("sam2_hiera_tiny", 32),
     "hrnet": ("hrnet_w18_small", 32),
-    "iformer": ("iformer_t", 32),
+    "iformer": ("iformer_t", 64),
     "inception_next": ("inception_next_atto", 32),
     "inception_resnet_v2": ("inception_resnet_v2", 128),
     "inception_v3": ("inception_v3", 128),
