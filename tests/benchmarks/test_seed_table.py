@@ -89,6 +89,7 @@ def test_a_limit_thins_every_class_of_the_training_images_alone(table, words, tm
     assert kept == {"train": ["a"] * 4 + ["b"] * 4, "val": ["a"] * 2 + ["b"] * 2, "test": ["a"] * 2 + ["b"] * 2}
 
 
+@pytest.mark.long
 def test_a_table_that_was_cut_off_goes_on_and_holds_every_arm(table, words):
     task, runs = task_of(table, words)
     trained = []

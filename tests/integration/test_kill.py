@@ -114,6 +114,7 @@ def test_killed_at_random_moments_it_equals_the_unbroken_search(unbroken, make_p
     assert mlflow_dump(place) == mlflow_dump(unbroken)
 
 
+@pytest.mark.long
 def test_a_search_by_a_model_of_curves_killed_at_random_moments_equals_the_unbroken_one(make_place):
     whole, killed = make_place(), make_place()
     for place in (whole, killed):
