@@ -64,7 +64,7 @@ def test_a_refit_that_only_lost_its_workers_is_begun_anew(make_search, record):
         target=3,
         origin="try_first",
     )
-    refits.count_attempt(number)
+    refits.count_failure(number, failure={"reason": "lost", "of_machine": True, "details": ""})
     refits.end(number, state="FAILED", reason="failed 4 times: the worker was lost")
     assert [point.params for point in refit_points(search, recipes=recipes)] == [first, second, second]
     record(refits, {**second}, {METRIC: 0.8})
