@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from search.ledger.refits import CandidateNote, FinishedSearch, note_candidate, note_package, note_tested, refit_notes
 from search.promotion.evidence import Answers, answer
-from search.promotion.packaged import PACKAGE, PackagedModel, open_packaged
+from search.promotion.packaged import PackagedModel, open_packaged
 from search.promotion.refit import Recipe, RefittedModel
 from search.space.sections import STEPS
 from search.space.spec import BACKBONE, SearchSpec
@@ -20,6 +20,7 @@ from search.tracking.model_files import save_model
 from trainable.atomic import write_beside
 from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import check_held, held_to
+from trainable.data.packaged import PACKAGE
 from trainable.errors import UserError
 from trainable.json_text import to_json
 from trainable.serving.encoded import encoded_images

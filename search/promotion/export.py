@@ -14,12 +14,13 @@ from search.ledger.files import kept_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.refits import existing_refits, refit_notes
 from search.ledger.stored import check_finished, open_ledger
-from search.promotion.packaged import PACKAGE, config_with_data_below
+from search.promotion.packaged import config_with_data_below
 from search.space.spec import SearchSpec
 from search.tracking.registry import ROOT, download, log_files, resolve, store_errors_as_outages
 from search.tracking.runs import find_search_run
 from search.tracking.uri import StoreFailsError, check_uri
 from trainable.config.trial import TrialConfig
+from trainable.data.packaged import PACKAGE
 from trainable.deploy.exporting import TABLE, Wanted, export_weights_file
 from trainable.errors import UserError
 from trainable.serving.classifier import DESCRIPTION, WEIGHTS

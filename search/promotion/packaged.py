@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from search.tracking.model_files import load, probabilities
 from trainable.config.renamed import with_new_names
 from trainable.config.trial import TrialConfig
+from trainable.data.packaged import DESCRIPTION, IMAGES, PACKAGE
 from trainable.data.readers.arrow_files import load_listed
-from trainable.serving.classifier import DESCRIPTION
 from trainable.serving.encoded import EncodedImage
-from trainable.serving.package import IMAGES
 
-PACKAGE = Path("artifacts/package")  # in a model's folder
 SPLITS_OF_IMAGES = pa.schema({"sample_id": pa.uint64(), "split": pa.string()})
 LATENCY_CALLS = 15
 TRAINED_ON = ("train", "val", "target", "target_val")

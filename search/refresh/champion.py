@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.promotion.packaged import PACKAGE, PackagedModel
+from search.promotion.packaged import PackagedModel
 from search.space.paths import defaults, flatten
 from search.space.values import Value
 from trainable.config.trial import TrialConfig
 from trainable.data.decode import BadImageError, decode
 from trainable.data.fingerprint import id_of, read_or_empty
 from trainable.data.inventory import Inventory
+from trainable.data.packaged import PACKAGE
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS, Sample
 from trainable.data.versions import Version as DataVersion
 from trainable.model.backbone import input_spec

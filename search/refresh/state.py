@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from search.ledger.refreshes import ChampionMark, Record, Records, data_of, look_at_files
-from search.promotion.packaged import PACKAGE, open_packaged
+from search.promotion.packaged import open_packaged
 from search.refresh.champion import ChampionImages, find_bad_images, good_images
 from search.refresh.decision import Facts
 from search.refresh.earlier import EarlierSearches
@@ -15,6 +15,7 @@ from search.space.spec import SearchSpec
 from search.tracking.registry import CANDIDATE, CHAMPION, ROOT, ModelVersion, Registry
 from trainable.config.trial import DataConfig, TrialConfig
 from trainable.data.inventory import TICK_NS, Inventory, take_inventory
+from trainable.data.packaged import IMAGES, PACKAGE
 from trainable.data.readers.read import read_source
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.data.report import Look, bad_images_error
@@ -22,7 +23,6 @@ from trainable.data.selection import select
 from trainable.data.versions import Difference, Entry, difference, read_version, version_of
 from trainable.data.versions import Version as DataVersion
 from trainable.errors import UserError
-from trainable.serving.package import IMAGES
 
 FINGERPRINT, STUDY = "data.fingerprint", "search.study"
 TRAINS = ("refit", "warm search", "full search")

@@ -16,6 +16,7 @@ from trainable.config.trial import TrialConfig
 from trainable.data import decode as decode_module
 from trainable.data.kept_splits import group_key
 from trainable.data.pack import Pack
+from trainable.data.packaged import IMAGES
 from trainable.data.readers.sample import SPLITS, TARGET_SPLITS
 from trainable.json_text import to_json
 from trainable.model import layers as layers_module
@@ -31,7 +32,6 @@ from trainable.training.setup import Setup
 from trainable.training.trained import Trained, network_state
 
 FORMAT = 1
-IMAGES = "images.parquet"
 CODE = {"classifier.py": classifier_module, "decode.py": decode_module, "layers.py": layers_module}
 TOLERANCE = 1e-4  # of a probability: batches of another size have other last bits
 IMAGES_COMPARED = 64

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from blake3 import blake3
 from safetensors.torch import load_file, save
@@ -19,7 +18,7 @@ from trainable.config.renamed import with_new_names
 from trainable.config.trial import AdaptConfig, AugmentConfig, DistillConfig, TrialConfig
 from trainable.data.pack import Pack, cache_errors, cache_folder
 from trainable.data.packaged import DESCRIPTION, IMAGES, WEIGHTS, find_package
-from trainable.data.readers.arrow_files import load_listed
+from trainable.data.versions import read_version
 from trainable.errors import UserError
 from trainable.model.light_adapters import as_served
 from trainable.statistics.arrays import Double
@@ -28,7 +27,6 @@ from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, set_up
 
 VERSION = 1  # of the answers that are kept
-SPLITS_OF_IMAGES = pa.schema({"sample_id": pa.uint64(), "split": pa.string()})
 # What an image becomes is the teacher's; which images there are, and in which split, is the student's.
 OF_THE_TEACHER = ("image_size", "channels", "max_pixels", "bit_depth", "background")
 LEARNT_FROM = {
@@ -105,9 +103,9 @@ def read_description(package: Path) -> Mapping[str, Any]:
 
 def _check_not_judged_by(package: Path, *, pack: Pack) -> None:
     """Refuse a teacher that knows the labels of images by which its student is chosen or tested."""
-    table = load_listed(package / IMAGES, schema=SPLITS_OF_IMAGES, field="distill.teachers").to_pydict()
+    entries = read_version(package / IMAGES).entries
     for split, theirs in LEARNT_FROM.items():
-        learnt = {sample for sample, its in zip(table["sample_id"], table["split"], strict=True) if its in theirs}
+        learnt = {entry.sample_id for entry in entries if entry.split in theirs}
         common = learnt.intersection(pack.sample_ids[pack.indices(split)].tolist())
         if common:
             raise UserError(

@@ -10,11 +10,11 @@ import pytest
 from search.ledger.files import checkpoint_folder, epoch_folder
 from search.ledger.refits import refit_notes
 from search.promotion.candidate import NoCandidateError, answer_test_once, package_best
-from search.promotion.packaged import PACKAGE
 from search.promotion.refit import Recipe, RefittedModel
 from search.space.spec import SearchSpec
 from trainable import TrialConfig, fit
 from trainable.data.image_guard import ImagesChangedError
+from trainable.data.packaged import PACKAGE
 from trainable.errors import UserError
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from search.promotion.candidate import answer_test_once
-from search.promotion.packaged import PACKAGE
 from search.promotion.promote import MOST_ROUNDS
 from search.promotion.promote import settle as settle_candidate
 from search.promotion.refit import Recipe, RefittedModel
 from search.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from search.tracking.tracker import runs_of
+from trainable.data.packaged import PACKAGE
 from trainable.errors import OutageError
 
 pytestmark = pytest.mark.slow

@@ -109,6 +109,10 @@ def test_what_is_no_teacher_is_one_line(student, make_config, tmp_path, taught):
     (other / "model.json").write_text(json.dumps({**description, "classes": ["a", "b"]}))
     with pytest.raises(UserError, match="tells apart a, b, the images are of"):
         soft_targets(set_up(make_config(distill={"teachers": [str(other)]})))
+    (other / "model.json").write_text(json.dumps(description))
+    (other / "images.parquet").write_bytes(b"no table")
+    with pytest.raises(UserError, match="images.parquet' cannot be read"):
+        soft_targets(set_up(make_config(distill={"teachers": [str(other)]})))
     with pytest.raises(UserError, match=r"has learnt from \d+ (val|test) images of the student"):
         soft_targets(set_up(student(data={"split_seed": 7})))
 
