@@ -9,7 +9,7 @@ a network that adapts to a target: validation images, of the source, tell how su
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -100,21 +100,32 @@ def find_finish(setup: Setup, *, measurer: Measurer, steps: Sequence[StepName], 
     plain = predict()
     judge = _Judge(setup, labels=plain.labels, calibrates="calibration" in steps)
     network = _Network(setup, predict=lambda **view: _logits(predict(**view).probabilities), judge=judge)
-    finish, logits, tried = Finish(), _logits(plain.probabilities), []
+    finish, seen, tried = Finish(), judge.look(_logits(plain.probabilities)), []
     for step, try_step in (("interpolation", network.try_interpolation), ("views", network.try_views)):
-        if step in steps and (found := try_step(logits, so_far=finish)) is not None:
-            changed, changed_logits, result = found
-            tried.append(result)
-            if result.kept:
-                finish, logits = changed, changed_logits
+        if step in steps and (found := try_step(seen, so_far=finish)) is not None:
+            tried.append(found.tried)
+            if found.tried.kept:
+                finish, seen = found.finish, found.seen
     if "calibration" in steps:
-        tried.append(judge.tried("calibration", logits, judge.held_out(logits)))
+        tried.append(judge.tried("calibration", seen.logits, seen.calibrated))
         if tried[-1].kept:
-            finish = replace(finish, calibration=judge.fit(logits, plain.labels))
+            finish = replace(finish, calibration=judge.fit(seen.logits, plain.labels))
     return replace(finish, tried=tuple(tried))
 
 
-Change = tuple[Finish, Double, Tried]  # a finish with one step more, the logits with it, whether it stays
+class _Seen(NamedTuple):
+    """Logits N×K of the validation images, and each as a calibration fitted to others leaves it."""
+
+    logits: Double
+    calibrated: Double
+
+
+class _Change(NamedTuple):
+    """A finish with one step more, what is seen with it, and whether it stays."""
+
+    finish: Finish
+    seen: _Seen
+    tried: Tried
 
 
 class _Network:
@@ -124,27 +135,26 @@ class _Network:
         self._setup, self._predict, self._judge = setup, predict, judge
         self._start: dict[str, torch.Tensor] = {}
 
-    def try_interpolation(self, logits: Double, *, so_far: Finish) -> Change | None:
+    def try_interpolation(self, seen: _Seen, *, so_far: Finish) -> _Change | None:
         """Nearer to where it began; None where nothing but the head has trained, or from nothing."""
         self._start = starting_state(self._setup)
         if not self._start:
             return None
-        between = [self._logits(share) for share in SHARES]
-        candidates = [self._judge.held_out(each) for each in (logits, *between)]
-        best, chosen = self._judge.choose(candidates)
-        tried = self._judge.tried("interpolation", candidates[0], chosen)
+        candidates = [seen, *(self._judge.look(self._logits(share)) for share in SHARES)]
+        best, chosen = self._judge.choose([each.calibrated for each in candidates])
+        tried = self._judge.tried("interpolation", seen.calibrated, chosen)
         tried = replace(tried, kept=tried.kept and best > 0)
-        return replace(so_far, interpolation=(1.0, *SHARES)[best]), [logits, *between][best], tried
+        return _Change(replace(so_far, interpolation=(1.0, *SHARES)[best]), candidates[best], tried)
 
-    def try_views(self, logits: Double, *, so_far: Finish) -> Change | None:
+    def try_views(self, seen: _Seen, *, so_far: Finish) -> _Change | None:
         """The mean over flips and turns; None where ``augment`` allows none."""
         views = symmetries(self._setup.config.augment)[1:]
         if not views:
             return None
         others = [self._logits(so_far.interpolation, view=view) for view in views]
-        averaged: Double = np.mean([logits, *others], axis=0)
-        before, after = (self._judge.held_out(each) for each in (logits, averaged))
-        return replace(so_far, views=tuple(views)), averaged, self._judge.tried("views", before, after)
+        averaged = self._judge.look(np.mean([seen.logits, *others], axis=0))
+        tried = self._judge.tried("views", seen.calibrated, averaged.calibrated)
+        return _Change(replace(so_far, views=tuple(views)), averaged, tried)
 
     def _logits(self, share: float, **view: Symmetry) -> Double:
         if share == 1:
@@ -169,13 +179,13 @@ class _Judge:
             logits, labels=labels, log_shares=self._log_shares, balanced=self._balanced, fits_tau=self._fits_tau
         )
 
-    def held_out(self, logits: Double) -> Double:
-        """Each as a calibration fitted to others leaves it, where there is one at all."""
+    def look(self, logits: Double) -> _Seen:
+        """Logits with their calibration, where there is one at all."""
 
         def rule(some: Double, labels: Labels) -> Any:
             return partial(self.fit(some, labels).apply, log_shares=self._log_shares)
 
-        return held_out(logits, labels=self._labels, fit=rule) if self._calibrates else logits
+        return _Seen(logits, held_out(logits, labels=self._labels, fit=rule) if self._calibrates else logits)
 
     def choose(self, candidates: Sequence[Double]) -> tuple[int, Double]:
         """Which of these is best, and each image's logits as others would have chosen."""
