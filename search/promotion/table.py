@@ -67,14 +67,7 @@ def _beside_champion(promotion: Promotion) -> list[str]:
     if paired is None:
         return []
     rule = promotion.candidate.search.spec.promote
-    score = PairedScore(
-        gain=paired.gain.value,
-        low=paired.gain.low,
-        high=paired.gain.high,
-        only_first=paired.only_first,
-        only_second=paired.only_second,
-        p=paired.p,
-    )
+    score = PairedScore(**paired.figures)
     confidence = 2 * rule.confidence - 1  # each bound is one-sided at the rule's
     metric, num_images = f"test/{rule.metric}", paired.num_images
     return [

@@ -51,6 +51,7 @@ def write_page(folder: Path) -> Path:
     sections = [history_html(data["history"])]
     if "leaderboard" in data:
         spec, ledger = open_ledger(folder)
+        mistakes = _mistakes(ledger, folder=folder)
         sections += [
             _verdict_html(data["verdict"]),
             _summary(data),
@@ -59,8 +60,8 @@ def write_page(folder: Path) -> Path:
             _fronts_html(data),
             backbones_html(ledger.notes.backbones),
             _per_class(ledger),
-            mistakes_html(_mistakes(ledger, folder=folder)),
-            *_figures(spec, ledger, folder=folder),
+            mistakes_html(mistakes),
+            *_figures(spec, ledger, folder=folder, mistakes=mistakes),
         ]
     path = folder / PAGE
     with write_beside(path) as file:
@@ -151,13 +152,16 @@ def _mistakes(ledger: Ledger, *, folder: Path) -> dict[str, Any] | None:
 def figures_by_title(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, go.Figure]:
     """The plots that the trials are enough for."""
     figures = {}
-    for title, plot in _plots(spec, ledger, folder=folder).items():
+    mistakes = _mistakes(ledger, folder=folder)
+    for title, plot in _plots(spec, ledger, folder=folder, mistakes=mistakes).items():
         with suppress(ValueError, RuntimeError):
             figures[title] = plot()
     return figures
 
 
-def _plots(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, Callable[[], go.Figure]]:
+def _plots(
+    spec: SearchSpec, ledger: Ledger, *, folder: Path, mistakes: dict[str, Any] | None
+) -> dict[str, Callable[[], go.Figure]]:
     """What draws each plot, by its title; where the trials are too few for it, it raises a ValueError or a RuntimeError."""
     trials, metric, rungs = ledger.trials(), spec.search.metric, spec.scheduler.rungs
     scored = [trial for trial in trials if trial.is_searched and trial.best(metric) is not None]
@@ -166,7 +170,6 @@ def _plots(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, Calla
     everything = final_study(scored, space=spec.space, metric=metric)
     first = rung_study(trials, space=spec.space, rung=rungs[0], metric=metric)
     plots: dict[str, Callable[[], go.Figure]] = {}
-    mistakes = _mistakes(ledger, folder=folder)
     if mistakes is not None:
         plots[confusion_title(mistakes["confusion"])] = lambda: confusion_figure(mistakes["confusion"])
     plots |= {
@@ -181,10 +184,10 @@ def _plots(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, Calla
     return plots | domain_figures(scored, spec=spec, folder=folder)
 
 
-def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> list[str]:
+def _figures(spec: SearchSpec, ledger: Ledger, *, folder: Path, mistakes: dict[str, Any] | None) -> list[str]:
     """Plots as HTML, the first with the script that all use; a plot that the trials are too few for is left out."""
     sections: list[str] = []
-    for title, plot in _plots(spec, ledger, folder=folder).items():
+    for title, plot in _plots(spec, ledger, folder=folder, mistakes=mistakes).items():
         try:
             figure = plot()
         except (ValueError, RuntimeError) as error:

@@ -76,6 +76,4 @@ def _beside(other: Predicted, predicted: Predicted, *, metric: str, confidence: 
     value = score_interval(other.probabilities, labels=labels, metric=metric, confidence=confidence)
     if paired is None or value is None:
         return None
-    gain = {"gain": paired.gain.value, "low": paired.gain.low, "high": paired.gain.high}
-    counts = {"only_first": paired.only_first, "only_second": paired.only_second, "p": paired.p}
-    return {"value": value.value} | gain | counts
+    return {"value": value.value} | paired.figures

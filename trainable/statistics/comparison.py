@@ -62,6 +62,12 @@ class Paired:
         """A plain dict for JSON."""
         return asdict(self)
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Plain numbers: the ``gain``, its bounds ``low`` and ``high``, the counts and ``p``."""
+        gain = {"gain": self.gain.value, "low": self.gain.low, "high": self.gain.high}
+        return gain | {"only_first": self.only_first, "only_second": self.only_second, "p": self.p}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fall:
