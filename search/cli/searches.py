@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -29,9 +29,6 @@ from search.space.loading import load, uri_note, with_changes
 from search.space.preflight import check_code
 from search.space.spec import SearchSpec, resume_command
 from trainable.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def fields(
@@ -167,14 +164,13 @@ def status(
 ) -> None:
     """Say where a search stands, or one of its trials."""
     if trial is not None:
-        from search.report.one_trial import trial_data
+        from search.report.one_trial import trial_data, trial_lines
 
         data = trial_data(folder / name, number=trial)
-        lines = data.pop("lines")
         if as_json:
             print_json(data)
         else:
-            for line in lines:
+            for line in trial_lines(data):
                 console.print(line, highlight=False, markup=False)
         return
     from search.report.overview import overview, status_table
@@ -262,10 +258,10 @@ def conduct(spec: SearchSpec, *, address: str | None, as_json: bool, began: floa
     began = time.time() if began is None else began
     check_code(spec)
     screen = errors if as_json else console
-    from search.run.session import conduct
+    from search.run.session import run_on_screen
 
     try:
-        outcome, closing_lines = conduct(spec, address=address, screen=screen, began=began)
+        outcome, closing_lines = run_on_screen(spec, address=address, screen=screen, began=began)
     except KeyboardInterrupt:
         _exit("interrupted", reason="", spec=spec)
     from search.report.page import write_page  # its plots take a second to load

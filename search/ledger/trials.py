@@ -80,6 +80,11 @@ class Trial:
         return "waiting" if self.last_epoch >= self.target else "running"
 
     @property
+    def searched(self) -> dict[str, Value]:
+        """Its searched values as it was trained with them: where it overrides one, that."""
+        return {path: self.overrides.get(path, value) for path, value in self.params.items()}
+
+    @property
     def last_epoch(self) -> int:
         """The last recorded epoch; 0 before the first."""
         return self.epochs[-1].number if self.epochs else 0

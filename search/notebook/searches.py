@@ -13,7 +13,7 @@ from search.ledger.trials import Trial, leaders
 from search.notebook.model import Model
 from search.report.page import figures_by_title
 from search.report.report import report_data
-from search.run.session import conduct
+from search.run.session import run_on_screen
 from search.space.lint import lint
 from search.space.loading import load as load_space
 from search.space.preflight import check_code
@@ -46,7 +46,7 @@ def run(
     for note in lint(spec):
         screen.print(f"note: {note}")
     check_code(spec)
-    outcome, lines = conduct(spec, address=address, screen=screen, began=time.time())
+    outcome, lines = run_on_screen(spec, address=address, screen=screen, began=time.time())
     for line in lines:
         screen.print(line)
     if outcome.status == "failed":
@@ -119,5 +119,5 @@ def _row(trial: Trial, *, metric: str) -> dict[str, Any]:
         metric: trial.best(metric),
         "epochs": trial.last_epoch,
         "seconds": trial.seconds,
-        **{path: trial.overrides.get(path, value) for path, value in trial.params.items()},
+        **trial.searched,
     }

@@ -1,14 +1,13 @@
 """One trial for people: its configuration, its curve, why it ended, where its files are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from search.ledger.failures import failure_text
 from search.ledger.files import best_checkpoint, checkpoint_folder
 from search.ledger.stored import open_ledger
-from search.ledger.trials import Trial
 from search.space.paths import flatten
-from search.space.spec import SearchSpec
 from trainable.errors import UserError
 
 
@@ -31,7 +30,7 @@ def trial_data(folder: Path, *, number: int) -> dict[str, Any]:
         "best": trial.best(metric),
         "values": {str(epoch): value for epoch, value in trial.values(metric).items()},
         "seconds": round(trial.seconds, 1),
-        "searched": {path: trial.overrides.get(path, value) for path, value in trial.params.items()},
+        "searched": trial.searched,
         "overrides": dict(trial.overrides),
         "config": flatten(spec.config_of(trial)),
         "attempts": trial.attempts,
@@ -39,20 +38,20 @@ def trial_data(folder: Path, *, number: int) -> dict[str, Any]:
         "failure": dict(trial.failure) or None,
         "checkpoints": str(checkpoint_folder(folder, number)),
         "best_checkpoint": None if checkpoint is None else str(checkpoint),
-        "lines": trial_lines(trial, spec=spec, folder=folder),
+        "failure_text": failure_text(trial) if trial.failure else None,
     }
 
 
-def trial_lines(trial: Trial, *, spec: SearchSpec, folder: Path) -> list[str]:
-    """A trial as lines for a terminal."""
-    metric, best = spec.search.metric, trial.best(spec.search.metric)
-    lines = [f"trial {trial.number} of {spec.search.name}: {trial.state.lower()}, by {trial.origin}"]
-    if trial.reason:
-        lines.append(f"reason: {trial.reason}")
+def trial_lines(data: Mapping[str, Any]) -> list[str]:
+    """What :func:`trial_data` says, as lines for a terminal."""
+    metric, best = data["metric"], data["best"]
+    lines = [f"trial {data['trial']} of {data['search']}: {data['state'].lower()}, by {data['origin']}"]
+    if data["reason"]:
+        lines.append(f"reason: {data['reason']}")
     lines.append("no epoch is recorded" if best is None else f"best {metric} {best:.4f}")
-    lines += [f"  epoch {epoch}: {value:.4f}" for epoch, value in trial.values(metric).items()]
-    lines += [f"  {path}: {value}" for path, value in sorted({**trial.params, **trial.overrides}.items())]
-    if trial.failure:
-        lines += [f"failure: {failure_text(trial)}", *trial.failure["details"].rstrip().splitlines()]
-    lines.append(f"files: {checkpoint_folder(folder, trial.number)}")
+    lines += [f"  epoch {epoch}: {value:.4f}" for epoch, value in data["values"].items()]
+    lines += [f"  {path}: {value}" for path, value in sorted({**data["searched"], **data["overrides"]}.items())]
+    if data["failure"]:
+        lines += [f"failure: {data['failure_text']}", *data["failure"]["details"].rstrip().splitlines()]
+    lines.append(f"files: {data['checkpoints']}")
     return lines

@@ -8,7 +8,7 @@ from search.tune.nursery import workers_ahead
 from trainable.config.trial import TrialConfig
 
 
-def conduct(spec: SearchSpec, *, address: str | None, screen: Console, began: float) -> tuple[Outcome, list[str]]:
+def run_on_screen(spec: SearchSpec, *, address: str | None, screen: Console, began: float) -> tuple[Outcome, list[str]]:
     """How a search ended, and what MLflow's thread has to say; workers load what they need beside everything else.
 
     Its time counts from when the command ``began``. Raises as :func:`search.run.search.run_search`.

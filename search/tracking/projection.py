@@ -92,7 +92,7 @@ def trial_title(trial: Trial, *, spec: SearchSpec) -> str:
 def trial_params(trial: Trial, *, spec: SearchSpec) -> dict[str, str]:
     """The searched values under their short names, and the whole configuration under ``cfg.``."""
     names = short_names(spec.space)
-    values = {path: trial.overrides.get(path, value) for path, value in trial.params.items()}
+    values = trial.searched
     params = {}
     for path, value in values.items():
         params[names[path]] = _brief(value, digits=6)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from search.report.one_trial import trial_data
+from search.report.one_trial import trial_data, trial_lines
 from trainable.errors import UserError
 
 
@@ -12,7 +12,7 @@ def test_a_trial_is_told_with_its_configuration_its_curve_its_failure_and_its_fi
     ledger.count_failure(1, failure=failure)
     ledger.end(1, state="FAILED", reason="failed 1 times: KeyError: 'a'")
     data = trial_data(folder, number=1)
-    assert data["lines"] == [
+    assert trial_lines(data) == [
         f"trial 1 of {folder.name}: failed, by random",
         "reason: failed 1 times: KeyError: 'a'",
         "best val/balanced_accuracy 0.7000",
@@ -35,7 +35,7 @@ def test_a_trial_without_an_epoch_has_no_value(make_search):
     folder, _ = make_search([])
     data = trial_data(folder, number=0)
     assert (data["best"], data["failure"], data["best_checkpoint"]) == (None, None, None)
-    assert "no epoch is recorded" in data["lines"]
+    assert "no epoch is recorded" in trial_lines(data)
 
 
 @pytest.mark.parametrize(("trials", "known"), [((), "none yet"), (([0.4], [0.5]), "0 to 1")])
