@@ -13,14 +13,12 @@ Finished trainings are lines of ``--runs``; the same command goes on with a tabl
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from resumed import Run, run_missing
 
 from trainable.config.trial import TrialConfig
 from trainable.metrics import DIRECTIONS
@@ -45,8 +43,6 @@ TRUTHS = ("oracle/accuracy", "oracle/balanced_accuracy")
 CALIBRATION = ("oracle/loss", "oracle/ece", "target/overconfidence")
 SELECTORS = ("val/balanced_accuracy", *(name for name in DIRECTIONS if name.startswith("target/")))
 COMBINED = ("target/snd", "target/dev", "val/balanced_accuracy")
-
-Run = dict[str, Any]  # direction, method, seed, and by epoch the metrics
 
 
 def main() -> None:
@@ -77,20 +73,13 @@ def read_options(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> list[Run]:
     """Every run of the table; trains those that ``--runs`` does not hold yet, and appends them there."""
-    wanted = list(wanted_runs(options))
-    lines = options.runs.read_text().splitlines() if options.runs.is_file() else []
-    known = {json.dumps(run["asked"]): run for run in map(json.loads, lines)}
-    missing = [asked for asked in wanted if json.dumps(asked) not in known]
-    with (
-        ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool,
-        options.runs.open("a") as file,
-    ):
-        for run in pool.map(train, missing):
-            known[json.dumps(run["asked"])] = run
-            file.write(json.dumps(run) + "\n")
-            file.flush()
-            print(f"{run['source']} seed {run['seed']} {run['method']}: {last(run, TRUTHS[0]):.4f}", file=sys.stderr)
-    return [known[json.dumps(asked)] for asked in wanted]
+    return run_missing(
+        list(wanted_runs(options)),
+        train=train,
+        file=options.runs,
+        processes=options.processes,
+        line=lambda run: f"{run['source']} seed {run['seed']} {run['method']}: {last(run, TRUTHS[0]):.4f}",
+    )
 
 
 def wanted_runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -10,19 +10,16 @@ process took and the bytes of a checkpoint. Finished trainings are lines of ``--
 """
 
 import argparse
-import json
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from resumed import Run, run_missing
 
 from search.space.paths import nest
 from trainable.config.trial import TrialConfig
@@ -54,8 +51,6 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 MOST_EPOCHS = 100
 
-Run = dict[str, Any]
-
 
 def main() -> None:
     options = read_options()
@@ -78,18 +73,14 @@ def read_options(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> list[Run]:
     """Every run of the table; trains those that ``--runs`` does not hold yet, and appends them there."""
-    wanted = list(wanted_runs(options))
-    lines = options.runs.read_text().splitlines() if options.runs.is_file() else []
-    known = {json.dumps(run["asked"]): run for run in map(json.loads, lines)}
-    missing = [asked for asked in wanted if json.dumps(asked) not in known]
-    pool = ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"), max_tasks_per_child=1)
-    with pool, options.runs.open("a") as file:
-        for run in pool.map(train, missing):
-            known[json.dumps(run["asked"])] = run
-            file.write(json.dumps(run) + "\n")
-            file.flush()
-            print(f"{run['asked']['arm']}, seed {run['asked']['seed']}: {run[METRIC]:.4f}", file=sys.stderr)
-    return [known[json.dumps(asked)] for asked in wanted]
+    return run_missing(
+        list(wanted_runs(options)),
+        train=train,
+        file=options.runs,
+        processes=options.processes,
+        line=lambda run: f"{run['asked']['arm']}, seed {run['asked']['seed']}: {run[METRIC]:.4f}",
+        trainings_a_process=1,  # the memory that a process took is the training's
+    )
 
 
 def wanted_runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,9 @@ def table():
     spec = importlib.util.spec_from_file_location("adaptation_table", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules["adaptation_table"] = module
+    sys.path.insert(0, str(SCRIPT.parent))
     spec.loader.exec_module(module)
+    sys.path.remove(str(SCRIPT.parent))
     yield module
     del sys.modules["adaptation_table"]
 
