@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import psutil
 import pytest
 import yaml
 
 from search.cli import app
 from search.ledger.stored import open_ledger
 
+ACTOR_TITLES = ("ray::TrialActor", "ray::ResourceTrainable")  # Ray shows one or the other
 SPACE = {
     "search": {"name": "cells", "trials": 6, "seed": 3},
     "scheduler": {"min_epochs": 1, "max_epochs": 4, "reduction": 2},
@@ -120,6 +122,19 @@ class Place:
 
     def ledger(self, name="cells"):
         return open_ledger(self.folder / "searches" / name)[1]
+
+    def children(self, driver, titles=ACTOR_TITLES):
+        """The processes of a driver with one of these titles, else those that train; between two legs there may be none."""
+        found = []
+        for process in psutil.Process(driver.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                title = " ".join(process.cmdline())
+                found += [process] if any(name in title for name in titles) else []
+        return found
+
+    def epochs(self, trial):
+        """A trial's epochs with everything measured but time and memory."""
+        return [(e.number, {k: v for k, v in e.metrics.items() if not k.startswith("usage/")}) for e in trial.epochs]
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from ray.cluster_utils import Cluster
 pytestmark = pytest.mark.slow
 
 FAULTS = int(os.environ.get("CHAOS", "3"))
-ACTOR_TITLES = ("ray::TrialActor", "ray::ResourceTrainable")  # Ray shows one or the other
 OF_RAY = ("gcs_server", "raylet")
 
 
@@ -38,17 +37,10 @@ def outcome(place):
     """All that a search came to: its trials with every epoch, and its notes; nothing of time, memory or failures."""
     ledger = place.ledger()
     trials = [
-        (trial.number, dict(trial.params), trial.state, trial.target, trial.origin, trial.reason, epochs_of(trial))
+        (trial.number, dict(trial.params), trial.state, trial.target, trial.origin, trial.reason, place.epochs(trial))
         for trial in ledger.trials()
     ]
     return trials, {key: getattr(ledger.notes, key) for key in ("data", "test", "metric")}
-
-
-def epochs_of(trial):
-    return [
-        (epoch.number, {name: value for name, value in epoch.metrics.items() if not name.startswith("usage/")})
-        for epoch in trial.epochs
-    ]
 
 
 def seeded(what):
@@ -57,19 +49,19 @@ def seeded(what):
     return random.Random(seed)
 
 
-def children_of(process, titles):
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            title = " ".join(child.cmdline())
-            found += [child] if any(name in title for name in titles) else []
-    return found
+def ends_as(unbroken, *, place, process):
+    """The search comes to what the unbroken one did and leaves nothing behind; gives what was printed."""
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert outcome(place) == unbroken
+    nothing_is_left(place)
+    return out
 
 
-def nothing_is_left(place, *, before):
+def nothing_is_left(place):
     """No process of the search, and no file that was being written."""
     deadline = time.monotonic() + 30
-    while (left := {process.pid for process in of_search(place)} - before) and time.monotonic() < deadline:
+    while (left := list(of_search(place))) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
     assert [path for path in (place.folder / "searches").rglob("*") if path.suffix in (".part", ".tmp")] == []
@@ -97,10 +89,7 @@ def test_drivers_killed_at_any_moment(unbroken, make_place):
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
             done += 1
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, out + err
-        assert outcome(place) == unbroken
-        nothing_is_left(place, before=set())
+        ends_as(unbroken, place=place, process=process)
         searches += 1
     print(f"{done} drivers killed in {searches} searches, each equal to the unbroken one")
 
@@ -114,14 +103,11 @@ def test_workers_killed_at_any_moment(unbroken, make_place):
         process = place.start("run", "space.yaml")
         while process.poll() is None and done < FAULTS:
             time.sleep(chance.uniform(0.2, 3))
-            for worker in children_of(process, ACTOR_TITLES)[:1] if process.poll() is None else ():
+            for worker in place.children(process)[:1] if process.poll() is None else ():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     worker.kill()
                     done += 1
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, out + err
-        assert outcome(place) == unbroken
-        nothing_is_left(place, before=set())
+        ends_as(unbroken, place=place, process=process)
         searches += 1
     print(f"{done} workers killed in {searches} searches, each equal to the unbroken one")
 
@@ -132,7 +118,7 @@ def test_rays_own_processes_killed(unbroken, make_place, name):
     place = make_place()
     place.write_space()
     process = place.start("run", "space.yaml")
-    while place.lines() < 16 or not (found := children_of(process, [name])):
+    while place.lines() < 16 or not (found := place.children(process, [name])):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     found[0].kill()
@@ -148,15 +134,12 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_goes_on(unbroken, make_place
     place = make_place()
     place.write_space(search={"epoch_limit_minutes": 0.3})
     process = place.start("run", "space.yaml")
-    while place.lines() < 16 or not (found := children_of(process, ACTOR_TITLES)):
+    while place.lines() < 16 or not (found := place.children(process)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     found[0].suspend()
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
+    out = ends_as(unbroken, place=place, process=process)
     assert "no epoch within 0.3 minutes (search.epoch_limit_minutes)" in out
-    assert outcome(place) == unbroken
-    nothing_is_left(place, before=set())
 
 
 @pytest.fixture

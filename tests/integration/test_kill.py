@@ -1,12 +1,10 @@
 """kill -9 of the driver at random moments: the search ends as if nothing had happened."""
 
-import contextlib
 import os
 import random
 import signal
 import time
 
-import psutil
 import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
@@ -16,7 +14,6 @@ from search.ledger.lease import lease
 pytestmark = pytest.mark.slow
 
 KILLS = 2  # within ten writes each; the search makes about 60
-ACTOR_TITLES = ("ray::TrialActor", "ray::ResourceTrainable")  # Ray shows one or the other
 OWN_TAGS = (
     "search.state",
     "search.best",
@@ -56,29 +53,14 @@ def killed_again_and_again(place, *, kills, seed):
     return done
 
 
-def at_work(driver):
-    """The processes of a driver that train now; between two legs there may be none."""
-    found = []
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            title = " ".join(process.cmdline())
-            found += [process] if any(name in title for name in ACTOR_TITLES) else []
-    return found
-
-
 def ledger_dump(place):
     ledger = place.ledger()
     trials = [
-        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts + t.losses, epochs_of(t))
+        (t.number, dict(t.params), t.state, t.target, t.origin, t.reason, t.attempts + t.losses, place.epochs(t))
         for t in ledger.trials()
     ]
     notes = {key: getattr(ledger.notes, key) for key in ("data", "test", "metric")}
     return trials, notes
-
-
-def epochs_of(trial):
-    """Epochs with everything measured but time and memory."""
-    return [(e.number, {k: v for k, v in e.metrics.items() if not k.startswith("usage/")}) for e in trial.epochs]
 
 
 def mlflow_runs(place):
@@ -189,7 +171,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_its_trial_goes_on(unbroke
     process = place.start("run", "space.yaml")
     while place.lines() < 16:
         time.sleep(0.05)
-    while not (workers := at_work(process)):
+    while not (workers := place.children(process)):
         assert process.poll() is None
         time.sleep(0.05)
     workers[0].kill()
