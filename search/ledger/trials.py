@@ -81,7 +81,7 @@ class Trial:
 
     @property
     def searched(self) -> dict[str, Value]:
-        """Its searched values as it was trained with them: where it overrides one, that."""
+        """The searched values that it was trained with: where it overrides one, that."""
         return {path: self.overrides.get(path, value) for path, value in self.params.items()}
 
     @property

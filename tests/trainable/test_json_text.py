@@ -15,10 +15,11 @@ OTHER_JSON = {
     "what is hashed into a key": """
         search/space/spec.py search/ledger/refreshes.py trainable/prefix/key.py trainable/data/pack_builder.py
         trainable/data/fingerprint.py trainable/training/soup.py search/promotion/candidate.py
+        trainable/diagnosis/backbone_score.py
     """,
     "a setting as text": """
-        search/space/dimension.py search/space/reference.py search/diagnosis/space_file.py trainable/config/validation.py
-        search/report/page.py search/tracking/projection.py search/promotion/predict.py
+        search/space/dimension.py search/space/reference.py search/space/writing.py search/diagnosis/space_file.py
+        trainable/config/validation.py search/report/page.py search/tracking/projection.py search/promotion/predict.py
     """,
     "names in the header of a file of tensors": """
         trainable/pretraining/resumable.py trainable/deploy/onnx.py trainable/deploy/pt2.py
