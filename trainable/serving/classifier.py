@@ -6,7 +6,9 @@ with what networks have beside timm's own layers; who loads it hands both in.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
 DECODING = ("channels", "interpolation", "max_pixels", "bit_depth", "background")  # as decode.py names them
+FEW = 8  # images: fewer are answered on the cores that other work leaves
 Decode = Callable[..., NDArray[np.uint8]]
 
 
@@ -37,6 +40,7 @@ class Classifier:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = _network(self.description, state=load_file(folder / WEIGHTS), layers=layers).to(self.device)
         self._decode = decode
+        self._threads = torch.get_num_threads()
 
     def probabilities(self, images: Sequence[bytes], *, batch_size: int = 32) -> NDArray[np.float64]:
         """N×K of N encoded images; what ``decode`` raises for one that is none passes through."""
@@ -79,9 +83,32 @@ class Classifier:
         """What ``layers`` make of each batch of encoded images, as float32 on the CPU."""
         for start in range(0, len(images), batch_size):
             pixels = torch.from_numpy(np.stack([self.pixels(one) for one in images[start : start + batch_size]]))
-            with torch.inference_mode():
+            with torch.inference_mode(), threads_for(len(pixels), most=self._threads):
                 found = layers(self.normalised(pixels.to(self.device)))
             yield found.float().cpu()
+
+
+@contextmanager
+def threads_for(images: int, *, most: int) -> Iterator[None]:
+    """Inside, torch computes on as many threads as suit a batch of so many images.
+
+    Threads wait for each other many times in an image, so one that finds its core taken holds up the others: on a busy machine
+    two threads may need ten times as long for an image as one. A batch of few images therefore gets as many as the last minute's
+    load leaves cores, at least one and at most ``most``, which a larger batch has in any case, and whatever comes after.
+    """
+    if images >= FEW or not hasattr(os, "getloadavg"):
+        yield
+        return
+    torch.set_num_threads(idle_cores(os.getloadavg()[0], cores=os.cpu_count() or 1, most=most))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(most)
+
+
+def idle_cores(load: float, *, cores: int, most: int) -> int:
+    """How many of ``cores`` a machine of that load leaves, at least 1 and at most ``most``."""
+    return max(1, min(most, round(cores - load)))
 
 
 class _Shifted(nn.Module):

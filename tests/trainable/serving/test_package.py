@@ -19,6 +19,7 @@ from trainable import fit
 from trainable.data import decode as decoding
 from trainable.loader.batches import normalise
 from trainable.loader.views import evaluation_view
+from trainable.serving import classifier as serving
 from trainable.serving import package as packaging
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import digest, load_package, package
@@ -292,3 +293,24 @@ def test_nothing_in_a_package_is_pickled(packaged):
         "decode.py",
         "layers.py",
     }
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "most", "threads"),
+    [(0.1, 8, 8, 8), (0.1, 8, 4, 4), (5.6, 8, 8, 2), (1.7, 2, 2, 1), (9.0, 2, 2, 1)],
+)
+def test_an_image_alone_is_answered_on_the_cores_that_other_work_leaves(load, cores, most, threads):
+    assert serving.idle_cores(load, cores=cores, most=most) == threads
+
+
+@pytest.mark.parametrize(("images", "threads"), [(1, 1), (serving.FEW - 1, 1), (serving.FEW, 2)])
+def test_on_a_busy_machine_few_images_have_one_thread_and_what_follows_has_all(images, threads, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    try:
+        torch.set_num_threads(2)
+        with serving.threads_for(images, most=2):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
