@@ -5,23 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.table import Table
 
 from trainable.config.strict_yaml import parse, read_document
-from trainable.config.trial import FreezeConfig, OptimizerConfig, Section, TrialConfig
-from trainable.config.validation import explain
+from trainable.config.trial import FreezeConfig, OptimizerConfig, TrialConfig
+from trainable.config.validation import checked
 from trainable.cpus import limit_threads
-from trainable.errors import OutageError, SettingsError, UserError
+from trainable.errors import OutageError, UserError
 from trainable.home import ensure_home, expand_words
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
 from trainable.terminal import Terminal
 
-Settings = TypeVar("Settings", bound=Section)
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import the functions that augment.custom names.", callback=allow_code)
 ]
@@ -108,7 +106,7 @@ def pretrain(
     """Pre-train a backbone on images without their labels; a trial's model.weights loads the result."""
     from trainable.config.pretrain import PretrainConfig
 
-    config = _read(settings, model=PretrainConfig)
+    config = checked(PretrainConfig, read_document(settings), where=f"{settings}: ")
 
     from trainable.pretraining.resumable import BACKBONE
     from trainable.pretraining.training import pretrain_epochs
@@ -129,7 +127,7 @@ def meta(
     """Meta-train a backbone for tasks of few images; a trial's model.weights loads the result."""
     from trainable.config.meta import MetaConfig
 
-    config = _read(settings, model=MetaConfig)
+    config = checked(MetaConfig, read_document(settings), where=f"{settings}: ")
 
     from trainable.pretraining.meta import meta_reports
     from trainable.pretraining.resumable import BACKBONE
@@ -170,14 +168,14 @@ def plan(
     weight_decay: Annotated[float, typer.Option(help="optimizer.weight_decay")] = 0.01,
 ) -> None:
     """Print a backbone's units: stage, parameters, frozen or not, learning rate, weight decay."""
-    freeze = _section(FreezeConfig, "freeze", depth=parse(depth, where="--depth"))
+    freeze = checked(FreezeConfig, {"depth": parse(depth, where="--depth")}, where="freeze.")
     rates = {
         "lr": lr,
         "backbone_multiplier": backbone_multiplier,
         "layer_decay": layer_decay,
         "weight_decay": weight_decay,
     }
-    optimizer = _section(OptimizerConfig, "optimizer", **rates)
+    optimizer = checked(OptimizerConfig, rates, where="optimizer.")
 
     from trainable.diagnosis.plan_table import plan_rows
 
@@ -192,21 +190,7 @@ def plan(
 
 def read_trial(path: Path) -> TrialConfig:
     """The trial a YAML file says. Raises SettingsError with a line for each mistake."""
-    return _read(path, model=TrialConfig)
-
-
-def _read(path: Path, *, model: type[Settings]) -> Settings:
-    try:
-        return model.model_validate(read_document(path))
-    except ValidationError as error:
-        raise SettingsError([f"{path}: {line}" for line in explain(error, model=model)]) from None
-
-
-def _section(model: type[Settings], name: str, **values: Any) -> Settings:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError([f"{name}.{line}" for line in explain(error, model=model)]) from None
+    return checked(TrialConfig, read_document(path), where=f"{path}: ")
 
 
 @contextmanager

@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from search.ledger import ledger as ledgers
 from search.ledger.ledger import Ledger, NoSearchError
 from search.ledger.sqlite_address import sqlite_address, sqlite_file
@@ -14,8 +12,8 @@ from search.ledger.trials import Trial
 from search.space.sections import NAME_PATTERN
 from search.space.spec import SearchSpec, resume_command
 from trainable.config.renamed import space_with_new_names
-from trainable.config.validation import did_you_mean, explain
-from trainable.errors import SettingsError, UserError
+from trainable.config.validation import checked, did_you_mean
+from trainable.errors import UserError
 
 SPEC_FILE = "search.json"
 # Values of the base that are files or folders, counted from the working directory where they are relative.
@@ -108,10 +106,7 @@ def _written_spec(path: Path) -> SearchSpec:
         document = None
     if not isinstance(document, dict):
         raise UserError(f"{path}: is not the JSON that a search keeps there")
-    try:
-        return SearchSpec.model_validate(space_with_new_names(document))
-    except ValidationError as error:
-        raise SettingsError([f"{path}: {line}" for line in explain(error, model=SearchSpec)]) from None
+    return checked(SearchSpec, space_with_new_names(document), where=f"{path}: ")
 
 
 def _where_it_lies(written: SearchSpec, *, folder: Path) -> SearchSpec:

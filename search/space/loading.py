@@ -5,12 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from search.space.overrides import Override, apply_override, with_data
 from search.space.spec import SearchSpec
 from trainable.config.strict_yaml import parse, read_document
-from trainable.config.validation import explain
+from trainable.config.validation import checked
 from trainable.errors import SettingsError, UserError
 from trainable.home import expand_home
 
@@ -57,10 +55,7 @@ def read_changed(
 
 def validated(document: dict[str, Any], *, where: str) -> SearchSpec:
     """The search that contents of a space file say. Raises SettingsError, whose lines begin with ``where``."""
-    try:
-        return SearchSpec.model_validate(document)
-    except ValidationError as error:
-        raise SettingsError([f"{where}: {line}" for line in explain(error, model=SearchSpec)]) from None
+    return checked(SearchSpec, document, where=f"{where}: ")
 
 
 def uri_note(spec: SearchSpec) -> str | None:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from trainable import TrialConfig, UserError
 from trainable.__main__ import main
 
 
@@ -80,9 +81,15 @@ def test_a_trial_is_trained_saved_and_resumed_from_its_file(tmp_path, draw_folde
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, text, said):
     (tmp_path / "trial.yaml").write_text(text)
-    result = run("trial.yaml", cwd=tmp_path)
+    result = call("trial.yaml", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip() == f"error: {said}"
+
+
+def test_a_configuration_written_in_python_is_refused_in_the_same_words():
+    with pytest.raises(UserError, match=r"^optimizer.lrr: unknown key; did you mean 'lr'\? \(and 1 more\)$"):
+        TrialConfig.of({"optimizer": {"lrr": 1}, "seed": -1})
+    assert TrialConfig.of({"seed": 4}) == TrialConfig(seed=4)
 
 
 @pytest.mark.slow

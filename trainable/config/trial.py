@@ -5,7 +5,7 @@ in MLflow, in messages.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -32,6 +32,7 @@ from trainable.config.techniques import (
     unmet,
 )
 from trainable.config.timm_name import timm_name
+from trainable.config.validation import checked
 from trainable.home import expand_home
 from trainable.metrics import MetricName
 
@@ -612,6 +613,11 @@ class TrialConfig(Section):
     loss: LossConfig = LossConfig()
     adapt: AdaptConfig = AdaptConfig()
     distill: DistillConfig = DistillConfig()
+
+    @classmethod
+    def of(cls, sections: Mapping[str, Any]) -> Self:
+        """The configuration of these sections; raises SettingsError with a line in words for each mistake."""
+        return checked(cls, sections)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -4,14 +4,23 @@ import json
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from trainable.errors import nearest
+from trainable.errors import SettingsError, nearest
 
 LONGEST_TEXT = 80  # characters of a value in a message
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def checked(model: type[Settings], values: object, *, where: str = "") -> Settings:
+    """``values`` as these settings; raises SettingsError with a line for each mistake, which begins with ``where``."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError([where + line for line in explain(error, model=model)]) from None
 
 
 def explain(error: ValidationError, *, model: type[BaseModel]) -> list[str]:
