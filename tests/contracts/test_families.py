@@ -209,7 +209,44 @@ BLOCK_TOKENS = {"beit", "deit", "eva", "tnt", "vision_transformer", "vision_tran
 # With a layer between the last map and its mean, which is given what is pooled instead of what is to be pooled.
 LAYER_BEFORE_MEAN = {"cpubone", "efficientvit_mit", "lowformer"}
 
+# One of each kind of architecture and of each exception above: what builds or trains networks is tried with these in every run
+# of the tests, and with all families by `pytest -m long`.
+IN_SHORT = {
+    "beit",
+    "cait",
+    "coat",
+    "convnext",
+    "crossvit",
+    "deit",
+    "dla",
+    "efficientnet",
+    "efficientvit_mit",
+    "eva",
+    "levit",
+    "metaformer",
+    "mlp_mixer",
+    "mobilenetv3",
+    "regnet",
+    "resnet",
+    "swin_transformer",
+    "tnt",
+    "vision_transformer",
+    "volo",
+}
+
 slow = pytest.mark.slow
+
+
+def some_in_short(names, *, short):
+    return [name if name in short else pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
+FEW = some_in_short(FAMILIES, short=IN_SHORT)
+FEW_SMALL = some_in_short(sorted(FAMILIES.keys() - LARGE), short=IN_SHORT)
+FEW_POOLED = some_in_short(sorted(FAMILIES.keys() - LARGE - NO_ONE_MAP), short=IN_SHORT)
+FEW_TRAINED = some_in_short(
+    TRAINED, short={FAMILIES[family][0] for family in IN_SHORT} | {"deit_tiny_distilled_patch16_224"}
+)
 
 
 def config_of(name, *, size, depth=0.5, **model):
@@ -269,7 +306,7 @@ def test_freezing_grows_with_depth_from_nothing_to_everything(family):
 
 
 @slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FEW)
 def test_check_builds_it_by_shapes_alone_with_stochastic_depth_or_says_that_it_takes_none(family):
     name, size = FAMILIES[family]
     if family in NO_STOCHASTIC_DEPTH:
@@ -288,7 +325,7 @@ def test_what_cannot_be_used_is_said_with_the_reason(name):
 
 
 @slow
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", FEW_TRAINED)
 def test_it_trains_half_frozen_and_is_served_as_trained(name, tmp_path):
     """One update moves the head and nothing frozen, and draws nothing; what a package is made of gives the same logits."""
     torch.set_num_threads(1)
@@ -312,7 +349,7 @@ def test_it_trains_half_frozen_and_is_served_as_trained(name, tmp_path):
 
 
 @slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FEW)
 def test_it_ends_behind_every_stage_that_it_shows_and_says_which_those_are(family):
     name, size = FAMILIES[family]
     backbone, plan = sketch(name)
@@ -326,7 +363,7 @@ def test_it_ends_behind_every_stage_that_it_shows_and_says_which_those_are(famil
 
 
 @slow
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LARGE))
+@pytest.mark.parametrize("family", FEW_SMALL)
 def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is_and_both_are_features(
     family, tmp_path
 ):
@@ -357,7 +394,7 @@ def test_what_ends_behind_a_stage_gives_its_averaged_maps_and_is_served_as_it_is
 
 
 @slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FEW)
 def test_check_pools_its_last_map_or_its_class_token_otherwise_or_says_that_it_has_none(family):
     name, size = FAMILIES[family]
     for pool, has_it in (
@@ -376,7 +413,7 @@ def test_check_pools_its_last_map_or_its_class_token_otherwise_or_says_that_it_h
 
 
 @slow
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - LARGE - NO_ONE_MAP))
+@pytest.mark.parametrize("family", FEW_POOLED)
 def test_the_mean_of_its_positions_makes_its_own_features_and_other_pools_are_served_as_they_are(family, tmp_path):
     torch.set_num_threads(1)
     name, size = FAMILIES[family]
