@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import INTERRUPTED, Minutes, NewName, Set, console, errors
+from search.cli.options import INTERRUPTED, Minutes, NewName, Set, console, errors, images_seen
 from search.cli.searches import conduct, print_notes
 from search.diagnosis.request import MINUTES, Request, is_written
 from search.space.loading import load
@@ -49,7 +49,8 @@ def _look(request: Request, *, minutes: float | None) -> None:
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False)
 
-    write_automatic_space(request, minutes=minutes or MINUTES, tell=tell)
+    with images_seen() as progress:
+        write_automatic_space(request, minutes=minutes or MINUTES, tell=tell, progress=progress)
 
 
 def _look_in_a_process(request: Request, *, minutes: float | None) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress
 
-from search.cli.options import AllowCode, AsJson, Data, Set, Trials, console, errors, print_json
+from search.cli.options import AllowCode, AsJson, Data, Set, Trials, console, images_seen, print_json
 from search.space.lint import lint, lowered_batches
 from search.space.loading import load, parse_override, uri_note
 from search.space.paths import config_problems, nest
@@ -115,13 +114,8 @@ def _report(config: DataConfig) -> dict[str, Any]:
     """The data report as plain data, with its text and what a search would train on."""
     from trainable.data.report import examine
 
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("looking at images", visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total > MANY_IMAGES)
-
-        report = examine(config, progress=show)
+    with images_seen(fewest=MANY_IMAGES) as progress:
+        report = examine(config, progress=progress)
     splits = {split: sum(classes.values()) for split, classes in report.counts.items()}
     share = 1.0 if "train" in splits else 1 - config.val_share - config.test_share
     return {

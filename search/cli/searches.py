@@ -22,6 +22,7 @@ from search.cli.options import (
     Trials,
     console,
     errors,
+    images_seen,
     print_json,
 )
 from search.space.lint import lint
@@ -82,7 +83,8 @@ def diagnose(
     asked = {"data.path": data, "data.format": data_format, "data.image_size": image_size}
     base = base_values({**asked, "model.name": model, "model.weights": weights}, overrides=overrides or ())
     check_files(out=out, page=page)
-    result = diagnose_images(base, reference=reference, compare=compare)
+    with images_seen() as progress:
+        result = diagnose_images(base, reference=reference, compare=compare, progress=progress)
     if as_json:
         print_json(result.as_dict() | {"space": out and str(out), "page": page and str(page)})
     else:

@@ -31,6 +31,7 @@ from trainable.data.pack import Pack, open_pack
 from trainable.data.resolution import median_short_side
 from trainable.diagnosis.advice import Advice, advice
 from trainable.diagnosis.diagnose import Diagnosis, look
+from trainable.diagnosis.features import Progress
 from trainable.model.backbone import input_spec
 from trainable.model.forward_cost import forward_cost
 from trainable.model.weights_at_hand import weights_at_hand
@@ -40,11 +41,11 @@ SEEN_BY_LOOK = ("model.name", "model.weights")  # of a model; the rest of what i
 BASELINES = ["linear_probe"]  # a trial of the search's: others are trained whatever the minutes
 
 
-def write_automatic_space(request: Request, *, minutes: float, tell: Tell) -> None:
+def write_automatic_space(request: Request, *, minutes: float, tell: Tell, progress: Progress | None = None) -> None:
     """Look at the images through a frozen backbone, decide what is searched, and write it to the request's file.
 
-    The same images, words, machine and weights at hand give the same file. Raises UserError for images, weights or values that
-    cannot be used.
+    The same images, words, machine and weights at hand give the same file. ``progress`` hears how far the look is. Raises
+    UserError for images, weights or values that cannot be used.
     """
     asked = _asked(request)
     device: Device = "gpu" if local_resources()["gpu"] and asked.get("train.device") != "cpu" else "cpu"
@@ -68,7 +69,7 @@ def write_automatic_space(request: Request, *, minutes: float, tell: Tell) -> No
         *(f"weights: {each.line()}" for each in weights_of(outline)),
     ):
         tell(line)
-    diagnosis, _ = look(config, limit=limit)
+    diagnosis, _ = look(config, limit=limit, progress=progress)
     _write(request, base=base, diagnosis=diagnosis, minutes=minutes, decisions=decisions, tell=tell)
 
 

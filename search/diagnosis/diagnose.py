@@ -19,7 +19,7 @@ from search.space.writing import check_place, write_space
 from trainable.config.trial import TrialConfig
 from trainable.diagnosis.advice import Advice, advice
 from trainable.diagnosis.diagnose import Diagnosis, look
-from trainable.diagnosis.features import Features
+from trainable.diagnosis.features import Features, Progress
 from trainable.diagnosis.shots import curve_sentence
 from trainable.diagnosis.transfer_gain import TransferGain, check_comparable, transfer_gain
 from trainable.errors import SettingsError, UserError
@@ -81,13 +81,18 @@ def default_model(given: Mapping[str, Any]) -> dict[str, Any]:
     return DEMO_MODEL if find_spec(DEMO_MODULE) else DEFAULT_MODEL
 
 
-def diagnose_images(base: Mapping[str, Any], *, reference: str | None, compare: bool) -> Result:
-    """Look at the images and advise; with ``compare`` train a little, with the pretrained weights and without."""
+def diagnose_images(
+    base: Mapping[str, Any], *, reference: str | None, compare: bool, progress: Progress | None = None
+) -> Result:
+    """Look at the images and advise; with ``compare`` train a little, with the pretrained weights and without.
+
+    ``progress`` hears how far the look at the images is.
+    """
     started = time.perf_counter()
     config = TrialConfig.model_validate(nest(base), strict=True)
     if compare:
         check_comparable(config)
-    diagnosis, features = look(config, reference=reference)
+    diagnosis, features = look(config, reference=reference, progress=progress)
     gain = transfer_gain(config, num_images=diagnosis.num_training) if compare else None
     return Result(
         base=base,

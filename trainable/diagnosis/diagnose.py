@@ -12,7 +12,16 @@ from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack, open_unlabelled
 from trainable.data.readers.folder import read_unlabelled
 from trainable.data.readers.sample import SPLITS
-from trainable.diagnosis.features import POOLED, Array, Features, Labels, frozen_features, stage_features, stratified
+from trainable.diagnosis.features import (
+    POOLED,
+    Array,
+    Features,
+    Labels,
+    Progress,
+    frozen_features,
+    stage_features,
+    stratified,
+)
 from trainable.diagnosis.shots import curve_sentence, shot_curve
 from trainable.errors import UserError
 from trainable.model.backbone import input_spec
@@ -142,18 +151,24 @@ class Diagnosis:
         }
 
 
-def look(config: TrialConfig, *, reference: str | None = None, limit: int | None = None) -> tuple[Diagnosis, Features]:
+def look(
+    config: TrialConfig,
+    *,
+    reference: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Diagnosis, Features]:
     """The diagnosis of a trial's data and backbone, and the features it was made from, of one pass over the images.
 
     ``reference`` is a folder with images such as the backbone was pretrained on, their labels no matter. Features are those of
-    at most ``limit`` images of each split, classes in proportion; counts are of all. Raises UserError for data, weights or a
-    reference that cannot be used.
+    at most ``limit`` images of each split, classes in proportion; counts are of all. ``progress`` hears how far it is. Raises
+    UserError for data, weights or a reference that cannot be used.
     """
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
     notes = tuple(finding["line"] for finding in pack.report.get("findings", ()))
     others = None if reference is None else reference_features(config, path=reference)
-    features = frozen_features(config, limit=limit)  # last, as the longest: mistakes show before it
+    features = frozen_features(config, limit=limit, progress=progress)  # last, as the longest: mistakes show before it
     return replace(diagnose(features, counts=pack.counts(), reference=others), notes=notes), features
 
 

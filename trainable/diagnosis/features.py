@@ -26,6 +26,7 @@ POOLED = "pooled"  # the backbone's own output, what a head sees
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
+Progress = Callable[[int, int], None]  # hears how many of how many images are done
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Features:
         return self.by_split[split][stage]
 
 
-def frozen_features(config: TrialConfig, *, limit: int | None = None) -> Features:
+def frozen_features(config: TrialConfig, *, limit: int | None = None, progress: Progress | None = None) -> Features:
     """Features of every stage for the evaluation view of the training and validation images, before any training.
 
     With a ``limit`` at most so many images of each split are looked at, classes in proportion.
@@ -66,21 +67,43 @@ def frozen_features(config: TrialConfig, *, limit: int | None = None) -> Feature
     rows = {split: pack.indices(split) for split in ("train", "val")}
     if limit is not None:
         rows = {split: of_split[stratified(pack.labels[of_split], limit=limit)] for split, of_split in rows.items()}
+    heard = progress and _adding_up(progress, total=sum(map(len, rows.values())))
     by_split = {
-        split: stage_features(network, pack=pack, spec=spec, split=split, batch_size=size, rows=of_split)
+        split: stage_features(
+            network, pack=pack, spec=spec, split=split, batch_size=size, rows=of_split, progress=heard
+        )
         for split, of_split in rows.items()
     }
     return Features(by_split, {split: pack.labels[of_split] for split, of_split in rows.items()}, pack.classes)
 
 
+def _adding_up(progress: Progress, *, total: int) -> Callable[[int], None]:
+    """What is told of more and more images, as ``progress`` hears of it."""
+    done = 0
+
+    def hear(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, total)
+
+    return hear
+
+
 def stage_features(
-    network: Network, *, pack: Pack, spec: InputSpec, split: str, batch_size: int, rows: Labels | None = None
+    network: Network,
+    *,
+    pack: Pack,
+    spec: InputSpec,
+    split: str,
+    batch_size: int,
+    rows: Labels | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Array]:
     """Features N×F of a split, or of ``rows`` of it, in its canonical order, by `stage1`…`stage4` and `pooled`, from one pass.
 
     A stage's are the output of its last layers that timm shows, averaged over the image, without class tokens and
     without the norm behind the last stage; a stage at whose end timm shows nothing is left out. `pooled` are
-    :meth:`Network.features`. Leaves the network in eval mode.
+    :meth:`Network.features`. Leaves the network in eval mode. ``progress`` hears of every batch how many images it had.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -90,6 +113,8 @@ def stage_features(
         with torch.inference_mode():
             features = compute(normalise(batch.images.to(device), spec))
             parts.append({stage: values.float().cpu() for stage, values in features.items()})
+        if progress is not None:
+            progress(len(batch.images))
     return {stage: torch.cat([part[stage] for part in parts]).numpy() for stage in parts[0]}
 
 

@@ -78,7 +78,11 @@ def test_every_backbone_gives_its_stages_in_order_and_what_its_head_sees(name, m
 
 def test_some_images_have_the_features_that_they_have_among_all(make_config):
     config = make_config("resnet10t")
-    some, every = frozen_features(config, limit=4), frozen_features(config)
+    heard = []
+    some = frozen_features(config, limit=4, progress=lambda done, total: heard.append((done, total)))
+    every = frozen_features(config)
+    assert heard[-1] == (8, 8)
+    assert [done for done, _ in heard] == sorted({done for done, _ in heard})
     for split, labels in every.labels.items():
         rows = stratified(labels, limit=4)
         assert some.labels[split].tolist() == labels[rows].tolist()
