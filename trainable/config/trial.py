@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from trainable.config.technique import unmet
 from trainable.config.techniques import (
     LOSSES,
     METHODS,
@@ -29,7 +30,6 @@ from trainable.config.techniques import (
     StrengthName,
     UpdateRuleName,
     WeightScheduleName,
-    unmet,
 )
 from trainable.config.timm_name import timm_name
 from trainable.config.validation import checked
