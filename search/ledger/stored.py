@@ -17,7 +17,15 @@ from trainable.errors import UserError
 
 SPEC_FILE = "search.json"
 # Values of the base that are files or folders, counted from the working directory where they are relative.
-FILES = ("data.path", "data.images", "data.rehearsal", "data.keep_splits", "data.cache", "model.weights")
+FILES = (
+    "data.path",
+    "data.images",
+    "data.rehearsal",
+    "data.keep_splits",
+    "data.cache",
+    "model.weights",
+    "finetune.text_weights",
+)
 
 
 def stored_spec(folder: Path) -> SearchSpec:

@@ -25,6 +25,8 @@ BUILT_BY = (
     "model.pool",
     "model.pool_blocks",
     "model.drop_path",
+    "model.head",
+    "finetune.text_weights",
     "data.image_size",
     "finetune.strategy",
 )
@@ -88,7 +90,9 @@ def check_models(spec: SearchSpec) -> list[str]:
         model, data = config.model, config.data
         asked = [model.name, model.weights, model.until, model.pool, model.pool_blocks, model.drop_path > 0]
         sizes = [data.image_size, data.early_size, data.channels]
-        key = repr([*asked, *sizes, config.finetune.strategy == "scratch"])
+        key = repr(
+            [*asked, *sizes, config.finetune.strategy == "scratch", model.head == "text", config.finetune.text_weights]
+        )
         if key not in seen:
             seen.add(key)
             check_network(config)

@@ -4,8 +4,8 @@ This table is what may be known of a technique without torch. What a technique d
 its code; ``trainable.config.trial`` takes the values of a key from here.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainable.config.technique import Method, Need, Technique
 
@@ -171,6 +171,7 @@ SOLVERS = {
     "lbfgs": Technique(keys=("finetune.probe_c",), needs=_solved("linear")),
     "closed_form": Technique(keys=("finetune.probe_c",), needs=_solved("linear")),
     "prototypes": Technique(needs=_solved("cosine")),
+    "text": Technique(needs=_solved("text")),
 }
 
 
@@ -184,10 +185,26 @@ def _counting_classes_once(loss: str) -> tuple[Need, ...]:
     )
 
 
+def _of_images_and_text(path: str, *, is_met: Callable[[Any], bool], wanted: str) -> Need:
+    return Need(path, is_met, lambda got: f"{path}: model.head: text needs {wanted}, got {got!r}")
+
+
 HEADS = {
     "linear": Technique(),
     "mlp": Technique(keys=("model.head_hidden",)),
     "cosine": Technique(),
+    "text": Technique(
+        keys=("finetune.text_weights", "finetune.templates", "finetune.class_names"),
+        needs=(
+            _of_images_and_text("model.pool", is_met=lambda got: got == "own", wanted="the backbone's own features"),
+            _of_images_and_text("model.until", is_met=lambda got: got is None, wanted="the whole backbone, null"),
+            _of_images_and_text(
+                "finetune.strategy",
+                is_met=lambda got: got not in ("scratch", "two_stage"),
+                wanted="a strategy that keeps the backbone's weights and the head it begins with",
+            ),
+        ),
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from trainable.config.technique import unmet
 from trainable.config.techniques import (
+    HEADS,
     LOSSES,
     METHODS,
     POOLS,
@@ -47,8 +48,16 @@ NO_SAY_IN_IMAGES = (
     "workers",
 )
 
+
+def _with_place(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError(f"{template!r} must hold the place of the class's name, {{}}, once")
+    return template
+
+
 PathText = Annotated[str, AfterValidator(expand_home)]  # a path or an address; `~` is the user's home
 ModelName = Annotated[str, AfterValidator(timm_name)]
+Template = Annotated[str, AfterValidator(_with_place)]
 Stage = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 
 
@@ -231,7 +240,8 @@ class ModelConfig(Section):
         "linear",
         description="Classifier on the pooled features: one layer (`linear`), a hidden one before it (`mlp`), or a learned scale "
         "times the cosine between features and each class's weights (`cosine`, Gidaris & Komodakis 2018), where no class wins by "
-        "the length of its weights.",
+        "the length of its weights; or the same in the space of images and text of a backbone that was trained with both (CLIP, "
+        "SigLIP), beginning with what its text tower makes of the classes' names (`text`, Radford et al. 2021).",
     )
     head_hidden: int = Field(512, ge=8, le=8192, description="Width of the `mlp` head's hidden layer.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the classifier, a probability.")
@@ -322,7 +332,25 @@ class FinetuneConfig(Section):
         "gradient",
         description="How `linear_probe` finds its head: by `gradient` steps; a linear one by `lbfgs`, as a logistic regression, "
         "or in `closed_form`, as a ridge classifier, whose probabilities are not calibrated; a cosine one by `prototypes`, the "
-        "classes' mean features. A head that is solved for takes one epoch, without updates; classes weigh the same.",
+        "classes' mean features; a text one by `text`, the features of class names, which is zero-shot. A head that is solved "
+        "for takes one epoch, without updates; classes weigh the same.",
+    )
+    text_weights: PathText = Field(
+        "auto",
+        description="The text tower for `model.head: text`, by the library open_clip: `auto` is that of the backbone's weights, "
+        "where it is known; else `ARCHITECTURE/TAG` as open_clip names them, such as `ViT-B-16/dfn2b`, or a folder with "
+        "`open_clip_config.json` and weights. Its image tower must give the backbone's features.",
+    )
+    templates: list[Template] = Field(
+        ["a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a bad photo of a {}."],
+        min_length=1,
+        description="Sentences in which `model.head: text` shows a class's name to the text tower, in the place of {}; the "
+        "features of all, each of length 1, are averaged.",
+    )
+    class_names: dict[str, str] = Field(
+        {},
+        description="What `model.head: text` calls a class, as {class: name}; the others are called as they are, with spaces "
+        "for `_` and `-`.",
     )
     l2_sp: float = Field(
         0.0,
@@ -680,6 +708,7 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
     yield from unmet(SOLVERS[finetune.solver], config=config)
     yield from unmet(LOSSES[loss.name], config=config)
     yield from unmet(POOLS[config.model.pool], config=config)
+    yield from unmet(HEADS[config.model.head], config=config)
 
 
 def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainable.config.trial import ModelConfig, TrialConfig
-from trainable.model.layers import CosineLayer
+from trainable.model.layers import CosineLayer, TextLayer
 from trainable.randomness import derive
 
 
@@ -32,6 +32,10 @@ def _cosine_head(config: ModelConfig, width: int, num_classes: int) -> nn.Sequen
     return nn.Sequential(nn.Dropout(config.dropout), CosineLayer(width, num_classes))
 
 
+def _text_head(config: ModelConfig, width: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Dropout(config.dropout), TextLayer(width, num_classes))
+
+
 def _silent(width: int, num_classes: int) -> nn.Linear:
     """A layer that starts at zero logits, so that the first gradients reach the backbone unscrambled."""
     layer = nn.Linear(width, num_classes)
@@ -44,6 +48,7 @@ HEADS: dict[str, Callable[[ModelConfig, int, int], nn.Sequential]] = {
     "linear": _linear_head,
     "mlp": _mlp_head,
     "cosine": _cosine_head,
+    "text": _text_head,
 }
 
 

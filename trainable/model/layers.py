@@ -56,7 +56,8 @@ def head_of(state: Mapping[str, Tensor]) -> nn.Sequential:
     """The head that the weights of a network are of: its last layer alone, or a hidden one before it; dropout rests."""
     if "head.1.scale" in state:
         num_classes, width = state["head.1.weight"].shape
-        return nn.Sequential(nn.Identity(), CosineLayer(width, num_classes))
+        kind = TextLayer if "head.1.projection" in state else CosineLayer
+        return nn.Sequential(nn.Identity(), kind(width, num_classes))
     if "head.3.weight" not in state:
         return nn.Sequential(nn.Identity(), _linear(state["head.1.weight"]))
     return nn.Sequential(_linear(state["head.0.weight"]), nn.ReLU(), nn.Identity(), _linear(state["head.3.weight"]))
@@ -204,6 +205,22 @@ class CosineLayer(nn.Module):
         """Logits N×K, from -scale to scale."""
         directions = normalize(features.float(), dim=1, eps=self.LEAST_NORM)
         return self.scale * linear(directions, normalize(self.weight, dim=1))
+
+
+class TextLayer(CosineLayer):
+    """N×F to N×K: a scale times the cosine of projected features and those of class names (CLIP, Radford et al. 2021).
+
+    ``projection``, F×F, takes features into the space of images and text; rows that this space does not have are 0, and
+    stay so, since the class weights are 0 there, too.
+    """
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__(width, num_classes)
+        self.projection = nn.Parameter(torch.eye(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits N×K, from -scale to scale."""
+        return super().forward(linear(features.float(), self.projection))
 
 
 class BottleneckAdapter(nn.Module):

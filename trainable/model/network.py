@@ -26,6 +26,7 @@ from trainable.model.norms import add_target_statistics, batch_norms
 from trainable.model.phase import STRATEGIES, Phase, phase, phases
 from trainable.model.pool import POOLS, shows_positions
 from trainable.model.stages import StageEnd, averaged, stage_ends
+from trainable.model.text_tower import check_text_tower
 from trainable.randomness import derive
 from trainable.terminal import plain
 
@@ -205,6 +206,8 @@ def check_network(config: TrialConfig) -> None:
     """Raise UserError where :func:`create_network` will: shapes alone are made, no hub is asked."""
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     _sized_backbone(config, spec=spec, device="meta")
+    if config.model.head == "text":
+        check_text_tower(config)
 
 
 class _Sized(NamedTuple):

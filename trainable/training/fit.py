@@ -11,13 +11,12 @@ from torch import Tensor
 
 from trainable.config.trial import TrialConfig
 from trainable.model.layer_plan import Depth
-from trainable.model.phase import STRATEGIES
 from trainable.prefix.prefixes import Prefixes
 from trainable.training.anchor import Anchor, fisher_information
 from trainable.training.checkpoint import checkpoint_bytes
 from trainable.training.device import peak_memory_bytes
 from trainable.training.setup import Setup, prefixes_of, set_up
-from trainable.training.solving import solve_head
+from trainable.training.solving import start_head
 from trainable.training.trainer import DivergedError, Epoch, Trainer, create_trainer
 
 __all__ = [
@@ -52,8 +51,7 @@ def fit(
 def begin(config: TrialConfig, *, depths: Sequence[Depth] = ()) -> Trainer:
     """A trial that is ready for its first epoch. Raises UserError for data, weights or a device that cannot be used."""
     trainer = _ready(set_up(config), depths=depths)
-    if STRATEGIES[config.finetune.strategy].solves_head:
-        solve_head(trainer.state.network, measurer=trainer.measurer, epoch=1)
+    start_head(trainer.state.network, measurer=trainer.measurer)
     return trainer
 
 
