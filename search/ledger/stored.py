@@ -25,6 +25,7 @@ FILES = (
     "data.cache",
     "model.weights",
     "finetune.text_weights",
+    "distill.unlabelled",
 )
 
 

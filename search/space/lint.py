@@ -135,6 +135,12 @@ NEEDS = (
         Need(path=f"distill.{name}", other="distill.teachers", serves=bool, because="distill.teachers names none")
         for name in ("weight", "temperature")
     ),
+    Need(
+        path="distill.unlabelled_share",
+        other="distill.unlabelled",
+        serves=lambda value: value is not None,
+        because="distill.unlabelled is not set",
+    ),
     Need(path="train.ema_start", other="train.ema", serves=_is_positive, because="train.ema is 0"),
     Need(
         path="train.min_delta",

@@ -12,6 +12,7 @@ from trainable.config.trial import TrialConfig
 from trainable.data.pack import Pack, open_pack
 from trainable.data.readers.sample import TARGET_SPLITS
 from trainable.loader.rehearsal import open_old
+from trainable.loader.unlabelled import FIELD, open_beside
 from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.training.device import pick_device
@@ -29,6 +30,7 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataF
     """
     facts = DataFacts()
     opened: dict[str, set[str]] = defaultdict(set)
+    lines: dict[str, None] = {}
     for trial in trials:
         config = TrialConfig.model_validate(trial)
         if check_device:
@@ -41,6 +43,10 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataF
         old = open_old(config.data, spec)
         if old is not None:
             opened["rehearsal"].add(old.fingerprint)
+        beside = open_beside(config, spec, pack=pack)
+        if beside is not None:
+            opened[FIELD].add(beside.pack.fingerprint)
+            lines[beside.line()] = None
         create_network(config, spec=spec, num_classes=len(pack.classes))
         facts = DataFacts(
             fingerprint=pack.fingerprint,
@@ -51,6 +57,8 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataF
             oracle=config.data.oracle,
             target=None if config.data.target is None else _target_counts(pack),
         )
+    for line in lines:
+        logger.warning(line)
     return replace(facts, fingerprints={field: sorted(every) for field, every in opened.items()})
 
 

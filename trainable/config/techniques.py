@@ -165,6 +165,8 @@ _READ_BY_UPDATES = (
     "distill.teachers",
     "distill.weight",
     "distill.temperature",
+    "distill.unlabelled",
+    "distill.unlabelled_share",
 )
 SOLVERS = {
     "gradient": Technique(keys=_READ_BY_UPDATES),

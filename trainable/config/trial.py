@@ -624,6 +624,18 @@ class DistillConfig(Section):
     temperature: float = Field(
         1.0, ge=0.1, le=20, description="What the teachers' logits are divided by; above 1 their targets are softer."
     )
+    unlabelled: PathText | None = Field(
+        None,
+        description="Folder of images without labels, at any depth, that are learnt beside the labelled ones by the teachers' "
+        "targets alone, whatever `weight` is; they never choose or test. Images that the data have too are left out.",
+    )
+    unlabelled_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of each batch that is unlabelled, which makes an epoch longer; others in each epoch, and where there "
+        "are too few, each several times.",
+    )
 
 
 class TrialConfig(Section):
@@ -699,6 +711,8 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield f"{drawn} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
     if loss.focal_alpha is not None and loss.class_weights != "none":
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
+    if config.distill.unlabelled is not None and not config.distill.teachers:
+        yield "distill.unlabelled: needs distill.teachers, which answer for its images"
     if config.distill.teachers:
         mixing = [f"augment.{name}" for name in ("mixup", "cutmix") if getattr(config.augment, name)]
         rehearsing = ["data.rehearsal"] if config.data.rehearsal is not None else []

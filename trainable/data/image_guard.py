@@ -8,7 +8,7 @@ from trainable.errors import OutageError
 
 SHOWN = 12  # characters of a fingerprint
 
-# By the field of `data` that names a data set, `path` or `rehearsal`, the fingerprints that it may have.
+# By the field that names a data set, of `data` (`path`, `rehearsal`) or a whole path, the fingerprints that it may have.
 Fingerprints = Mapping[str, Collection[str]]
 
 _EXPECTED: ContextVar[Fingerprints | None] = ContextVar("expected fingerprints", default=None)
@@ -42,7 +42,8 @@ def check_unchanged(fingerprint: str, *, known: Collection[str], field: str = "p
     """Raise ImagesChangedError where the ``fingerprint`` of a data set is none that is ``known``."""
     if fingerprint not in known:
         was = " or ".join(earlier[:SHOWN] for earlier in known)
+        path = field if "." in field else f"data.{field}"
         raise ImagesChangedError(
-            f"data.{field}: the images have changed since this search began (fingerprint {fingerprint[:SHOWN]}, was {was}); "
+            f"{path}: the images have changed since this search began (fingerprint {fingerprint[:SHOWN]}, was {was}); "
             "put the old ones back to go on with it, start a new one with --name, or ask `refresh` what the new ones need"
         )

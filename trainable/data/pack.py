@@ -44,10 +44,10 @@ def open_pack(config: DataConfig, spec: InputSpec, *, field: str = "path") -> "P
     return pack
 
 
-def open_unlabelled(config: DataConfig, spec: InputSpec) -> "Pack":
-    """Every image below the folder ``config.path`` as a pack whose labels and splits mean nothing."""
+def open_unlabelled(config: DataConfig, spec: InputSpec, *, field: str = "data.path") -> "Pack":
+    """Every image below the folder ``config.path``, which ``field`` names, as a pack whose labels and splits mean nothing."""
     recipe = {**pack_recipe(config, spec=spec), "labels": "none"}  # the same files may be a labelled pack too
-    return _open(read_unlabelled(config), config=config, spec=spec, recipe=recipe)
+    return _open(read_unlabelled(config, field=field), config=config, spec=spec, recipe=recipe)
 
 
 def _open(source: Source, *, config: DataConfig, spec: InputSpec, recipe: dict[str, object]) -> "Pack":

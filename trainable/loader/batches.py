@@ -15,7 +15,9 @@ from trainable.config.techniques import ClassSamplingName
 from trainable.config.trial import AugmentConfig
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack
-from trainable.loader.rehearsal import Joined, rehearsed
+from trainable.loader.joined import Joined
+from trainable.loader.rehearsal import join_old, rehearsed
+from trainable.loader.unlabelled import Unlabelled, with_unlabelled
 from trainable.loader.views import evaluation_views, views
 from trainable.randomness import generator
 
@@ -90,26 +92,34 @@ def train_loader(
     sampler: Callable[[int], ClassSamplingName] = lambda _epoch: "shuffle",
     old: Pack | None = None,
     num_old: int = 0,
+    unlabelled: Unlabelled | None = None,
     workers: int = 0,
     pin: bool = False,
 ) -> Loader:
     """The varied training images in an order of each epoch's own.
 
     The last batch may be short. ``sampler`` says how an epoch draws them (``data.class_sampling``); ``num_old`` training
-    images of ``old`` are among them.
+    images of ``old`` are among them, or ``unlabelled`` ones, which have the label -1; their numbers follow those of ``pack``.
     """
     rows = pack.indices("train")
     labels = pack.labels[rows]
-    joined = None if old is None else Joined(pack, old)
+    shown: Pack | Joined = pack
+    if old is not None:
+        shown = join_old(pack, old)
+    elif unlabelled is not None:
+        shown = Joined(pack, unlabelled.pack, labels=np.full(len(unlabelled.pack), -1))
 
     def rows_of(epoch: int) -> Rows:
         new_rows = rows[_drawn(labels, sampler=sampler(epoch), seed=seed, epoch=epoch)]
-        if joined is None:
-            return new_rows
-        return rehearsed(new_rows, old_rows=joined.old_rows, count=num_old, seed=seed, epoch=epoch)
+        if old is not None:
+            return rehearsed(new_rows, old_rows=len(pack) + old.indices("train"), count=num_old, seed=seed, epoch=epoch)
+        if unlabelled is not None:
+            among, count = len(pack) + unlabelled.rows, unlabelled.count(len(new_rows))
+            return with_unlabelled(new_rows, among=among, count=count, seed=seed, epoch=epoch)
+        return new_rows
 
     return Loader(
-        _TrainingViews(pack=joined or pack, augment=augment, spec=spec, seed=seed),
+        _TrainingViews(pack=shown, augment=augment, spec=spec, seed=seed),
         rows_of=rows_of,
         batch_size=batch_size,
         workers=workers,

@@ -5,37 +5,24 @@ import torch
 from numpy.typing import NDArray
 
 from trainable.config.trial import DataConfig
-from trainable.data.decode import Pixels
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_pack
 from trainable.errors import UserError
+from trainable.loader.joined import Joined
 from trainable.randomness import generator
 
 Rows = NDArray[np.int64]
 
 
-class Joined:
-    """The images of two packs as one: those of ``new`` under their own numbers, those of ``old`` after them.
-
-    Raises UserError for a class of the old training images that the new data do not have.
-    """
-
-    def __init__(self, new: Pack, old: Pack) -> None:
-        self._packs = (new, old)
-        used = np.unique(old.labels[old.indices("train")])
-        missing = [old.classes[label] for label in used if old.classes[label] not in new.classes]
-        if missing:
-            classes = ", ".join(new.classes)
-            raise UserError(f"data.rehearsal: has the class {missing[0]!r}, which the data do not; there are {classes}")
-        positions = np.array([new.classes.index(name) if name in new.classes else -1 for name in old.classes])
-        self.labels: NDArray[np.int64] = np.concatenate([new.labels, positions[old.labels]])
-        self.sample_ids: NDArray[np.uint64] = np.concatenate([new.sample_ids, old.sample_ids])
-        self.old_rows: Rows = len(new) + old.indices("train")
-
-    def image(self, index: int) -> Pixels:
-        """H×W×C, a read-only view of a file."""
-        new, old = self._packs
-        return new.image(index) if index < len(new) else old.image(index - len(new))
+def join_old(new: Pack, old: Pack) -> Joined:
+    """Both packs as one, with the labels of the new one. Raises UserError for a class of old training images that it has not."""
+    used = np.unique(old.labels[old.indices("train")])
+    missing = [old.classes[label] for label in used if old.classes[label] not in new.classes]
+    if missing:
+        classes = ", ".join(new.classes)
+        raise UserError(f"data.rehearsal: has the class {missing[0]!r}, which the data do not; there are {classes}")
+    positions = np.array([new.classes.index(name) if name in new.classes else -1 for name in old.classes])
+    return Joined(new, old, labels=positions[old.labels])
 
 
 def open_old(config: DataConfig, spec: InputSpec) -> Pack | None:

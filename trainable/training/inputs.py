@@ -26,8 +26,10 @@ from trainable.loader.batches import (
     train_loader,
 )
 from trainable.loader.held import HeldImages
+from trainable.loader.joined import Joined
 from trainable.loader.mixing import mix
-from trainable.loader.rehearsal import Joined, open_old, rehearsal_count
+from trainable.loader.rehearsal import open_old, rehearsal_count
+from trainable.loader.unlabelled import Unlabelled, open_beside
 from trainable.loader.views import evaluation_views, varies, views
 from trainable.model.backbone import input_spec
 from trainable.model.layer_plan import LayerPlan
@@ -47,17 +49,19 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """The images at one size, with the old ones to rehearse."""
+    """The images at one size, with the old ones to rehearse, or with unlabelled ones that teachers answer for."""
 
     pack: Pack
     spec: InputSpec
     old: Pack | None
+    unlabelled: Unlabelled | None = None
 
 
 def open_images(config: TrialConfig, *, size: int | None) -> Images:
     """The trial's images with ``size`` pixels a side. Raises UserError for data that cannot be used."""
     spec = input_spec(config.model, image_size=size, channels=config.data.channels)
-    return Images(open_pack(config.data, spec), spec, open_old(config.data, spec))
+    pack = open_pack(config.data, spec)
+    return Images(pack, spec, open_old(config.data, spec), open_beside(config, spec, pack=pack))
 
 
 @dataclass(kw_only=True)
@@ -65,8 +69,8 @@ class Inputs:
     """Batches of a trial. ``early`` are the images of its first epochs, where those are smaller.
 
     With ``on_device`` views are made on the device as they are asked for, from the images ``held`` there by size or else from
-    the pack; without, by the loaders, whose processes make them ahead. ``soft_targets``, N×K by row of the pack, stand in the
-    place of labels in training.
+    the pack; without, by the loaders, whose processes make them ahead. ``soft_targets``, N×K by row of the pack and, after it, of
+    the unlabelled one, stand in the place of labels in training.
     """
 
     config: TrialConfig
@@ -86,8 +90,9 @@ class Inputs:
 
     @cached_property
     def num_images(self) -> int:
-        """Labelled images of an epoch, old ones included."""
-        return len(self.full.pack.indices("train")) + self._num_old()
+        """Images of an epoch: labelled ones, old ones to rehearse, unlabelled ones."""
+        labelled, unlabelled = len(self.full.pack.indices("train")), self.full.unlabelled
+        return labelled + self._num_old() + (0 if unlabelled is None else unlabelled.count(labelled))
 
     @property
     def batches_per_epoch(self) -> int:
@@ -260,7 +265,8 @@ class Inputs:
         }
         if split == "target":
             return target_loader(images.pack, count=self.num_images, **shared)
-        return train_loader(images.pack, sampler=self._sampler, old=images.old, num_old=self._num_old(), **shared)
+        shared |= {"old": images.old, "num_old": self._num_old(), "unlabelled": images.unlabelled}
+        return train_loader(images.pack, sampler=self._sampler, **shared)
 
     def _sampler(self, epoch: int) -> ClassSamplingName:
         balanced = phase(self.config, plan=self.plan, epoch=epoch).balanced

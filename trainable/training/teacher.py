@@ -1,10 +1,11 @@
 """What a student learns from its teachers: their probabilities of its training images beside the labels."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +16,22 @@ from torch import Tensor
 
 from trainable.atomic import write_beside
 from trainable.config.renamed import with_new_names
-from trainable.config.trial import AdaptConfig, AugmentConfig, DistillConfig, TrialConfig
+from trainable.config.trial import AdaptConfig, AugmentConfig, TrialConfig
 from trainable.data.pack import Pack, cache_errors, cache_folder
 from trainable.data.packaged import DESCRIPTION, IMAGES, WEIGHTS, find_package
 from trainable.data.versions import read_version
 from trainable.errors import UserError
+from trainable.loader.batches import Rows, evaluation_batches
+from trainable.loader.unlabelled import Unlabelled, open_beside
 from trainable.model.light_adapters import as_served
 from trainable.statistics.arrays import Double
+from trainable.training.device import autocast
+from trainable.training.evaluate import Predicted, predict
 from trainable.training.finishing import read_finish
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup, set_up
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the answers that are kept
 # What an image becomes is the teacher's; which images there are, and in which split, is the student's.
@@ -36,24 +43,29 @@ LEARNT_FROM = {
 
 
 def soft_targets(setup: Setup) -> Tensor | None:
-    """What a student's images are to be given, N×K by row of its pack; None where it has no teachers.
+    """What a student's images are to be given, N×K by row of its pack, then of the unlabelled one; None where it has no teachers.
 
-    Of a training image (1-w)·label + w·p, p the mean over the teachers of their probabilities p_k^(1/T), scaled to sum 1, at
-    weight w and temperature T (Hinton et al. 2015, the student at temperature 1); other rows are 0. Raises UserError for a
-    teacher that is none, knows other classes, or has learnt from images that the student is judged by.
+    Of an unlabelled image it is p, of a training image (1-w)·label + w·p, p the mean over the teachers of their probabilities
+    p_k^(1/T), scaled to sum 1, at weight w and temperature T (Hinton et al. 2015, the student at temperature 1); others are 0.
+    Raises UserError for a teacher that is none, knows other classes, or has learnt from images that the student is judged by.
     """
     config, pack = setup.config.distill, setup.pack
     if not config.teachers:
         return None
-    rows = pack.indices("train")
-    answers = [_answers(Path(teacher), student=setup) for teacher in config.teachers]
+    rows, beside = pack.indices("train"), setup.inputs.full.unlabelled
     labels = np.eye(len(pack.classes))[pack.labels[rows]]
-    targets = np.zeros((len(pack), len(pack.classes)), dtype=np.float32)
-    targets[rows] = (1 - config.weight) * labels + config.weight * _softened(answers, config=config)
+    targets = np.zeros((len(pack) + (0 if beside is None else len(beside.pack)), len(pack.classes)), dtype=np.float32)
+    targets[rows] = (1 - config.weight) * labels + config.weight * _softened(setup, beside=None)
+    if beside is not None:
+        logger.warning(beside.line())
+        targets[len(pack) + beside.rows] = _softened(setup, beside=beside)
     return torch.from_numpy(targets)
 
 
-def _softened(answers: Sequence[Double], *, config: DistillConfig) -> Double:
+def _softened(student: Setup, *, beside: Unlabelled | None) -> Double:
+    """What the teachers say of the training images, or of those ``beside`` them."""
+    config = student.config.distill
+    answers = [_answers(Path(teacher), student=student, beside=beside) for teacher in config.teachers]
     softened: Double = np.mean([softmax(logits / config.temperature, axis=1) for logits in answers], axis=0)
     return softened
 
@@ -65,8 +77,11 @@ def bare_config(config: TrialConfig) -> TrialConfig:
     )
 
 
-def _answers(folder: Path, *, student: Setup) -> Double:
-    """Log-probabilities N×K of the student's training images, its classes in its order, kept in the cache of the data."""
+def _answers(folder: Path, *, student: Setup, beside: Unlabelled | None) -> Double:
+    """Log-probabilities N×K of the student's training images, or of those ``beside`` them, kept in the cache of the data.
+
+    The classes are in the student's order.
+    """
     package = find_package(folder, field="distill.teachers")
     description = read_description(package)
     pack = student.pack
@@ -74,11 +89,13 @@ def _answers(folder: Path, *, student: Setup) -> Double:
         theirs, ours = (", ".join(classes) for classes in (description["classes"], pack.classes))
         raise UserError(f"distill.teachers: {folder} tells apart {theirs}, the images are of {ours}")
     _check_not_judged_by(package, pack=pack)
-    key = _key(package, student=student)
+    asked = _Asked(pack, pack.indices("train")) if beside is None else _Asked(beside.pack, beside.rows)
+    key = _key(package, asked=asked, student=student)
     file = cache_folder(student.config.data) / "teachers" / f"{key}.safetensors"
     answers = _kept(str(file))
     if answers is None:
-        answers = _asked(package, description=description, student=student)
+        ask = _of_training if beside is None else _of_unlabelled
+        answers = ask(package, description=description, student=student)
         with cache_errors(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             with write_beside(file) as out:
@@ -114,12 +131,19 @@ def _check_not_judged_by(package: Path, *, pack: Pack) -> None:
             )
 
 
-def _key(package: Path, *, student: Setup) -> str:
+class _Asked(NamedTuple):
+    """The images that a teacher is asked of."""
+
+    pack: Pack
+    rows: Rows
+
+
+def _key(package: Path, *, asked: _Asked, student: Setup) -> str:
     """Names everything that determines the answers."""
-    digest = blake3(f"{VERSION} {student.pack.fingerprint} {student.device.type} {student.config.train.amp}".encode())
+    digest = blake3(f"{VERSION} {asked.pack.fingerprint} {student.device.type} {student.config.train.amp}".encode())
     for name in (DESCRIPTION, WEIGHTS):
         digest.update((package / name).read_bytes())
-    digest.update(student.pack.sample_ids[student.pack.indices("train")].tobytes())
+    digest.update(asked.pack.sample_ids[asked.rows].tobytes())
     return digest.hexdigest(length=16)
 
 
@@ -136,13 +160,32 @@ def _kept(path: str) -> Double | None:
         return None
 
 
-def _asked(package: Path, *, description: Mapping[str, Any], student: Setup) -> Double:
+def _of_training(package: Path, *, description: Mapping[str, Any], student: Setup) -> Double:
     """What the packaged network makes of the student's training images, as it looks at them."""
+    teacher = _teacher(package, description=description, student=student)
+    measurer = Measurer(config=teacher.config, inputs=teacher.inputs)
+    return _logits(measurer.predict(teacher.network, "train", epoch=teacher.config.train.epochs))
+
+
+def _of_unlabelled(package: Path, *, description: Mapping[str, Any], student: Setup) -> Double:
+    """What the packaged network makes of the images beside the student's, as it looks at them."""
+    teacher = _teacher(package, description=description, student=student)
+    config, inputs, spec = teacher.config, teacher.inputs, teacher.inputs.full.spec
+    asked = open_beside(config.model_copy(update={"distill": student.config.distill}), spec, pack=student.pack)
+    assert asked is not None
+    batches = evaluation_batches(asked.pack, "", rows=asked.rows, spec=spec, batch_size=inputs.batch_size)
+    shown = ((inputs.normalised(batch.images, spec=spec), batch.labels) for batch in batches)
+    return _logits(predict(teacher.network, batches=shown, autocast=autocast(teacher.device, config.train)))
+
+
+def _teacher(package: Path, *, description: Mapping[str, Any], student: Setup) -> Setup:
     teacher = set_up(_config(description, student=student.config))
     teacher.network.load_state_dict(load_file(package / WEIGHTS))
     teacher.network.views = tuple(read_finish(description.get("finish", {})).views)
-    measurer = Measurer(config=teacher.config, inputs=teacher.inputs)
-    predicted = measurer.predict(teacher.network, "train", epoch=teacher.config.train.epochs)
+    return teacher
+
+
+def _logits(predicted: Predicted) -> Double:
     logits: Double = np.log(np.maximum(predicted.probabilities, np.finfo(np.float64).tiny))
     return logits
 

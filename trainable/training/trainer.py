@@ -228,8 +228,8 @@ class Trainer:
     def _links(self, epoch: int) -> int:
         """Behind how many frozen links an epoch's training begins; 0 where it looks at whole images.
 
-        It does where images are mixed, moved by their gradient, joined by old ones or varied by the user's own code, which
-        may change, and where another layer's outputs than the last one's are to be aligned.
+        It does where images are mixed, moved by their gradient, joined by old or unlabelled ones, varied by the user's own code,
+        which may change, and where another layer's outputs than the last one's are to be aligned.
         """
         config, method = self.config, METHODS[self.config.adapt.method]
         if (
@@ -239,6 +239,7 @@ class Trainer:
             or config.augment.custom
             or method.changes_images
             or config.data.rehearsal is not None
+            or config.distill.unlabelled is not None
         ):
             return 0
         return self.prefixes.links(self._phase(epoch))

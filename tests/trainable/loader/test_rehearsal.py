@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from trainable import UserError, fit
 from trainable.data.pack import open_pack
-from trainable.loader.rehearsal import Joined, rehearsed
+from trainable.loader.rehearsal import join_old, rehearsed
 from trainable.model.backbone import input_spec
 from trainable.training.fit import begin
 from trainable.training.setup import set_up
@@ -53,14 +53,15 @@ def test_old_images_are_shown_beside_the_new_and_others_in_each_epoch(make_confi
     config = make_config(data={"rehearsal": str(old_folder), "rehearsal_share": 0.2})
     spec = input_spec(config.model, image_size=32, channels=3)
     new, old = open_pack(config.data, spec), open_pack(config.data.model_copy(update={"path": str(old_folder)}), spec)
-    joined = Joined(new, old)
-    epochs = [rehearsed(new.indices("train"), old_rows=joined.old_rows, count=3, seed=0, epoch=e) for e in (1, 2, 1)]
+    joined = join_old(new, old)
+    old_rows = len(new) + old.indices("train")
+    epochs = [rehearsed(new.indices("train"), old_rows=old_rows, count=3, seed=0, epoch=e) for e in (1, 2, 1)]
     assert np.array_equal(epochs[0], epochs[2])
     assert not np.array_equal(epochs[0], epochs[1])
     for rows in epochs:
         assert sorted(row for row in rows if row < len(new)) == new.indices("train").tolist()
         assert len([row for row in rows if row >= len(new)]) == 3
-    first = int(joined.old_rows[0])
+    first = int(old_rows[0])
     assert np.array_equal(joined.image(first), old.image(first - len(new)))
     assert new.classes[joined.labels[first]] == old.classes[old.labels[first - len(new)]]
 

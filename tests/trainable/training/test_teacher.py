@@ -13,6 +13,7 @@ from trainable.errors import UserError
 from trainable.serving.encoded import encoded_images
 from trainable.serving.package import load_package, package
 from trainable.training import teacher
+from trainable.training.fit import begin
 from trainable.training.setup import set_up
 from trainable.training.teacher import soft_targets
 
@@ -41,8 +42,8 @@ def taught(tmp_path_factory, cell_folder):
 
 @pytest.fixture
 def student(make_config, taught):
-    def make(*, weight=0.25, temperature=2.0, **sections):
-        distill = {"teachers": [str(taught)], "weight": weight, "temperature": temperature}
+    def make(*, weight=0.25, temperature=2.0, distill=None, **sections):
+        distill = {"teachers": [str(taught)], "weight": weight, "temperature": temperature} | (distill or {})
         return make_config(train={"epochs": 2, "batch_size": 9}, distill=distill, **sections)
 
     return make
@@ -71,7 +72,7 @@ def test_a_student_without_teachers_has_labels(make_config):
 def test_answers_are_kept_and_asked_for_once(student, monkeypatch):
     config = student()
     first = soft_targets(set_up(config))
-    monkeypatch.setattr(teacher, "_asked", None)  # asked again, this would fail
+    monkeypatch.setattr(teacher, "_of_training", None)  # asked again, this would fail
     assert torch.equal(soft_targets(set_up(config)), first)
     assert not torch.equal(soft_targets(set_up(student(weight=0.5))), first)
 
@@ -81,7 +82,7 @@ def test_teachers_that_agree_with_the_labels_change_nothing(student, make_config
         labels = student.pack.labels[student.pack.indices("train")]
         return np.log(np.maximum(np.eye(len(student.pack.classes))[labels], 1e-300))
 
-    monkeypatch.setattr(teacher, "_asked", certain)
+    monkeypatch.setattr(teacher, "_of_training", certain)
     data = {"cache": str(tmp_path / "cache")}
     for depth in (0.0, 1.0):  # with images, and with what frozen layers make of them
         taught = [epoch.metrics["train/loss"] for epoch in fit(student(freeze={"depth": depth}, data=data))]
@@ -127,3 +128,49 @@ def test_answers_lie_in_the_cache_of_the_data(student, tmp_path):
     soft_targets(set_up(student(data={"cache": str(tmp_path)})))
     (file,) = (tmp_path / "teachers").iterdir()
     assert load_file(file)["answers"].dtype == torch.float64
+
+
+@pytest.fixture
+def wild(tmp_path, draw_image):
+    """Images without labels."""
+    for number in range(8):
+        draw_image(tmp_path / "wild" / f"{number}.png", number=number, size=(64, 64))
+    return tmp_path / "wild"
+
+
+def test_unlabelled_images_have_the_softened_answers_of_the_packaged_model_alone(student, taught, wild, monkeypatch):
+    config = student(distill={"unlabelled": str(wild)})
+    setup = set_up(config)
+    targets, beside = soft_targets(setup), setup.inputs.full.unlabelled
+    served = load_package(taught / "artifacts/package", device="cpu")
+    assert targets.shape == (len(setup.pack) + 8, 2)
+    for row in beside.rows:
+        answers = served.probabilities([(wild / beside.pack.names[row]).read_bytes()])[0] ** 0.5
+        assert targets[len(setup.pack) + row].numpy() == pytest.approx(answers / answers.sum(), abs=1e-4)
+    assert torch.equal(targets[: len(setup.pack)], soft_targets(set_up(student())))
+    monkeypatch.setattr(teacher, "_of_unlabelled", None)  # asked again, this would fail
+    assert torch.equal(soft_targets(set_up(config)), targets)
+
+
+def test_unlabelled_images_train_in_every_batch_and_the_answer_goes_on_from_a_checkpoint(student, wild, tmp_path):
+    config = student(
+        distill={"unlabelled": str(wild), "unlabelled_share": 0.25},
+        data={"image_size": 48, "early_size": 32, "early_epochs": 1},
+    )
+    trainer = begin(config)
+    num_labelled = len(trainer.inputs.full.pack.indices("train"))
+    for epoch, size in ((1, 32), (2, 48)):
+        shown = list(trainer.inputs.training(epoch=epoch, view=epoch, adaptation=trainer.adaptation))
+        assert {batch.images.shape[-1] for batch in shown} == {size}
+        assert sum(len(batch.images) for batch in shown) == num_labelled + round(num_labelled / 3)
+        torch.testing.assert_close(
+            torch.cat([batch.targets for batch in shown]).sum(dim=1), torch.ones(trainer.inputs.num_images)
+        )
+    epochs = fit(config)
+    first = next(epochs)
+    first.save(tmp_path / "checkpoint")
+    second = next(epochs)
+    (resumed,) = fit(config, resume_from=tmp_path / "checkpoint")
+    assert resumed.evaluation == second.evaluation
+    assert resumed.metrics["train/loss"] == second.metrics["train/loss"]
+    assert first.metrics["train/loss"] != pytest.approx(next(fit(student())).metrics["train/loss"], rel=1e-3)

@@ -162,15 +162,15 @@ def _without_classes(path: Path) -> Found:
     return Found(samples, [sample.file for sample in samples], left_out, dict(walk.tally.counts))
 
 
-def read_unlabelled(config: DataConfig) -> Source:
-    """Every image below the folder ``config.path``, however deep, under one label that means nothing."""
+def read_unlabelled(config: DataConfig, *, field: str = "data.path") -> Source:
+    """Every image below the folder ``config.path``, however deep, under one label that means nothing; ``field`` names it."""
     path = Path(config.path).expanduser()
     if not path.is_dir():
-        raise UserError(f"data.path: {config.path!r} is no folder; unlabelled images are read from a folder")
+        raise UserError(f"{field}: {config.path!r} is no folder; unlabelled images are read from a folder")
     walk = Walk()
     images = _images(path, walk=walk)
     if not images:
-        raise UserError(f"data.path: {config.path!r} has no images{_left(walk)}; {known_suffixes()}")
+        raise UserError(f"{field}: {config.path!r} has no images{_left(walk)}; {known_suffixes()}")
     samples = _samples(images, folder=path, path=path, label="", split=None)
     return Source(
         samples=tuple(samples),
