@@ -10,7 +10,7 @@ from trainable.config.trial import TrialConfig
 from trainable.data.image_guard import check_held
 from trainable.data.input_spec import InputSpec
 from trainable.data.pack import Pack, open_unlabelled
-from trainable.errors import UserError
+from trainable.errors import SettingsError, UserError
 from trainable.randomness import generator
 
 FIELD = "distill.unlabelled"
@@ -24,7 +24,10 @@ OF_LABELLED: dict[str, object] = {
     "keep_splits": None,
     "group_column": None,
     "min_images": 1,
+    "rare": "error",
+    "duplicates": "warn",
 }
+FEWEST = 3  # of which a pack is made, since it has splits, which mean nothing here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,12 @@ def open_beside(config: TrialConfig, spec: InputSpec, *, pack: Pack) -> Unlabell
     if distill.unlabelled is None:
         return None
     data = config.data.model_copy(update={"path": distill.unlabelled, **OF_LABELLED})
-    beside = open_unlabelled(data, spec, field=FIELD)
+    try:
+        beside = open_unlabelled(data, spec, field=FIELD)
+    except SettingsError as error:
+        raise UserError(
+            f"{FIELD}: {distill.unlabelled!r} has fewer than {FEWEST} different images that can be used"
+        ) from error
     check_held(beside.fingerprint, field=FIELD)
     _, firsts = np.unique(beside.sample_ids, return_index=True)
     is_known = np.isin(beside.sample_ids[firsts], pack.sample_ids)

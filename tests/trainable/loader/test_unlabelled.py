@@ -59,9 +59,13 @@ def test_images_that_the_data_have_are_left_out_and_copies_come_once(beside, dra
         beside(folder)
 
 
-def test_what_has_no_image_of_its_own_is_one_line(beside, tmp_path):
+def test_what_has_no_image_of_its_own_is_one_line(beside, draw_image, tmp_path):
     with pytest.raises(UserError, match=r"distill\.unlabelled: .* is no folder"):
         beside(tmp_path / "nowhere")
+    draw_image(tmp_path / "two" / "0.png", number=100)
+    draw_image(tmp_path / "two" / "1.png", number=101)
+    with pytest.raises(UserError, match=r"distill\.unlabelled: .*two' has fewer than 3 different images"):
+        beside(tmp_path / "two")
     with pytest.raises(UserError, match=r"distill\.unlabelled: the data have every image of"):
         beside(tmp_path / "images")
 
