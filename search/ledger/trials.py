@@ -14,6 +14,7 @@ from trainable.statistics.ranking import mean_ranks
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED"]
 POOLED_PROBE = "linear_probe"  # what the whole network's probe is called among the baselines
+ZERO_SHOT = "zero_shot"  # what the network is called there whose head is the class names as text
 PROBE = "probe"  # the origin of a trial that is a probe of frozen features, which nothing that is searched goes by
 
 
@@ -121,6 +122,8 @@ class Trial:
 def probe_name(trial: Trial) -> str:
     """What a trial that is a probe is called among the baselines."""
     stage = trial.overrides.get("model.until")
+    if trial.overrides.get("finetune.solver") == "text":
+        return ZERO_SHOT
     return POOLED_PROBE if stage is None else f"probe_{stage}"
 
 

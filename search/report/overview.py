@@ -11,7 +11,7 @@ from search.engine.clock import spent
 from search.ledger.lease import is_held
 from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
-from search.ledger.trials import Trial, best_trial
+from search.ledger.trials import POOLED_PROBE, ZERO_SHOT, Trial, best_trial, probe_name
 from search.report.spending import clock_line, spending, spending_line
 from search.report.verdict import search_verdict
 from search.report.winner import winner_data
@@ -59,9 +59,13 @@ def probe_text(best: Trial | None) -> str | None:
     """What is said where the best of a search is the probe of frozen features; None where it is a trial of its own."""
     if best is None or best.is_searched:
         return None
-    stage = best.overrides.get("model.until")
-    whose = "linear probe" if stage is None else f"probe of {stage}"
-    return f"the {whose} beats every trial: the best is the probe, trial {best.number}; take it, or search longer or deeper"
+    name = probe_name(best)
+    what = {POOLED_PROBE: "linear probe", ZERO_SHOT: "zero-shot head"}.get(
+        name, f"probe of {name.removeprefix('probe_')}"
+    )
+    return (
+        f"the {what} beats every trial: the best is the probe, trial {best.number}; take it, or search longer or deeper"
+    )
 
 
 def overviews(folder: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from search.engine.rule import Rule
 from search.ledger.failures import failure_text
 from search.ledger.ledger import Ledger
 from search.ledger.refits import SEED
-from search.ledger.trials import Trial, best_trial
+from search.ledger.trials import ZERO_SHOT, Trial, best_trial, probe_name
 from search.report.spending import duration
 from search.space.lint import lowered_batches
 from search.space.spec import ORACLE, SearchSpec
@@ -123,7 +123,8 @@ class Progress(Listener):
     def _line(self, before: Trial | None, trial: Trial) -> str:
         metric = self._spec.search.metric
         if before is None and not trial.is_searched:
-            return f"trial {trial.number} starts: a probe of frozen features"
+            what = "class names as text, zero-shot" if probe_name(trial) == ZERO_SHOT else "a probe of frozen features"
+            return f"trial {trial.number} starts: {what}"
         if before is None:
             values = ", ".join(f"{path}={_short(value)}" for path, value in trial.params.items())
             return f"trial {trial.number} starts ({trial.origin}): {values}"

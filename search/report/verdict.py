@@ -16,6 +16,7 @@ CONFIDENCE = 0.95  # of what is noted of a search
 CHEAPER = 1.5  # times as many seconds, from which on it is said which is cheaper
 NAMES = {
     "linear_probe": "the linear probe",
+    "zero_shot": "zero-shot classification by the class names",
     "scratch": "training from scratch",
     "bit_hyperrule": "the fixed recipe BiT-HyperRule",
     "source_only": "training on the source alone",

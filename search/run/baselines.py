@@ -14,6 +14,7 @@ from search.tune.submit import submit
 
 FOLDER = "baselines"
 OLD_FOLDER = "arms"  # its name in searches begun before baselines were called so
+TRIALS = ("linear_probe", "zero_shot")
 # How the names under which each of `baselines` is found in the ledger begin.
 RESULTS = {
     "stage_probes": "probe_",
@@ -28,14 +29,14 @@ def begin_baselines(
 ) -> list[Callable[[], dict[str, Any]]]:
     """Start the ``baselines`` whose scores are not in the ledger; each call waits for some, by name.
 
-    The linear probe is not among them: it is a trial (:func:`search.run.probes.begin_probe`).
+    The linear probe and zero-shot are not among them: they are trials (:func:`search.run.probes.begin_probes`).
     ``params`` is the point of the space that gives them data and backbone; ``place`` is what a worker occupies.
     """
     scores = ledger.notes.baselines
     config = spec.trial_config(params)
     waiting = []
     for name in spec.baselines:
-        if name == "linear_probe" or any(score_name.startswith(RESULTS[name]) for score_name in scores):
+        if name in TRIALS or any(score_name.startswith(RESULTS[name]) for score_name in scores):
             continue
         if name == "stage_probes":
             waiting.append(submit("probe_scores", config, kinds=spec.probes, place=place))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from search.engine.sampling import propose, sampling_rule
 from search.ledger.files import checkpoint_folder
 from search.ledger.ledger import Ledger
 from search.ledger.notes import BaselineScore, SoupResult
-from search.ledger.trials import POOLED_PROBE, PROBE, Trial, best_trial
+from search.ledger.trials import POOLED_PROBE, PROBE, ZERO_SHOT, Trial, best_trial, probe_name
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tune.place import Place
@@ -34,25 +35,45 @@ AS_TRIAL: Mapping[str, Value] = {
 }
 
 
-def begin_probe(spec: SearchSpec, ledger: Ledger) -> None:
-    """Note the probe of the whole network as a trial to be trained before any other, where `baselines` ask for one.
+@dataclass(frozen=True)
+class Probe:
+    """A trial of the whole network that is asked for by some of ``baselines``, and what it has in place of searched values."""
 
-    It is no point of the space: the sampler does not see it, the scheduler no more than its value. A search that was begun
-    when probes were no trials, and has its score, needs none.
+    asked_by: frozenset[str]
+    overrides: Mapping[str, Value]
+
+
+_OF_WHOLE = {**AS_TRIAL, "model.until": None}
+PROBES: Mapping[str, Probe] = {
+    POOLED_PROBE: Probe(frozenset({"linear_probe", "stage_probes"}), _OF_WHOLE),
+    ZERO_SHOT: Probe(frozenset({"zero_shot"}), {**_OF_WHOLE, "finetune.solver": "text", "model.head": "text"}),
+}
+
+
+def begin_probes(spec: SearchSpec, ledger: Ledger) -> None:
+    """Note those of :data:`PROBES` that ``baselines`` ask for as trials to be trained before any other.
+
+    They are no points of the space: the sampler does not see them, the scheduler no more than their values. A search that was
+    begun when probes were no trials, and has the score, needs none.
     """
-    asked = {"linear_probe", "stage_probes"}.intersection(spec.baselines)
-    if asked and POOLED_PROBE not in ledger.notes.baselines and _trial_of(ledger, stage=None) is None:
-        _start(spec, ledger, stage=None)
+    for name, probe in PROBES.items():
+        is_asked = probe.asked_by.intersection(spec.baselines)
+        if is_asked and name not in ledger.notes.baselines and _trial_of(ledger, name=name) is None:
+            _start(spec, ledger, overrides=probe.overrides)
 
 
-def probe_score(ledger: Ledger) -> Mapping[str, BaselineScore]:
-    """The score of the whole network's probe by its name, from its trial; nothing where it has none."""
-    trial = _trial_of(ledger, stage=None)
-    if trial is None or not trial.epochs:
-        return {}
-    measured = {name: value for name, value in trial.epochs[-1].metrics.items() if not name.startswith("usage/")}
-    of_val = {name.removeprefix("val/"): value for name, value in measured.items() if name.startswith("val/")}
-    return {POOLED_PROBE: BaselineScore(metrics=of_val, measured=measured)}
+def probe_scores(ledger: Ledger) -> dict[str, BaselineScore]:
+    """The scores of :data:`PROBES` by their names, from their trials; nothing of one that has none."""
+    scores = {}
+    for name in PROBES:
+        trial = _trial_of(ledger, name=name)
+        if trial is not None and trial.epochs:
+            measured = {
+                name: value for name, value in trial.epochs[-1].metrics.items() if not name.startswith("usage/")
+            }
+            of_val = {name.removeprefix("val/"): value for name, value in measured.items() if name.startswith("val/")}
+            scores[name] = BaselineScore(metrics=of_val, measured=measured)
+    return scores
 
 
 def winning_probe(
@@ -95,19 +116,19 @@ def train_winning_probe(
         if not trial.is_searched and trial.state == "RUNNING":  # the search was killed before it was trained
             on_change(_trained(spec, ledger, trial=trial, folder=folder, place=place))
     stage = winning_probe(ledger.notes.baselines, trials=ledger.trials(), soup=soup, metric=spec.search.metric)
-    if stage is not None and _trial_of(ledger, stage=stage) is None:
-        trial = ledger.trial(_start(spec, ledger, stage=stage))
+    if stage is not None and _trial_of(ledger, name=f"probe_{stage}") is None:
+        trial = ledger.trial(_start(spec, ledger, overrides={**AS_TRIAL, "model.until": stage}))
         on_change(trial)
         on_change(_trained(spec, ledger, trial=trial, folder=folder, place=place))
 
 
-def _trial_of(ledger: Ledger, *, stage: str | None) -> Trial | None:
-    """The trial that is the probe of a stage, or of the whole network."""
+def _trial_of(ledger: Ledger, *, name: str) -> Trial | None:
+    """The trial that is a probe of this name."""
     probes = (trial for trial in ledger.trials() if not trial.is_searched)
-    return next((trial for trial in probes if trial.overrides.get("model.until") == stage), None)
+    return next((trial for trial in probes if probe_name(trial) == name), None)
 
 
-def _start(spec: SearchSpec, ledger: Ledger, *, stage: str | None) -> int:
+def _start(spec: SearchSpec, ledger: Ledger, *, overrides: Mapping[str, Value]) -> int:
     """Note the trial of a probe, at the point of the space that baselines are computed at; its number."""
     point = propose([], space=spec.space, rule=sampling_rule(spec))
     assert point is not None, "a space has a point"
@@ -116,7 +137,7 @@ def _start(spec: SearchSpec, ledger: Ledger, *, stage: str | None) -> int:
         distributions=point.distributions,
         target=SOLVED,
         origin=PROBE,
-        overrides={**AS_TRIAL, "model.until": stage},
+        overrides=dict(overrides),
     )
 
 

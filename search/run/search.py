@@ -29,7 +29,7 @@ from search.run.confirm import Workshop, confirming
 from search.run.finish import finish
 from search.run.keeping import Keeper
 from search.run.pretraining import run_steps
-from search.run.probes import begin_probe, probe_score
+from search.run.probes import begin_probes, probe_scores
 from search.run.timekeeper import Timekeeper, clock_of, steady_now
 from search.run.warm_start import note_warm_start, warm_recipes
 from search.space.dimension import Choice
@@ -253,7 +253,7 @@ def _with_workers(
         limits=workshop.limits,
         on_change=tell,
     )
-    begin_probe(spec, ledger)
+    begin_probes(spec, ledger)
     waiting = begin_baselines(spec, ledger, params=any_params(spec), folder=folder, place=place())
     with interruptible(conductor):
         run_legs(
@@ -268,7 +268,7 @@ def _with_workers(
     if not conductor.finished:
         interrupted = conductor.stopping == INTERRUPTED
         return Outcome("interrupted" if interrupted else "failed", conductor.stopping or "no worker", folder)
-    for scores in chain([probe_score(ledger)], (result() for result in waiting)):
+    for scores in chain([probe_scores(ledger)], (result() for result in waiting)):
         ledger.note(baselines={**ledger.notes.baselines, **scores})
     return finish(spec, ledger, folder=folder, workshop=workshop, reason=_why_over(conductor, spec), on_change=tell)
 

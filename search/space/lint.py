@@ -12,7 +12,7 @@ from search.space.sections import SearchSection
 from search.space.space import corners
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from trainable.config.techniques import ALIGNING_METHODS, CHOICES, LIGHT_ADAPTERS
+from trainable.config.techniques import ALIGNING_METHODS, CHOICES, HEADS, LIGHT_ADAPTERS
 from trainable.config.trial import used_batch_size
 from trainable.config.validation import as_text
 
@@ -105,6 +105,7 @@ def _needs_of_techniques() -> Iterator[Need]:
                 )
 
 
+CHOICES_OF_TEXT = HEADS["text"].keys  # which the baseline zero_shot reads, too
 NEEDS = (
     *_needs_of_techniques(),
     Need(
@@ -186,6 +187,8 @@ NEEDS = (
 def _unmet_needs(spec: SearchSpec) -> Iterator[str]:
     for need in NEEDS:
         if need.path not in spec.vary and spec.base.get(need.path) in (None, defaults()[need.path]):
+            continue
+        if need.path in CHOICES_OF_TEXT and "zero_shot" in spec.baselines:
             continue
         values = offered(spec, need.other, given=need.path)
         serving = [value for value in values if need.serves(value)]

@@ -12,6 +12,7 @@ from search.space.values import Value
 from trainable.config.techniques import ALIGNING_METHODS, LIGHT_ADAPTERS, NORM_METHODS
 from trainable.config.trial import ModelConfig, TrialConfig
 from trainable.data.packaged import find_package
+from trainable.errors import UserError
 from trainable.loader.own_code import find_code
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def check_models(spec: SearchSpec) -> list[str]:
     """
     from trainable.model.network import check_network
 
+    _check_zero_shot(spec)
     seen: set[str] = set()
     files: dict[str, None] = {}
     for config in _models(spec):
@@ -99,6 +101,19 @@ def check_models(spec: SearchSpec) -> list[str]:
             if model.weights not in ("pretrained", "random") and not model.weights.startswith("package:"):
                 files[model.weights] = None
     return [f"model.weights: the head in {file} is left out, if it has one; a new one is trained" for file in files]
+
+
+def _check_zero_shot(spec: SearchSpec) -> None:
+    """Raise UserError where `baselines` ask for zero-shot, and a backbone has no text tower or open_clip is missing."""
+    if "zero_shot" not in spec.baselines:
+        return
+    from trainable.model.text_tower import check_text_tower
+
+    for config in _models(spec):
+        try:
+            check_text_tower(config)
+        except UserError as error:
+            raise UserError(f"baselines: zero_shot has no class names to begin with; {error}") from error
 
 
 def weights_of(spec: SearchSpec) -> "list[WeightsAtHand]":

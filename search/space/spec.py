@@ -50,6 +50,9 @@ class HasParams(Protocol):
         """Values in place of these and the search's, by dotted path."""
 
 
+Baseline = Literal["linear_probe", "stage_probes", "zero_shot", "scratch", "bit_hyperrule", "source_only"]
+
+
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
 
@@ -67,12 +70,13 @@ class SearchSpec(Section):
     )
     ssl: SslSection | None = Field(None, description="Self-supervised pre-training before the search.")
     meta: MetaSection | None = Field(None, description="Meta-training for few images before the search.")
-    baselines: list[Literal["linear_probe", "stage_probes", "scratch", "bit_hyperrule", "source_only"]] = Field(
+    baselines: list[Baseline] = Field(
         [],
-        description="What the trials are compared with: a probe of the frozen features, probes of every stage, the same "
-        "network from random weights at the same budget, BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 "
-        "images where there are fewer than 20,000, and the same network trained on the source domains alone. The linear "
-        "probe, of `stage_probes` too, is the first trial; a stage's that beats every trial is one more.",
+        description="What the trials are compared with: a probe of the frozen features, probes of every stage, the class "
+        "names as text beside a backbone with a text tower (`model.head: text` as it begins), the same network from random "
+        "weights at the same budget, BiT-HyperRule (Kolesnikov et al. 2020), which sees 256,000 images where there are fewer "
+        "than 20,000, and the same network trained on the source domains alone. The linear probe, of `stage_probes` too, and "
+        "zero-shot are the first trials; a stage's probe that beats every trial is one more.",
     )
     probes: list[Literal["logreg", "linear_svm", "ridge", "knn"]] = Field(
         ["logreg"],

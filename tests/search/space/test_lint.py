@@ -338,3 +338,11 @@ def test_what_another_scheduler_alone_reads_is_noted(scheduler, lines):
 def test_a_space_of_one_point_is_noted_without_a_number_of_trials_too():
     document = {"search": {"name": "demo", "budget": {"minutes": 5}}, "scheduler": {"max_epochs": 27}, "vary": {}}
     assert lint(SearchSpec.model_validate(document)) == ["vary: nothing is searched, so all trials are the same trial"]
+
+
+def test_the_names_of_classes_are_read_by_a_text_head_and_by_zero_shot_alone():
+    base = {"finetune.class_names": {"n01": "fish"}}
+    line = "base.finetune.class_names: has no effect, model.head is not text"
+    assert line in notes(base=base)
+    assert line not in notes(base=base, baselines=["zero_shot"])
+    assert line not in notes(base=base | {"model.head": "text"})

@@ -228,3 +228,8 @@ def test_a_teacher_that_is_not_there_is_one_line(tmp_path, searched):
         spec = spec.model_copy(update={"base": {**spec.base, "distill.teachers": teachers}})
     with pytest.raises(UserError, match="distill.teachers: .*/nowhere is no packaged model, it has no model.json"):
         check_techniques(spec)
+
+
+def test_zero_shot_of_a_backbone_without_a_text_tower_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="^baselines: zero_shot has no class names to begin with; "):
+        check_models(spec_of(tmp_path, model=RANDOM, baselines=["zero_shot"]))

@@ -207,7 +207,8 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         (
             {"baselines": ["probe"]},
             [
-                "baselines: got 'probe', must be a list of linear_probe, stage_probes, scratch, bit_hyperrule, source_only"
+                "baselines: got 'probe', must be a list of linear_probe, stage_probes, zero_shot, scratch, "
+                "bit_hyperrule, source_only"
             ],
         ),
         ({"base": {"optimizer": {"lrr": 1}}}, ["base.optimizer.lrr: unknown path; did you mean 'optimizer.lr'?"]),
