@@ -44,6 +44,7 @@ def test_imports_point_the_way_the_design_lists():
         ("search/engine/conductor.py", "import torch", "the door of torch"),
         ("trainable/metrics.py", "import timm", "the door of timm"),
         ("trainable/model/network.py", "import peft", "the door of peft"),
+        ("trainable/training/solving.py", "import open_clip", "the door of open_clip"),
         ("search/engine/conductor.py", "import yaml", "the door of YAML"),
     ],
 )

@@ -683,6 +683,7 @@ def classifier_epochs(config: TrialConfig) -> int:
 def _misfits(config: TrialConfig) -> Iterator[str]:
     """One line for each pair of values that cannot go together."""
     yield from _misfits_of_domains(config)
+    yield from _misfits_of_teachers(config)
     train, finetune, loss = config.train, config.finetune, config.loss
     span = train.epochs - classifier_epochs(config)
     if span < 1:
@@ -711,13 +712,6 @@ def _misfits(config: TrialConfig) -> Iterator[str]:
         yield f"{drawn} and loss.class_weights: {loss.class_weights!r} exclude each other; use one"
     if loss.focal_alpha is not None and loss.class_weights != "none":
         yield f"loss.focal_alpha: excludes loss.class_weights: {loss.class_weights!r}; use one"
-    if config.distill.unlabelled is not None and not config.distill.teachers:
-        yield "distill.unlabelled: needs distill.teachers, which answer for its images"
-    if config.distill.teachers:
-        mixing = [f"augment.{name}" for name in ("mixup", "cutmix") if getattr(config.augment, name)]
-        rehearsing = ["data.rehearsal"] if config.data.rehearsal is not None else []
-        for other in [*mixing, *rehearsing]:
-            yield f"distill.teachers: excludes {other}, of whose images no teacher is asked"
     yield from unmet(STRATEGIES[finetune.strategy], config=config)
     yield from unmet(SOLVERS[finetune.solver], config=config)
     yield from unmet(LOSSES[loss.name], config=config)
@@ -743,3 +737,13 @@ def _misfits_of_domains(config: TrialConfig) -> Iterator[str]:
     if metric.startswith("oracle/") and not data.oracle:
         yield f"train.metric: {metric!r} reads the target's labels; data.oracle: true allows that and marks every result"
     yield from unmet(METHODS[adapt.method], config=config)
+
+
+def _misfits_of_teachers(config: TrialConfig) -> Iterator[str]:
+    if config.distill.unlabelled is not None and not config.distill.teachers:
+        yield "distill.unlabelled: needs distill.teachers, which answer for its images"
+    if config.distill.teachers:
+        mixing = [f"augment.{name}" for name in ("mixup", "cutmix") if getattr(config.augment, name)]
+        rehearsing = ["data.rehearsal"] if config.data.rehearsal is not None else []
+        for other in [*mixing, *rehearsing]:
+            yield f"distill.teachers: excludes {other}, of whose images no teacher is asked"

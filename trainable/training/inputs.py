@@ -47,21 +47,22 @@ class Shown(NamedTuple):
     others: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Images:
     """The images at one size, with the old ones to rehearse, or with unlabelled ones that teachers answer for."""
 
     pack: Pack
     spec: InputSpec
     old: Pack | None
-    unlabelled: Unlabelled | None = None
+    unlabelled: Unlabelled | None
 
 
 def open_images(config: TrialConfig, *, size: int | None) -> Images:
     """The trial's images with ``size`` pixels a side. Raises UserError for data that cannot be used."""
     spec = input_spec(config.model, image_size=size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
-    return Images(pack, spec, open_old(config.data, spec), open_beside(config, spec, pack=pack))
+    beside = open_beside(config, spec, pack=pack)
+    return Images(pack=pack, spec=spec, old=open_old(config.data, spec), unlabelled=beside)
 
 
 @dataclass(kw_only=True)
