@@ -189,11 +189,13 @@ def _towers(source: _Source) -> tuple[Any, Any]:
     """The model of both towers in eval mode and the tokenizer. Raises UserError, or OutageError as a hub does not answer."""
     open_clip = _open_clip()
     try:
-        towers = open_clip.create_model(source.name, pretrained=source.tag, require_pretrained=True)
+        with torch.random.fork_rng(devices=[]):  # it draws weights before it loads them
+            towers = open_clip.create_model(source.name, pretrained=source.tag, require_pretrained=True)
         return towers.eval(), open_clip.get_tokenizer(source.name)
     except Exception as error:  # whatever its files, the hub or a library that it wants lead it to
         reason = plain(str(error).strip().partition("\n")[0]) or type(error).__name__
-        kind = OutageError if isinstance(error, OSError) else UserError
+        is_outage = any(isinstance(each, OSError) for each in (error, error.__context__))  # open_clip puts its own around it
+        kind = OutageError if is_outage else UserError
         raise kind(f"finetune.text_weights: {source.name} cannot be had ({reason})") from error
 
 
