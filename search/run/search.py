@@ -61,8 +61,16 @@ from trainable.loader.own_code import import_code
 logger = logging.getLogger(__name__)
 
 # What decides whether data can be packed and a backbone built, but of data those that have no say in it.
-PREPARED = ("data.", "model.name", "model.weights", "model.until", "model.pool", "model.drop_path")
-UNPREPARED = tuple(f"data.{name}" for name in NO_SAY_IN_IMAGES)
+PREPARED = (
+    "data.",
+    "distill.unlabelled",
+    "model.name",
+    "model.weights",
+    "model.until",
+    "model.pool",
+    "model.drop_path",
+)
+UNPREPARED = (*(f"data.{name}" for name in NO_SAY_IN_IMAGES), "distill.unlabelled_share")
 
 
 def search_folder(spec: SearchSpec) -> Path:

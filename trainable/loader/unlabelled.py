@@ -45,7 +45,7 @@ class Unlabelled:
 
     def line(self) -> str:
         """What is done with them, for people."""
-        known = f"; {self.num_known} more are left out, the data have them already" if self.num_known else ""
+        known = f"; {self.num_known} more left out, the data have them already" if self.num_known else ""
         return f"{FIELD}: {len(self.rows)} images are learnt from teachers alone, {self.share:.0%} of each batch{known}"
 
 

@@ -194,7 +194,9 @@ def _towers(source: _Source) -> tuple[Any, Any]:
         return towers.eval(), open_clip.get_tokenizer(source.name)
     except Exception as error:  # whatever its files, the hub or a library that it wants lead it to
         reason = plain(str(error).strip().partition("\n")[0]) or type(error).__name__
-        is_outage = any(isinstance(each, OSError) for each in (error, error.__context__))  # open_clip puts its own around it
+        is_outage = any(
+            isinstance(each, OSError) for each in (error, error.__context__)
+        )  # open_clip puts its own around it
         kind = OutageError if is_outage else UserError
         raise kind(f"finetune.text_weights: {source.name} cannot be had ({reason})") from error
 

@@ -48,6 +48,18 @@ def test_every_image_size_is_prepared_with_every_backbone():
     assert len(found) == 6
 
 
+def test_every_folder_of_unlabelled_images_is_prepared():
+    document = make_spec({}).model_dump()
+    document["base"] |= {"distill.teachers": ["a model"]}
+    document["vary"] |= {
+        "distill.unlabelled": {"choice": ["wild", "tame"]},
+        "distill.unlabelled_share": {"uniform": [0.1, 0.9]},
+    }
+    found = variants(SearchSpec.model_validate(document), among=PREPARED)
+    assert len(found) == 2 * len(BACKBONES)
+    assert {one["distill"]["unlabelled"] for one in found} == {"wild", "tame"}
+
+
 def test_of_backbones_that_are_chosen_among_only_the_images_are_prepared_first():
     document = make_spec({"data.image_size": {"choice": [32, 64]}}).model_dump()
     document["base"]["model.weights"] = "pretrained"

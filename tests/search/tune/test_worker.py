@@ -81,6 +81,17 @@ def test_every_data_set_of_a_search_may_be_trained_on(trial, tmp_path):
         run_task("probe_scores", one, kinds=["logreg"], threads=1, fingerprints=fingerprints, directory=str(Path.cwd()))
 
 
+def test_unlabelled_images_are_counted_once_and_held_to(trial, tmp_path, draw_image, caplog):
+    for number in range(4):
+        draw_image(tmp_path / "wild" / f"{number}.png", number=900 + number)
+    beside = trial | {"distill": {"teachers": ["a model"], "unlabelled": str(tmp_path / "wild")}}
+    fingerprints = prepare([trial, beside, beside]).fingerprints
+    assert len(fingerprints["distill.unlabelled"]) == 1
+    assert [record.message for record in caplog.records].count(
+        "distill.unlabelled: 4 images are learnt from teachers alone, 50% of each batch"
+    ) == 1
+
+
 def test_the_work_that_can_be_sent_is_what_there_is():
     functions = {name for name, value in vars(tasks).items() if getattr(value, "__module__", "") == tasks.__name__}
     assert set(get_args(TaskName)) == {name for name in functions if not name.startswith("_")}
