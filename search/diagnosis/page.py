@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from search.report.html import html_row, page_html
+from search.report.figures import drawing_script, figure_html
+from search.report.html import Section, html_lines, html_row, html_table, page_html
 from trainable.atomic import write_beside
 from trainable.diagnosis.advice import Advice
 from trainable.diagnosis.diagnose import Diagnosis
@@ -33,16 +34,13 @@ def write_page(
     }
     if diagnosis.curve is not None:
         plots |= {"Accuracy of a linear probe by its training images": learning_figure(diagnosis.curve)}
-    sections = [*(f"<p>{html.escape(line)}</p>" for line in lines)]
-    sections.append(f"<h2>Advice: {advice.size}, {advice.similarity}</h2>{_list(advice.reasons)}")
-    script = True
-    for heading, figure in plots.items():
-        sections.append(f"<h2>{html.escape(heading)}</h2>" + _plot(figure, with_script=script))
-        script = script and figure is None
-    sections.append(_classes_html(diagnosis))
+    sections = [Section(f"Advice: {advice.size}, {advice.similarity}", _list(advice.reasons))]
+    sections += [Section(heading, _plot(figure, title=heading)) for heading, figure in plots.items()]
+    sections.append(Section("Which classes more images would serve", _classes_html(diagnosis)))
+    text = page_html(title, head=html_lines(lines), sections=sections, script=drawing_script())
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_beside(path) as file:
-        file.write(page_html(title, sections=sections).encode())
+        file.write(text.encode())
 
 
 def probe_figure(diagnosis: Diagnosis) -> go.Figure:
@@ -80,9 +78,7 @@ def confusion_figure(diagnosis: Diagnosis) -> go.Figure:
     """Validation images of the best probe by true class, a row each, and predicted one."""
     probe = diagnosis.stages[diagnosis.best_stage].probe
     names = [html.escape(name) for name in probe.per_class]
-    figure = go.Figure(
-        go.Heatmap(z=probe.confusion, x=names, y=names, texttemplate="%{z}", colorscale="Blues", showscale=False)
-    )
+    figure = go.Figure(go.Heatmap(z=probe.confusion, x=names, y=names, texttemplate="%{z}", showscale=False))
     figure.update_yaxes(title="true class", autorange="reversed", type="category")
     return figure.update_xaxes(title="predicted class", type="category")
 
@@ -121,19 +117,15 @@ def _classes_html(diagnosis: Diagnosis) -> str:
         )
         for each in diagnosis.curve.classes
     ]
-    heads = html_row(["class", "training images", "recall", "points that twice as many would add"], tag="th")
-    return f"<h2>Which classes more images would serve</h2><table>{heads}{''.join(rows)}</table>"
+    return html_table(rows, heads=("class", "training images", "recall", "points that twice as many would add"))
 
 
 def _bars(classes: Mapping[str, int]) -> dict[str, list[object]]:
     return {"x": [html.escape(name) for name in classes], "y": list(classes.values())}
 
 
-def _plot(figure: go.Figure | None, *, with_script: bool) -> str:
-    if figure is None:
-        return "<p>too few validation images</p>"
-    text: str = figure.to_html(full_html=False, include_plotlyjs=with_script)
-    return text
+def _plot(figure: go.Figure | None, *, title: str) -> str:
+    return "<p>too few validation images</p>" if figure is None else figure_html(figure, title=title)
 
 
 def _list(sentences: Sequence[str]) -> str:

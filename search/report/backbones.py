@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from search.ledger.notes import BackboneChoice
-from search.report.html import html_row
+from search.report.html import html_row, html_table
 
 SHOWN = 10  # backbones in a terminal; the page has all
 SCORES = ("logme", "h_score", "probe")
@@ -35,9 +35,9 @@ def backbones_html(choice: BackboneChoice | None) -> str:
     """All backbones as a table, best first; nothing where none were scored."""
     if choice is None:
         return ""
-    rows = "".join(html_row(_cells(name, choice=choice)) for name in _ordered(choice))
+    rows = [html_row(_cells(name, choice=choice)) for name in _ordered(choice)]
     beneath = f"<p>{_not_scored(choice)}</p>" if choice.not_scored else ""
-    return f"<h2>Backbones before the search</h2><table>{html_row(HEADS, tag='th')}{rows}</table>{beneath}"
+    return html_table(rows, heads=HEADS) + beneath
 
 
 def backbone_figures(choice: BackboneChoice | None) -> dict[str, Callable[[], go.Figure]]:

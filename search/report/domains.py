@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from search.ledger.files import PICTURE
 from search.ledger.notes import BaselineScore, SearchNotes
 from search.ledger.trials import Trial, best_trial, leaders
+from search.report.figures import PALETTE
 from search.space.spec import ORACLE, SearchSpec
 from trainable.metrics import DIRECTIONS, gain
 from trainable.statistics.ranking import agreement
@@ -30,7 +30,6 @@ CURVES = (
     "target/a_distance",
     "target/mmd",
 )
-COLOURS = qualitative.Plotly
 
 
 def judge_domains(trials: Sequence[Trial], *, spec: SearchSpec, notes: SearchNotes) -> dict[str, Any] | None:
@@ -167,7 +166,7 @@ def _picture(picture: Mapping[str, Any]) -> go.Figure:
                     marker={
                         "symbol": "circle" if domain == "source" else "x",
                         "size": 6,
-                        "color": COLOURS[place % len(COLOURS)],  # the same before and after
+                        "color": PALETTE[place % len(PALETTE)],  # the same before and after
                     },
                     legendgroup=f"{domain} {label}",
                     showlegend=column == 1,

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from search.ledger.refreshes import Record, Records
-from search.report.html import html_row
+from search.report.html import html_row, html_table
 
 SHOWN = 12  # characters of a fingerprint
 
@@ -26,12 +26,11 @@ def history_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def history_html(rows: list[dict[str, Any]]) -> str:
-    """Give the history as a section of a page, with the reasons; empty where there was no refresh."""
+    """Give the history as HTML, with the reasons; empty where there was no refresh."""
     if not rows:
         return ""
-    table = html_row(_heads(rows), tag="th") + "".join(html_row(cells) for cells in _cells(rows))
-    details = "".join(_details(row) for row in rows)
-    return f"<h2>History of the model</h2><table>{table}</table>{details}"
+    table = html_table([html_row(cells) for cells in _cells(rows)], heads=_heads(rows))
+    return table + "".join(_details(row) for row in rows)
 
 
 def _row(record: Record) -> dict[str, Any]:

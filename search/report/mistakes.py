@@ -9,11 +9,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from search.ledger.files import MISTAKES
-from search.report.html import html_row
+from search.report.classes import folded_table, range_html
+from search.report.html import Section, html_cells
 
 ADDRESS = "data:image/jpeg;base64,"  # how pictures of our own begin
 PIXELS_A_CLASS = 26  # of the plot of a confusion
-PLAIN_ROWS = 30  # classes of a table that is open from the first
 LONGEST_NAME = 24  # of a class beside a plot
 # The images of each kind: their title, and what is said beneath it.
 GALLERIES = {
@@ -36,34 +36,24 @@ def read_mistakes(folder: Path, *, trial: int | None, soup: Sequence[int] | None
     return document if (document["trial"], document["soup"]) == (trial, soup) else None
 
 
-def mistakes_html(mistakes: Mapping[str, Any] | None) -> str:
+def mistakes_sections(mistakes: Mapping[str, Any] | None) -> list[Section]:
     """Classes by recall, and galleries of images; nothing where nothing was written."""
     if mistakes is None:
-        return ""
-    heads = html_row(["class", "recall", "95 %", "precision", "images"], tag="th")
+        return []
     rows = [
-        html_row(
+        html_cells(
             [
-                row["class"],
-                f"{row['recall']:.3f}",
-                f"{row['recall_low']:.2f} to {row['recall_high']:.2f}",
-                f"{row['precision']:.3f}",
+                html.escape(row["class"]),
                 str(row["count"]),
+                range_html(row["recall"], low=row["recall_low"], high=row["recall_high"]),
+                f"{row['precision']:.3f}",
             ]
         )
         for row in mistakes["per_class"]
     ]
-    table = folded_table(heads, rows=rows)
-    galleries = [_gallery(mistakes, kind=kind) for kind in GALLERIES]
-    return f"<h2>Classes on the {mistakes['num_images']} validation images</h2>{table}{''.join(galleries)}"
-
-
-def folded_table(heads: str, *, rows: Sequence[str]) -> str:
-    """A table of classes in HTML, the worst recall first; of many it is opened by a click."""
-    table = f"<table>{heads}{''.join(rows)}</table>"
-    if len(rows) <= PLAIN_ROWS:
-        return table
-    return f"<details><summary>all {len(rows)} classes, the worst recall first</summary>{table}</details>"
+    table = folded_table(rows, heads=("class", "images", "recall, 95 %", "precision"))
+    classes = Section(f"Classes on the {mistakes['num_images']} validation images", table)
+    return [classes, *(_gallery(mistakes, kind=kind) for kind in GALLERIES)]
 
 
 def confusion_figure(confusion: Mapping[str, Any]) -> go.Figure:
@@ -79,13 +69,12 @@ def confusion_figure(confusion: Mapping[str, Any]) -> go.Figure:
         texttemplate="%{text}",
         customdata=[[f"{true} taken for {taken}" for taken in classes] for true in classes],
         hovertemplate="%{customdata}: %{text} images, %{z:.0%}<extra></extra>",
-        colorscale="Blues",
         zmin=0,
         zmax=1,
     )
     ticks = {"tickvals": places, "ticktext": classes}
     side = 260 + PIXELS_A_CLASS * len(classes)
-    figure = go.Figure(heat).update_layout(width=side + 80, height=side)
+    figure = go.Figure(heat).update_layout(width=side, height=side)
     figure.update_xaxes(title_text="taken for", tickangle=-60, **ticks)
     return figure.update_yaxes(title_text="true class", autorange="reversed", **ticks)
 
@@ -97,14 +86,13 @@ def confusion_title(confusion: Mapping[str, Any]) -> str:
     return f"Confusion on validation images{of}"
 
 
-def _gallery(mistakes: Mapping[str, Any], *, kind: str) -> str:
+def _gallery(mistakes: Mapping[str, Any], *, kind: str) -> Section:
     images, (title, words) = mistakes[kind], GALLERIES[kind]
-    if not images:
-        return ""
     number = mistakes.get(f"num_{kind}", len(images))
     of = f", {len(images)} of {number}" if number > len(images) else ""
     figures = "".join(_figure(image) for image in images)
-    return f'<h2>{title}{of}</h2><p>{html.escape(words)}</p><div class="images">{figures}</div>'
+    beneath = f"<p>{html.escape(words)}</p>" if words else ""
+    return Section(f"{title}{of}", f'{beneath}<div class="images">{figures}</div>' if images else "")
 
 
 def _figure(image: Mapping[str, Any]) -> str:

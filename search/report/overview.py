@@ -48,6 +48,7 @@ def overview(folder: Path) -> dict[str, Any]:
         "verdict": None if verdict is None else verdict.as_dict(),
         "winner": winner_data(trials, notes=notes, metric=metric, choose_by=spec.search.choose_by),
         "test": None if test is None else dict(test.metrics),
+        "test_intervals": {} if test is None else {name: list(bounds) for name, bounds in test.intervals.items()},
         "oracle": notes.data.oracle,
         "test_oracle": None if test is None or test.oracle is None else dict(test.oracle.metrics),
         "test_reads": 0 if test is None else test.reads,

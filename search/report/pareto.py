@@ -1,5 +1,6 @@
 """What the best takes: the trials that no other beats both in the metric and in a cost."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from search.ledger.trials import Trial, leaders
+from search.report.figures import MUTED, PALETTE
+from search.report.spending import duration
 from search.space.spec import SearchSpec
 
 SECONDS = "seconds"  # of training, of all epochs of a trial
+_FRONT_LINE = {"color": PALETTE[3], "width": 2, "shape": "hv"}
 
 
 def fronts(trials: Sequence[Trial], *, spec: SearchSpec) -> dict[str, list[dict[str, Any]]]:
@@ -56,14 +60,26 @@ def _cost(trial: Trial, cost: str) -> float | None:
 
 
 def _figure(rows: list[dict[str, Any]], *, front: list[dict[str, Any]], cost: str, metric: str) -> go.Figure:
-    traces = [
-        go.Scatter(
-            x=[row["cost"] for row in shown],
-            y=[row["value"] for row in shown],
-            text=[f"trial {row['trial']}" for row in shown],
-            mode=mode,
-            name=name,
-        )
-        for shown, mode, name in ((rows, "markers", "trials"), (front, "lines+markers", "not beaten in both"))
-    ]
-    return go.Figure(traces).update_layout(xaxis_title=cost, yaxis_title=metric)
+    figure = go.Figure(
+        [
+            _scatter(rows, name="trials", mode="markers", marker={"color": MUTED, "size": 7}),
+            _scatter(front, name="not beaten in both", mode="lines+markers", marker={"size": 8}, line=_FRONT_LINE),
+        ]
+    )
+    ticks = _ticks([row["cost"] for row in rows])
+    texts = [duration(tick) if cost == SECONDS else f"{tick:,g}" for tick in ticks]
+    title = "time to train it" if cost == SECONDS else cost
+    figure.update_xaxes(title_text=f"{title} (logarithmic)", type="log", tickvals=ticks, ticktext=texts)
+    return figure.update_yaxes(title_text=metric)
+
+
+def _ticks(costs: list[float]) -> list[float]:
+    """One and three times each power of ten among these costs and beside them."""
+    powers = range(math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs))) + 1)
+    return [digit * 10.0**power for power in powers for digit in (1, 3)]
+
+
+def _scatter(rows: list[dict[str, Any]], **look: Any) -> go.Scatter:
+    texts = [f"trial {row['trial']}: {row['value']:.4f}, {row['cost']:,.4g}" for row in rows]
+    places = {"x": [row["cost"] for row in rows], "y": [row["value"] for row in rows]}
+    return go.Scatter(**places, text=texts, hoverinfo="text", **look)

@@ -41,6 +41,8 @@ def clock_line(budget: BudgetSection, *, stretches: Sequence[Stretch]) -> str:
 
 def duration(seconds: float) -> str:
     """A time for people: ``45 s``, ``12 min``, ``1.5 h``."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 600:

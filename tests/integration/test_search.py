@@ -113,18 +113,19 @@ def test_the_page_stands_alone_with_all_its_plots(searched):
     page = (place.folder / "searches/cells/report.html").read_text()
     for title in (
         "Leaderboard",
-        "History",
+        "Best value by time",
         "Learning curves",
         "Parallel coordinates",
         "Importances",
-        "Timeline",
+        "Timeline by slot",
+        "Timeline by trial",
         "Classes on the test split",
         "Classes on the 9 validation images",
         "The least sure images",
         "Confusion on validation images",
     ):
         assert f"<h2>{title}" in page
-    assert page.count("plotly-graph-div") >= 5
+    assert page.count('class="plot"') >= 6
     assert page.count('src="data:image/jpeg;base64,') >= 9
     assert len(page) < 5 * 2**20
     assert page.index(place.read("report", "cells")["verdict"]["sentence"]) < page.index("<h2>")

@@ -19,7 +19,7 @@ OTHER_JSON = {
     """,
     "a setting as text": """
         search/space/dimension.py search/space/reference.py search/space/writing.py search/diagnosis/space_file.py
-        trainable/config/validation.py search/report/page.py search/tracking/projection.py search/promotion/predict.py
+        trainable/config/validation.py search/tracking/projection.py search/promotion/predict.py
     """,
     "names in the header of a file of tensors": """
         trainable/pretraining/resumable.py trainable/deploy/onnx.py trainable/deploy/pt2.py

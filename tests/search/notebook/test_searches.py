@@ -55,7 +55,7 @@ def test_epochs_are_a_table_by_trial_and_epoch(folder):
 
 
 def test_the_figures_of_the_page_are_given_by_title(folder):
-    assert {"History", "Learning curves"} <= load(folder).figures().keys()
+    assert {"Best value by time", "Learning curves"} <= load(folder).figures().keys()
 
 
 def test_a_search_without_trials_has_empty_tables(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from search.ledger.files import MISTAKES
-from search.report.mistakes import confusion_figure, confusion_title, mistakes_html, read_mistakes
+from search.report.mistakes import confusion_figure, confusion_title, mistakes_sections, read_mistakes
 
 
 def image(name="a.png", picture="data:image/jpeg;base64,AAAA"):
@@ -38,20 +38,22 @@ def test_only_what_is_of_the_final_candidate_is_read(tmp_path):
 
 
 def test_classes_and_images_are_shown_with_true_and_predicted_class():
-    page = mistakes_html(document())
-    assert "<td>c1</td><td>0.005</td><td>0.10 to 0.90</td><td>0.500</td><td>7</td>" in page
-    assert "is cat (0.05)<br>taken for dog (0.91)" in page
-    assert "The least sure images" not in page
-    assert mistakes_html(None) == ""
+    classes, confident, unsure, suspected = mistakes_sections(document())
+    assert "<td>c1</td><td>7</td>" in classes.body
+    assert '0.005 <span class="soft">(0.10 to 0.90)</span></td><td>0.500</td>' in classes.body
+    assert "is cat (0.05)<br>taken for dog (0.91)" in confident.body
+    assert (unsure.body, suspected.body) == ("", "")
+    assert mistakes_sections(None) == []
 
 
 @pytest.mark.parametrize(("num_classes", "folded"), [(2, False), (101, True)])
 def test_many_classes_do_not_push_all_else_down_the_page(num_classes, folded):
-    assert ("<details>" in mistakes_html(document(num_classes))) == folded
+    assert ("<details>" in mistakes_sections(document(num_classes))[0].body) == folded
 
 
 def test_names_of_files_are_text_and_pictures_are_our_own():
-    page = mistakes_html(document(confident=[image('"><script>x</script>', picture="javascript:x")]))
+    _, section, *_ = mistakes_sections(document(confident=[image('"><script>x</script>', picture="javascript:x")]))
+    page = section.body
     assert "<script>" not in page
     assert "javascript" not in page
 

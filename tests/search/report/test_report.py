@@ -51,8 +51,8 @@ def test_a_leaderboard_that_leaves_trials_out_says_how_many(make_search):
     assert left_out_text(data) in write_page(folder).read_text()
 
 
-@pytest.mark.parametrize(("num_trials", "drawn"), [(9, False), (10, True)])
+@pytest.mark.parametrize(("num_trials", "drawn"), [(19, False), (20, True)])
 def test_importances_of_few_trials_are_not_drawn(make_search, num_trials, drawn):
     folder, _ = make_search(*([0.1, 0.1, 0.05 * number] for number in range(num_trials)))
-    words = "importances of fewer than 10 say nothing"
+    words = "importances of fewer than 20 say nothing"
     assert (words in write_page(folder).read_text()) != drawn
