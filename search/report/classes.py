@@ -10,6 +10,7 @@ from trainable.statistics.comparison import wilson
 
 CONFIDENCE = 0.95
 PLAIN_ROWS = 30  # classes of a table that is open from the first
+WORST = 10  # classes that are shown of more
 MOST_PAIRS = 10  # of classes that are confused
 
 
@@ -72,11 +73,12 @@ def classes_html(test: TestScore | None) -> str:
 
 
 def folded_table(rows: Sequence[str], *, heads: Sequence[str]) -> str:
-    """A table of classes in HTML, the worst recall first; of many it is opened by a click."""
+    """A table of classes in HTML, the worst recall first; of many the worst, and all of them by a click."""
     table = html_table(rows, heads=heads)
     if len(rows) <= PLAIN_ROWS:
         return table
-    return f"<details><summary>all {len(rows)} classes, the worst recall first</summary>{table}</details>"
+    worst = html_table(rows[:WORST], heads=heads)
+    return f"{worst}<details><summary>all {len(rows)} classes, the worst recall first</summary>{table}</details>"
 
 
 def range_html(value: float, *, low: float, high: float) -> str:

@@ -12,6 +12,8 @@ from search.space.values import Value
 from trainable.config.validation import as_text
 from trainable.masking import masked_address
 
+NOTHING = "–"  # what stands for a text without letters
+
 
 def differences(trial: Trial, *, spec: SearchSpec) -> list[dict[str, Any]]:
     """The searched values of a trial, then its other values that differ from the defaults, each by path; plain data.
@@ -60,15 +62,6 @@ def _by(path: str, *, trial: Trial) -> str:
 
 
 def _text(value: Value) -> str:
-    text = (
-        masked_address(value)
-        if isinstance(value, str)
-        else _number(value)
-        if isinstance(value, float)
-        else as_text(value)
-    )
-    return html.escape(text)
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+    if isinstance(value, str):
+        return html.escape(masked_address(value)) or NOTHING
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else as_text(value))

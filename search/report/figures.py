@@ -15,6 +15,7 @@ from trainable.json_text import to_json
 # Okabe and Ito 2008: told apart by every kind of colour vision, and visible on a light and on a dark page.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 MUTED = "#8a929c"
+PAPER = 660  # pixels, of a printed plot that names no width: what A4 has between its margins
 HEIGHT = 320  # pixels, of a plot that names none
 COMPRESSION = 4  # of the library: within a tenth of the smallest, in a third of the time
 
@@ -23,9 +24,9 @@ window.PlotlyConfig = {MathJaxConfig: 'local'};
 (() => {
   const themes = THEMES, dark = matchMedia('(prefers-color-scheme: dark)');
   const plots = [...document.querySelectorAll('.plot')];
-  const draw = isDark => plots.forEach(plot => {
+  const draw = (isDark, width) => plots.forEach(plot => {
     const figure = JSON.parse(plot.nextElementSibling.textContent);
-    const layout = {...figure.layout, template: themes[isDark ? 'dark' : 'light']};
+    const layout = {width, ...figure.layout, template: themes[isDark ? 'dark' : 'light']};
     Plotly.react(plot, figure.data, layout, {responsive: true, displayModeBar: false});
   });
   const load = async () => {
@@ -36,7 +37,7 @@ window.PlotlyConfig = {MathJaxConfig: 'local'};
     document.head.append(script);
     draw(dark.matches);
     dark.addEventListener('change', () => draw(dark.matches));
-    addEventListener('beforeprint', () => draw(false));
+    addEventListener('beforeprint', () => draw(false, PAPER));
     addEventListener('afterprint', () => draw(dark.matches));
     document.body.dataset.drawn = 'true';
   };
@@ -50,7 +51,9 @@ def figure_html(figure: go.Figure, *, title: str) -> str:
     document = json.loads(figure.to_json())
     layout = document["layout"]
     layout.pop("template", None)  # the page's own are by the reader's screen
-    width = f"; width: {layout['width']}px" if "width" in layout else ""
+    width = (
+        f"; width: {layout['width']}px; --wide: {max(1.0, layout['width'] / PAPER):.2f}" if "width" in layout else ""
+    )
     text = to_json(document).replace("<", "\\u003c")
     return (
         f'<div class="scroll"><div class="plot" role="img" aria-label="{html.escape(title, quote=True)}" '
@@ -61,7 +64,7 @@ def figure_html(figure: go.Figure, *, title: str) -> str:
 
 def drawing_script() -> str:
     """What draws all plots of a page, once, at its end."""
-    script = _DRAW.replace("THEMES", to_json(THEMES))
+    script = _DRAW.replace("THEMES", to_json(THEMES)).replace("PAPER", str(PAPER))
     return f'<script type="application/octet-stream" id="library">{_library()}</script><script>{script}</script>'
 
 

@@ -43,17 +43,19 @@ li code { overflow-wrap: anywhere; } summary { cursor: pointer; color: var(--acc
 .range b { position: absolute; top: -.1rem; bottom: -.1rem; width: 2px; background: var(--accent); }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
 figure { margin: 0; font-size: .8rem; line-height: 1.35; } figure img { max-width: 100%; border-radius: .25rem; }
-@media (max-width: 900px) {
+@media screen and (max-width: 900px) {
   .page { display: block; } main { padding: .25rem 1rem 3rem; }
   nav { display: flex; gap: 1rem; overflow-x: auto; white-space: nowrap; padding: .6rem 1rem; max-height: none;
     background: var(--paper); border-bottom: 1px solid var(--line); z-index: 1; }
   html { scroll-padding-top: 3rem; } .verdict { font-size: 1.25rem; } .tiles { grid-template-columns: 1fr 1fr; }
-  .tile b { font-size: 1.2rem; } }
+  .tile b { font-size: 1.2rem; }
+  td:last-child:nth-child(4), td:last-child:nth-child(6) { min-width: 14rem; } }
 @media print {
   :root { color-scheme: light; --paper: #ffffff; --ink: #000000; --soft: #444444; --line: #cccccc; --shade: #f3f5f7;
     --accent: #0072b2; --warm: #d55e00; }
   body { font-size: 10pt; } .page { display: block; max-width: none; } nav { display: none; } main { padding: 0; }
-  .scroll { overflow: visible; } h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; } .pair { grid-template-columns: 1fr; } .plot { zoom: calc(1 / var(--wide, 1)); }
+  h2, h3 { break-after: avoid; }
   .plot, .tile, figure, tr { break-inside: avoid; } .tile { border: 1px solid var(--line); } }
 """
 

@@ -14,6 +14,7 @@ from search.report.html import Section, html_cells
 
 ADDRESS = "data:image/jpeg;base64,"  # how pictures of our own begin
 PIXELS_A_CLASS = 26  # of the plot of a confusion
+SPARSE = 10  # classes beyond which a confusion has no zeros written in it
 LONGEST_NAME = 24  # of a class beside a plot
 # The images of each kind: their title, and what is said beneath it.
 GALLERIES = {
@@ -65,10 +66,13 @@ def confusion_figure(confusion: Mapping[str, Any]) -> go.Figure:
         z=shares,
         x=places,
         y=places,
-        text=counts,
+        text=[[_written(count, of=len(classes)) for count in row] for row in counts],
         texttemplate="%{text}",
-        customdata=[[f"{true} taken for {taken}" for taken in classes] for true in classes],
-        hovertemplate="%{customdata}: %{text} images, %{z:.0%}<extra></extra>",
+        customdata=[
+            [f"{true} taken for {taken}: {count} images" for taken, count in zip(classes, row, strict=True)]
+            for true, row in zip(classes, counts, strict=True)
+        ],
+        hovertemplate="%{customdata}: %{z:.0%}<extra></extra>",
         zmin=0,
         zmax=1,
     )
@@ -104,6 +108,11 @@ def _figure(image: Mapping[str, Any]) -> str:
     ]
     lines = "<br>".join(html.escape(line) for line in told)
     return f'<figure><img src="{source}" alt="{name}" title="{name}"><figcaption>{lines}</figcaption></figure>'
+
+
+def _written(count: int, *, of: int) -> str:
+    """A count in a cell; among many classes no zeros, so that what is confused stands out."""
+    return "" if not count and of > SPARSE else str(count)
 
 
 def _short(name: str) -> str:

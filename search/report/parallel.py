@@ -102,7 +102,8 @@ def _with_axes(figure: go.Figure, *, dimensions: Mapping[str, Dimension], metric
         figure.add_shape(type="line", x0=column, x1=column, y0=0, y1=1, line={"color": MUTED, "width": 1})
         written = ticks(dimension) | ({BENEATH: NONE} if dimension.when else {})
         for height, text in written.items():
-            words = {"text": text, "showarrow": False, "xanchor": "left", "xshift": 4, "font": {"size": 11}}
+            size = 11 if height >= 0 else 18
+            words = {"text": text, "showarrow": False, "xanchor": "left", "xshift": 4, "font": {"size": size}}
             figure.add_annotation(x=column, y=height, **words)
         section, _, name = path.rpartition("." if path != metric else "/")
         title = f"{section}<br><b>{name}</b>" if section else f"<b>{name}</b>"

@@ -13,7 +13,7 @@ from search.report.spending import duration
 from search.report.worktime import Worktime, work_of
 
 MOST_TRIALS = 40  # of which each has a row of its own
-PIXELS_A_ROW = 26
+PIXELS_A_SLOT, PIXELS_A_TRIAL = 30, 20
 NARROWEST = 0.025  # of the whole axis: what is shorter has no number written on it
 OVERLAP = 0.5  # seconds by which two legs of one slot may seem to overlap, by what is not measured of an epoch
 ENDS = {
@@ -67,7 +67,7 @@ def slots_of(legs: Iterable[Leg]) -> list[list[Leg]]:
 def slots_figure(trials: Sequence[Trial], *, worktime: Worktime) -> go.Figure:
     """A row for each slot, with the trials that it trained. Raises ValueError where nothing was trained."""
     rows = {f"slot {number}": legs for number, legs in enumerate(slots_of(legs_of(trials, worktime=worktime)), start=1)}
-    return _figure(rows, waiting=dict.fromkeys(rows, (0.0, worktime.seconds)), worktime=worktime)
+    return _figure(rows, waiting=dict.fromkeys(rows, (0.0, worktime.seconds)), worktime=worktime, pixels=PIXELS_A_SLOT)
 
 
 def trials_figure(trials: Sequence[Trial], *, worktime: Worktime) -> go.Figure:
@@ -80,11 +80,11 @@ def trials_figure(trials: Sequence[Trial], *, worktime: Worktime) -> go.Figure:
     for leg in sorted(legs_of(longest, worktime=worktime), key=lambda leg: (leg.trial, leg.began)):
         rows.setdefault(f"trial {leg.trial}", []).append(leg)
     waiting = {row: (legs[0].began, legs[-1].ended) for row, legs in rows.items()}
-    return _figure(rows, waiting=waiting, worktime=worktime)
+    return _figure(rows, waiting=waiting, worktime=worktime, pixels=PIXELS_A_TRIAL)
 
 
 def _figure(
-    rows: Mapping[str, Sequence[Leg]], *, waiting: Mapping[str, tuple[float, float]], worktime: Worktime
+    rows: Mapping[str, Sequence[Leg]], *, waiting: Mapping[str, tuple[float, float]], worktime: Worktime, pixels: int
 ) -> go.Figure:
     if not rows:
         raise ValueError("nothing was trained yet")
@@ -97,7 +97,7 @@ def _figure(
     ticks = worktime.ticks()
     figure.update_xaxes(title_text="time at work", tickvals=list(ticks), ticktext=list(ticks.values()))
     figure.update_yaxes(categoryorder="array", categoryarray=list(rows), autorange="reversed")
-    return figure.update_layout(barmode="overlay", bargap=0.2, height=130 + PIXELS_A_ROW * len(rows))
+    return figure.update_layout(barmode="overlay", bargap=0.2, height=130 + pixels * len(rows))
 
 
 def _bars(legs: Sequence[tuple[str, Leg]], *, name: str, colour: str, worktime: Worktime) -> go.Bar:

@@ -71,7 +71,6 @@ ELSEWHERE = {
     "tests/search/engine/test_sampling.py": "search/ledger/trials.py",
     "tests/search/ledger/test_ledger.py": "search/ledger/notes.py",
     "tests/search/promotion/test_refit.py": "search/run/refitting.py",
-    "tests/search/report/test_report.py": "search/report/page.py",
     "tests/search/tracking/test_tracker.py": "search/tracking/runs.py",
     "tests/search/tune/test_nursery.py": "search/tune/environment.py search/tune/worker_entry.py",
     "tests/search/tune/test_worker.py": """

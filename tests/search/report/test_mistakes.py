@@ -61,7 +61,7 @@ def test_names_of_files_are_text_and_pictures_are_our_own():
 def test_a_confusion_has_the_share_of_the_true_class_and_the_number():
     figure = confusion_figure(document()["confusion"])
     assert [list(row) for row in figure.data[0].z] == [[0.75, 0.25], [0.0, 1.0]]
-    assert [list(row) for row in figure.data[0].text] == [[3, 1], [0, 4]]
+    assert [list(row) for row in figure.data[0].text] == [["3", "1"], ["0", "4"]]
     assert list(figure.layout.xaxis.ticktext) == ["cat", "dog"]
     assert confusion_title(document()["confusion"]) == "Confusion on validation images"
     many = confusion_title(document(101)["confusion"])
