@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --soft: #59636e; --line: #d8dee4; --shade: #f3f5f7;
-  --accent: #0072b2; --warm: #d55e00; }
+  --accent: #0072b2; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #12161b; --ink: #e6e9ed; --soft: #9ba5b0; --line: #333b45; --shade: #1c2229; --accent: #56b4e9;
-    --warm: #e69f00; } }
+  :root { --paper: #12161b; --ink: #e6e9ed; --soft: #9ba5b0; --line: #333b45; --shade: #1c2229; --accent: #56b4e9; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0; background: var(--paper); color: var(--ink); }
@@ -49,10 +48,10 @@ figure { margin: 0; font-size: .8rem; line-height: 1.35; } figure img { max-widt
     background: var(--paper); border-bottom: 1px solid var(--line); z-index: 1; }
   html { scroll-padding-top: 3rem; } .verdict { font-size: 1.25rem; } .tiles { grid-template-columns: 1fr 1fr; }
   .tile b { font-size: 1.2rem; }
-  td:last-child:nth-child(4), td:last-child:nth-child(6) { min-width: 14rem; } }
+  td:last-child:nth-child(4) { min-width: 14rem; } td:last-child:nth-child(6) { min-width: 30rem; } }
 @media print {
   :root { color-scheme: light; --paper: #ffffff; --ink: #000000; --soft: #444444; --line: #cccccc; --shade: #f3f5f7;
-    --accent: #0072b2; --warm: #d55e00; }
+    --accent: #0072b2; }
   body { font-size: 10pt; } .page { display: block; max-width: none; } nav { display: none; } main { padding: 0; }
   .scroll { overflow: visible; } .pair { grid-template-columns: 1fr; } .plot { zoom: calc(1 / var(--wide, 1)); }
   h2, h3 { break-after: avoid; }

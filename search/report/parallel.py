@@ -14,7 +14,7 @@ from trainable.config.validation import as_text
 
 NONE = "–"  # what is written where a trial does not have the value
 BENEATH = -0.16  # where that stands under an axis, of the axis' length
-PIXELS_AN_AXIS = 150
+PIXELS_AN_AXIS, NARROWEST = 150, 980  # pixels; what a desk screen has beside the table of contents
 LONGEST = 18  # characters of a value that is written at an axis
 TICKS = 5  # of a number's axis at most
 BEST_SHARE = 0.1  # of the trials that are drawn in colour
@@ -112,7 +112,7 @@ def _with_axes(figure: go.Figure, *, dimensions: Mapping[str, Dimension], metric
         )
     figure.update_xaxes(visible=False, range=[-0.1, len(dimensions) - 0.15])
     figure.update_yaxes(visible=False, range=[BENEATH - 0.06, 1.3])
-    width = max(980, PIXELS_AN_AXIS * len(dimensions))
+    width = max(NARROWEST, PIXELS_AN_AXIS * len(dimensions))
     return figure.update_layout(height=430, width=width, legend={"y": -0.02, "yanchor": "top"})
 
 

@@ -113,7 +113,6 @@ def test_the_page_stands_alone_with_all_its_plots(searched):
     page = (place.folder / "searches/cells/report.html").read_text()
     for title in (
         "Leaderboard",
-        "Best value by time",
         "Learning curves",
         "Parallel coordinates",
         "Importances",
@@ -125,6 +124,7 @@ def test_the_page_stands_alone_with_all_its_plots(searched):
         "Confusion on validation images",
     ):
         assert f"<h2>{title}" in page
+    assert page.index("<h3>Best value by time</h3>") < page.index("<h2>")
     assert page.count('class="plot"') >= 6
     assert page.count('src="data:image/jpeg;base64,') >= 9
     assert len(page) < 5 * 2**20
