@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from search.ledger.trials import Trial
 from search.report.figures import MUTED, PALETTE
+from search.report.timeline import mark_pauses
 from search.report.worktime import Worktime
 from trainable.metrics import best_epoch, is_better
 
@@ -60,6 +61,7 @@ def growth_figure(trials: Sequence[Trial], *, metric: str, worktime: Worktime) -
             ),
         ]
     )
+    mark_pauses(figure, worktime=worktime)
     ticks = worktime.ticks()
     figure.update_xaxes(
         title_text="time at work", rangemode="tozero", tickvals=list(ticks), ticktext=list(ticks.values())

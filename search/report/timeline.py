@@ -83,6 +83,20 @@ def trials_figure(trials: Sequence[Trial], *, worktime: Worktime) -> go.Figure:
     return _figure(rows, waiting=waiting, worktime=worktime, pixels=PIXELS_A_TRIAL)
 
 
+def mark_pauses(figure: go.Figure, *, worktime: Worktime) -> None:
+    """Shade the gaps of an axis that shows time at work, and say how long each was."""
+    for pause in worktime.pauses:
+        bounds = worktime.place(pause.at, is_end=True), worktime.place(pause.at)
+        figure.add_vrect(x0=bounds[0], x1=bounds[1], fillcolor=MUTED, opacity=0.15, line_width=0)
+        words = {
+            "text": f"paused {duration(pause.seconds)}",
+            "textangle": -90,
+            "showarrow": False,
+            "font": {"size": 10},
+        }
+        figure.add_annotation(x=sum(bounds) / 2, y=0, yref="paper", yanchor="bottom", **words)
+
+
 def _figure(
     rows: Mapping[str, Sequence[Leg]], *, waiting: Mapping[str, tuple[float, float]], worktime: Worktime, pixels: int
 ) -> go.Figure:
@@ -93,7 +107,7 @@ def _figure(
         legs = [(row, leg) for row, of_row in rows.items() for leg in of_row if leg.state == state]
         if legs:
             figure.add_trace(_bars(legs, name=name, colour=colour, worktime=worktime))
-    _mark_pauses(figure, worktime=worktime)
+    mark_pauses(figure, worktime=worktime)
     ticks = worktime.ticks()
     figure.update_xaxes(title_text="time at work", tickvals=list(ticks), ticktext=list(ticks.values()))
     figure.update_yaxes(categoryorder="array", categoryarray=list(rows), autorange="reversed")
@@ -144,16 +158,3 @@ def _waiting(spans: Mapping[str, tuple[float, float]], *, worktime: Worktime) ->
         marker={"color": MUTED, "opacity": 0.45, "line": {"width": 0}},
         hoverinfo="skip",
     )
-
-
-def _mark_pauses(figure: go.Figure, *, worktime: Worktime) -> None:
-    for pause in worktime.pauses:
-        bounds = worktime.place(pause.at, is_end=True), worktime.place(pause.at)
-        figure.add_vrect(x0=bounds[0], x1=bounds[1], fillcolor=MUTED, opacity=0.15, line_width=0)
-        words = {
-            "text": f"paused {duration(pause.seconds)}",
-            "textangle": -90,
-            "showarrow": False,
-            "font": {"size": 10},
-        }
-        figure.add_annotation(x=sum(bounds) / 2, y=0, yref="paper", yanchor="bottom", **words)

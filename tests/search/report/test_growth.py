@@ -48,6 +48,13 @@ def test_the_line_of_the_best_goes_on_to_the_end_of_the_work():
     assert (list(best.x), list(best.y)) == ([20, 40, 100], [0.6, 0.8, 0.8])
 
 
+def test_a_pause_is_a_gap_on_the_axis():
+    paused = Worktime((Stretch(began=0.0, seconds=30.0), Stretch(began=35.0, seconds=30.0)))
+    figure = growth_figure(TRIALS, metric=METRIC, worktime=paused)
+    assert list(figure.data[0].x) == pytest.approx([20, 35 + 1.8, 45 + 1.8])  # a gap of 3 % of 60 seconds
+    assert [note.text for note in figure.layout.annotations] == ["paused 5 s"]
+
+
 def test_without_values_there_is_no_plot():
     with pytest.raises(ValueError, match="no trial has a value yet"):
         growth_figure([trial(0)], metric=METRIC, worktime=WORKTIME)
