@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection, create_study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -51,6 +50,8 @@ def importances(trials: Sequence[Trial], *, spec: SearchSpec) -> Importances:
 
 def _weights(judged: Sequence[FrozenTrial], *, direction: StudyDirection) -> dict[str, float]:
     """How much each path tells the best apart; of a study of its own, since the evaluator knows trials by their ids in one."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # loads scikit-learn: seconds
+
     study = create_study(direction=direction)
     study.add_trials(judged)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, BEST / len(judged)))

@@ -98,21 +98,22 @@ def _lines(
 
 
 def _with_axes(figure: go.Figure, *, dimensions: Mapping[str, Dimension], metric: str) -> go.Figure:
+    shapes, notes = [], []  # given at once, since a figure looks at all that it has with each that is added
     for column, (path, dimension) in enumerate(dimensions.items()):
-        figure.add_shape(type="line", x0=column, x1=column, y0=0, y1=1, line={"color": MUTED, "width": 1})
+        line = {"color": MUTED, "width": 1}
+        shapes.append({"type": "line", "x0": column, "x1": column, "y0": 0, "y1": 1, "line": line})
         written = ticks(dimension) | ({BENEATH: NONE} if dimension.when else {})
         for height, text in written.items():
             size = 11 if height >= 0 else 18
-            words = {"text": text, "showarrow": False, "xanchor": "left", "xshift": 4, "font": {"size": size}}
-            figure.add_annotation(x=column, y=height, **words)
+            notes.append({"x": column, "y": height, "text": text, "xshift": 4, "font": {"size": size}})
         section, _, name = path.rpartition("." if path != metric else "/")
         title = f"{section}<br><b>{name}</b>" if section else f"<b>{name}</b>"
-        figure.add_annotation(
-            x=column, y=1.06, yanchor="bottom", text=title, showarrow=False, xanchor="left", align="left"
-        )
+        notes.append({"x": column, "y": 1.06, "yanchor": "bottom", "text": title, "align": "left"})
     figure.update_xaxes(visible=False, range=[-0.1, len(dimensions) - 0.15])
     figure.update_yaxes(visible=False, range=[BENEATH - 0.06, 1.3])
     width = max(NARROWEST, PIXELS_AN_AXIS * len(dimensions))
+    annotations = [{"showarrow": False, "xanchor": "left", **note} for note in notes]
+    figure.update_layout(shapes=shapes, annotations=annotations)
     return figure.update_layout(height=430, width=width, legend={"y": -0.02, "yanchor": "top"})
 
 

@@ -96,9 +96,9 @@ def test_a_grey_network_is_written_too(name, tmp_path):
     ("architecture", "model"),
     [
         ("test_resnet", {"pool": "gem"}),
-        ("test_convnext", {"pool": "gem", "until": "stage3"}),
+        pytest.param("test_convnext", {"pool": "gem", "until": "stage3"}, marks=pytest.mark.long),
         ("test_vit", {"pool": "attentive"}),
-        ("test_vit", {"pool": "token_mean"}),
+        pytest.param("test_vit", {"pool": "token_mean"}, marks=pytest.mark.long),
         ("test_resnet", {"head": "cosine", "finetune": {"strategy": "adapter", "bottleneck": 4}}),
         ("test_vit", {"pool": "blocks", "pool_blocks": 3, "finetune": {"strategy": "prompt", "prompts": 3}}),
     ],

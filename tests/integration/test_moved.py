@@ -76,6 +76,7 @@ def test_a_renamed_search_goes_on_under_its_new_name_with_its_trials_and_refits(
     shutil.rmtree(renamed.folder)
 
 
+@pytest.mark.long
 def test_images_that_were_moved_are_named_anew_and_others_are_refused(begun):
     own, other = begun
     images = (other.folder.parent / "images").resolve()

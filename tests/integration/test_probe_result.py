@@ -111,6 +111,7 @@ def test_promoting_registers_a_model_that_predicts_as_the_probe(searched):
     np.testing.assert_allclose(served.probabilities(images), expected, atol=1e-3)  # the head's own precision
 
 
+@pytest.mark.long
 def test_a_larger_search_tries_what_it_would_have_and_does_not_train_a_probe_again(searched, make_place):
     probes = [trial.overrides for trial in searched.ledger("idle").trials() if not trial.is_searched]
     searched.told("run", "space.yaml", "--set", "search.trials=3")

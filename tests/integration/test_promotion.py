@@ -337,6 +337,7 @@ def test_it_is_exported_with_a_table_that_goes_to_mlflow_too(better, name, tmp_p
     assert logged == {"export/model.onnx", "export/variants.json"}
 
 
+@pytest.mark.long
 def test_it_is_exported_where_mlflow_knows_nothing_of_it(better, tmp_path):
     pytest.importorskip("onnxruntime")
     place, _, _, _ = better
