@@ -16,7 +16,7 @@ _HEAD = """# Configuration
 Made by `python -m search fields --markdown`; a test compares the two.
 
 A dotted path is the name of a value everywhere: in `base:` and `vary:` of a space file, in `--set`, in Optuna, in MLflow
-(under `cfg.`) and in messages. Forms of a searched value:
+(searched ones under `cfg.`, the others in `configuration.yaml` of the search's run) and in messages. Forms of a searched value:
 
 | in `vary:` | draws |
 |---|---|

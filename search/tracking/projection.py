@@ -90,7 +90,7 @@ def trial_title(trial: Trial, *, spec: SearchSpec) -> str:
 
 
 def trial_params(trial: Trial, *, spec: SearchSpec) -> dict[str, str]:
-    """The searched values under their short names, and the whole configuration under ``cfg.``."""
+    """The searched values under their short names and, exactly, under ``cfg.`` with all that :func:`fixed_values` do not say."""
     names = short_names(spec.space)
     values = trial.searched
     params = {}
@@ -98,9 +98,21 @@ def trial_params(trial: Trial, *, spec: SearchSpec) -> dict[str, str]:
         params[names[path]] = _brief(value, digits=6)
         if is_log(spec.space, path) and isinstance(value, int | float):
             params[f"log10_{names[path]}"] = f"{math.log10(value):.6g}"
-    config = defaults() | flatten(spec.config_of(trial))
-    params |= {f"cfg.{path}": _exact(value) for path, value in config.items()}
+    config, fixed = defaults() | flatten(spec.config_of(trial)), fixed_values(spec)
+    params |= {f"cfg.{path}": _exact(value) for path, value in config.items() if path in values or fixed[path] != value}
     return {name: text[:LONGEST_PARAM] for name, text in params.items()}
+
+
+def fixed_values(spec: SearchSpec) -> dict[str, Value]:
+    """The configuration by dotted path that every trial has, but for the values that are searched in it or override one."""
+    return defaults() | flatten(spec.trial_config({}))
+
+
+def fixed_text(spec: SearchSpec) -> str:
+    """:func:`fixed_values` without those that are searched, as YAML, a line each."""
+    fixed = {path: value for path, value in fixed_values(spec).items() if path not in spec.space.dimensions}
+    written = {path: json.dumps(masked(v)) if isinstance(v, str) else masked(json.dumps(v)) for path, v in fixed.items()}
+    return "".join(f"{path}: {text}\n" for path, text in sorted(written.items()))
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:

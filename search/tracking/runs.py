@@ -32,6 +32,8 @@ RUNS_PER_PAGE = 200
 KIND_OF_EXPERIMENT = "custom_model_development"
 # By what tag the runs of a kind are told apart.
 _REPORT_TAG = "search.data_report"  # the digest of the data whose report is there
+_CONFIGURATION_TAG = "search.configuration"  # the file that is there
+CONFIGURATION = "configuration.yaml"
 _KEY_TAG = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
 _RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
 _SEARCH_STATUS: dict[SearchState, str] = {
@@ -83,6 +85,7 @@ class Runs:
         if self._study not in self._entries:
             self._create("study", title=self.place.spec.search.name, started=self.place.began, tags=self._study_tags())
         self._write_data_report(self._entries[self._study])
+        self._write_configuration(self._entries[self._study])
         self._write_views()
 
     def write_trial(self, trial: Trial, *, is_open: bool) -> None:
@@ -264,6 +267,15 @@ class Runs:
             self._client.log_text(entry.run_id, "\n".join(report["lines"]) + "\n", "data.txt")
             self._client.set_tag(entry.run_id, _REPORT_TAG, self.place.data.digest)
             entry.tags[_REPORT_TAG] = self.place.data.digest
+
+    def _write_configuration(self, entry: RunEntry) -> None:
+        """What no trial changes, once for all of them."""
+        if _CONFIGURATION_TAG in entry.tags:
+            return
+        with suppress(MlflowException, OSError):
+            self._client.log_text(entry.run_id, projection.fixed_text(self.place.spec), CONFIGURATION)
+            self._client.set_tag(entry.run_id, _CONFIGURATION_TAG, CONFIGURATION)
+            entry.tags[_CONFIGURATION_TAG] = CONFIGURATION
 
     def _write_views(self) -> None:
         """Views are a convenience: a store that refuses them holds the same data."""

@@ -14,11 +14,13 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import yaml
 
 from search.engine.listeners import Outcome
 from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
+from search.space.paths import defaults
 from search.space.spec import SearchSpec
 from search.tracking.tracker import Tracker, sync_ledger
 from trainable.errors import OutageError, UserError
@@ -177,7 +179,7 @@ def test_a_search_is_one_parent_with_one_child_a_trial(folder, spec, uri):
     assert "[charts](/#/experiments/" in experiment.tags["mlflow.note.content"].splitlines()[0]
 
 
-def test_a_child_holds_the_trials_values_and_its_whole_configuration(folder, spec, uri):
+def test_a_child_holds_the_trials_values_and_the_parent_what_no_trial_changes(folder, spec, uri):
     project(three_trials(folder, spec), spec)
     runs = stored(uri)
     params = runs["1"]["params"]
@@ -189,10 +191,18 @@ def test_a_child_holds_the_trials_values_and_its_whole_configuration(folder, spe
         "optimizer.name": "sgd",
         "momentum": "0.5",
     }
-    assert params["cfg.optimizer.lr"] == "0.01"
-    assert params["cfg.train.batch_size"] == "16"
-    assert params["cfg.train.epochs"] == "9"
-    assert params["cfg.train.patience"] == "null"
+    exact = {name.removeprefix("cfg."): value for name, value in params.items() if name.startswith("cfg.")}
+    assert exact == {
+        "freeze.depth": "0.25",
+        "optimizer.lr": "0.01",
+        "optimizer.name": "sgd",
+        "optimizer.momentum": "0.5",
+    }
+    (path,) = Path(client_of(uri).download_artifacts(run_ids(uri)[None], "")).glob("configuration.yaml")
+    fixed = yaml.safe_load(path.read_text())
+    assert (fixed["train.batch_size"], fixed["train.epochs"], fixed["train.patience"]) == (16, 9, None)
+    assert fixed.keys() | exact.keys() == defaults().keys()
+    assert not fixed.keys() & exact.keys()
     assert "momentum" not in runs["0"]["params"]
     assert runs["0"]["name"] == "000 depth=0.5 lr=0.001 optimizer.name=adamw"
     assert runs["0"]["data"] == [("pets@9c1d9c1d", FINGERPRINT[:36])]
