@@ -111,7 +111,9 @@ def fixed_values(spec: SearchSpec) -> dict[str, Value]:
 def fixed_text(spec: SearchSpec) -> str:
     """:func:`fixed_values` without those that are searched, as YAML, a line each."""
     fixed = {path: value for path, value in fixed_values(spec).items() if path not in spec.space.dimensions}
-    written = {path: json.dumps(masked(v)) if isinstance(v, str) else masked(json.dumps(v)) for path, v in fixed.items()}
+    written = {
+        path: json.dumps(masked(v)) if isinstance(v, str) else masked(json.dumps(v)) for path, v in fixed.items()
+    }
     return "".join(f"{path}: {text}\n" for path, text in sorted(written.items()))
 
 

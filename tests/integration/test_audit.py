@@ -12,7 +12,7 @@ SCHEDULER = {"min_epochs": 1, "max_epochs": 3, "reduction": 3, "audit": 0.5}
 def audited(make_place):
     place = make_place()
     place.write_space(search=SEARCH, scheduler=SCHEDULER)
-    return place, place.succeed("run", "space.yaml").stdout
+    return place, place.told("run", "space.yaml")
 
 
 def test_it_begins_no_more_trials_and_says_why(audited):
@@ -46,7 +46,7 @@ def test_killed_as_it_trains_on_what_it_stopped_it_ends_as_the_unbroken_search(a
         return any(trial.audited_at is not None and trial.last_epoch == 2 for trial in place.ledger().trials())
 
     place.kill_when(an_audit_is_at_work, "run", "space.yaml")
-    place.succeed("resume", "cells")
+    place.told("resume", "cells")
     assert dump(place) == dump(whole)
 
 

@@ -20,7 +20,7 @@ PROMOTE = {"model": "cells", "confirm": {"top": 2, "seeds": 1}, "max_ece": None,
 def confirmed(make_place):
     place = make_place()
     place.write_space(search=SEARCH, scheduler=SCHEDULER, promote=PROMOTE)
-    return place, place.succeed("run", "space.yaml").stdout
+    return place, place.told("run", "space.yaml")
 
 
 def refits_of(place):

@@ -13,7 +13,7 @@ def test_too_large_a_network_is_never_trained_and_the_others_are_compared_by_wha
         vary={"model.head_hidden": {"choice": [16, 4096], "when": {"model.head": "mlp"}}},
         try_first=[{"model.head": "mlp", "model.head_hidden": 4096}, {"model.head": "mlp", "model.head_hidden": 16}],
     )
-    place.succeed("run", "space.yaml", "--trials", "3")
+    place.told("run", "space.yaml", "--trials", "3")
     large, small, *_ = place.ledger().trials()
     assert (large.state, large.epochs) == ("FAILED", ())
     assert large.reason.startswith("search.constraints: model/parameters ")

@@ -289,6 +289,7 @@ def test_another_space_is_searched_in_full_but_not_before_its_time(third, make_p
     assert records(place)[-1].searches == ()
 
 
+@pytest.mark.long
 def test_many_more_of_the_same_train_the_champions_configuration_again(second, make_place):
     place = copied(second[0], make_place())
     add(place, begin=LATER, end=LATER + 8)
