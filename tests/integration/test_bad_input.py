@@ -177,6 +177,7 @@ def test_a_refused_run_changes_no_search(finished):
     assert (place.folder / "searches/cells/search.json").read_bytes() == stored
 
 
+@pytest.mark.long
 def test_a_search_killed_while_it_was_being_created_is_begun_again(finished):
     place = finished
     journal = place.folder / "searches/cells/ledger.journal"

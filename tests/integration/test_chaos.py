@@ -152,18 +152,18 @@ def cluster():
     cluster.shutdown()
 
 
-@pytest.mark.parametrize("faults", [1, pytest.param(FAULTS, marks=pytest.mark.long)])
-def test_nodes_lost_at_work(unbroken, make_place, cluster, faults):
+@pytest.mark.long
+def test_nodes_lost_at_work(unbroken, make_place, cluster):
     chance, done, searches = seeded("nodes lost"), 0, 0
     nodes = [cluster.add_node(num_cpus=1)]
-    while done < faults:
+    while done < FAULTS:
         place = make_place()
         place.write_space()
         process = place.start("run", "space.yaml", "--address", cluster.address)
         while not place.lines() or not any(trial.epochs for trial in place.ledger().trials()):
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
-        while process.poll() is None and done < faults:
+        while process.poll() is None and done < FAULTS:
             time.sleep(chance.uniform(0, 2))
             cluster.remove_node(nodes.pop(), allow_graceful=False)
             nodes.append(cluster.add_node(num_cpus=1))

@@ -52,6 +52,7 @@ def test_trials_of_adapters_are_searched_averaged_measured_on_the_test_images_an
     assert exported["variants"][1]["agreement"] == 1.0
 
 
+@pytest.mark.long
 def test_what_is_refitted_and_served_is_the_plain_network(searched):
     promoted = searched.call("promote", "light")
     assert promoted.returncode in (0, 3), promoted.stdout + promoted.stderr  # nine test images tell little

@@ -31,6 +31,7 @@ def searches_below(folder):
     return sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("search.json"))
 
 
+@pytest.mark.long
 def test_every_command_works_on_the_search_it_is_pointed_at_and_writes_nothing_where_it_is_called(begun):
     own, other = begun
     there = ("--folder", "../a/searches")

@@ -321,7 +321,7 @@ def parent_run(place, name):
     return run.info.run_id
 
 
-@pytest.mark.parametrize("name", ["strong", "models:/kinds@champion"])
+@pytest.mark.parametrize("name", [pytest.param("strong", marks=pytest.mark.long), "models:/kinds@champion"])
 def test_it_is_exported_with_a_table_that_goes_to_mlflow_too(better, name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     place, _, _, _ = better

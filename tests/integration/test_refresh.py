@@ -130,12 +130,18 @@ def second(first, make_place):
 
 @pytest.fixture(scope="module")
 def third(second, make_place):
-    """The same with a shifted domain and a new class; refreshed unbroken, and killed at some moment in another place."""
-    unbroken, killed = copied(second[0], make_place()), copied(second[0], make_place())
-    for place in (unbroken, killed):
-        third_version(place)
-    answer = refreshed(unbroken, code=0)
-    (name,) = answer["searches"]
+    """The same with a shifted domain and a new class, and what refreshing it said."""
+    place = copied(second[0], make_place())
+    third_version(place)
+    return place, refreshed(place, code=0)
+
+
+@pytest.fixture(scope="module")
+def killed(second, third, make_place):
+    """The same in another place, killed at some moment, and what refreshing it again said."""
+    killed = copied(second[0], make_place())
+    third_version(killed)
+    (name,) = third[1]["searches"]
     moments = {  # one a run of the tests: each costs a start of everything
         "in the search": lambda: killed.lines(name) >= random.randint(5, 25),
         "in the promotion": lambda: (killed.folder / "searches" / name / "refits").is_dir(),
@@ -145,7 +151,7 @@ def third(second, make_place):
     moment = random.choice(list(moments))
     print(f"killed {moment}")
     killed.kill_when(moments[moment], "refresh", "space.yaml")
-    return unbroken, answer, killed, killed.call("refresh", "space.yaml")
+    return killed, killed.call("refresh", "space.yaml")
 
 
 def test_images_that_the_champion_was_trained_on_start_nothing(first):
@@ -185,7 +191,7 @@ def test_a_few_more_of_the_same_only_ask_the_champion(second):
 
 
 def test_new_classes_start_a_warm_search_whose_best_passes_the_gate(third):
-    place, answer, _, _ = third
+    place, answer = third
     assert answer["decision"] == "warm search"
     assert answer["reasons"] == ["new classes 'close'"]
     (promotion,) = answer["promotions"]
@@ -201,7 +207,7 @@ def test_new_classes_start_a_warm_search_whose_best_passes_the_gate(third):
 
 
 def test_every_image_keeps_its_split_for_ever(third):
-    place, _, _, _ = third
+    place, _ = third
     versions = [splits(place, record.fingerprint) for record in records(place)]
     for before, after in pairwise(versions):
         known = {entry.sample_id: entry.split for entry in after.entries}
@@ -209,8 +215,9 @@ def test_every_image_keeps_its_split_for_ever(third):
         assert before.ids("test") < after.ids("test")
 
 
-def test_killed_between_any_steps_a_refresh_ends_as_the_unbroken_one(third):
-    place, answer, killed, result = third
+@pytest.mark.long
+def test_killed_between_any_steps_a_refresh_ends_as_the_unbroken_one(third, killed):
+    (place, answer), (killed, result) = third, killed
     assert result.returncode == 0, result.stderr
     one, other = (
         {key: value for key, value in records(found)[-1].as_dict().items() if key not in ("began", "ended")}
@@ -232,7 +239,7 @@ def test_killed_between_any_steps_a_refresh_ends_as_the_unbroken_one(third):
 
 
 def test_every_decision_is_a_run_in_mlflow(third):
-    place, answer, _, _ = third
+    place, answer = third
     told = runs(place, "refresh")
     assert [run.data.tags["refresh.decision"] for run in told] == ["skip", "re-evaluate", "warm search"]
     assert all(run.info.status == "FINISHED" for run in told)
@@ -242,7 +249,7 @@ def test_every_decision_is_a_run_in_mlflow(third):
 
 
 def test_the_report_shows_the_history_with_every_frozen_test_set(third):
-    place, _, _, _ = third
+    place, _ = third
     rows = report_data(place.folder / "searches/kinds")["history"]
     assert [row["decision"] for row in rows] == ["skip", "re-evaluate", "warm search"]
     assert [row["champion"] for row in rows] == [1, 1, 2]

@@ -52,6 +52,7 @@ def without(make_place):
     return trials
 
 
+@pytest.mark.long
 def test_a_search_decides_and_measures_the_same_with_the_store(without, make_place):
     place = written(make_place)
     place.told("run", "space.yaml")

@@ -51,6 +51,7 @@ def test_such_a_search_is_whole(killed_and_resumed):
     assert any(trial.state == "COMPLETE" for trial in place.ledger().trials())
 
 
+@pytest.mark.long
 def test_more_time_goes_on_with_what_was_left_open(killed_and_resumed):
     place, *_ = killed_and_resumed
     before = place.ledger().trials()

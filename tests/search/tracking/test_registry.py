@@ -148,6 +148,7 @@ def killed(work, place, candidate, *, writes):
     return process.exitcode != 0
 
 
+@pytest.mark.long
 def test_killed_after_any_write_and_run_again_a_promotion_ends_as_the_unbroken_one(make_place):
     """Every second write in one run of the tests, by chance the even or the odd ones."""
     unbroken = make_place("unbroken")

@@ -122,6 +122,7 @@ def test_a_vit_goes_to_8_bits_by_its_linear_weights_and_needs_torch_alone_to_run
     assert json.loads(said)["classes"] == ["defective", "functional"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{"until": "stage3"}, {"pool": "stages"}])
 @pytest.mark.parametrize("name", ["test_vit", "resnet10t"])
 def test_a_network_that_ends_behind_a_stage_or_shows_several_goes_to_every_form(name, settings, untrained, tmp_path):
