@@ -216,22 +216,15 @@ IN_SHORT = {
     "cait",
     "coat",
     "convnext",
-    "crossvit",
     "deit",
     "dla",
     "efficientnet",
     "efficientvit_mit",
     "eva",
-    "levit",
-    "metaformer",
     "mlp_mixer",
-    "mobilenetv3",
-    "regnet",
     "resnet",
     "swin_transformer",
-    "tnt",
     "vision_transformer",
-    "volo",
 }
 
 slow = pytest.mark.slow

@@ -98,6 +98,7 @@ def test_a_file_holds_no_path_of_the_machine_that_wrote_it(exported):
         assert str(ROOT).encode() not in path.read_bytes()
 
 
+@pytest.mark.long
 def test_a_vit_goes_to_8_bits_by_its_linear_weights_and_needs_torch_alone_to_run(untrained, tmp_path):
     one = untrained("test_vit")
     wanted = Wanted(to=("pt2",), int8=True)
