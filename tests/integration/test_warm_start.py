@@ -16,15 +16,14 @@ def test_a_search_begins_with_the_best_of_the_one_before_says_so_and_goes_on_as_
     again = ("run", "space.yaml", "--name", "again", "--set", "search.warm_start=auto", "--set", "search.num_warm=1")
     planned = place.told("plan", "space.yaml", "--set", "search.warm_start=auto", "--set", "search.name=again")
     assert taken in planned
-    result = place.call(*again, "--trials", "2")
-    assert result.returncode == 0, result.stderr
+    result = place.succeed(*again, "--trials", "2")
     assert f"warm start: {taken}" in result.stderr
     first, second = place.ledger("again").trials()
     assert (first.origin, first.params) == ("warm_start", best.params)
     assert second.origin == "random"
     chosen = place.ledger("again").notes.warm_start
     assert chosen.whose == (f"trial {best.number} of cells",)
-    more = place.call(*again, "--trials", "3")  # the earlier search is not looked at again
+    more = place.succeed(*again, "--trials", "3")  # the earlier search is not looked at again
     assert "warm start: looked at" not in more.stderr
     assert place.ledger("again").notes.warm_start == chosen
     assert [trial.origin for trial in place.ledger("again").trials()][:2] == ["warm_start", "random"]
