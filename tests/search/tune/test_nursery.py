@@ -15,9 +15,10 @@ from search.tune.environment import worker_environment
 from search.tune.nursery import nursery
 
 PROGRAM = """
-    import json, os, sys
+    import gc, json, os, sys
     from pathlib import Path
     facts = {"words": sys.argv[1:], "folder": os.getcwd(), "loaded": "torch" in sys.modules, "name": __name__}
+    facts |= {"collects": gc.isenabled(), "frozen": gc.get_freeze_count() > 100_000}
     facts |= {name: os.environ.get(name) for name in ("FROM_RAY", "BESIDES", "SEARCH_WORKER_ENTRY")}
     Path(sys.argv[1]).write_text(json.dumps(facts))
 """
@@ -45,11 +46,13 @@ def facts_of_a_worker(tmp_path, *, address):
 def test_a_worker_is_forked_with_everything_loaded_as_it_was_asked_for_and_waited_for(tmp_path):
     with nursery(worker_environment()) as ahead:
         facts = facts_of_a_worker(tmp_path, address=ahead.address)
+    assert (facts.pop("collects"), facts.pop("frozen")) == (True, True)
     assert facts == {"loaded": True, "name": "__main__", "FROM_RAY": "1", "BESIDES": "2", "SEARCH_WORKER_ENTRY": None}
 
 
 def test_where_no_nursery_answers_a_worker_begins_by_itself(tmp_path):
     facts = facts_of_a_worker(tmp_path, address=str(tmp_path / "nobody"))
+    assert (facts.pop("collects"), facts.pop("frozen")) == (True, False)
     assert facts == {"loaded": False, "name": "__main__", "FROM_RAY": "1", "BESIDES": "2", "SEARCH_WORKER_ENTRY": None}
 
 
