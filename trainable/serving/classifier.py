@@ -93,7 +93,7 @@ def threads_for(images: int, *, most: int) -> Iterator[None]:
     """Inside, torch computes on as many threads as suit a batch of so many images.
 
     Threads wait for each other many times in an image, so one that finds its core taken holds up the others: on a busy machine
-    two threads may need ten times as long for an image as one. A batch of few images therefore gets as many as the last minute's
+    two threads may need many times as long for an image as one. A batch of few images therefore gets as many as the last minute's
     load leaves cores, at least one and at most ``most``, which a larger batch has in any case, and whatever comes after.
     """
     if images >= FEW or not hasattr(os, "getloadavg"):
