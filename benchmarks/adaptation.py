@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mmd": {"weight": 1.0},
     "coral": {"weight": 1.0},
     "mcc": {"weight": 1.0},
+    "mcc-bounded": {"method": "mcc", "weight": 1.0, "schedule": "bounded"},
     "adabn": {},
     "dsbn": {},
     "adversarial": {"weight": 1.0},
@@ -111,7 +112,8 @@ def train(asked: dict[str, Any]) -> Run:
     """One training with the metrics of every epoch."""
     torch.set_num_threads(1)
     epochs = [epoch.metrics for epoch in fit(TrialConfig.model_validate(asked))]
-    named = {"source": asked["data"]["source"][0], "method": asked["adapt"]["method"], "seed": asked["seed"]}
+    method = next(name for name, own in METHODS.items() if {"method": name, **own} == asked["adapt"])
+    named = {"source": asked["data"]["source"][0], "method": method, "seed": asked["seed"]}
     return {**named, "asked": asked, "epochs": epochs}
 
 

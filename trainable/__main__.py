@@ -18,7 +18,7 @@ from trainable.errors import OutageError, UserError
 from trainable.home import ensure_home, expand_words
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
-from trainable.terminal import Terminal
+from trainable.terminal import Terminal, progress
 
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import the functions that augment.custom names.", callback=allow_code)
@@ -83,7 +83,8 @@ def lr_range(
     from trainable.training.lr_range import lr_range as find
     from trainable.training.lr_range import lr_range_page
 
-    result = find(config, lowest=lowest, highest=highest, updates=updates)
+    with progress("trying rates", screen=Terminal(stderr=True)) as on_update:
+        result = find(config, lowest=lowest, highest=highest, updates=updates, on_update=on_update)
     if as_json:
         typer.echo(to_json(asdict(result)))
         return

@@ -1,10 +1,12 @@
 """Shows text in a terminal as it is: none of it is markup, a control code, or a password."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import Progress
 from rich.segment import Segment
 from rich.text import Text
 
@@ -34,6 +36,20 @@ class Terminal(Console):
         """Render as Rich does, with a replacement character for each control code that is not Rich's own."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=plain(segment.text))
+
+
+@contextmanager
+def progress(what: str, *, screen: Terminal, fewest: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, on a terminal, of more than ``fewest`` things, gone at the end; gives what is told how many
+    of how many are done.
+    """
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(what, visible=False)
+
+        def hear(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total > fewest)
+
+        yield hear
 
 
 def plain(text: str) -> str:

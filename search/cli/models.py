@@ -38,6 +38,7 @@ def promote(
     check_called_as_its_folder(spec, folder=folder / name)
     check_code(spec)
     set_environment()
+    from search.promotion.page import write_promotion_page
     from search.promotion.promote import promote as promote_best
     from search.promotion.table import print_promotion
     from search.run.refitting import StoppedError
@@ -59,10 +60,13 @@ def promote(
     except StoppedError as error:
         errors.print(f"error: {error}; to go on: {go_on}", markup=False)
         sys.exit(1)
+    page = write_promotion_page(promotion, folder=folder / name)
     if as_json:
         print_json(promotion.as_dict())
     else:
         print_promotion(promotion, console=console)
+        if page is not None:
+            console.print(f"page: {page}", highlight=False, markup=False)
     if promotion.outcome == "refused" or (promotion.outcome == "dry run" and not promotion.verdict.promote):
         sys.exit(3)
 
@@ -94,16 +98,25 @@ def predict(
     uri: TrackingUri = "sqlite:///mlflow.db",
     top_k: Annotated[int, typer.Option("--top-k", help="How many classes to name.", min=1)] = 3,
     csv: Annotated[Path | None, typer.Option("--csv", help="CSV file to write.")] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain", help="Folder for a picture of each image with where its class is seen; extra `explain`."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images by a registered model, whose files are verified before it is loaded."""
     from search.tracking.tracker import set_environment
 
     set_environment()
+    from search.promotion.predict import explain_all, predictions_table, write_csv
     from search.promotion.predict import predict as predict_images
-    from search.promotion.predict import predictions_table, write_csv
 
     predictions = predict_images(model, paths, uri=uri, top_k=top_k)
+    if explain is not None:
+        count = explain_all(model, predictions, uri=uri, folder=explain)
+        errors.print(f"{explain}: {count} pictures", highlight=False, markup=False)
     if csv is not None:
         write_csv(predictions, path=csv)
         errors.print(f"{csv}: {len(predictions)} images", highlight=False, markup=False)

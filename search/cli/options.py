@@ -1,18 +1,17 @@
 """What every command shares: options, where it prints, how its JSON is written."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from search.space.loading import URI_VARIABLE
 from trainable.json_text import to_json
 from trainable.loader.own_code import allow_code
-from trainable.terminal import Terminal
+from trainable.terminal import Terminal, progress
 
 INTERRUPTED = "interrupted; the same command goes on"
 # A pipe has no width: wide enough that no row of a table is broken.
@@ -44,18 +43,9 @@ TrackingUri = Annotated[str, typer.Option("--uri", envvar=URI_VARIABLE, help="ML
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
-@contextmanager
-def images_seen(*, fewest: int = 0) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left, on a terminal, of more than ``fewest`` images, gone at the end; gives what is told how many
-    of how many are done.
-    """
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("looking at images", visible=False)
-
-        def hear(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total > fewest)
-
-        yield hear
+def images_seen(*, fewest: int = 0) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar of the images that were looked at, of more than ``fewest``; gives what is told how many of how many are."""
+    return progress("looking at images", screen=errors, fewest=fewest)
 
 
 def print_json(document: Any) -> None:

@@ -266,11 +266,8 @@ def conduct(spec: SearchSpec, *, address: str | None, as_json: bool, began: floa
         outcome, closing_lines = run_on_screen(spec, address=address, screen=screen, began=began)
     except KeyboardInterrupt:
         _exit("interrupted", reason="", spec=spec)
-    from search.report.page import write_page  # its plots take a second to load
     from search.report.report import print_report, report_data
 
-    if outcome.status == "finished":
-        write_page(outcome.folder)
     if as_json:
         print_json({"status": outcome.status, "reason": outcome.reason, **report_data(outcome.folder)})
     elif outcome.status == "finished":

@@ -8,6 +8,8 @@ from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
 PICTURE = "domains.json"
+PAGE = "report.html"
+PROMOTION_PAGE = "promotion.html"
 MISTAKES = "mistakes.json"  # of the final candidate, on validation images
 
 SOUP_FOLDER = "soup"

@@ -127,6 +127,13 @@ def _finish(description: Mapping[str, Any]) -> str:
         given.append(f"less {calibration['tau']:.3f} times the logarithm of each class's share of the training images")
     if calibration["temperature"] != 1:
         given.append(f"divided by {calibration['temperature']:.3f}")
+    weighed = finish.get("class_weights", ())
+    if weighed:
+        named = sorted(zip(weighed, description["classes"], strict=True))
+        (least, lightest), (most, heaviest) = named[0], named[-1]
+        given.append(
+            f"moved so that classes' probabilities count between {least:.3g} ({lightest}) and {most:.3g} ({heaviest}) times"
+        )
     said = f"Its logits are {', then '.join(given)}." if given or weights else "The network answers as it was trained."
     table = _table(["step", "", *SCORES_OF_FINISH], rows)
     of = " of the source, which tell nothing of how sure it may be of the target," if _adapts(description) else ""

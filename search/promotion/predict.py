@@ -3,18 +3,21 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from PIL import Image
 from rich.table import Table
 
 from search.tracking.model_files import BadInputError, classify, load
 from search.tracking.registry import download
 from search.tracking.uri import check_uri
 from trainable.atomic import write_beside
+from trainable.data.packaged import PACKAGE
 from trainable.data.readers.folder import image_names
 from trainable.data.readers.walk import known_suffixes
 from trainable.errors import UserError
@@ -65,6 +68,44 @@ def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> l
         model = load(download(check_uri(uri), model_uri, folder=Path(temporary)))
         batches = [images[start : start + IMAGES_AT_ONCE] for start in range(0, len(images), IMAGES_AT_ONCE)]
         return [prediction for batch in batches for prediction in _predict(model, batch, top_k=top_k)]
+
+
+def explain_all(model_uri: str, predictions: Sequence[Prediction], *, uri: str, folder: Path) -> int:
+    """Write of each image that was classified a picture of where its likeliest class is seen; returns how many.
+
+    They lie in ``folder`` under the images' numbers, labels and names. Raises UserError where the folder cannot be written to,
+    for a model of another version of this project, and for a library that is missing.
+    """
+    from trainable.serving.explanation import explain  # with all that trains
+    from trainable.serving.package import has_own_code, load_package
+
+    written = 0
+    with TemporaryDirectory() as temporary:
+        package = download(check_uri(uri), model_uri, folder=Path(temporary)) / PACKAGE
+        if not has_own_code(package):
+            raise UserError(f"--explain: {model_uri} was packaged by another version of this project; promote it anew")
+        classifier = load_package(package)
+        for number, prediction in enumerate(predictions):
+            if prediction.error is None:
+                found = explain(classifier, Path(prediction.path).read_bytes())
+                name = f"{number:04d}-{_file_name(found.label)}-{Path(prediction.path).stem}.png"
+                _write_picture(found.picture(), path=folder / name)
+                written += 1
+    return written
+
+
+def _file_name(label: str) -> str:
+    """A class's name without what a file's may not have."""
+    return re.sub(r"[^\w-]+", "_", label)
+
+
+def _write_picture(picture: Image.Image, *, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_beside(path) as file:
+            picture.save(file, "png")
+    except OSError as error:
+        raise UserError(f"--explain: cannot write {path} ({error.strerror})") from error
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> Table:

@@ -43,10 +43,10 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
         lines.append(f"{size}; this search and its promotions read the test split {reads} times")
         if candidate.num_known:
             lines.append(f"not asked about: {candidate.num_known} test images that are in train or val as well")
-    lines += _beside_champion(promotion)
+    beside = beside_champion(promotion)
+    lines += [] if beside is None else [f"verdict: {beside}"]
     lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.reason}" for check in promotion.verdict.checks]
-    forced = ", forced" if promotion.forced else ""
-    lines.append(f"{promotion.name}: {OUTCOMES[promotion.outcome].format(version=promotion.version)}{forced}")
+    lines.append(f"{promotion.name}: {outcome_text(promotion)}")
     if promotion.outcome == "promoted" and promotion.champion is not None:
         lines.append(
             f"  version {promotion.champion} was; `python -m search rollback {promotion.name}{_uri(promotion)}` goes back to it"
@@ -55,21 +55,24 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
 
 
+def outcome_text(promotion: Promotion) -> str:
+    """What came of it: ``version 3 is champion now``."""
+    return OUTCOMES[promotion.outcome].format(version=promotion.version) + (", forced" if promotion.forced else "")
+
+
 def _uri(promotion: Promotion) -> str:
     """The address that a command needs to find the model where it is not the one that is taken without."""
     uri = promotion.candidate.search.spec.tracking.uri
     return "" if uri == TrackingSection().uri else f" --uri {shlex.quote(masked_address(uri))}"
 
 
-def _beside_champion(promotion: Promotion) -> list[str]:
+def beside_champion(promotion: Promotion) -> str | None:
     """The candidate beside the champion in a sentence, where both were asked about the same images."""
     paired = None if promotion.evidence is None else promotion.evidence.paired
     if paired is None:
-        return []
+        return None
     rule = promotion.candidate.search.spec.promote
     score = PairedScore(**paired.figures)
     confidence = 2 * rule.confidence - 1  # each bound is one-sided at the rule's
     metric, num_images = f"test/{rule.metric}", paired.num_images
-    return [
-        "verdict: " + beside_text("the champion", score, metric=metric, num_images=num_images, confidence=confidence)
-    ]
+    return beside_text("the champion", score, metric=metric, num_images=num_images, confidence=confidence)

@@ -16,6 +16,7 @@ from search.ledger.refreshes import Record, records_of
 from search.ledger.stored import SPEC_FILE
 from search.promotion.candidate import NoCandidateError
 from search.promotion.checks import NotJudgeableError, check_model_name
+from search.promotion.page import write_promotion_page
 from search.promotion.promote import promote
 from search.refresh import searches
 from search.refresh.begin import begin
@@ -271,6 +272,7 @@ class RefreshAtWork:
             tell(str(error))
             note: dict[str, Any] = {"search": name, "version": None, "outcome": "refused", "reasons": str(error)}
         else:
+            write_promotion_page(promotion, folder=self.folder / name)
             version = self.registry.version(promotion.version or 0)
             is_champion = promotion.outcome in ("promoted", "unchanged")
             note = {

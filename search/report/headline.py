@@ -1,10 +1,9 @@
 """The first screen of a page: what the search came to, its main figures, its two plots that matter most."""
 
 import html
-from dataclasses import dataclass
 from typing import Any
 
-from search.report.html import html_lines
+from search.report.html import Tile, html_tiles, html_verdict
 from search.report.report import candidate_text, split_text
 from search.report.spending import duration
 from trainable.metrics import SCORES
@@ -12,19 +11,10 @@ from trainable.metrics import SCORES
 PERCENT = 100
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A figure: its ``value`` in large letters, its ``name`` above, a ``note`` beneath."""
-
-    name: str
-    value: str
-    note: str = ""
-
-
 def headline_html(data: dict[str, Any], *, plots: dict[str, str]) -> str:
     """The verdict, the tiles, and the plots, which are HTML by title, side by side."""
     drawn = "".join(f"<div><h3>{html.escape(title)}</h3>{plot}</div>" for title, plot in plots.items())
-    return _verdict_html(data) + _tiles_html(tiles(data)) + (f'<div class="pair">{drawn}</div>' if drawn else "")
+    return _verdict_html(data) + html_tiles(tiles(data)) + (f'<div class="pair">{drawn}</div>' if drawn else "")
 
 
 def tiles(data: dict[str, Any]) -> list[Tile]:
@@ -37,17 +27,8 @@ def tiles(data: dict[str, Any]) -> list[Tile]:
 def _verdict_html(data: dict[str, Any]) -> str:
     verdict = data["verdict"]
     if verdict is None:
-        return f'<p class="verdict">No verdict yet: the search is {html.escape(data["state"])}</p>'
-    return f'<p class="verdict">{html.escape(verdict["sentence"])}</p>{html_lines(verdict["others"])}'
-
-
-def _tiles_html(shown: list[Tile]) -> str:
-    drawn = "".join(
-        f'<div class="tile"><span>{html.escape(tile.name)}</span><b>{html.escape(tile.value)}</b>'
-        f"<span>{html.escape(tile.note)}</span></div>"
-        for tile in shown
-    )
-    return f'<div class="tiles">{drawn}</div>'
+        return html_verdict(f"no verdict yet: the search is {data['state']}")
+    return html_verdict(verdict["sentence"], others=verdict["others"])
 
 
 def _test(data: dict[str, Any]) -> Tile | None:
@@ -57,7 +38,7 @@ def _test(data: dict[str, Any]) -> Tile | None:
         return None
     bounds = data["test_intervals"].get(name)
     note = candidate_text(data) if bounds is None else f"{_between(*bounds, metric=name)}, {candidate_text(data)}"
-    return Tile(f"{_words(name)}, {split_text(data)}", _score(data["test"][name], name), note)
+    return Tile(f"{_words(name)}, {split_text(data)}", score_text(data["test"][name], name), note)
 
 
 def _validation(data: dict[str, Any]) -> Tile | None:
@@ -66,7 +47,7 @@ def _validation(data: dict[str, Any]) -> Tile | None:
     split, _, name = data["metric"].partition("/")
     told = f"{_words(name)}, {'validation' if split == 'val' else split}"
     note = f"trial {data['best_trial']}, the best of {data['winner']['chosen_from']}"
-    return Tile(told, _score(data["best_value"], name), note)
+    return Tile(told, score_text(data["best_value"], name), note)
 
 
 def _gain(data: dict[str, Any]) -> Tile | None:
@@ -97,7 +78,8 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _score(value: float, name: str) -> str:
+def score_text(value: float, name: str) -> str:
+    """``85.6 %`` of a share, else four decimals."""
     return f"{PERCENT * value:.1f} %" if _is_share(name) else f"{value:.4f}"
 
 

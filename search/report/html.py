@@ -72,6 +72,15 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A figure: its ``value`` in large letters, its ``name`` above, a ``note`` beneath."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
 def page_html(title: str, *, head: str = "", sections: Iterable[Section], script: str = "") -> str:
     """Make a whole page: under the title, which is escaped, ``head`` in HTML, then sections, with a table of contents."""
     shown = [section for section in sections if section.body]
@@ -88,6 +97,21 @@ def page_html(title: str, *, head: str = "", sections: Iterable[Section], script
         f'<body><div class="page"><nav aria-label="contents">{links}</nav><main><h1>{name}</h1>{head}\n{body}</main></div>'
         f"{script}</body></html>\n"
     )
+
+
+def html_verdict(sentence: str, *, others: Iterable[str] = ()) -> str:
+    """What it all comes to, in large letters, and other sentences beneath; escaped."""
+    return f'<p class="verdict">{html.escape(sentence)}</p>{html_lines(others)}'
+
+
+def html_tiles(tiles: Iterable[Tile]) -> str:
+    """Figures side by side; escaped."""
+    drawn = "".join(
+        f'<div class="tile"><span>{html.escape(tile.name)}</span><b>{html.escape(tile.value)}</b>'
+        f"<span>{html.escape(tile.note)}</span></div>"
+        for tile in tiles
+    )
+    return f'<div class="tiles">{drawn}</div>'
 
 
 def html_row(cells: Iterable[str], *, tag: str = "td") -> str:

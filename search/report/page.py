@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from search.ledger.files import PAGE
 from search.ledger.ledger import Ledger
 from search.ledger.notes import TestScore
 from search.ledger.stored import open_ledger
@@ -42,7 +43,6 @@ from search.report.worktime import Worktime
 from search.space.spec import SearchSpec
 from trainable.atomic import write_beside
 
-PAGE = "report.html"
 GROWTH = "Best value by time"
 
 

@@ -293,9 +293,14 @@ def finish_lines(note: dict[str, Any] | None) -> list[str]:
         before, after = tried["before"], tried["after"]
         names = dict.fromkeys((*SCORES_OF_FINISH, tried["by"]))
         scores = ", ".join(f"{name} {before[name]:.4f} → {after[name]:.4f}" for name in names)
-        verdict = "kept" if tried["kept"] else f"left out, it does not lower the {tried['by']}"
+        verdict = "kept" if tried["kept"] else f"left out, it does not {_helping(tried['by'])}"
         lines.append(f"finish, {tried['step']}: {verdict}; on validation images it was not fitted to {scores}")
     return lines
+
+
+def _helping(by: str) -> str:
+    """What a step must do with what it is judged by."""
+    return f"lower the {by}" if by.endswith("loss") else f"raise the {by} by more than its standard error"
 
 
 def _soup_line(soup: dict[str, Any], *, metric: str) -> str:

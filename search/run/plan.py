@@ -19,15 +19,17 @@ from search.space.dimension import Choice
 from search.space.sections import BudgetSection
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import machine, preparation
+from search.tune import machine, preparation, tasks
 from search.tune.place import check_local_resources, concurrency
 from trainable.prefix.prefixes import limit_bytes
 
+TRAINED = ("scratch", "bit_hyperrule", "source_only")  # of `baselines` those that are trainings
+AROUND_SECONDS = 12.0 + FINISHING_SECONDS  # before the first trial and after the last, on two cores
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
 
 
 def make_plan(spec: SearchSpec) -> dict[str, Any]:
-    """Trials at each rung, epochs, checkpoint disk and time; plain data.
+    """Trials at each rung, epochs, baselines' too, checkpoint disk and time; plain data.
 
     The time is for this machine and comes from a few updates of the cheapest and the dearest corner of the space, run in
     this process.
@@ -44,6 +46,7 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     available = machine.local_resources()
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
+    beside = _baseline_epochs(spec, config=corners[0])
     fitting = epochs_within(spec.search.budget, epoch_seconds=fmean(seconds), at_once=at_once, gpu=gpu)
     work = foreseen_work(spec, fitting=fitting)
     trials, epochs = next(iter(work["rungs"].values())), work["epochs"]
@@ -57,9 +60,10 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "images": {split: sum(classes.values()) for split, classes in facts.counts.items()},
         "epoch_seconds": {"least": min(seconds), "most": max(seconds)},
         "concurrency": at_once,
+        "baseline_epochs": beside,
         "hours": {
-            "least": epochs * min(seconds) / at_once / 3600,
-            "most": (epochs * max(seconds) + once) / at_once / 3600,
+            "least": (epochs + beside) * min(seconds) / at_once / 3600 + AROUND_SECONDS / 3600,
+            "most": ((epochs + beside) * max(seconds) + once) / at_once / 3600 + AROUND_SECONDS / 3600,
         },
         "frozen_hours": {"once": once / at_once / 3600, "saved": max(0.0, each_time - once) / at_once / 3600},
         "frozen_bytes": _frozen_bytes(spec),
@@ -141,11 +145,14 @@ def plan_table(plan: dict[str, Any]) -> Table:
         table.add_row(
             "of these", f"{plan['confirm_epochs']} to confirm the last candidates, {plan['audit_epochs']} for audits"
         )
+    if plan["baseline_epochs"]:
+        table.add_row("baselines", f"{plan['baseline_epochs']} epochs beside")
     table.add_row("images", ", ".join(f"{count} {split}" for split, count in plan["images"].items()))
     table.add_row("an epoch", f"{seconds['least']:.1f} to {seconds['most']:.1f} s on this machine, one trial alone")
     table.add_row(
         "the search",
-        f"{duration(3600 * hours['least'])} to {duration(3600 * hours['most'])} with {plan['concurrency']} trials at once",
+        f"{duration(3600 * hours['least'])} to {duration(3600 * hours['most'])} with {plan['concurrency']} trials at once, "
+        "start, baselines and end in it",
     )
     frozen = plan["frozen_hours"]
     table.add_row(
@@ -158,6 +165,11 @@ def plan_table(plan: dict[str, Any]) -> Table:
     for line in plan["warm_start"] or ():
         table.add_row("warm start", line.removeprefix("warm start: "))
     return table
+
+
+def _baseline_epochs(spec: SearchSpec, *, config: Mapping[str, Any]) -> int:
+    """How many epochs the baselines take that are trained, on a trial's images."""
+    return sum(tasks.recipe_epochs(dict(config), recipe=name) for name in spec.baselines if name in TRAINED)
 
 
 def _frozen_bytes(spec: SearchSpec) -> int:

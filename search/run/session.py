@@ -2,10 +2,22 @@
 
 from rich.console import Console
 
-from search.engine.listeners import Outcome
+from search.engine.listeners import Listener, Outcome
+from search.ledger.ledger import Ledger
 from search.space.spec import SearchSpec
 from search.tune.nursery import workers_ahead
 from trainable.config.trial import TrialConfig
+
+
+class Page(Listener):
+    """Writes a finished search's page."""
+
+    def end(self, ledger: Ledger, *, outcome: Outcome) -> None:
+        """Write it, of a search that is finished."""
+        if outcome.status == "finished":
+            from search.report.page import write_page  # its plots take a second to load
+
+            write_page(outcome.folder)
 
 
 def run_on_screen(spec: SearchSpec, *, address: str | None, screen: Console, began: float) -> tuple[Outcome, list[str]]:
@@ -22,6 +34,6 @@ def run_on_screen(spec: SearchSpec, *, address: str | None, screen: Console, beg
         from search.tracking.tracker import Tracker
 
         tracker = Tracker()
-        listeners = [tracker, Progress(screen)]
+        listeners = [Page(), tracker, Progress(screen)]  # MLflow is given the page
         outcome = run_search(spec, address=address, listeners=listeners, ahead=ahead, began=began)
     return outcome, tracker.closing_lines()

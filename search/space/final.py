@@ -3,6 +3,7 @@
 from search.space.offered import offered
 from search.space.spec import SearchSpec
 
+WEIGHED_METRICS = ("val/accuracy", "val/balanced_accuracy", "val/macro_f1")  # for which classes can be weighed
 NUM_SHARES = 3  # of trained weights that `interpolation` tries
 
 
@@ -13,7 +14,9 @@ def makes_soup(spec: SearchSpec) -> bool:
 
 def finish_steps(spec: SearchSpec) -> list[str]:
     """The steps of ``finish`` that are taken: of a network for another domain validation images tell a temperature alone."""
-    return [step for step in spec.finish if spec.base.get("data.target") is None or step == "calibration"]
+    if spec.base.get("data.target") is not None:
+        return [step for step in spec.finish if step == "calibration"]
+    return [step for step in spec.finish if step != "class_weights" or spec.search.metric in WEIGHED_METRICS]
 
 
 def num_finish_passes(spec: SearchSpec) -> int:

@@ -268,8 +268,11 @@ def _patience_too_long(spec: SearchSpec) -> Iterator[str]:
 def _finish(spec: SearchSpec) -> Iterator[str]:
     """What is asked of the final candidate to no purpose, or beside a limit that was measured without it."""
     steps = finish_steps(spec)
-    if "finish" in spec.model_fields_set and (left_out := [step for step in spec.finish if step not in steps]):
+    left_out = [step for step in spec.finish if step not in steps] if "finish" in spec.model_fields_set else []
+    if left_out and spec.base.get("data.target") is not None:
         yield f"finish: {', '.join(left_out)} has no effect with data.target, whose images are of another domain"
+    elif left_out:
+        yield f"finish: class_weights has no effect, no weights of classes serve search.metric: {spec.search.metric}"
     if "interpolation" in steps and not _trains_pretrained(spec):
         yield "finish: interpolation has no effect, no trial trains a backbone that was trained before"
     if "views" not in steps:

@@ -90,14 +90,17 @@ class SearchSpec(Section):
         description="Best trials of one backbone that are averaged greedily into one more candidate, kept only where it beats "
         "the best of them (Wortsman et al. 2022); below 2 none is made.",
     )
-    finish: list[Literal["interpolation", "views", "calibration"]] = Field(
+    finish: list[Literal["interpolation", "views", "calibration", "class_weights"]] = Field(
         ["calibration"],
         description="What the final candidate is given before it is tested, and each model that is packaged, where it lowers "
         "the cross-entropy of validation images: `interpolation` brings the weights nearer to those that training began with "
         "(Wortsman et al. 2022); `views` averages over the flips and turns that `augment` allows, each of which takes as long as "
         "the image itself; `calibration` fits a temperature and the weight of the classes' shares to these images, for "
-        "`val/balanced_accuracy` with classes weighed alike. With `data.target` a temperature alone is fitted, to images of "
-        "the source: how sure the network may be of the target nobody knows without labels.",
+        "`val/balanced_accuracy` with classes weighed alike; `class_weights` multiplies each class's probability by a weight, "
+        "kept where that raises accuracy, balanced accuracy or macro F1, whichever is `search.metric`, by more than its standard "
+        "error: for `val/macro_f1` above all, which the likeliest class does not serve best, at the price of probabilities that "
+        "are right for it alone. With `data.target` a temperature alone is fitted, to images of the source: how sure the "
+        "network may be of the target nobody knows without labels.",
     )
     promote: PromoteSection = PromoteSection()
     refresh: RefreshSection = RefreshSection()

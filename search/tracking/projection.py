@@ -1,16 +1,17 @@
 """What MLflow shows of a search, computed from its records as plain data."""
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from search.ledger.failures import failure_text
-from search.ledger.notes import DataFacts, Scores, SearchNotes
+from search.ledger.notes import BaselineScore, DataFacts, Scores, SearchNotes
 from search.ledger.trials import EpochRecord, Trial, best_trial
 from search.report.overview import probe_text
 from search.report.spending import clock_line
@@ -21,6 +22,7 @@ from search.space.paths import FIELDS, defaults, flatten
 from search.space.space import Space
 from search.space.spec import ORACLE, SearchSpec
 from search.space.values import Value
+from trainable.json_text import to_json
 from trainable.masking import masked, masked_address
 from trainable.metrics import is_better
 
@@ -117,9 +119,15 @@ def fixed_text(spec: SearchSpec) -> str:
     return "".join(f"{path}: {text}\n" for path, text in sorted(written.items()))
 
 
-def trial_tags(trial: Trial) -> dict[str, str]:
-    """How a trial stands. ``search.epochs`` says how much is logged: it is written after what it counts."""
+def trial_tags(trial: Trial, *, rungs: Sequence[int]) -> dict[str, str]:
+    """How a trial stands, and the last of the ``rungs`` that it came to.
+
+    ``search.epochs`` says how much is logged: it is written after what it counts.
+    """
     tags = {"search.state": trial.state, "search.epochs": str(trial.last_epoch)}
+    passed = [rung for rung in rungs if rung <= trial.last_epoch]
+    if passed:
+        tags["search.rung"] = str(max(passed))
     if trial.reason:
         tags["search.reason"] = trial.reason[:LONGEST_REASON]
     if trial.failure:
@@ -189,6 +197,25 @@ def _winner_points(winner: Mapping[str, Any], *, metric: str, best: Trial) -> li
             values |= {f"{name}_{figure}": row[figure] for figure in ("mean", "spread")}
     time = trial_ended(best)
     return [Point(name=name, value=_rounded(value), time=time, step=0) for name, value in values.items()]
+
+
+def digest_of(score: Scores) -> str:
+    """Tells one version of a baseline's scores from another."""
+    return hashlib.blake2b(to_json(asdict(score), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def baseline_points(score: BaselineScore, *, metric: str, epochs: int, time: int) -> list[Point]:
+    """A baseline's scores under the names of a trial's, the search's metric at the first and last epoch: a line in a chart."""
+    found = {f"val/{name}": value for name, value in score.metrics.items()} | dict(score.measured)
+    value = score.value(metric)
+    named = [(name, value, 0) for name, value in found.items() if name != metric]
+    if value is not None:
+        named += [(metric, value, step) for step in sorted({1, epochs})] + [(best_name(metric), value, 0)]
+    return [
+        Point(name=name, value=_rounded(number), time=time, step=step)
+        for name, number, step in named
+        if math.isfinite(number)
+    ]
 
 
 def counts(trials: Sequence[Trial]) -> str:

@@ -4,6 +4,7 @@ Every call may fail, as stores do; each can be repeated and then adds only what 
 """
 
 import getpass
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +17,16 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.ledger.files import PAGE
 from search.ledger.ledger import Ledger
+from search.ledger.notes import BaselineScore
 from search.ledger.trials import Trial, best_trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking import projection
 from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
 from search.tracking.uri import artifact_folder, folder_name, page_address
 from search.tracking.views import experiment_link, links_of_tags, view_tags, views
-from trainable.json_text import finite
+from trainable.json_text import finite, to_json
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 METRICS_PER_BATCH = 800  # of MLflow's 1000 items a request; params and tags need the rest
@@ -31,10 +34,16 @@ PARAMS_PER_BATCH = 100
 RUNS_PER_PAGE = 200
 KIND_OF_EXPERIMENT = "custom_model_development"
 # By what tag the runs of a kind are told apart.
-_REPORT_TAG = "search.data_report"  # the digest of the data whose report is there
-_CONFIGURATION_TAG = "search.configuration"  # the file that is there
+_KEY_TAG = {
+    "study": "search.id",
+    "trial": "search.trial",
+    "baseline": "search.baseline",
+    "refit": "search.refit",
+    "gate": "search.candidate",
+}
+# Tags of the search's run that tell which version of a file of its is there.
+_REPORT_TAG, _CONFIGURATION_TAG, _PAGE_TAG = "search.data_report", "search.configuration", "search.page"
 CONFIGURATION = "configuration.yaml"
-_KEY_TAG = {"study": "search.id", "trial": "search.trial", "refit": "search.refit", "gate": "search.candidate"}
 _RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
 _SEARCH_STATUS: dict[SearchState, str] = {
     "running": "RUNNING",
@@ -59,7 +68,7 @@ class RunEntry:
 
 
 class Runs:
-    """One parent run for the search, one child for each trial, refit and gate, found again by tags.
+    """One parent run for the search, one child for each trial, baseline, refit and gate, found again by tags.
 
     ``_entries`` has them by kind and by what tells runs of a kind apart.
     """
@@ -111,7 +120,7 @@ class Runs:
         status = _RUN_STATUS.get(trial.state, "RUNNING" if is_open else "KILLED")
         if status == "RUNNING" and entry.status != "RUNNING":
             self._reopen(entry)
-        tags = projection.trial_tags(trial)
+        tags = projection.trial_tags(trial, rungs=self.place.spec.scheduler.rungs)
         if not tags.items() <= entry.tags.items():
             points = projection.trial_points(trial, metric=self._metric, after=entry.epochs or 0)
             params = {} if entry.epochs is not None else projection.trial_params(trial, spec=self.place.spec) | more
@@ -134,6 +143,10 @@ class Runs:
         tags |= projection.verdict_tags(trials, spec=spec, notes=notes)
         self._log(entry, points=new, params={}, tags=tags)
         self._search_points |= set(new)
+        for name, score in notes.baselines.items():
+            self._write_baseline(name, score)
+        if state == "finished":
+            self._write_page(entry)
         self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))
         text = projection.experiment_note(trials, spec=spec, links=self._view_links(page=""))
         self._client.set_experiment_tag(self._experiment, "mlflow.note.content", text)
@@ -191,6 +204,22 @@ class Runs:
         tags = {**self._child, "search.refit": str(trial.number), "search.refit_of": str(of)}
         title = f"refit {trial.number} of trial {of}, seed {seed}"
         return self._create("refit", title=title, started=projection.trial_started(trial), tags=tags)
+
+    def _write_baseline(self, name: str, score: BaselineScore) -> None:
+        """What trials are compared with, as a run beside theirs, ended when it is written."""
+        entry = self._entries.get(("baseline", name))
+        if entry is None:
+            tags = {**self._child, "search.baseline": name}
+            entry = self._create("baseline", title=f"baseline: {name}", started=self.place.began, tags=tags)
+        tags = {"search.state": "baseline", "search.digest": projection.digest_of(score)}
+        if not tags.items() <= entry.tags.items():
+            spec = self.place.spec
+            points = projection.baseline_points(
+                score, metric=self._metric, epochs=spec.scheduler.max_epochs, time=self.place.began
+            )
+            self._log(entry, points=points, params={}, tags=tags)
+        if entry.status != "FINISHED":
+            self._terminate(entry, status="FINISHED", time=self.place.began)
 
     def _create(self, kind: str, *, title: str, started: int | None, tags: Mapping[str, str]) -> RunEntry:
         identity = {
@@ -258,24 +287,37 @@ class Runs:
                 del entry.tags["search.best"]
 
     def _write_data_report(self, entry: RunEntry) -> None:
-        """What was noticed about the images, once; a store of artifacts that cannot be written to is asked again next time."""
+        """What was noticed about the images, once for each version of them."""
         report = self._ledger.notes.data.report
-        if not report or entry.tags.get(_REPORT_TAG) == self.place.data.digest:
-            return
-        with suppress(MlflowException, OSError):
-            self._client.log_dict(entry.run_id, finite(dict(report)), "data.json")
-            self._client.log_text(entry.run_id, "\n".join(report["lines"]) + "\n", "data.txt")
-            self._client.set_tag(entry.run_id, _REPORT_TAG, self.place.data.digest)
-            entry.tags[_REPORT_TAG] = self.place.data.digest
+        if report:
+            files = {
+                "data.json": to_json(finite(dict(report)), indent=2),
+                "data.txt": "\n".join(report["lines"]) + "\n",
+            }
+            self._write_files(entry, files, tag=_REPORT_TAG, version=self.place.data.digest)
 
     def _write_configuration(self, entry: RunEntry) -> None:
         """What no trial changes, once for all of them."""
-        if _CONFIGURATION_TAG in entry.tags:
+        files = {CONFIGURATION: projection.fixed_text(self.place.spec)}
+        self._write_files(entry, files, tag=_CONFIGURATION_TAG, version=CONFIGURATION)
+
+    def _write_page(self, entry: RunEntry) -> None:
+        """The search's page as it lies in its folder."""
+        page = self.place.folder / PAGE
+        if page.is_file():
+            text = page.read_text()
+            version = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+            self._write_files(entry, {PAGE: text}, tag=_PAGE_TAG, version=version)
+
+    def _write_files(self, entry: RunEntry, files: Mapping[str, str], *, tag: str, version: str) -> None:
+        """Texts by name, unless that version of them is there; a store of artifacts that refuses is asked again next time."""
+        if entry.tags.get(tag) == version:
             return
         with suppress(MlflowException, OSError):
-            self._client.log_text(entry.run_id, projection.fixed_text(self.place.spec), CONFIGURATION)
-            self._client.set_tag(entry.run_id, _CONFIGURATION_TAG, CONFIGURATION)
-            entry.tags[_CONFIGURATION_TAG] = CONFIGURATION
+            for name, text in files.items():
+                self._client.log_text(entry.run_id, text, name)
+            self._client.set_tag(entry.run_id, tag, version)
+            entry.tags[tag] = version
 
     def _write_views(self) -> None:
         """Views are a convenience: a store that refuses them holds the same data."""

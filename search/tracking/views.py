@@ -21,6 +21,7 @@ FORMAT = "v1"
 _DEFLATED = "deflate;"
 _SECTION = "search-charts"
 _MOST_PARAMS = 8
+_NOT_SHOWN = ("study", "refit", "gate", "refresh")  # kinds of runs: trials and baselines are
 _CURVES_SHOWN = 100
 _CHARTS_QUERY = "&compareRunsMode=CHART"
 
@@ -97,7 +98,8 @@ def links_of_tags(page: str, experiment_id: str, *, tags: Mapping[str, str]) -> 
 
 def _common_state(*, metric: str, search_id: str) -> dict[str, Any]:
     return {
-        "searchFilter": f"tags.`search.id` = '{search_id}' AND tags.`search.kind` = 'trial'",
+        "searchFilter": f"tags.`search.id` = '{search_id}'"
+        + "".join(f" AND tags.`search.kind` != '{kind}'" for kind in _NOT_SHOWN),
         "orderByKey": f"metrics.`{best_name(metric)}`",
         "orderByAsc": DIRECTIONS[metric] == "minimize",
         "startTime": "ALL",
@@ -178,7 +180,7 @@ def _metric(name: str) -> dict[str, str]:
 
 def _columns(space: Space, *, metric: str) -> list[str]:
     metrics = [best_name(metric), metric, "train/loss"]
-    tags = ["search.state", "search.reason", "search.origin"]
+    tags = ["search.state", "search.rung", "search.reason", "search.origin"]
     return [
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in short_names(space).values()),

@@ -151,6 +151,11 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
     return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
 
 
+def recipe_epochs(trial: dict[str, Any], *, recipe: str) -> int:
+    """How many epochs :func:`baseline_score` trains."""
+    return _recipe(trial, name=recipe).train.epochs
+
+
 def _recipe(trial: dict[str, Any], *, name: str | None) -> TrialConfig:
     """A trial as a fixed recipe has it; as it is where that is None."""
     config = TrialConfig.model_validate(trial)

@@ -18,6 +18,7 @@ from trainable.training.trainer import create_trainer
 torch.set_num_threads(1)
 
 SITES = {"north": 12, "south": 12}  # images of each class
+REFUSED = [("fda", "dynamic"), ("fda", "bounded"), ("dann", "bounded"), ("cdan", "bounded")]  # method, schedule
 WITHOUT_A_TERM = ("none", "adabn", "dsbn", "fda")  # what they do is done to norms or pixels
 
 
@@ -124,13 +125,21 @@ def test_only_methods_that_tell_domains_have_something_that_learns_beside_the_ne
 @pytest.mark.parametrize("schedule", WEIGHT_SCHEDULES)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_weight_never_exceeds_what_was_asked_for(method, schedule, adapting):
-    if (method, schedule) == ("fda", "dynamic"):
-        pytest.skip("this pair is refused: fda knows nothing of features")
+    if (method, schedule) in REFUSED:
+        pytest.skip("this pair is refused: see the test of refusals")
     adaptation = create_trainer(set_up(adapting(method, adapt={"schedule": schedule, "weight": 0.7}))).adaptation
     strengths = [adaptation.strength(progress / 10) for progress in range(11)]
     assert all(0 <= strength <= 0.7 for strength in strengths)
     assert strengths == sorted(strengths)
     assert strengths[-1] == pytest.approx(0.7, rel=1e-3)
+
+
+@pytest.mark.parametrize(("method", "schedule"), REFUSED)
+def test_a_schedule_that_a_method_cannot_have_is_refused(method, schedule, adapting):
+    with pytest.raises(
+        ValueError, match=f"adapt.schedule: '{schedule}' .*adapt.method: {method}.*; fixed(, ganin| or ganin)"
+    ):
+        adapting(method, adapt={"schedule": schedule})
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "none"])

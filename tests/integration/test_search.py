@@ -224,6 +224,9 @@ def test_a_plan_says_what_the_search_took(searched):
     assert "the search" in place.told("plan", "space.yaml")
     more = place.read("plan", "space.yaml", "--set", "search.confirm=2", "--set", "scheduler.audit=0.5")
     assert more["confirm_epochs"] == 8
+    beside = place.read("plan", "space.yaml", "--set", "baselines=[scratch, linear_probe]")
+    assert (plan["baseline_epochs"], beside["baseline_epochs"]) == (0, 4)
+    assert plan["hours"]["least"] > 12 / 3600  # start and end
     assert more["epochs"] == plan["epochs"] + 8 + more["audit_epochs"] > plan["epochs"] + 8
 
 

@@ -4,7 +4,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from trainable.terminal import REPLACEMENT, Terminal, plain
+from trainable.terminal import REPLACEMENT, Terminal, plain, progress
 
 ODD = "x\x1b]0;pwned\x07\x1b[31m\x9b2J\r\u202eend"
 SHOWN = f"x{REPLACEMENT}]0;pwned{REPLACEMENT}{REPLACEMENT}[31m{REPLACEMENT}2J{REPLACEMENT}{REPLACEMENT}end"
@@ -43,6 +43,15 @@ def test_the_colours_of_a_terminal_stay():
 @pytest.mark.parametrize("wrap", [str, table])
 def test_no_text_is_markup(wrap, text):
     assert text in printed(wrap(text))
+
+
+@pytest.mark.parametrize(("is_terminal", "fewest", "shown"), [(True, 0, True), (True, 10, False), (False, 0, False)])
+def test_a_bar_is_shown_on_a_terminal_of_more_than_a_few(is_terminal, fewest, shown):
+    file = io.StringIO()
+    with progress("trying", screen=Terminal(file=file, force_terminal=is_terminal), fewest=fewest) as tell:
+        tell(5, 10)
+    assert ("trying" in file.getvalue()) == shown
+    assert ("50%" in file.getvalue()) == shown
 
 
 def test_an_address_is_printed_without_its_password():

@@ -36,18 +36,14 @@ def cdan(seen: Seen) -> Terms:
 def mmd(seen: Seen) -> Terms:
     """The multi-kernel discrepancy of the features is small (Long et al. 2015)."""
     logits, _, source, target = seen.together()
-    strength = seen.weight(source, target)
-    classification = seen.classify(logits)
     term = mmd_loss(source, target, widths=seen.config.bandwidths)
-    return weighted_sum(classification, term, weight=strength)
+    return seen.minimise(seen.classify(logits), term, source=source, target=target)
 
 
 def coral(seen: Seen) -> Terms:
     """The difference of the features' covariances is small (Sun and Saenko 2016)."""
     logits, _, source, target = seen.together()
-    strength = seen.weight(source, target)
-    classification = seen.classify(logits)
-    return weighted_sum(classification, coral_loss(source, target), weight=strength)
+    return seen.minimise(seen.classify(logits), coral_loss(source, target), source=source, target=target)
 
 
 def _adversarial(

@@ -6,7 +6,7 @@ from torch.nn.functional import softplus
 
 from trainable.adapt.losses import domain_loss
 from trainable.adapt.perturb import fourier_swapped, towards
-from trainable.adapt.seen import Seen, Terms, weighted_sum
+from trainable.adapt.seen import Seen, Terms
 from trainable.config.trial import AdaptConfig
 from trainable.randomness import generator
 
@@ -18,8 +18,7 @@ def adversarial(seen: Seen) -> Terms:
     moved = _moved(seen)
     with seen.autocast:
         moved_logits = seen.network(moved)
-    weight = seen.weight(source, target)
-    terms = weighted_sum(seen.classify(logits), seen.classify(moved_logits), weight=weight)
+    terms = seen.minimise(seen.classify(logits), seen.classify(moved_logits), source=source, target=target)
     return Terms(terms.loss + telling, terms.parts | {"domain_accuracy": accuracy})
 
 

@@ -49,11 +49,12 @@ def _rising(progress: float, config: AdaptConfig) -> float:
     return ganin_strength(progress, gamma=config.ganin_gamma)
 
 
-# The share of adapt.weight at a share of the training; the factor of `dynamic`, which goes by features, is in Seen.weight.
+# The share of adapt.weight at a share of the training; those of `dynamic` and `bounded`, which go by the batch, are in Seen.
 WEIGHT_SCHEDULES: dict[str, Callable[[float, AdaptConfig], float]] = {
     "fixed": _all_of_it,
     "ganin": _rising,
     "dynamic": _all_of_it,
+    "bounded": _all_of_it,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainable.adapt.losses import dynamic_strength
+from trainable.adapt.losses import bounded_strength, dynamic_strength
 from trainable.config.trial import AdaptConfig
 from trainable.data.input_spec import InputSpec
 from trainable.model.network import Network
@@ -62,6 +62,13 @@ class Seen:
         if self.config.schedule != "dynamic":
             return self.strength
         return self.strength * dynamic_strength(source, target, scale=self.config.dynamic_scale)
+
+    def minimise(self, classification: Tensor, term: Tensor, *, source: Tensor, target: Tensor) -> Terms:
+        """Both losses, the ``term`` of a method times its weight, by these features or losses where the schedule goes by them."""
+        weight = self.weight(source, target)
+        if self.config.schedule == "bounded":
+            weight = weight * bounded_strength(term, by=classification)
+        return weighted_sum(classification, term, weight=weight)
 
 
 def classified(seen: Seen) -> Terms:

@@ -280,11 +280,32 @@ SAMPLERS = {"shuffle": Technique(), "balanced": Technique(), "sqrt": Technique()
 
 _TERM = ("adapt.weight", "adapt.schedule")
 _CLASSIFIER = ("adapt.hidden", "adapt.dropout")
+
+
+def _not_bounded(method: str) -> Need:
+    return Need(
+        "adapt.schedule",
+        lambda schedule: schedule != "bounded",
+        lambda _: (
+            f"adapt.schedule: 'bounded' compares a term that is minimised with the loss, adapt.method: {method} reverses its "
+            "gradient; fixed, ganin or dynamic"
+        ),
+    )
+
+
 METHODS = {
     "none": Method(trains_on_target=False),
-    "dann": Method(keys=(*_TERM, "adapt.layer", *_CLASSIFIER), aligns=True, domain_classifier="features"),
+    "dann": Method(
+        keys=(*_TERM, "adapt.layer", *_CLASSIFIER),
+        needs=(_not_bounded("dann"),),
+        aligns=True,
+        domain_classifier="features",
+    ),
     "cdan": Method(
-        keys=(*_TERM, "adapt.layer", *_CLASSIFIER), aligns=True, domain_classifier="features and predictions"
+        keys=(*_TERM, "adapt.layer", *_CLASSIFIER),
+        needs=(_not_bounded("cdan"),),
+        aligns=True,
+        domain_classifier="features and predictions",
     ),
     "mmd": Method(keys=(*_TERM, "adapt.layer", "adapt.bandwidths"), aligns=True),
     "coral": Method(keys=(*_TERM, "adapt.layer"), aligns=True),
@@ -300,9 +321,9 @@ METHODS = {
         needs=(
             Need(
                 "adapt.schedule",
-                lambda schedule: schedule != "dynamic",
-                lambda _: (
-                    "adapt.schedule: 'dynamic' goes by features, of which adapt.method: fda knows nothing; fixed or ganin"
+                lambda schedule: schedule not in ("dynamic", "bounded"),
+                lambda got: (
+                    f"adapt.schedule: '{got}' goes by features or losses, of which adapt.method: fda has none; fixed or ganin"
                 ),
             ),
             Need(
@@ -318,6 +339,7 @@ WEIGHT_SCHEDULES = {
     "fixed": Technique(),
     "ganin": Technique(keys=("adapt.ganin_gamma",)),
     "dynamic": Technique(keys=("adapt.dynamic_scale",)),
+    "bounded": Technique(),
 }
 
 ALIGNING_METHODS = tuple(name for name, method in METHODS.items() if method.aligns)

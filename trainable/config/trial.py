@@ -576,7 +576,8 @@ class AdaptConfig(Section):
         "fixed",
         description="The weight from first to last update: all of it; rising from 0 as 2/(1+exp(-γp))-1 with the share p of the "
         "training; or times sigmoid(`dynamic_scale`·d), d being the distance of the domains' mean features in standard "
-        "deviations, which never falls below a half and so keeps pulling domains that are alike.",
+        "deviations, which never falls below a half and so keeps pulling domains that are alike; or `bounded`, so that the term "
+        "of mmd, coral, mcc or adversarial never counts for more than the weight times the classification's loss.",
     )
     ganin_gamma: float = Field(10.0, gt=0, le=100, description="γ of the schedule `ganin`.")
     dynamic_scale: float = Field(0.1, gt=0, le=100, description="How fast the schedule `dynamic` grows with distance.")

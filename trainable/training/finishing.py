@@ -1,9 +1,10 @@
 """What is done to a trained network before it is handed over, each step kept where it helps on validation images.
 
 A step is judged by the cross-entropy, of classes weighed alike where the trial's metric is balanced accuracy: a metric that
-counts some hundred images is too coarse for it, and the trial was chosen for its luck in it. The classes' shares are left alone
-for a metric of which it is not known how they should count, where a class has too few validation images to say, and for
-a network that adapts to a target: validation images, of the source, tell how sure it may be of such as they are at best.
+counts some hundred images is too coarse for it, and the trial was chosen for its luck in it. Weights of classes alone are
+judged by the metric, which they are there for, and must raise it by more than its standard error. The classes' shares are
+left alone for a metric of which it is not known how they should count, where a class has too few validation images to say, and
+for a network that adapts to a target: validation images, of the source, tell how sure it may be of such as they are at best.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +26,18 @@ from trainable.statistics.calibration import (
     fit_calibration,
     held_out,
 )
+from trainable.statistics.class_weights import METRICS as WEIGHED
+from trainable.statistics.class_weights import fit_class_weights
+from trainable.statistics.comparison import compare
 from trainable.statistics.scores import score
 from trainable.training.interpolation import SHARES, interpolate, interpolated, starting_state
 from trainable.training.losses import prior_shift
 from trainable.training.measure import Measurer
 from trainable.training.setup import Setup
 
-StepName = Literal["interpolation", "views", "calibration"]
+StepName = Literal["interpolation", "views", "calibration", "class_weights"]
 GOES_BY_SHARES = ("val/balanced_accuracy", "val/accuracy", "val/loss")  # metrics for which it is known how shares count
+ONE_DEVIATION = 0.8413  # a one-sided confidence: by as much must weights of classes raise the metric
 LEAST = float(np.finfo(np.float64).tiny)  # of a probability whose logarithm is taken
 
 
@@ -40,11 +45,11 @@ LEAST = float(np.finfo(np.float64).tiny)  # of a probability whose logarithm is 
 class Tried:
     """A step: scores of validation images that it was not fitted to, without it and with it, and whether it stays.
 
-    It is judged ``by`` one of these.
+    It is judged ``by`` one of these, by name.
     """
 
     step: StepName
-    by: Literal["loss", "balanced_loss"]
+    by: str
     kept: bool
     before: Mapping[str, float]
     after: Mapping[str, float]
@@ -53,12 +58,14 @@ class Tried:
 @dataclass(frozen=True, kw_only=True)
 class Finish:
     """What a network is given: its weights are ``interpolation`` times the trained ones, the rest those that it began with;
-    its logits are averaged over the image and its ``views``, then calibrated.
+    its logits are averaged over the image and its ``views``, then calibrated, then each class's probability counts as often as
+    its of the ``class_weights`` says, K or none.
     """
 
     interpolation: float = 1.0
     views: Sequence[Symmetry] = ()
     calibration: Calibration = field(default_factory=Calibration)
+    class_weights: Sequence[float] = ()
     tried: Sequence[Tried] = field(default=(), compare=False)
 
     def apply(self, setup: Setup) -> None:
@@ -69,6 +76,8 @@ class Finish:
         network.views = tuple(self.views)
         network.shift += self.calibration.tau * log_shares_of(setup).to(network.shift)
         network.cool(self.calibration.temperature)
+        if self.class_weights:
+            network.shift -= torch.tensor(self.class_weights).log().to(network.shift)
 
     def as_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -79,7 +88,12 @@ def read_finish(document: Mapping[str, Any]) -> Finish:
     """A finish from its dict, without what was tried."""
     views = tuple((turns, tuple(axes)) for turns, axes in document.get("views", ()))
     calibration = Calibration(**document.get("calibration", {}))
-    return Finish(interpolation=document.get("interpolation", 1.0), views=views, calibration=calibration)
+    return Finish(
+        interpolation=document.get("interpolation", 1.0),
+        views=views,
+        calibration=calibration,
+        class_weights=tuple(document.get("class_weights", ())),
+    )
 
 
 def log_shares_of(setup: Setup) -> torch.Tensor:
@@ -110,6 +124,13 @@ def find_finish(setup: Setup, *, measurer: Measurer, steps: Sequence[StepName], 
         tried.append(judge.tried("calibration", seen.logits, seen.calibrated))
         if tried[-1].kept:
             finish = replace(finish, calibration=judge.fit(seen.logits, plain.labels))
+            seen = _Seen(judge.calibrated(seen.logits, by=finish.calibration), seen.calibrated)
+        else:
+            seen = _Seen(seen.logits, seen.logits)
+    if "class_weights" in steps and (weighed := judge.try_class_weights(seen)) is not None:
+        tried.append(weighed.tried)
+        if weighed.tried.kept:
+            finish = replace(finish, class_weights=weighed.weights)
     return replace(finish, tried=tuple(tried))
 
 
@@ -125,6 +146,13 @@ class _Change(NamedTuple):
 
     finish: Finish
     seen: _Seen
+    tried: Tried
+
+
+class _Weighed(NamedTuple):
+    """Weights K of classes, and whether they stay."""
+
+    weights: tuple[float, ...]
     tried: Tried
 
 
@@ -169,9 +197,10 @@ class _Judge:
     def __init__(self, setup: Setup, *, labels: Labels, calibrates: bool) -> None:
         self._classes, self._labels, self._calibrates = setup.pack.classes, labels, calibrates
         self._log_shares = log_shares_of(setup).double().numpy()
-        self._balanced = setup.config.train.metric == "val/balanced_accuracy"
+        self._metric = setup.config.train.metric
+        self._balanced = self._metric == "val/balanced_accuracy"
         fewest = np.bincount(labels, minlength=len(self._classes)).min()
-        is_known = setup.config.train.metric in GOES_BY_SHARES and setup.config.data.target is None
+        is_known = self._metric in GOES_BY_SHARES and setup.config.data.target is None
         self._fits_tau = is_known and fewest >= NUM_FOLDS
 
     def fit(self, logits: Double, labels: Labels) -> Calibration:
@@ -187,6 +216,32 @@ class _Judge:
 
         return _Seen(logits, held_out(logits, labels=self._labels, fit=rule) if self._calibrates else logits)
 
+    def calibrated(self, logits: Double, *, by: Calibration) -> Double:
+        """Logits as a calibration leaves them."""
+        return by.apply(logits, log_shares=self._log_shares)
+
+    def try_class_weights(self, seen: _Seen) -> _Weighed | None:
+        """Weights of classes for the metric, fitted to all images; None for one of which they change nothing."""
+        metric = self._metric.removeprefix("val/")
+        if metric not in WEIGHED:
+            return None
+        fit = partial(fit_class_weights, metric=metric)
+        after = held_out(
+            seen.calibrated, labels=self._labels, fit=lambda some, labels: partial(np.add, fit(some, labels=labels))
+        )
+        first, second = (logits.argmax(axis=1) for logits in (after, seen.calibrated))
+        found = compare(
+            first,
+            second,
+            labels=self._labels,
+            num_classes=len(self._classes),
+            metric=metric,
+            confidence=ONE_DEVIATION,
+        )
+        scores = {"before": self._scores(seen.calibrated), "after": self._scores(after)}
+        tried = Tried(step="class_weights", by=metric, kept=found.gain.low > 0, **scores)
+        return _Weighed(tuple(np.exp(fit(seen.logits, labels=self._labels)).tolist()), tried)
+
     def choose(self, candidates: Sequence[Double]) -> tuple[int, Double]:
         """Which of these is best, and each image's logits as others would have chosen."""
         return choose_held_out(candidates, labels=self._labels, balanced=self._balanced)
@@ -194,7 +249,7 @@ class _Judge:
     def tried(self, step: StepName, before: Double, after: Double) -> Tried:
         """The step, kept where it lowers the loss."""
         scores = [self._scores(each) for each in (before, after)]
-        by: Literal["loss", "balanced_loss"] = "balanced_loss" if self._balanced else "loss"
+        by = "balanced_loss" if self._balanced else "loss"
         return Tried(step=step, by=by, kept=scores[1][by] < scores[0][by], before=scores[0], after=scores[1])
 
     def _scores(self, logits: Double) -> dict[str, float]:

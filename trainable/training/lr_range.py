@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +32,20 @@ class LrRange:
     diverged_at: float | None
 
 
-def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0, updates: int = 100) -> LrRange:
+def lr_range(
+    config: TrialConfig,
+    *,
+    lowest: float = 1e-7,
+    highest: float = 1.0,
+    updates: int = 100,
+    on_update: Callable[[int, int], None] = lambda done, total: None,
+) -> LrRange:
     """Train as the trial would in its first phase, with a rate that grows by one factor from update to update.
 
     After Smith 2017 (Cyclical learning rates, 3.3), with Gugger's exponential growth. The rate is that of the head; every
     other group keeps its ratio to it. Ends where the smoothed loss is above 4 times its least, and above that of
-    guessing, which a head solved beforehand begins far below; or where it is no finite number. Nothing is kept. Raises
-    UserError for bounds in the wrong order, and what ``fit`` raises it for.
+    guessing, which a head solved beforehand begins far below; or where it is no finite number. Nothing is kept. ``on_update``
+    hears how many updates of how many are done. Raises UserError for bounds in the wrong order, and what ``fit`` raises it for.
     """
     if not 0 < lowest < highest:
         raise UserError(f"highest: {highest} must be above lowest: {lowest}, which must be above 0")
@@ -60,6 +67,7 @@ def lr_range(config: TrialConfig, *, lowest: float = 1e-7, highest: float = 1.0,
             diverged_at = rate
             break
         losses.append(loss)
+        on_update(len(losses), updates)
     used, smoothed = rates[: len(losses)], smooth(losses)
     return LrRange(
         rates=tuple(used),

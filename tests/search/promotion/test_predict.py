@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
-from search.promotion.predict import Prediction, predict, predictions_table, write_csv
+from search.promotion.predict import Prediction, explain_all, predict, predictions_table, write_csv
 from search.tracking.registry import Registry
 from trainable.errors import UserError
 
@@ -74,6 +76,22 @@ def test_an_image_of_which_a_model_is_unsure_is_told_with_what_is_plausible(tmp_
     write_csv([both], path=tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as file:
         assert json.loads(next(csv.DictReader(file))["plausible"]) == ["crack", "fine"]
+
+
+def test_where_a_class_is_seen_is_one_picture_an_image(uri, folders, tmp_path):
+    pytest.importorskip("captum", reason="needs captum: pip install '.[explain]'")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    found = predict("models:/cells/1", [tmp_path / "broken.png", folders / "old" / "defective"], uri=uri, top_k=1)[:3]
+    assert explain_all("models:/cells/1", found, uri=uri, folder=tmp_path / "seen") == 2
+    names = sorted(path.name for path in (tmp_path / "seen").iterdir())
+    assert names == [
+        f"{n:04d}-{one.top_k[0]}-{Path(one.path).stem}.png" for n, one in enumerate(found) if not one.error
+    ]
+    with Image.open(tmp_path / "seen" / names[0]) as picture:
+        assert picture.size == (32, 32)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="^--explain: cannot write .*file"):
+        explain_all("models:/cells/1", found, uri=uri, folder=tmp_path / "file")
 
 
 def predict_nothing():

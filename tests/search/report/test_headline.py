@@ -49,4 +49,4 @@ def test_the_verdict_comes_first_and_then_the_plots(data):
 
 def test_before_there_is_a_verdict_that_is_said(make_search):
     folder, _ = make_search([0.4])
-    assert "No verdict yet: the search is interrupted" in headline_html(report_data(folder), plots={})
+    assert "no verdict yet: the search is interrupted" in headline_html(report_data(folder), plots={})

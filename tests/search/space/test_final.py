@@ -31,6 +31,10 @@ def test_a_candidate_is_finished_as_asked_but_not_for_another_domain():
     assert finish_steps(spec_of()) == ["calibration"]
     assert finish_steps(spec_of(finish=[])) == []
     assert finish_steps(spec_of(finish=["views"])) == ["views"]
+    assert finish_steps(spec_of(finish=["class_weights"])) == ["class_weights"]
+    assert finish_steps(spec_of(search={"metric": "val/loss"}, finish=["calibration", "class_weights"])) == [
+        "calibration"
+    ]
     assert finish_steps(spec_of(TARGET, finish=["interpolation", "views", "calibration"])) == ["calibration"]
 
 

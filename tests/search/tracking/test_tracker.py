@@ -23,6 +23,7 @@ from search.ledger.lease import lease
 from search.space.paths import defaults
 from search.space.spec import SearchSpec
 from search.tracking.tracker import Tracker, sync_ledger
+from search.tracking.views import views
 from trainable.errors import OutageError, UserError
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -128,13 +129,13 @@ def project(ledger, spec, *, status="finished", deadline=60.0):
 
 
 def stored(uri, experiment="pets-1"):
-    """Everything of an experiment's runs by search.trial, ``None`` for the parent, ids left out."""
+    """Everything of an experiment's runs by trial or baseline, ``None`` for the parent, ids left out."""
     client = client_of(uri)
     found = client.get_experiment_by_name(experiment)
     runs = client.search_runs([found.experiment_id], max_results=1000)
     content = {}
     for run in runs:
-        key = run.data.tags.get("search.trial")
+        key = key_of(run)
         assert key not in content, "two runs of one trial"
         content[key] = {
             "name": run.info.run_name,
@@ -146,6 +147,10 @@ def stored(uri, experiment="pets-1"):
             "data": [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs],
         }
     return content
+
+
+def key_of(run):
+    return run.data.tags.get("search.trial", run.data.tags.get("search.baseline"))
 
 
 def history(client, run, name):
@@ -161,7 +166,7 @@ def client_of(uri):
 def run_ids(uri, experiment="pets-1"):
     client = client_of(uri)
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    return {run.data.tags.get("search.trial"): run.info.run_id for run in found}
+    return {key_of(run): run.info.run_id for run in found}
 
 
 def values(run, name):
@@ -238,6 +243,7 @@ def test_status_tags_and_colour_tell_how_a_trial_ended(folder, spec, uri):
     assert [runs[key]["tags"].get("mlflow.runColor") for key in "012"] == [None, "#9e9e9e", None]
     assert runs["2"]["tags"]["search.reason"] == "diverged: loss is nan"
     assert runs["2"]["tags"]["search.origin"] == "random"
+    assert [runs[key]["tags"]["search.rung"] for key in "012"] == ["3", "1", "1"]
     assert runs["1"]["time"][1] == round(ledger.trial(1).ended.timestamp() * 1000)
 
 
@@ -262,6 +268,52 @@ def test_the_parent_holds_progress_baselines_test_score_and_description(folder, 
     assert (tags["search.verdict"] in told, tags["search.verdict_kind"]) == (True, "unmeasured")
     assert "`python -m search promote pets-1`" in told
     assert "resume" not in told  # nothing is left to go on with
+
+
+def test_a_baseline_is_a_run_of_its_own_with_a_line_in_the_chart(folder, spec, uri):
+    ledger = three_trials(folder, spec)
+    probe = {"metrics": {"accuracy": 0.61, "loss": 0.9}, "measured": {"usage/seconds": 3.0}}
+    ledger.note(baselines={"probe_stage3": probe, "source_only": {"metrics": {}}})
+    project(ledger, spec)
+    run = stored(uri)["probe_stage3"]
+    assert (run["name"], run["status"], run["tags"]["search.kind"]) == (
+        "baseline: probe_stage3",
+        "FINISHED",
+        "baseline",
+    )
+    assert values(run, METRIC) == [(1, 0.61), (9, 0.61)]
+    assert (values(run, "val/loss"), values(run, "best/accuracy")) == ([(0, 0.9)], [(0, 0.61)])
+    assert stored(uri)["source_only"]["metrics"] == {}
+    before = stored(uri)
+    project(ledger, spec)
+    assert stored(uri) == before
+    ledger.note(baselines={"probe_stage3": {"metrics": {"accuracy": 0.7}}})
+    project(ledger, spec)
+    assert values(stored(uri)["probe_stage3"], METRIC)[-1] == (9, 0.7)
+    shown = views(spec.space, metric=METRIC, study="pets-1", search_id=run["tags"]["search.id"])[0].state[
+        "searchFilter"
+    ]
+    experiment = client_of(uri).get_experiment_by_name("pets-1").experiment_id
+    found = client_of(uri).search_runs([experiment], filter_string=shown)
+    assert {key_of(run) for run in found} == {"0", "1", "2", "probe_stage3", "source_only"}
+
+
+def test_a_finished_searchs_page_lies_with_its_run(folder, spec, uri):
+    ledger = three_trials(folder, spec)
+
+    def page():
+        (at_hand,) = Path(client_of(uri).download_artifacts(run_ids(uri)[None], "")).glob("report.html")
+        return at_hand.read_text()
+
+    (folder / "report.html").write_text("<p>first é")
+    project(ledger, spec, status="interrupted")
+    with pytest.raises(ValueError, match="not enough values"):
+        page()
+    project(ledger, spec)
+    assert page() == "<p>first é"
+    (folder / "report.html").write_text("<p>second")
+    project(ledger, spec)
+    assert page() == "<p>second"
 
 
 def test_a_search_that_is_not_tested_yet_has_no_verdict_and_says_how_to_go_on(folder, spec, uri):

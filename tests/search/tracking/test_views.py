@@ -44,9 +44,10 @@ def test_every_view_fits_an_experiment_tag_however_much_is_searched():
             assert len(key) < 250
 
 
-def test_views_show_the_trials_of_this_search_alone():
+def test_views_show_the_trials_and_baselines_of_this_search_alone():
+    kinds = "".join(f" AND tags.`search.kind` != '{kind}'" for kind in ("study", "refit", "gate", "refresh"))
     for view in made():
-        assert view.state["searchFilter"] == "tags.`search.id` = '9c1d0000ffff' AND tags.`search.kind` = 'trial'"
+        assert view.state["searchFilter"] == f"tags.`search.id` = '9c1d0000ffff'{kinds}"
 
 
 def test_parallel_coordinates_take_what_every_trial_has_with_logarithms():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trainable.adapt.losses import (
+    bounded_strength,
     coral_loss,
     domain_loss,
     dynamic_strength,
@@ -219,6 +220,16 @@ def test_the_dynamic_strength_by_hand():
     assert dynamic_strength(torch.zeros(2, 3), torch.ones(2, 3), scale=1.5).item() == 1
 
 
+@pytest.mark.parametrize(
+    ("term", "loss", "expected"), [(2.0, 0.5, 0.25), (0.5, 2.0, 1.0), (0.0, 0.3, 1.0), (1.0, 0.0, 0.0)]
+)
+def test_a_bounded_term_counts_for_no_more_than_the_loss(term, loss, expected):
+    term = torch.tensor(term, requires_grad=True)
+    strength = bounded_strength(term, by=torch.tensor(loss, requires_grad=True))
+    assert strength.item() == pytest.approx(expected)
+    assert not strength.requires_grad
+
+
 def test_neither_the_width_nor_the_scale_nor_the_size_of_samples_changes_the_dynamic_strength():
     source, target = sample(20), sample(20, seed=1, shift=0.5)
     expected = dynamic_strength(source, target, scale=2.0).item()
@@ -242,6 +253,7 @@ def autocast_terms(source, target):
         "wide": wide(source, torch.softmax(source.repeat(1, 117)[:, :700].float(), dim=1)),
         "weights": entropy_weights(torch.softmax(source.float(), dim=1)),
         "dynamic": dynamic_strength(source, target, scale=1.0),
+        "bounded": bounded_strength(source.mean().exp(), by=target.mean().exp()),
     }
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -139,6 +140,8 @@ def test_a_finish_is_read_from_its_dict(trained):
     finish = found(trained)
     assert read_finish(finish.as_dict()) == finish
     assert read_finish({}) == Finish()
+    weighed = replace(finish, class_weights=(0.5, 1.5))
+    assert read_finish(json.loads(json.dumps(weighed.as_dict()))) == weighed
 
 
 @pytest.mark.parametrize(("metric", "fits"), [("balanced_accuracy", True), ("loss", True), ("macro_f1", False)])
@@ -148,6 +151,52 @@ def test_the_classes_shares_are_fitted_for_metrics_of_which_it_is_known_how_they
     judge = _Judge(setup, labels=labels, calibrates=True)
     logits = np.random.default_rng(0).normal(0, 1, (60, 2)) + 2 * log_shares_of(setup).double().numpy()
     assert (judge.fit(logits, labels).tau != 0) == fits
+
+
+def skewed(num=600):
+    """Right probabilities of two classes, one of them rare, which the likeliest class hardly ever is."""
+    chance = np.random.default_rng(0)
+    logits = np.stack([np.full(num, 2.0), chance.normal(0, 1.2, num)], axis=1)
+    return logits, (chance.random(num) < softmax(logits, axis=1)[:, 1]).astype(int)
+
+
+def weighed(make_config, metric):
+    """What is tried of weights of classes on made-up answers, and the judge of them."""
+    setup = set_up(make_config(train={"metric": metric}))
+    logits, labels = skewed()
+    judge = _Judge(setup, labels=labels, calibrates=False)
+    return judge.try_class_weights(judge.look(logits))
+
+
+def test_classes_are_weighed_for_the_metric_where_it_gains(make_config):
+    found = weighed(make_config, "val/macro_f1")
+    assert (found.tried.step, found.tried.by, found.tried.kept) == ("class_weights", "macro_f1", True)
+    assert found.tried.after["macro_f1"] > found.tried.before["macro_f1"] + 0.03
+    assert found.weights[1] > 1.2 > 0.9 > found.weights[0]
+
+
+def test_weights_of_classes_that_gain_nothing_are_left_out(make_config):
+    assert not weighed(make_config, "val/accuracy").tried.kept
+
+
+def test_for_the_loss_no_classes_are_weighed(make_config):
+    assert weighed(make_config, "val/loss") is None
+
+
+def test_weights_of_classes_are_tried_last_on_the_calibrated_network(trained):
+    finish = found(trained, ("class_weights", "calibration"))
+    assert [tried.step for tried in finish.tried] == ["calibration", "class_weights"]
+    assert finish.tried[1].before == finish.tried[0].after
+    assert bool(finish.class_weights) == finish.tried[1].kept
+
+
+def test_a_weighed_network_gives_probabilities_times_the_weights(trained):
+    weights = (0.5, 2.0, 1.0)[: len(trained.open()[0].pack.classes)]
+    calibrated = replace(trained, finish=Finish(calibration=Calibration(tau=0.5, temperature=2.0)))
+    finished = replace(trained, finish=replace(calibrated.finish, class_weights=weights))
+    expected = calibrated.predict("val").probabilities * np.array(weights)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(finished.predict("val").probabilities, expected, atol=1e-6)
 
 
 def test_a_class_with_few_validation_images_is_not_judged_by_them(make_config):

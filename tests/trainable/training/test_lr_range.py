@@ -56,7 +56,9 @@ def test_a_loss_that_never_falls_suggests_nothing(losses):
 
 def test_rates_grow_by_one_factor_between_the_bounds_and_two_tests_are_equal(make_config):
     config = make_config(optimizer={"lr": 0.02, "layer_decay": 0.5})
-    result = lr_range(config, lowest=1e-5, highest=1e-3, updates=9)
+    told = []
+    result = lr_range(config, lowest=1e-5, highest=1e-3, updates=9, on_update=lambda *counts: told.append(counts))
+    assert told == [(done, 9) for done in range(1, 10)]
     assert result.diverged_at is None
     assert result.rates == pytest.approx([1e-5 * 10 ** (k / 4) for k in range(9)])
     assert len(result.losses) == len(result.smoothed) == 9
