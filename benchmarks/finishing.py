@@ -25,8 +25,8 @@ from trainable.config.trial import TrialConfig
 from trainable.training.finishing import Finish, StepName
 from trainable.training.trained import Trained
 
-SCORES = ("balanced_accuracy", "accuracy", "loss", "ece")
-STEPS: tuple[StepName, ...] = ("interpolation", "views", "calibration")
+SCORES = ("balanced_accuracy", "accuracy", "macro_f1", "loss", "ece")
+STEPS: tuple[StepName, ...] = ("interpolation", "views", "calibration", "class_weights")
 CALLS = 5  # timed, of one image
 
 

@@ -60,13 +60,13 @@ def promote(
     except StoppedError as error:
         errors.print(f"error: {error}; to go on: {go_on}", markup=False)
         sys.exit(1)
-    page = write_promotion_page(promotion, folder=folder / name)
     if as_json:
         print_json(promotion.as_dict())
     else:
         print_promotion(promotion, console=console)
-        if page is not None:
-            console.print(f"page: {page}", highlight=False, markup=False)
+    page = write_promotion_page(promotion, folder=folder / name)
+    if page is not None:
+        screen.print(f"page: {page}", highlight=False, markup=False)
     if promotion.outcome == "refused" or (promotion.outcome == "dry run" and not promotion.verdict.promote):
         sys.exit(3)
 
@@ -110,12 +110,12 @@ def predict(
     from search.tracking.tracker import set_environment
 
     set_environment()
-    from search.promotion.predict import explain_all, predictions_table, write_csv
     from search.promotion.predict import predict as predict_images
+    from search.promotion.predict import predictions_table, write_csv
 
-    predictions = predict_images(model, paths, uri=uri, top_k=top_k)
+    predictions = predict_images(model, paths, uri=uri, top_k=top_k, pictures=explain)
     if explain is not None:
-        count = explain_all(model, predictions, uri=uri, folder=explain)
+        count = sum(prediction.error is None for prediction in predictions)
         errors.print(f"{explain}: {count} pictures", highlight=False, markup=False)
     if csv is not None:
         write_csv(predictions, path=csv)

@@ -14,6 +14,7 @@ from search.ledger.refits import CandidateNote, FinishedSearch, note_candidate, 
 from search.promotion.evidence import Answers, answer
 from search.promotion.packaged import PackagedModel, open_packaged
 from search.promotion.refit import Recipe, RefittedModel
+from search.space.final import finish_steps
 from search.space.sections import STEPS
 from search.space.spec import BACKBONE, SearchSpec
 from search.tracking.model_files import save_model
@@ -78,7 +79,7 @@ def package_best(search: FinishedSearch, *, recipes: Sequence[Recipe]) -> Path:
     model = best.best_model(search.metric)
     config = search.refit_config(model.refits[0])
     weights = _weights(model, recipe=best, search=search)
-    steps, coverage = search.spec.finish, search.spec.promote.coverage
+    steps, coverage = finish_steps(search.spec), search.spec.promote.coverage
     asked = {"finish": steps} if coverage is None else {"finish": steps, "coverage": coverage}
     key = _content_key({**_without_place(config, spec=search.spec), **asked}, weights=weights)
     path = search.refit_folder.resolve() / "packages" / key / PACKAGE.name

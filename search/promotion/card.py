@@ -107,11 +107,12 @@ def _network(description: Mapping[str, Any]) -> str:
 def _finish(description: Mapping[str, Any]) -> str:
     """What was done to the trained network, by validation images."""
     finish = description.get("finish", {"tried": []})
+    scores = list(dict.fromkeys((*SCORES_OF_FINISH, *(tried["by"] for tried in finish["tried"]))))
     rows = [
         [
             tried["step"],
             "kept" if tried["kept"] else "left out",
-            *(f"{tried['before'][name]:.4f} → {tried['after'][name]:.4f}" for name in SCORES_OF_FINISH),
+            *(f"{tried['before'][name]:.4f} → {tried['after'][name]:.4f}" for name in scores),
         ]
         for tried in finish["tried"]
     ]
@@ -132,10 +133,11 @@ def _finish(description: Mapping[str, Any]) -> str:
         named = sorted(zip(weighed, description["classes"], strict=True))
         (least, lightest), (most, heaviest) = named[0], named[-1]
         given.append(
-            f"moved so that classes' probabilities count between {least:.3g} ({lightest}) and {most:.3g} ({heaviest}) times"
+            f"moved so that probabilities count between {least:.3g} ({lightest}) and {most:.3g} ({heaviest}) times, for the "
+            "metric's sake, which calibrates them no longer"
         )
     said = f"Its logits are {', then '.join(given)}." if given or weights else "The network answers as it was trained."
-    table = _table(["step", "", *SCORES_OF_FINISH], rows)
+    table = _table(["step", "", *scores], rows)
     of = " of the source, which tell nothing of how sure it may be of the target," if _adapts(description) else ""
     return f"{weights}{said} On validation images{of} that a step was not fitted to:\n\n{table}"
 

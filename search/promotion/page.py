@@ -7,6 +7,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from search.ledger.files import PROMOTION_PAGE
+from search.ledger.lease import writing_errors
 from search.promotion.card import card
 from search.promotion.gate import Evidence
 from search.promotion.promote import Promotion
@@ -20,11 +21,14 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def write_promotion_page(promotion: Promotion, *, folder: Path) -> Path | None:
-    """Write the page into the folder of the search; None where the candidate was champion already and nothing was measured."""
-    if promotion.evidence is None:
+    """Write the page into the folder of the search; none of a dry run, and where the candidate was champion already.
+
+    Raises what :func:`writing_errors` does where it cannot be written.
+    """
+    if promotion.evidence is None or promotion.outcome == "dry run":
         return None
     path = folder / PROMOTION_PAGE
-    with write_beside(path) as file:
+    with writing_errors(path), write_beside(path) as file:
         file.write(_page(promotion, evidence=promotion.evidence).encode())
     return path
 

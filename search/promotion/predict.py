@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,40 +58,41 @@ class Prediction:
         }
 
 
-def predict(model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int) -> list[Prediction]:
+def predict(
+    model_uri: str, paths: Sequence[Path], *, uri: str, top_k: int, pictures: Path | None = None
+) -> list[Prediction]:
     """Predict every image of the paths in order, a folder's with those of all folders below.
 
-    Raises UserError for a path without images, and for a model that is not there or not as it was registered.
+    Into the folder ``pictures``, where one is given, goes of each image that was classified one of where its class is seen, under
+    its number, label and name. Raises UserError for a path without images, for a model that is not there or not as it was
+    registered, and for pictures that cannot be made or written.
     """
     images = [image for path in paths for image in _images(path)]
     with TemporaryDirectory() as temporary:
-        model = load(download(check_uri(uri), model_uri, folder=Path(temporary)))
+        folder = download(check_uri(uri), model_uri, folder=Path(temporary))
+        draw = None if pictures is None else _drawing(folder / PACKAGE, model_uri=model_uri)
+        model = load(folder)
         batches = [images[start : start + IMAGES_AT_ONCE] for start in range(0, len(images), IMAGES_AT_ONCE)]
-        return [prediction for batch in batches for prediction in _predict(model, batch, top_k=top_k)]
+        predictions = [prediction for batch in batches for prediction in _predict(model, batch, top_k=top_k)]
+        if draw is not None and pictures is not None:
+            for number, prediction in enumerate(predictions):
+                if prediction.error is None:
+                    label, name = prediction.top_k[0], Path(prediction.path).stem
+                    path = pictures / f"{number:04d}-{_file_name(label)}-{name}.png"
+                    _write_picture(draw(Path(prediction.path).read_bytes(), label), path=path)
+        return predictions
 
 
-def explain_all(model_uri: str, predictions: Sequence[Prediction], *, uri: str, folder: Path) -> int:
-    """Write of each image that was classified a picture of where its likeliest class is seen; returns how many.
-
-    They lie in ``folder`` under the images' numbers, labels and names. Raises UserError where the folder cannot be written to,
-    for a model of another version of this project, and for a library that is missing.
-    """
-    from trainable.serving.explanation import explain  # with all that trains
+def _drawing(package: Path, *, model_uri: str) -> Callable[[bytes, str], Image.Image]:
+    """What makes a picture of an image and a label. Raises UserError where it cannot be made for a model, or here."""
+    from trainable.serving.explanation import check_library, explain  # with all that trains
     from trainable.serving.package import has_own_code, load_package
 
-    written = 0
-    with TemporaryDirectory() as temporary:
-        package = download(check_uri(uri), model_uri, folder=Path(temporary)) / PACKAGE
-        if not has_own_code(package):
-            raise UserError(f"--explain: {model_uri} was packaged by another version of this project; promote it anew")
-        classifier = load_package(package)
-        for number, prediction in enumerate(predictions):
-            if prediction.error is None:
-                found = explain(classifier, Path(prediction.path).read_bytes())
-                name = f"{number:04d}-{_file_name(found.label)}-{Path(prediction.path).stem}.png"
-                _write_picture(found.picture(), path=folder / name)
-                written += 1
-    return written
+    check_library()
+    if not has_own_code(package):
+        raise UserError(f"--explain: {model_uri} was packaged by another version of this project; promote it anew")
+    classifier = load_package(package)
+    return lambda image, label: explain(classifier, image, label=label).picture()
 
 
 def _file_name(label: str) -> str:

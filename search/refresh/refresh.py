@@ -17,7 +17,7 @@ from search.ledger.stored import SPEC_FILE
 from search.promotion.candidate import NoCandidateError
 from search.promotion.checks import NotJudgeableError, check_model_name
 from search.promotion.page import write_promotion_page
-from search.promotion.promote import promote
+from search.promotion.promote import Promotion, promote
 from search.refresh import searches
 from search.refresh.begin import begin
 from search.refresh.decision import hours_of_month, next_rung, wait_before_search
@@ -223,6 +223,7 @@ class RefreshAtWork:
             self._wait_if_needed()
             self._save(searches=(*self.record.searches, name), wait=None)
         if self.searches.find_finished(name) is not None:  # and then killed perhaps, before everything of it was shown
+            write_page(self.folder / name)
             sync_ledger(self.searches.open_anew(name)[0], folder=self.folder / name)
         else:
             self._run(spec)
@@ -266,13 +267,14 @@ class RefreshAtWork:
         others = [earlier for earlier in self.record.promotions if earlier["search"] != name]
         spec = searches.with_promotion_of(self.spec, begun=self.searches.open_anew(name)[0])
         address, tell = self.around.address, self.around.tell
+        promotion: Promotion | None
         try:
             promotion = promote(spec, folder=self.folder / name, address=address, dry_run=False, force=False, tell=tell)
         except (NoCandidateError, NotJudgeableError) as error:
+            promotion = None
             tell(str(error))
             note: dict[str, Any] = {"search": name, "version": None, "outcome": "refused", "reasons": str(error)}
         else:
-            write_promotion_page(promotion, folder=self.folder / name)
             version = self.registry.version(promotion.version or 0)
             is_champion = promotion.outcome in ("promoted", "unchanged")
             note = {
@@ -283,6 +285,8 @@ class RefreshAtWork:
             }
             tell(f"{name}: version {version.number} {note['outcome']}: {note['reasons']}")
         self._save(promotions=(*others, note))
+        if promotion is not None:
+            write_promotion_page(promotion, folder=self.folder / name)
 
     def _score(self, version: ModelVersion) -> dict[str, Any]:
         """Score a champion on the frozen test set of each data version that it has not been asked about."""

@@ -15,12 +15,11 @@ from search.tune.submit import submit
 FOLDER = "baselines"
 OLD_FOLDER = "arms"  # its name in searches begun before baselines were called so
 TRIALS = ("linear_probe", "zero_shot")
+RECIPES = ("scratch", "bit_hyperrule", "source_only")  # those that are trained
 # How the names under which each of `baselines` is found in the ledger begin.
 RESULTS = {
     "stage_probes": "probe_",
-    "scratch": "scratch",
-    "bit_hyperrule": "bit_hyperrule",
-    "source_only": "source_only",
+    **{name: name for name in RECIPES},
 }
 
 

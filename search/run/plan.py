@@ -14,6 +14,7 @@ from search.engine.forecast import expected_epochs, expected_trials, trials_with
 from search.engine.rule import Rule
 from search.engine.schedulers import scheduler_rule
 from search.report.spending import duration
+from search.run.baselines import RECIPES
 from search.run.warm_start import choose_warm_start, warm_start_lines
 from search.space.dimension import Choice
 from search.space.sections import BudgetSection
@@ -23,7 +24,6 @@ from search.tune import machine, preparation, tasks
 from search.tune.place import check_local_resources, concurrency
 from trainable.prefix.prefixes import limit_bytes
 
-TRAINED = ("scratch", "bit_hyperrule", "source_only")  # of `baselines` those that are trainings
 AROUND_SECONDS = 12.0 + FINISHING_SECONDS  # before the first trial and after the last, on two cores
 SAVED_AT_ONCE = 3  # checkpoints of a trial at work: the newest, the one before, the best
 
@@ -47,7 +47,10 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
     gpu = (1.0 if available["gpu"] else 0.0) if spec.resources.gpu == "auto" else spec.resources.gpu
     at_once = concurrency(spec, available=available, gpu=gpu, can_grow=False)
     beside = _baseline_epochs(spec, config=corners[0])
-    fitting = epochs_within(spec.search.budget, epoch_seconds=fmean(seconds), at_once=at_once, gpu=gpu)
+    beside_seconds = beside * max(seconds) / at_once
+    fitting = epochs_within(
+        spec.search.budget, epoch_seconds=fmean(seconds), at_once=at_once, gpu=gpu, beside_seconds=beside_seconds
+    )
     work = foreseen_work(spec, fitting=fitting)
     trials, epochs = next(iter(work["rungs"].values())), work["epochs"]
     largest = max(corner["checkpoint_bytes"] for corner in measured)
@@ -62,8 +65,8 @@ def make_plan(spec: SearchSpec) -> dict[str, Any]:
         "concurrency": at_once,
         "baseline_epochs": beside,
         "hours": {
-            "least": (epochs + beside) * min(seconds) / at_once / 3600 + AROUND_SECONDS / 3600,
-            "most": ((epochs + beside) * max(seconds) + once) / at_once / 3600 + AROUND_SECONDS / 3600,
+            "least": (epochs * min(seconds) / at_once + beside_seconds + AROUND_SECONDS) / 3600,
+            "most": ((epochs * max(seconds) + once) / at_once + beside_seconds + AROUND_SECONDS) / 3600,
         },
         "frozen_hours": {"once": once / at_once / 3600, "saved": max(0.0, each_time - once) / at_once / 3600},
         "frozen_bytes": _frozen_bytes(spec),
@@ -110,11 +113,16 @@ def foreseen_work(spec: SearchSpec, *, fitting: int | None) -> dict[str, Any]:
     }
 
 
-def epochs_within(budget: BudgetSection, *, epoch_seconds: float, at_once: int, gpu: float) -> int | None:
-    """How many epochs of this length a budget allows, its narrowest bound; None without a bound."""
+def epochs_within(
+    budget: BudgetSection, *, epoch_seconds: float, at_once: int, gpu: float, beside_seconds: float = 0.0
+) -> int | None:
+    """How many epochs of this length a budget allows, its narrowest bound; None without a bound.
+
+    By the clock it holds what baselines take, ``beside_seconds``, and the search's start and end too.
+    """
     bounds: list[float] = [] if budget.epochs is None else [budget.epochs]
     if budget.seconds is not None:
-        bounds.append(max(0.0, budget.seconds - FINISHING_SECONDS) * at_once / epoch_seconds)
+        bounds.append(max(0.0, budget.seconds - AROUND_SECONDS - beside_seconds) * at_once / epoch_seconds)
     if budget.gpu_hours is not None:
         bounds.append(budget.gpu_hours * 3600 / (gpu or 1.0) / epoch_seconds)
     return math.floor(min(bounds)) if bounds else None
@@ -169,7 +177,7 @@ def plan_table(plan: dict[str, Any]) -> Table:
 
 def _baseline_epochs(spec: SearchSpec, *, config: Mapping[str, Any]) -> int:
     """How many epochs the baselines take that are trained, on a trial's images."""
-    return sum(tasks.recipe_epochs(dict(config), recipe=name) for name in spec.baselines if name in TRAINED)
+    return sum(tasks.recipe_epochs(dict(config), recipe=name) for name in spec.baselines if name in RECIPES)
 
 
 def _frozen_bytes(spec: SearchSpec) -> int:

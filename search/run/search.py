@@ -1,7 +1,8 @@
 """One search from beginning to end: prepared, searched, scored, each step recorded so that it is done once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -112,7 +113,7 @@ def run_search(
             facts = _prepare(spec, _looked_at_first(spec), is_joined=address is not None)
             ledger = _open(spec, folder, facts, is_new=begun is None)
             timekeeper = Timekeeper(ledger, began=began, now=now)
-            listeners = [*listeners, timekeeper]
+            listeners = [timekeeper, *listeners]  # whoever shows the time at the end hears of the end after it
             for listener in listeners:
                 listener.begin(ledger, spec=spec, rule=scheduler_rule(spec))
             outcome = Outcome("failed", "the search broke off", folder)
@@ -127,9 +128,15 @@ def run_search(
                 outcome = Outcome("interrupted", INTERRUPTED, folder)
                 raise
             finally:
-                for listener in listeners:
-                    listener.end(ledger, outcome=outcome)
+                _end(listeners, ledger, outcome=outcome)
     return outcome
+
+
+def _end(listeners: Sequence[Listener], ledger: Ledger, *, outcome: Outcome) -> None:
+    """Let every listener hear of the end, in order, also where another fails."""
+    with ExitStack() as stack:
+        for listener in reversed(listeners):
+            stack.callback(listener.end, ledger, outcome=outcome)
 
 
 def _begun_as(spec: SearchSpec, folder: Path) -> SearchSpec | None:

@@ -1,7 +1,7 @@
 """What a space file asks to be done with the best trials when all are decided."""
 
 from search.space.offered import offered
-from search.space.spec import SearchSpec
+from search.space.spec import FinishStep, SearchSpec
 
 WEIGHED_METRICS = ("val/accuracy", "val/balanced_accuracy", "val/macro_f1")  # for which classes can be weighed
 NUM_SHARES = 3  # of trained weights that `interpolation` tries
@@ -12,7 +12,7 @@ def makes_soup(spec: SearchSpec) -> bool:
     return spec.soup >= 2 and not spec.search.choose_by and not spec.search.confirm
 
 
-def finish_steps(spec: SearchSpec) -> list[str]:
+def finish_steps(spec: SearchSpec) -> list[FinishStep]:
     """The steps of ``finish`` that are taken: of a network for another domain validation images tell a temperature alone."""
     if spec.base.get("data.target") is not None:
         return [step for step in spec.finish if step == "calibration"]

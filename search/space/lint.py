@@ -273,6 +273,9 @@ def _finish(spec: SearchSpec) -> Iterator[str]:
         yield f"finish: {', '.join(left_out)} has no effect with data.target, whose images are of another domain"
     elif left_out:
         yield f"finish: class_weights has no effect, no weights of classes serve search.metric: {spec.search.metric}"
+    judged = f"val/{spec.promote.metric}"
+    if "class_weights" in steps and spec.search.metric != judged:
+        yield f"finish: class_weights serve search.metric: {spec.search.metric}, a promotion goes by promote.metric: {judged[4:]}"
     if "interpolation" in steps and not _trains_pretrained(spec):
         yield "finish: interpolation has no effect, no trial trains a backbone that was trained before"
     if "views" not in steps:

@@ -52,6 +52,8 @@ class HasParams(Protocol):
 
 Baseline = Literal["linear_probe", "stage_probes", "zero_shot", "scratch", "bit_hyperrule", "source_only"]
 
+FinishStep = Literal["interpolation", "views", "calibration", "class_weights"]
+
 
 class SearchSpec(Section):
     """A whole space file, checked: every value that can be drawn is one its field takes.
@@ -90,7 +92,7 @@ class SearchSpec(Section):
         description="Best trials of one backbone that are averaged greedily into one more candidate, kept only where it beats "
         "the best of them (Wortsman et al. 2022); below 2 none is made.",
     )
-    finish: list[Literal["interpolation", "views", "calibration", "class_weights"]] = Field(
+    finish: list[FinishStep] = Field(
         ["calibration"],
         description="What the final candidate is given before it is tested, and each model that is packaged, where it lowers "
         "the cross-entropy of validation images: `interpolation` brings the weights nearer to those that training began with "

@@ -145,8 +145,6 @@ class Runs:
         self._search_points |= set(new)
         for name, score in notes.baselines.items():
             self._write_baseline(name, score)
-        if state == "finished":
-            self._write_page(entry)
         self._mark_best(best_trial(trials, metric=self._metric, choose_by=spec.search.choose_by))
         text = projection.experiment_note(trials, spec=spec, links=self._view_links(page=""))
         self._client.set_experiment_tag(self._experiment, "mlflow.note.content", text)
@@ -155,6 +153,8 @@ class Runs:
             self._terminate(
                 entry, status=status, time=max(map(projection.trial_ended, trials), default=self.place.began)
             )
+        if state == "finished":  # at last, since it is the largest, and some stores are slow
+            self._write_page(entry)
 
     @staticmethod
     def is_refusal(error: Exception) -> bool:
@@ -305,7 +305,7 @@ class Runs:
         """The search's page as it lies in its folder."""
         page = self.place.folder / PAGE
         if page.is_file():
-            text = page.read_text()
+            text = page.read_text(encoding="utf-8")
             version = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
             self._write_files(entry, {PAGE: text}, tag=_PAGE_TAG, version=version)
 
@@ -313,7 +313,7 @@ class Runs:
         """Texts by name, unless that version of them is there; a store of artifacts that refuses is asked again next time."""
         if entry.tags.get(tag) == version:
             return
-        with suppress(MlflowException, OSError):
+        with suppress(Exception):  # each kind of store has errors of its own
             for name, text in files.items():
                 self._client.log_text(entry.run_id, text, name)
             self._client.set_tag(entry.run_id, tag, version)

@@ -41,5 +41,5 @@ def test_each_step_is_scored_on_test_images_beside_the_network_as_it_was_trained
     for step, is_kept, found in rows[1:]:
         assert is_kept == any(tried.kept for tried in trained.find_finish([step]).tried)
         assert (found["loss"] != plain["loss"]) == is_kept
-    *_, as_trained, _, _, _ = finishing.table(rows * 2, title="cells")
+    *_, as_trained, _, _, _, _ = finishing.table(rows * 2, title="cells")
     assert as_trained.startswith(f"| as trained | 2 of 2 | {plain['balanced_accuracy']:.4f} |")

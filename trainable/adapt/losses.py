@@ -118,8 +118,8 @@ def dynamic_strength(source: Tensor, target: Tensor, *, scale: float) -> Tensor:
 def bounded_strength(term: Tensor, *, by: Tensor) -> Tensor:
     """min(1, by/term), without gradient: so much of a term, a scalar, that it counts for no more than another loss does.
 
-    A term that is as small as can be where a network is sure of everything, as class confusion is, makes it ever surer once the
-    labelled images ask for nothing more; so bounded it ends with what they ask for.
+    A term that is as small as can be where a network is sure of everything, as class confusion is, goes on making it surer once
+    the labelled images ask for nothing more; so bounded it fades with what they ask for.
     """
     with torch.no_grad():
         return (by.float() / term.float().clamp(min=SMALLEST)).clamp(min=0, max=1)

@@ -72,7 +72,7 @@ class Adaptation:
         return techniques.METHODS[self.config.method].trains_on_target
 
     def strength(self, progress: float) -> float:
-        """``adapt.weight`` by its schedule at a share of the training, ``dynamic``'s factor aside."""
+        """``adapt.weight`` by its schedule at a share of the training, what ``dynamic`` and ``bounded`` make of it aside."""
         return self.config.weight * WEIGHT_SCHEDULES[self.config.schedule](progress, self.config)
 
     def swapped(self, images: Tensor, others: Tensor, *, progress: float, seed: tuple[int, ...]) -> Tensor:

@@ -33,8 +33,8 @@ class Seen:
     """A batch in the making.
 
     ``images`` N×C×S×S of the source and ``others`` M×C×S×S of the target are normalised by ``spec``; ``classify`` is the loss of
-    logits N×K; ``strength`` the weight of the method's term, the factor of ``dynamic`` aside; ``end`` where the aligned stage
-    ends.
+    logits N×K; ``strength`` the weight of the method's term, what ``dynamic`` and ``bounded`` make of it
+    aside; ``end`` where the aligned stage ends.
     """
 
     config: AdaptConfig
@@ -64,7 +64,7 @@ class Seen:
         return self.strength * dynamic_strength(source, target, scale=self.config.dynamic_scale)
 
     def minimise(self, classification: Tensor, term: Tensor, *, source: Tensor, target: Tensor) -> Terms:
-        """Both losses, the ``term`` of a method times its weight, by these features or losses where the schedule goes by them."""
+        """Both losses, the ``term`` of a method times its weight, which may go by these features or by the losses."""
         weight = self.weight(source, target)
         if self.config.schedule == "bounded":
             weight = weight * bounded_strength(term, by=classification)

@@ -35,28 +35,31 @@ class Explanation:
         return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def explain(classifier: Classifier, image: bytes) -> Explanation:
-    """What speaks for the likeliest class of an encoded image: gradient times activation of the last map, summed over channels
-    and not below 0 (Draelos and Carin 2020), which is Grad-CAM (Selvaraju et al. 2017) where a head looks at its mean alone.
+def check_library() -> Any:
+    """Load what explains. Raises UserError where it is missing."""
+    return library("captum.attr", extra="explain", wanted="--explain")
+
+
+def explain(classifier: Classifier, image: bytes, *, label: str) -> Explanation:
+    """What speaks for a class in an encoded image: gradient times activation of the last map, summed over channels and not
+    below 0 (Draelos and Carin 2020), which is Grad-CAM (Selvaraju et al. 2017) where a head looks at its mean alone.
 
     The views of a finish are left out. Raises UserError where captum is missing or the network has no map, and what decoding
     raises.
     """
-    captum = library("captum.attr", extra="explain", wanted="--explain")
+    captum = check_library()
     network = cast(Any, classifier.network)
     pixels = classifier.pixels(image)
     given = classifier.normalised(torch.from_numpy(pixels)[None].to(classifier.device))
     views, network.views = network.views, ()
     try:
         name, channels = _last_map(network.backbone, given, run=network)
-        with torch.inference_mode():
-            label = int(network(given).argmax())
         method = captum.LayerGradientXActivation(network, network.backbone.get_submodule(name))
-        found = method.attribute(given.clone(), target=label)
+        found = method.attribute(given.clone(), target=classifier.classes.index(label))
     finally:
         network.views = views
     heat = _over_image(found.detach().float(), channels=channels, backbone=network.backbone, size=pixels.shape[-1])
-    return Explanation(label=classifier.classes[label], pixels=pixels, heat=heat)
+    return Explanation(label=label, pixels=pixels, heat=heat)
 
 
 def _last_map(backbone: nn.Module, images: Tensor, *, run: nn.Module) -> tuple[str, int]:

@@ -37,7 +37,7 @@ from trainable.training.setup import Setup
 
 StepName = Literal["interpolation", "views", "calibration", "class_weights"]
 GOES_BY_SHARES = ("val/balanced_accuracy", "val/accuracy", "val/loss")  # metrics for which it is known how shares count
-ONE_DEVIATION = 0.8413  # a one-sided confidence: by as much must weights of classes raise the metric
+ONE_DEVIATION = 0.8413  # a one-sided confidence: weights of classes must raise the metric by one standard error
 LEAST = float(np.finfo(np.float64).tiny)  # of a probability whose logarithm is taken
 
 
@@ -58,8 +58,8 @@ class Tried:
 @dataclass(frozen=True, kw_only=True)
 class Finish:
     """What a network is given: its weights are ``interpolation`` times the trained ones, the rest those that it began with;
-    its logits are averaged over the image and its ``views``, then calibrated, then each class's probability counts as often as
-    its of the ``class_weights`` says, K or none.
+    its logits are averaged over the image and its ``views``, then calibrated; then the probability of each class is multiplied
+    by its entry of ``class_weights``, K or none.
     """
 
     interpolation: float = 1.0
@@ -199,9 +199,9 @@ class _Judge:
         self._log_shares = log_shares_of(setup).double().numpy()
         self._metric = setup.config.train.metric
         self._balanced = self._metric == "val/balanced_accuracy"
-        fewest = np.bincount(labels, minlength=len(self._classes)).min()
+        self._counts = np.bincount(labels, minlength=len(self._classes))
         is_known = self._metric in GOES_BY_SHARES and setup.config.data.target is None
-        self._fits_tau = is_known and fewest >= NUM_FOLDS
+        self._fits_tau = is_known and bool(self._counts.min() >= NUM_FOLDS)
 
     def fit(self, logits: Double, labels: Labels) -> Calibration:
         return fit_calibration(
@@ -221,11 +221,11 @@ class _Judge:
         return by.apply(logits, log_shares=self._log_shares)
 
     def try_class_weights(self, seen: _Seen) -> _Weighed | None:
-        """Weights of classes for the metric, fitted to all images; None for one of which they change nothing."""
+        """Weights of classes for the metric, fitted to all images; None for a metric that is no score of answers."""
         metric = self._metric.removeprefix("val/")
         if metric not in WEIGHED:
             return None
-        fit = partial(fit_class_weights, metric=metric)
+        fit = partial(fit_class_weights, metric=metric, free=self._counts >= NUM_FOLDS)
         after = held_out(
             seen.calibrated, labels=self._labels, fit=lambda some, labels: partial(np.add, fit(some, labels=labels))
         )

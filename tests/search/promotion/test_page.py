@@ -38,8 +38,9 @@ def test_a_refusal_is_said_first_with_its_reasons_and_how_it_stands_beside_the_c
     assert "cells: version 3 is not promoted" in text
 
 
-def test_a_champion_that_was_not_measured_again_has_no_new_page(promotion, tmp_path):
+def test_a_champion_that_was_not_measured_again_has_no_new_page_and_a_dry_run_none(promotion, tmp_path):
     assert write_promotion_page(replace(promotion, evidence=None), folder=tmp_path) is None
+    assert write_promotion_page(replace(promotion, outcome="dry run"), folder=tmp_path) is None
     assert list(tmp_path.glob("*.html")) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from search.promotion.predict import Prediction, explain_all, predict, predictions_table, write_csv
+from search.promotion.predict import Prediction, predict, predictions_table, write_csv
 from search.tracking.registry import Registry
 from trainable.errors import UserError
 
@@ -81,8 +81,8 @@ def test_an_image_of_which_a_model_is_unsure_is_told_with_what_is_plausible(tmp_
 def test_where_a_class_is_seen_is_one_picture_an_image(uri, folders, tmp_path):
     pytest.importorskip("captum", reason="needs captum: pip install '.[explain]'")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    found = predict("models:/cells/1", [tmp_path / "broken.png", folders / "old" / "defective"], uri=uri, top_k=1)[:3]
-    assert explain_all("models:/cells/1", found, uri=uri, folder=tmp_path / "seen") == 2
+    asked = [tmp_path / "broken.png", *sorted((folders / "old" / "defective").iterdir())[:2]]
+    found = predict("models:/cells/1", asked, uri=uri, top_k=1, pictures=tmp_path / "seen")
     names = sorted(path.name for path in (tmp_path / "seen").iterdir())
     assert names == [
         f"{n:04d}-{one.top_k[0]}-{Path(one.path).stem}.png" for n, one in enumerate(found) if not one.error
@@ -91,7 +91,7 @@ def test_where_a_class_is_seen_is_one_picture_an_image(uri, folders, tmp_path):
         assert picture.size == (32, 32)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="^--explain: cannot write .*file"):
-        explain_all("models:/cells/1", found, uri=uri, folder=tmp_path / "file")
+        predict("models:/cells/1", asked, uri=uri, top_k=1, pictures=tmp_path / "file")
 
 
 def predict_nothing():

@@ -2,9 +2,15 @@
 
 import pytest
 
-from search.engine.clock import FINISHING_SECONDS
 from search.engine.no_halving import NoHalving
-from search.run.plan import epochs_within, expected_audit_epochs, foreseen_work, frozen_seconds_once, most_trials
+from search.run.plan import (
+    AROUND_SECONDS,
+    epochs_within,
+    expected_audit_epochs,
+    foreseen_work,
+    frozen_seconds_once,
+    most_trials,
+)
 from search.space.sections import BudgetSection
 from search.space.spec import SearchSpec
 
@@ -17,12 +23,18 @@ RULE = NoHalving("val/accuracy", 9)
         ({}, None),
         ({"epochs": 40}, 40),
         ({"gpu_hours": 1.0}, 720),  # halves of a GPU, ten seconds an epoch
-        ({"minutes": (400 + FINISHING_SECONDS) / 60}, 80),  # two at once
+        ({"minutes": (400 + AROUND_SECONDS) / 60}, 80),  # two at once
         ({"hours": 1.0, "epochs": 12}, 12),
     ],
 )
 def test_a_budget_allows_the_epochs_of_its_narrowest_bound(budget, epochs):
     assert epochs_within(BudgetSection(**budget), epoch_seconds=10.0, at_once=2, gpu=0.5) == epochs
+
+
+def test_a_budget_by_the_clock_holds_what_baselines_take():
+    budget = BudgetSection(minutes=(400 + AROUND_SECONDS) / 60)
+    assert epochs_within(budget, epoch_seconds=10.0, at_once=2, gpu=0.5, beside_seconds=100.0) == 60
+    assert epochs_within(budget, epoch_seconds=10.0, at_once=2, gpu=0.5, beside_seconds=1000.0) == 0
 
 
 def test_a_search_comes_to_as_many_trials_as_are_asked_for_or_allowed_whichever_are_fewer():

@@ -1,9 +1,10 @@
 import pytest
 
-from search.space.final import NUM_SHARES, finish_steps, makes_soup, num_finish_passes, num_turned
+from search.space.final import NUM_SHARES, WEIGHED_METRICS, finish_steps, makes_soup, num_finish_passes, num_turned
 from search.space.spec import SearchSpec
 from trainable.config.trial import AugmentConfig
 from trainable.loader.symmetries import symmetries
+from trainable.statistics.class_weights import METRICS
 from trainable.training.interpolation import SHARES
 
 TARGET = {"data.format": "elpv", "data.source": ["mono"], "data.target": "poly"}
@@ -36,6 +37,10 @@ def test_a_candidate_is_finished_as_asked_but_not_for_another_domain():
         "calibration"
     ]
     assert finish_steps(spec_of(TARGET, finish=["interpolation", "views", "calibration"])) == ["calibration"]
+
+
+def test_the_metrics_for_which_classes_can_be_weighed_are_those_that_the_weights_know():
+    assert {f"val/{name}" for name in METRICS} == set(WEIGHED_METRICS)
 
 
 def test_validation_images_are_looked_at_once_for_a_finish_and_once_for_each_interpolation():

@@ -57,6 +57,10 @@ def test_finishing_that_does_nothing_or_makes_a_limit_another_is_noted():
     assert not any(note.startswith("finish") for note in notes(base=domains, finish=["calibration"]))
     (useless,) = notes(search={"name": "x", "trials": 9, "metric": "val/loss"}, finish=["class_weights"])
     assert useless == "finish: class_weights has no effect, no weights of classes serve search.metric: val/loss"
+    (other_metric,) = notes(search={"name": "x", "trials": 9, "metric": "val/macro_f1"}, finish=["class_weights"])
+    assert other_metric.endswith(
+        "serve search.metric: val/macro_f1, a promotion goes by promote.metric: balanced_accuracy"
+    )
     from_nothing = "finish: interpolation has no effect, no trial trains a backbone that was trained before"
     for base in ({"finetune.strategy": "linear_probe"}, {"model.weights": "random"}):
         assert from_nothing in notes(base=base, finish=["interpolation"])

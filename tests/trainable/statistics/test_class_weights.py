@@ -58,12 +58,14 @@ def test_of_right_probabilities_the_likeliest_class_is_the_most_accurate():
     assert np.abs(weights).max() < 0.3
 
 
-def test_a_class_without_images_is_left_where_it_is():
-    labels = np.array([0, 1] * 10)
-    weights = fit_class_weights(
-        np.random.default_rng(0).normal(0, 1, (20, 3)), labels=labels, metric="balanced_accuracy"
-    )
-    assert np.isfinite(weights).all()
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_class_that_is_not_free_or_has_no_image_is_left_where_it_is(metric):
+    labels = np.array([0, 1, 1] * 10 + [2] * 4)
+    logits = np.random.default_rng(0).normal(0, 1, (34, 3)) - [0, 0, 200]  # the last is never answered
+    weights = fit_class_weights(logits, labels=labels, metric=metric, free=np.bincount(labels) >= 5)
+    none = fit_class_weights(logits[:30], labels=labels[:30], metric=metric)
+    assert (weights[2], none[2]) == (0, 0)
+    assert np.isfinite([weights, none]).all()
 
 
 def test_few_images_move_little():
