@@ -1,9 +1,10 @@
 import pytest
 
+from search.engine.listeners import Listener, Outcome
 from search.ledger.ledger import LedgerFailsError, NoSearchError
 from search.ledger.refits import existing_refits
 from search.ledger.stored import SPEC_FILE
-from search.run.search import PREPARED, _looked_at_first, run_search
+from search.run.search import PREPARED, _end, _looked_at_first, run_search
 from search.run.search import _variants as variants
 from search.space.spec import SearchSpec
 from trainable.config.trial import TrialConfig
@@ -93,3 +94,27 @@ def test_refits_whose_database_does_not_answer_are_not_taken_for_none(tmp_path):
     with pytest.raises((LedgerFailsError, UserError), match=r"^search\.storage: cannot open the database"):
         existing_refits(begun(tmp_path), folder=tmp_path / "cells")
     assert existing_refits(make_spec({}), folder=tmp_path / "cells") is None
+
+
+class Hearer(Listener):
+    """Notes that it heard of the end, and fails where it is to."""
+
+    def __init__(self, name, *, heard, error=None):
+        self._name, self._heard, self._error = name, heard, error
+
+    def end(self, ledger, *, outcome):
+        self._heard.append((self._name, outcome.status))
+        if self._error is not None:
+            raise self._error
+
+
+def test_every_listener_hears_of_the_end_in_order_also_where_another_fails(tmp_path):
+    heard = []
+    listeners = [
+        Hearer("time", heard=heard),
+        Hearer("page", heard=heard, error=OSError("disk full")),
+        Hearer("mlflow", heard=heard),
+    ]
+    with pytest.raises(OSError, match="disk full"):
+        _end(listeners, None, outcome=Outcome("finished", "", tmp_path))
+    assert heard == [(name, "finished") for name in ("time", "page", "mlflow")]
