@@ -1,5 +1,6 @@
 """An automatic search's space file: a look at the images, decisions, the text, each told as it comes."""
 
+import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +14,8 @@ from search.diagnosis.decisions import (
     choose_sample,
     describe_size,
     describe_training,
+    in_time,
+    passes_within,
 )
 from search.diagnosis.diagnose import DEMO_MODEL, DEMO_MODULE, SETTABLE
 from search.diagnosis.request import Request
@@ -55,14 +58,20 @@ def write_automatic_space(request: Request, *, minutes: float, tell: Tell, progr
         at_hand=_at_hand(device),
         package=DEMO_MODEL if find_spec(DEMO_MODULE) else None,
     )
-    base = {**asked, **base}
+    base = {"train.channels_last": True, **asked, **base}  # as fast or faster for every backbone
     _, outline = _changed(_sections(request, minutes=minutes) | {"base": base}, request=request)
     check_models(outline)  # with the line above: mistakes show before the look
     config = TrialConfig.model_validate(nest(base), strict=True)
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
     _tell_data(pack, request=request, tell=tell)
-    limit, sample = _sample(config, pack=pack, device=device, minutes=minutes)
+    pace: dict[str, Any] = {
+        "gmacs": forward_cost(config).gmacs,
+        "device": device,
+        "cpus": usable_cpus(),
+        "minutes": minutes,
+    }
+    limit, sample = _sample(pack, pace=pace)
     decisions = [backbone, _size(config, spec=spec), sample]
     for line in (
         *(decision.line() for decision in decisions),
@@ -70,7 +79,8 @@ def write_automatic_space(request: Request, *, minutes: float, tell: Tell, progr
     ):
         tell(line)
     diagnosis, _ = look(config, limit=limit, progress=progress)
-    _write(request, base=base, diagnosis=diagnosis, minutes=minutes, decisions=decisions, tell=tell)
+    passes = passes_within(num_images=sum(len(pack.indices(split)) for split in ("train", "val")), **pace)
+    _write(request, base=base, diagnosis=diagnosis, minutes=minutes, passes=passes, decisions=decisions, tell=tell)
 
 
 def _asked(request: Request) -> dict[str, Any]:
@@ -89,8 +99,8 @@ def _at_hand(device: Device) -> dict[str, str]:
     return {name: place.line() for name, place in places.items() if place is not None and place.kind == "cache"}
 
 
-def _sections(request: Request, *, minutes: float) -> dict[str, Any]:
-    """What of the space file does not depend on the look."""
+def _sections(request: Request, *, minutes: float, passes: float = math.inf) -> dict[str, Any]:
+    """What of the space file does not depend on the look, where so many ``passes`` of the images fit into the minutes."""
     return {
         "search": {
             "name": request.search_name,
@@ -98,7 +108,7 @@ def _sections(request: Request, *, minutes: float) -> dict[str, Any]:
             "budget": {"minutes": minutes},
             "seed": 0,
         },
-        "scheduler": choose_bounds(minutes)[0],
+        "scheduler": choose_bounds(minutes, passes=passes)[0],
         "baselines": BASELINES,
     }
 
@@ -116,15 +126,9 @@ def _tell_data(pack: Pack, *, request: Request, tell: Tell) -> None:
         tell(f"  {line}")
 
 
-def _sample(config: TrialConfig, *, pack: Pack, device: Device, minutes: float) -> tuple[int | None, Decision]:
-    return choose_sample(
-        num_images=max(len(pack.indices(split)) for split in ("train", "val")),
-        num_classes=len(pack.classes),
-        gmacs=forward_cost(config).gmacs,
-        device=device,
-        cpus=usable_cpus(),
-        minutes=minutes,
-    )
+def _sample(pack: Pack, *, pace: dict[str, Any]) -> tuple[int | None, Decision]:
+    num_images = max(len(pack.indices(split)) for split in ("train", "val"))
+    return choose_sample(num_images=num_images, num_classes=len(pack.classes), **pace)
 
 
 def _size(config: TrialConfig, *, spec: InputSpec) -> Decision:
@@ -139,16 +143,21 @@ def _write(
     base: dict[str, Any],
     diagnosis: Diagnosis,
     minutes: float,
+    passes: float,
     decisions: Sequence[Decision],
     tell: Tell,
 ) -> None:
-    """Decide by the diagnosis, write the space file, and show it."""
-    advised = advice(diagnosis)
-    later = [*describe_training(advised), choose_bounds(minutes)[1]]
+    """Decide by the diagnosis and the time, write the space file, and show it."""
+    advised, pace = in_time(advice(diagnosis), passes=passes, shows_stages=diagnosis.lead is not None)
+    later = [
+        *([] if pace is None else [pace]),
+        *describe_training(advised),
+        choose_bounds(minutes, passes=passes)[1],
+    ]
     for line in (*(f"  {reason}" for reason in advised.reasons), *(decision.line() for decision in later)):
         tell(line)
     document: dict[str, Any] = space_document(advised, diagnosis=diagnosis, base=base, name=request.search_name)
-    document, spec = _changed(document | _sections(request, minutes=minutes), request=request)
+    document, spec = _changed(document | _sections(request, minutes=minutes, passes=passes), request=request)
     check_techniques(spec)
     body = document_lines(document)
     head = _head(request, advised=advised, base=base, decisions=[*decisions, *later])

@@ -1,7 +1,7 @@
 """What an automatic search decides, each choice with its reason: pure functions of the images, the machine and the weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from search.space.writing import flow
@@ -15,12 +15,17 @@ CANDIDATES: dict[Device, tuple[str, ...]] = {
     "gpu": ("convnext_tiny", "resnet50", "vit_base_patch16_224", "efficientnet_b0", "mobilenetv3_large_100"),
 }
 LOOK_SHARE = 0.25  # of the minutes: what the look through frozen layers may take by its estimate
-# Billions of multiply-adds a second of frozen layers: a CPU core does 10 to 18 (spaces/foundation.yaml), a GPU at least this.
-GMACS_A_SECOND: dict[Device, float] = {"cpu": 10.0, "gpu": 2000.0}
+# Billions of multiply-adds a second of frozen layers, at least: small convolutions have a CPU core do 3 to 10 of the 10 to 18
+# that it does elsewhere (spaces/foundation.yaml).
+GMACS_A_SECOND: dict[Device, float] = {"cpu": 5.0, "gpu": 2000.0}
 FEWEST, MOST = 100, 5000  # images of a split that are looked at: fewer cannot tell stages apart, more change little
 FEWEST_OF_A_CLASS = 5
 SHORT_MINUTES = 60.0
 SHORT_EPOCHS, LONG_EPOCHS = 12, 27  # at most, of a trial in a search below and from those minutes on
+# Passes of all images through the backbone that fit into the time: below these heads are all but everything, then little more.
+FEW_PASSES, SOME_PASSES = 10.0, 60.0
+EPOCHS_OF_FEW, EPOCHS_OF_SOME = 3, 9
+DEEP = 0.75  # share of the units behind which the last layers train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +91,7 @@ def choose_sample(
     ``num_images`` are those of the training and the validation split, of which a pass of the backbone takes ``gmacs`` billions of
     multiply-adds an image. As many as fit into ``LOOK_SHARE`` of the minutes by that estimate, half of them of each split.
     """
-    rate = GMACS_A_SECOND[device] * (cpus if device == "cpu" else 1)
-    fitting = int(LOOK_SHARE * 60 * minutes * rate / max(gmacs, 1e-3) / 2)
+    fitting = int(LOOK_SHARE * 60 * minutes * _gmacs_a_second(device, cpus=cpus) / max(gmacs, 1e-3) / 2)
     limit = min(MOST, max(FEWEST, FEWEST_OF_A_CLASS * num_classes, fitting))
     takes_all = num_images <= limit
     decision = Decision(
@@ -99,9 +103,62 @@ def choose_sample(
     return None if takes_all else limit, decision
 
 
-def choose_bounds(minutes: float) -> tuple[dict[str, Any], Decision]:
+def passes_within(minutes: float, *, num_images: int, gmacs: float, device: Device, cpus: int) -> float:
+    """How often ``num_images`` of ``gmacs`` billion multiply-adds each pass the backbone in a time."""
+    return 60 * minutes * _gmacs_a_second(device, cpus=cpus) / max(num_images * gmacs, 1e-3)
+
+
+def _gmacs_a_second(device: Device, *, cpus: int) -> float:
+    return GMACS_A_SECOND[device] * (cpus if device == "cpu" else 1)
+
+
+def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advice, Decision | None]:
+    """What is searched where few passes of the images fit into the time, whatever the task; else what was advised.
+
+    Heads that are solved for on one view of the images, which one pass serves, and the last layers behind what that pass
+    leaves: a trial by steps of a head that sees another view in each epoch would take a pass for every view. Where the backbone
+    ``shows_stages`` the head sees the last of them beside the pooled features.
+    """
+    if passes >= SOME_PASSES:
+        return advised, None
+    head, trained = ({"when": {"finetune.strategy": strategy}} for strategy in ("linear_probe", "partial"))
+    fixed: dict[str, Any] = {"augment.strength": "none", "loss.logit_adjustment": 1.0}
+    fixed |= {"model.pool": "stages"} if shows_stages else {}
+    fixed |= {"freeze.depth": DEEP} if passes < FEW_PASSES else {}
+    depth = {} if "freeze.depth" in fixed else {"freeze.depth": DEEP}
+    hastened = replace(
+        advised,
+        strategies=("linear_probe", "partial"),
+        fixed=fixed,
+        ranges={
+            "finetune.strategy": {"choice": ["linear_probe", "partial"]},
+            "finetune.solver": {"choice": ["lbfgs", "closed_form"], **head},
+            "finetune.probe_c": {"log": [1e-3, 1.0], **head},
+            **({"freeze.depth": {"choice": [0.5, DEEP], **trained}} if depth else {}),
+            "optimizer.lr": {"log": [5e-4, 5e-3], **trained},
+            "optimizer.backbone_multiplier": {"log": [0.2, 1.0], **trained},
+        },
+        recipes=(
+            {"finetune.strategy": "linear_probe", "finetune.solver": "lbfgs", "finetune.probe_c": 0.01},
+            {"finetune.strategy": "partial", **depth, "optimizer.lr": 2e-3, "optimizer.backbone_multiplier": 0.5},
+        ),
+        baselines=("linear_probe",),
+    )
+    decision = Decision(
+        what="pace",
+        value="heads that are solved for on one view of the images, and the last layers behind what that leaves",
+        reason=f"all images pass the backbone some {passes:.0f} times in the time, for more than heads and last layers "
+        f"{SOME_PASSES:.0f} are wanted",
+        override="--minutes",
+    )
+    return hastened, decision
+
+
+def choose_bounds(minutes: float, *, passes: float) -> tuple[dict[str, Any], Decision]:
     """The time of everything, this look included, and the scheduler's section."""
     epochs = SHORT_EPOCHS if minutes < SHORT_MINUTES else LONG_EPOCHS
+    if passes < SOME_PASSES:
+        epochs = EPOCHS_OF_FEW if passes < FEW_PASSES else EPOCHS_OF_SOME
     scheduler = {"name": "freeze_thaw", "min_epochs": 1, "max_epochs": epochs, "reduction": 3, "finalists": 2}
     decision = Decision(
         what="time",
@@ -114,7 +171,7 @@ def choose_bounds(minutes: float) -> tuple[dict[str, Any], Decision]:
 
 def describe_training(advice: Advice) -> list[Decision]:
     """What is searched of what trains, how deep to freeze, and by which views."""
-    depths = advice.ranges.get("freeze.depth", {}).get("choice")
+    depths = advice.ranges.get("freeze.depth", {}).get("choice", advice.fixed.get("freeze.depth"))
     return [
         Decision(
             what="what trains",
@@ -130,8 +187,10 @@ def describe_training(advice: Advice) -> list[Decision]:
         ),
         Decision(
             what="symmetries",
-            value="varied views are mirrored left to right alone",
+            value="none, images are seen as they are"
+            if advice.fixed.get("augment.strength") == "none"
+            else "varied views are mirrored left to right alone",
             reason="only you can say that there is no up or down",
-            override="--set augment.flip=both --set augment.rotate=quarter",
+            override="--set augment.strength=symmetries --set augment.flip=both --set augment.rotate=quarter",
         ),
     ]

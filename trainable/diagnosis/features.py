@@ -63,6 +63,8 @@ def frozen_features(config: TrialConfig, *, limit: int | None = None, progress: 
     spec = input_spec(config.model, image_size=config.data.image_size, channels=config.data.channels)
     pack = open_pack(config.data, spec)
     network = create_network(without_adapters(config), spec=spec, num_classes=len(pack.classes)).to(pick_device(config))
+    if config.train.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     size = config.train.batch_size
     rows = {split: pack.indices(split) for split in ("train", "val")}
     if limit is not None:

@@ -48,6 +48,19 @@ def test_the_file_says_what_was_told_and_is_a_space_to_the_point(write):
     assert request.file.read_bytes() == before
 
 
+def test_where_the_time_holds_few_passes_of_the_images_heads_are_searched(write):
+    request, told = write(minutes=1e-4)
+    spec = load(request.file)
+    assert lint(spec) == []
+    assert spec.space.dimensions["finetune.strategy"].members == ("linear_probe", "partial")
+    assert (spec.base["augment.strength"], spec.base["model.pool"]) == ("none", "stages")
+    assert spec.scheduler.max_epochs == 3
+    assert any(line.startswith("pace: heads that are solved for") for line in told)
+    request.file.unlink()
+    request, _ = write("finetune.strategy=partial", "augment.strength=light", minutes=1e-4)
+    assert load(request.file).base["augment.strength"] == "light"
+
+
 def test_what_is_asked_for_is_in_the_file(write):
     request, _ = write(
         "finetune.strategy=full", "augment.flip=both", "search.seed=3", "train.batch_size=4", minutes=90.0

@@ -9,6 +9,8 @@ from search.diagnosis.decisions import (
     choose_sample,
     describe_size,
     describe_training,
+    in_time,
+    passes_within,
 )
 from trainable.diagnosis.advice import advice
 from trainable.diagnosis.diagnose import Diagnosis, Lead, StageScores
@@ -53,15 +55,15 @@ def test_where_weights_lie_is_the_reason_to_take_them():
 
 
 def test_as_many_images_are_looked_at_as_fit_into_a_quarter_of_the_time():
-    assert choose_sample(**TASK)[0] is None
-    # 5 of 20 minutes are 300 s; two cores pass 20 billion multiply-adds a second, so 1,500 images of 4 billion.
-    assert choose_sample(**TASK | {"num_images": 100_000})[0] == 750
-    assert choose_sample(**TASK | {"num_images": 100_000, "minutes": 10})[0] == 375
-    assert choose_sample(**TASK | {"num_images": 100_000, "cpus": 4})[0] == 1500
+    assert choose_sample(**TASK | {"minutes": 40})[0] is None
+    # 5 of 20 minutes are 300 s; two cores pass 10 billion multiply-adds a second, so 750 images of 4 billion.
+    assert choose_sample(**TASK | {"num_images": 100_000})[0] == 375
+    assert choose_sample(**TASK | {"num_images": 100_000, "minutes": 10})[0] == 187
+    assert choose_sample(**TASK | {"num_images": 100_000, "cpus": 4})[0] == 750
     assert choose_sample(**TASK | {"num_images": 100_000, "device": "gpu"})[0] == MOST
     assert choose_sample(**TASK | {"num_images": 100_000, "gmacs": 100.0})[0] == FEWEST
     assert choose_sample(**TASK | {"num_images": 100_000, "gmacs": 100.0, "num_classes": 300})[0] == 1500
-    assert choose_sample(**TASK)[1].value == "all images"
+    assert choose_sample(**TASK | {"minutes": 40})[1].value == "all images"
 
 
 def test_the_size_is_the_backbones_and_says_what_it_loses():
@@ -71,9 +73,11 @@ def test_the_size_is_the_backbones_and_says_what_it_loses():
     assert describe_size(64, is_asked=True, short_side=None).reason == "as asked for"
 
 
-@pytest.mark.parametrize(("minutes", "epochs"), [(5, 12), (59, 12), (60, 27)])
-def test_trials_of_a_short_search_are_short(minutes, epochs):
-    scheduler, decision = choose_bounds(minutes)
+@pytest.mark.parametrize(
+    ("minutes", "passes", "epochs"), [(5, 100, 12), (59, 100, 12), (60, 100, 27), (60, 9, 3), (60, 59, 9), (5, 59, 9)]
+)
+def test_trials_of_a_short_search_or_of_many_images_are_short(minutes, passes, epochs):
+    scheduler, decision = choose_bounds(minutes, passes=passes)
     assert scheduler["max_epochs"] == epochs
     assert decision.value == f"{minutes} minutes in all, trials of at most {epochs} epochs"
 
@@ -87,6 +91,32 @@ def made(train, *, lead):
     )
     stages = dict.fromkeys(("stage1", "stage2", "stage3", "pooled"), scores)
     return Diagnosis(counts={"train": train}, stages=stages, lead=lead)
+
+
+def test_passes_are_what_fits_into_the_time():
+    task = {"num_images": 3409, "gmacs": 0.38, "device": "cpu", "cpus": 2, "minutes": 9}
+    assert passes_within(**task) == pytest.approx(9 * 60 * 10 / (3409 * 0.38))
+    assert passes_within(**task | {"device": "gpu"}) == pytest.approx(9 * 60 * 2000 / (3409 * 0.38))
+
+
+def test_where_few_passes_fit_heads_are_searched_and_the_last_layers():
+    advised = advice(made({"dog": 300, "cat": 300}, lead=Lead("stage2", -0.1, 0.03)))
+    assert in_time(advised, passes=60, shows_stages=True) == (advised, None)
+    few, decision = in_time(advised, passes=4.2, shows_stages=True)
+    assert "freeze.depth" not in few.ranges
+    seen_as_they_are = {"augment.strength": "none", "loss.logit_adjustment": 1.0}
+    assert few.fixed == seen_as_they_are | {"model.pool": "stages", "freeze.depth": 0.75}
+    assert "some 4 times in the time" in decision.line()
+    assert [one.value for one in describe_training(few)] == [
+        "linear_probe or partial",
+        "0.75",
+        "none, images are seen as they are",
+    ]
+    some, _ = in_time(advised, passes=20, shows_stages=False)
+    assert some.ranges["freeze.depth"]["choice"] == [0.5, 0.75]
+    assert some.recipes[1]["freeze.depth"] == 0.75
+    assert some.fixed == seen_as_they_are
+    assert (few.size, few.similarity, few.reasons) == (advised.size, advised.similarity, advised.reasons)
 
 
 def test_what_trains_and_how_deep_is_that_of_the_quarter():
