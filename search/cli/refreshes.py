@@ -165,11 +165,10 @@ def _refresh_once(spec: SearchSpec, *, address: str | None) -> "Answer":
     from search.refresh.refresh import BrokenOffError, Surroundings
     from search.refresh.refresh import refresh as refresh_once
     from search.report.progress import Progress
-    from search.run.session import Page
 
     around = Surroundings(
         address=address,
-        listeners=lambda: [Page(), Tracker(), Progress(errors)],
+        listeners=lambda: [Tracker(), Progress(errors)],
         tell=lambda line: errors.print(line, highlight=False, markup=False),
         now=lambda: datetime.now(UTC),
     )

@@ -27,6 +27,7 @@ from search.refresh.state import Situation, mark_of
 from search.refresh.warm_start import configurations, warm_start
 from search.report.page import write_page
 from search.run.search import run_search
+from search.run.session import Page
 from search.space.spec import SearchSpec
 from search.space.values import Value
 from search.tracking.refreshes import write_refresh_run
@@ -230,7 +231,6 @@ class RefreshAtWork:
         _, ledger = self.searches.open_anew(name)
         if ledger.notes.data.fingerprint != self.record.fingerprint or self.situation.have_changed():
             raise BrokenOffError("changed", "the images have changed meanwhile; the next refresh begins anew with them")
-        write_page(self.folder / name)
 
     def _wait_if_needed(self) -> None:
         """Raise MustWaitError where no search may begin now; until when is recorded."""
@@ -254,7 +254,7 @@ class RefreshAtWork:
         """Run a search to its end. Raises BrokenOffError where it ends before."""
         begun = self.searches.find(spec.search.name)
         now = spec if begun is None else searches.continue_search(begun[0], now=spec)
-        listeners = [*self.around.listeners(), _NoteRefresh(self.record)]
+        listeners = [Page(), *self.around.listeners(), _NoteRefresh(self.record)]
         outcome = run_search(now, address=self.around.address, listeners=listeners)
         if outcome.status != "finished":
             raise BrokenOffError(outcome.status, outcome.reason)

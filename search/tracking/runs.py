@@ -26,7 +26,7 @@ from search.tracking import projection
 from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
 from search.tracking.uri import artifact_folder, folder_name, page_address
 from search.tracking.views import experiment_link, links_of_tags, view_tags, views
-from trainable.json_text import finite, to_json
+from trainable.json_text import to_json
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 METRICS_PER_BATCH = 800  # of MLflow's 1000 items a request; params and tags need the rest
@@ -291,7 +291,7 @@ class Runs:
         report = self._ledger.notes.data.report
         if report:
             files = {
-                "data.json": to_json(finite(dict(report)), indent=2),
+                "data.json": to_json(report, indent=2),
                 "data.txt": "\n".join(report["lines"]) + "\n",
             }
             self._write_files(entry, files, tag=_REPORT_TAG, version=self.place.data.digest)
