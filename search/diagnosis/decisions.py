@@ -124,8 +124,9 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
     head, trained = ({"when": {"finetune.strategy": strategy}} for strategy in ("linear_probe", "partial"))
     fixed: dict[str, Any] = {"augment.strength": "none", "loss.logit_adjustment": 1.0}
     fixed |= {"model.pool": "stages"} if shows_stages else {}
-    fixed |= {"freeze.depth": DEEP} if passes < FEW_PASSES else {}
-    depth = {} if "freeze.depth" in fixed else {"freeze.depth": DEEP}
+    depth = {"freeze.depth": DEEP}
+    is_searched = passes >= FEW_PASSES
+    fixed |= {} if is_searched else depth
     hastened = replace(
         advised,
         strategies=("linear_probe", "partial"),
@@ -134,13 +135,18 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
             "finetune.strategy": {"choice": ["linear_probe", "partial"]},
             "finetune.solver": {"choice": ["lbfgs", "closed_form"], **head},
             "finetune.probe_c": {"log": [1e-3, 1.0], **head},
-            **({"freeze.depth": {"choice": [0.5, DEEP], **trained}} if depth else {}),
+            **({"freeze.depth": {"choice": [0.5, DEEP], **trained}} if is_searched else {}),
             "optimizer.lr": {"log": [5e-4, 5e-3], **trained},
             "optimizer.backbone_multiplier": {"log": [0.2, 1.0], **trained},
         },
         recipes=(
             {"finetune.strategy": "linear_probe", "finetune.solver": "lbfgs", "finetune.probe_c": 0.01},
-            {"finetune.strategy": "partial", **depth, "optimizer.lr": 2e-3, "optimizer.backbone_multiplier": 0.5},
+            {
+                "finetune.strategy": "partial",
+                **(depth if is_searched else {}),
+                "optimizer.lr": 2e-3,
+                "optimizer.backbone_multiplier": 0.5,
+            },
         ),
         baselines=("linear_probe",),
     )
