@@ -8,7 +8,7 @@ from search.ledger.files import MISTAKES, best_checkpoint
 from search.ledger.ledger import Ledger
 from search.ledger.notes import Comparison, PairedScore, WinnerInterval
 from search.ledger.trials import Trial, best_trial, probe_name
-from search.run.baselines import any_params, recipe_checkpoint
+from search.run.baselines import RECIPES, any_params, recipe_checkpoint
 from search.space.spec import SearchSpec
 from search.tune.place import Place
 from search.tune.submit import submit
@@ -16,7 +16,6 @@ from trainable.atomic import write_beside
 from trainable.json_text import to_json
 
 CONFIDENCE = 0.95  # of every interval of the final candidate's scores
-RECIPES = ("scratch", "bit_hyperrule", "source_only")  # baselines that are trained
 
 
 def begin_examination(

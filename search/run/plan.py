@@ -20,7 +20,7 @@ from search.space.dimension import Choice
 from search.space.sections import BudgetSection
 from search.space.spec import SearchSpec
 from search.space.values import Value
-from search.tune import machine, preparation, tasks
+from search.tune import machine, preparation
 from search.tune.place import check_local_resources, concurrency
 from trainable.prefix.prefixes import limit_bytes
 
@@ -177,7 +177,7 @@ def plan_table(plan: dict[str, Any]) -> Table:
 
 def _baseline_epochs(spec: SearchSpec, *, config: Mapping[str, Any]) -> int:
     """How many epochs the baselines take that are trained, on a trial's images."""
-    return sum(tasks.recipe_epochs(dict(config), recipe=name) for name in spec.baselines if name in RECIPES)
+    return sum(preparation.recipe_config(dict(config), name=name).train.epochs for name in spec.baselines if name in RECIPES)
 
 
 def _frozen_bytes(spec: SearchSpec) -> int:

@@ -17,6 +17,7 @@ from trainable.model.backbone import input_spec
 from trainable.model.network import create_network
 from trainable.training.device import pick_device
 from trainable.training.fit import measure_epoch
+from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,19 @@ def prepare(trials: list[dict[str, Any]], *, check_device: bool = True) -> DataF
     for line in lines:
         logger.warning(line)
     return replace(facts, fingerprints={field: sorted(every) for field, every in opened.items()})
+
+
+def recipe_config(trial: dict[str, Any], *, name: str | None) -> TrialConfig:
+    """A trial as a fixed recipe has it; as it is where that is None."""
+    config = TrialConfig.model_validate(trial)
+    if name == "scratch":
+        return from_scratch(config)
+    if name == "source_only":
+        return source_only(config)
+    if name == "bit_hyperrule":
+        facts = prepare([trial], check_device=False)
+        return bit_hyperrule(config, num_images=sum(facts.counts["train"].values()))
+    return config
 
 
 def _report(pack: Pack) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from search.ledger.files import epoch_folder
 from search.ledger.notes import DataFacts
 from search.tune.leg import prune_checkpoints, resume_point
-from search.tune.preparation import prepare
+from search.tune.preparation import prepare, recipe_config
 from trainable.atomic import write_beside
 from trainable.config.meta import MetaConfig
 from trainable.config.pretrain import PretrainConfig
@@ -28,7 +28,6 @@ from trainable.statistics.comparison import confusion_interval
 from trainable.training.checkpoint import read_state
 from trainable.training.finishing import StepName, read_finish
 from trainable.training.fit import fit
-from trainable.training.recipes import bit_hyperrule, from_scratch, source_only
 from trainable.training.soup import Ingredient, make_soup, soup_group
 from trainable.training.trained import Trained
 
@@ -100,7 +99,7 @@ def examined(
     The trial of a ``recipe`` is the one that it was made from; of others that is None.
     """
     networks = {
-        name: Trained(config=_recipe(other["trial"], name=other["recipe"]), checkpoint=Path(other["checkpoint"]))
+        name: Trained(config=recipe_config(other["trial"], name=other["recipe"]), checkpoint=Path(other["checkpoint"]))
         for name, other in others.items()
     }
     return examine(_trained(trial, weights), others=networks, confidence=confidence)
@@ -139,7 +138,7 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
 
     Every epoch is saved in ``folder``, so that a call that was cut off is gone on with.
     """
-    config = _recipe(trial, name=recipe)
+    config = recipe_config(trial, name=recipe)
     place, metric = Path(folder), config.train.metric
     for epoch in fit(config, resume_from=resume_point(place, _newest_epoch(place))):
         epoch.save(epoch_folder(place, epoch.number))
@@ -149,24 +148,6 @@ def baseline_score(trial: dict[str, Any], *, recipe: str, folder: str) -> dict[s
     results = read_state(epoch_folder(place, best or 0))["results"]
     measured = {name: value for name, value in results["metrics"].items() if not name.startswith("usage/")}
     return {recipe: results["evaluation"] | {"measured": measured, "epoch": best, "epochs": last["epoch"]}}
-
-
-def recipe_epochs(trial: dict[str, Any], *, recipe: str) -> int:
-    """How many epochs :func:`baseline_score` trains."""
-    return _recipe(trial, name=recipe).train.epochs
-
-
-def _recipe(trial: dict[str, Any], *, name: str | None) -> TrialConfig:
-    """A trial as a fixed recipe has it; as it is where that is None."""
-    config = TrialConfig.model_validate(trial)
-    if name == "scratch":
-        return from_scratch(config)
-    if name == "source_only":
-        return source_only(config)
-    if name == "bit_hyperrule":
-        facts = prepare([trial], check_device=False)
-        return bit_hyperrule(config, num_images=sum(facts.counts["train"].values()))
-    return config
 
 
 def solved_trial(trial: dict[str, Any], *, folder: str) -> dict[str, Any]:
