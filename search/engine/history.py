@@ -111,6 +111,7 @@ class History(Sequence[Trial]):
         self.num_searched = 0
         self.num_epochs = 0
         self._seconds: list[float] = []
+        self._gpu_seconds: list[float] = []
         self._tried: Counter[frozenset[tuple[str, Value]]] = Counter()
         self._rankings: dict[tuple[str, int], Ranking] = {}
         self._resting: dict[str, dict[int, list[Entry]]] = {}
@@ -135,9 +136,11 @@ class History(Sequence[Trial]):
             assert trial.number == len(self._trials)
             self._trials.append(trial)
             self._seconds.append(trial.seconds)
+            self._gpu_seconds.append(trial.gpu_seconds)
         else:
             self._trials[trial.number] = trial
             self._seconds[trial.number] = trial.seconds
+            self._gpu_seconds[trial.number] = trial.gpu_seconds
             self._count(before, by=-1)
         self._count(trial, by=1)
         self._try(before, trial)
@@ -149,6 +152,10 @@ class History(Sequence[Trial]):
     def seconds(self) -> float:
         """Seconds of work in all trials."""
         return fsum(self._seconds)
+
+    def gpu_seconds(self) -> float:
+        """Seconds of work in all trials, of epochs that shared a GPU by what was measured their share."""
+        return fsum(self._gpu_seconds)
 
     def has_tried(self, params: Mapping[str, Value]) -> bool:
         """Whether a trial has exactly these values."""

@@ -41,7 +41,8 @@ class Limits:
             left = self.epochs - self._epochs_kept(self.epochs) - trials.num_epochs
             bounds.append(left * begun / max(1, trials.num_epochs))
         if self.work_seconds is not None and each:
-            bounds.append((self.work_seconds - self._seconds_kept(trials, budget=self.work_seconds)) / each - begun)
+            spendable = self.work_seconds - self._seconds_kept(trials, budget=self.work_seconds)
+            bounds.append(spendable * begun / max(1e-9, trials.gpu_seconds()) - begun)
         if self.clock is not None and each:
             bounds.append(self.clock.left(trials) * at_once / each)
         return max(0, math.ceil(min(bounds, default=0.0)))
@@ -56,7 +57,7 @@ class Limits:
         if budget is None:
             return False
         seconds = 0.0 if audited is None else audited.seconds_kept(trials, budget=budget)
-        return trials.seconds() + self._seconds_kept(trials, budget=budget) + seconds >= budget
+        return trials.gpu_seconds() + self._seconds_kept(trials, budget=budget) + seconds >= budget
 
     @property
     def bounds_compute(self) -> bool:
@@ -65,7 +66,7 @@ class Limits:
 
     @property
     def work_seconds(self) -> float | None:
-        """``gpu_hours`` as seconds of work of all trials; None without a bound."""
+        """``gpu_hours`` as :meth:`History.gpu_seconds` of all trials; None without a bound."""
         return None if self.gpu_hours is None else self.gpu_hours * 3600 / self.gpus
 
     def _epochs_kept(self, budget: int) -> int:

@@ -118,6 +118,13 @@ class Trial:
         """Seconds of work in all its recorded epochs."""
         return sum(epoch.metrics.get("usage/seconds", 0.0) for epoch in self.epochs)
 
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds of work in all recorded epochs, of one that shared a GPU by what was measured its share of them."""
+        return sum(
+            epoch.metrics.get("usage/seconds", 0.0) * epoch.metrics.get("usage/gpu_share", 1.0) for epoch in self.epochs
+        )
+
 
 def probe_name(trial: Trial) -> str:
     """What a trial that is a probe is called among the baselines."""

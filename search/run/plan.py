@@ -177,7 +177,9 @@ def plan_table(plan: dict[str, Any]) -> Table:
 
 def _baseline_epochs(spec: SearchSpec, *, config: Mapping[str, Any]) -> int:
     """How many epochs the baselines take that are trained, on a trial's images."""
-    return sum(preparation.recipe_config(dict(config), name=name).train.epochs for name in spec.baselines if name in RECIPES)
+    return sum(
+        preparation.recipe_config(dict(config), name=name).train.epochs for name in spec.baselines if name in RECIPES
+    )
 
 
 def _frozen_bytes(spec: SearchSpec) -> int:

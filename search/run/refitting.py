@@ -13,8 +13,7 @@ from search.ledger.files import tidy
 from search.ledger.refits import SEED, FinishedSearch, refit_config, refit_space
 from search.ledger.trials import Trial
 from search.space.values import Value
-from search.tune.cluster import total_resources
-from search.tune.place import INTERRUPTED, Place, concurrency, interruptible
+from search.tune.place import INTERRUPTED, Packing, Place, interruptible
 from trainable.errors import OutageError
 
 
@@ -64,12 +63,13 @@ def train_refits(
 
     spec = search.spec
     conductor = refit_conductor(search, points=points, on_change=on_change, clock=clock)
+    packing = Packing(spec, place=place, trials=lambda: [*search.ledger.trials(), *search.refits.trials()])
     with interruptible(conductor):
         run_legs(
             conductor,
             trial_config=lambda leg: refit_config(spec, leg.params, overrides=leg.overrides),
-            place=place,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
+            place=packing.of,
+            concurrency=lambda: packing.at_once(can_grow=is_joined),
             folder=search.refit_folder,
             on_step=on_step,
             epoch_limit_seconds=spec.search.epoch_limit_seconds,

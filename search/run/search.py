@@ -44,6 +44,7 @@ from search.tune.cluster import check_address, cluster, total_resources
 from search.tune.nursery import Nursery
 from search.tune.place import (
     INTERRUPTED,
+    Packing,
     Place,
     check_local_resources,
     concurrency,
@@ -270,12 +271,13 @@ def _with_workers(
     )
     begin_probes(spec, ledger)
     waiting = begin_baselines(spec, ledger, params=any_params(spec), folder=folder, place=place())
+    packing = Packing(spec, place=place, trials=ledger.trials)
     with interruptible(conductor):
         run_legs(
             conductor,
             trial_config=spec.config_of,
-            place=place,
-            concurrency=lambda: concurrency(spec, available=total_resources(), gpu=place().gpu, can_grow=is_joined),
+            place=packing.of,
+            concurrency=lambda: packing.at_once(can_grow=is_joined),
             folder=folder,
             on_step=workshop.on_step,
             epoch_limit_seconds=spec.search.epoch_limit_seconds,

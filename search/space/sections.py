@@ -233,8 +233,9 @@ class ResourcesSection(Section):
     cpu: float = Field(1.0, gt=0, description="CPU cores for each trial.")
     gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         0.0,
-        description="GPUs for each trial: a share up to 1, or a whole number; `auto` one where there is any when work is handed "
-        "out, else none; one, too, on a joined cluster that has room for no trial yet.",
+        description="GPUs for each trial: a share up to 1, or a whole number. With `auto` trials share those that there are when "
+        "work is handed out, by what epochs of the same network, images, batch and depth took alone and beside others, the "
+        "first of a kind alone; none where there is none, one on a joined cluster that has room for no trial yet.",
     )
     concurrency: int | None = Field(None, ge=1, description="Most trials at work at once; without it what fits.")
 

@@ -20,7 +20,7 @@ from trainable.metrics import best_epoch
 from trainable.training.checkpoint import BrokenCheckpointError, check_whole, read_state
 from trainable.training.fit import DivergedError, Epoch, fit
 from trainable.training.footprint import measure_network
-from trainable.training.memory import free_memory, halved
+from trainable.training.memory import free_memory, halved, limit_memory
 
 
 class WorkerLeg:
@@ -36,6 +36,8 @@ class WorkerLeg:
         self._trial = TrialConfig.model_validate(settings["trial"])
         self._depths, self._start = settings["depths"], int(settings["start"])
         self._halvings, self._freed = 0, False
+        self._share = float(settings["gpu"]) if settings["packed"] else None
+        limit_memory(min(1.0, settings["gpu"]) or 1.0)
         self._epochs = self._begin()
 
     def _begin(self) -> Generator[Epoch, None, str]:
@@ -51,6 +53,8 @@ class WorkerLeg:
             with held_to(self._fingerprints):  # images are opened when the first epoch is asked for
                 epoch = next(self._epochs)
             metrics = {**epoch.metrics, **self._started(epoch)}
+            if self._share is not None:
+                metrics["usage/gpu_share"] = self._share
             if self._halvings:
                 metrics["usage/halvings"] = float(self._halvings)
             self._start, self._freed = epoch.number, False
@@ -71,7 +75,7 @@ class WorkerLeg:
         return plain_report(EpochReport(number=epoch.number, metrics=metrics, ended=epoch.ended))
 
     def _in_less_memory(self, error: torch.OutOfMemoryError) -> dict[str, Any]:
-        """Try the epoch again: as it was, since another process may have taken the memory, then in ever smaller batches."""
+        """Try the epoch again: as it was, with all memory that is free on the GPU, then in ever smaller batches."""
         less = halved(self._trial) if self._freed else self._trial
         if less is None:
             size = self._trial.train.batch_size
@@ -80,6 +84,7 @@ class WorkerLeg:
         self._freed, self._trial = True, less
         self._epochs.close()
         free_memory()
+        limit_memory(1.0)
         self._epochs = self._begin()
         return self.step()
 
@@ -97,8 +102,9 @@ class WorkerLeg:
         return {"usage/start_seconds": seconds}
 
     def close(self) -> None:
-        """Let the trial go."""
+        """Let the trial go, and the memory that it had of a GPU, which others may share."""
         self._epochs.close()
+        free_memory()
 
 
 def enter(directory: str) -> None:

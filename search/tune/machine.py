@@ -1,5 +1,6 @@
 """What a machine has, told on the driver without loading what computes where that is possible."""
 
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -15,7 +16,14 @@ def environment() -> dict[str, str]:
     """What the search ran on: versions of what decides results, the platform, the GPUs of this machine."""
     packages = ("torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
     facts = {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(usable_cpus())}
-    return facts | {"gpus": ", ".join(_gpus()) or "none"} | {name: version(name) for name in packages}
+    gpus = ", ".join(_gpus())
+    facts["gpus"] = f"{gpus}, shared by MPS" if gpus and is_mps_running() else gpus or "none"
+    return facts | {name: version(name) for name in packages}
+
+
+def is_mps_running() -> bool:
+    """Whether NVIDIA's Multi-Process Service runs here: processes on one GPU then compute at once, not in turn, unasked."""
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists()
 
 
 def local_resources() -> dict[str, float]:

@@ -1,13 +1,16 @@
 """Where a trial runs: its share of CPUs and GPUs, how many run at once, what a worker is given."""
 
+import logging
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.engine.packing import Packed, packed
+from search.ledger.trials import Trial
 from search.space.values import Value
 from search.tune import machine
 from search.tune.cluster import total_resources
@@ -15,11 +18,12 @@ from trainable.data.image_guard import Fingerprints
 from trainable.errors import UserError
 
 if TYPE_CHECKING:
-    from search.engine.conductor import Conductor
+    from search.engine.conductor import Conductor, Leg
     from search.ledger.ledger import Ledger
     from search.space.spec import SearchSpec
 
 INTERRUPTED = "interrupted"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,8 @@ class Place:
     """What a worker is given: shares of CPUs and GPUs, the CPU threads that torch may use, the images it is held to.
 
     ``fingerprints`` are those of the search's data sets by the field of ``data`` that names them; ``directory`` is the driver's
-    working directory, from which relative paths count; ``depths`` are those that its trials may be frozen to.
+    working directory, from which relative paths count; ``depths`` are those that its trials may be frozen to; ``packed``
+    says that the share of a GPU is by what was measured, so that its epochs tell it.
     """
 
     cpu: float
@@ -36,6 +41,7 @@ class Place:
     fingerprints: Fingerprints
     directory: str
     depths: Sequence[Value] = ()
+    packed: bool = False
 
 
 @contextmanager
@@ -124,3 +130,46 @@ def gpu_share(spec: "SearchSpec", *, is_joined: bool) -> Callable[[], float]:
         return 1.0 if had_one or has_no_room else 0.0
 
     return share
+
+
+class Packing:
+    """The places of a search's legs: with ``resources.gpu: auto`` several share a GPU, by what their like have taken of one.
+
+    ``place`` gives that of one leg alone, ``trials`` those that have been measured.
+    """
+
+    def __init__(
+        self, spec: "SearchSpec", *, place: Callable[[], Place], trials: Callable[[], Sequence[Trial]]
+    ) -> None:
+        self._spec = spec
+        self._place = place
+        self._trials = trials
+        self._newest = 1.0
+        self._told: set[Packed] = set()
+
+    def of(self, leg: "Leg") -> Place:
+        """What this leg is given now."""
+        place = self._place()
+        if self._spec.resources.gpu != "auto" or not place.gpu:
+            return place
+        available = total_resources()
+        most = math.floor(available["cpu"] / self._spec.resources.cpu / max(1.0, available["gpu"]))
+        decided = packed(self._trials(), params={**leg.params, **leg.overrides}, most=most)
+        self._tell(decided)
+        self._newest = decided.share
+        return replace(place, gpu=decided.share, packed=True)
+
+    def at_once(self, *, can_grow: bool) -> int:
+        """How many legs may be at work: where they share GPUs as many as fit if all are like the newest."""
+        gpu = min(self._place().gpu, self._newest) if self._spec.resources.gpu == "auto" else self._place().gpu
+        return concurrency(self._spec, available=total_resources(), gpu=gpu, can_grow=can_grow)
+
+    def _tell(self, decided: Packed) -> None:
+        """Say once that so many share a GPU, and what each of them takes."""
+        if decided.together > 1 and decided not in self._told:
+            self._told.add(decided)
+            logger.warning(
+                "packing: %d trials share a GPU, each takes %.1f GB at most; resources.gpu decides otherwise",
+                decided.together,
+                (decided.num_bytes or 0.0) / 1e9,
+            )

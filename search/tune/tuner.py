@@ -4,6 +4,7 @@ A Tune trial is one leg of ours, from one rung to the next. Pausing is the end o
 nothing of the search lives in Ray: its experiment folder can be thrown away at any moment.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def run_legs(
     conductor: Conductor,
     *,
     trial_config: Callable[[Leg], dict[str, Any]],
-    place: Callable[[], Place],
+    place: Callable[[Leg], Place],
     concurrency: Callable[[], int],
     folder: Path,
     on_step: Callable[[], None],
@@ -42,14 +43,16 @@ def run_legs(
 ) -> None:
     """Give workers legs until the conductor has none left; returns early when it is stopping.
 
-    ``trial_config`` gives the configuration of a leg's trial, ``place`` what a leg that is handed out now is given;
-    ``concurrency`` says how many may be at work now; ``folder`` is the search's, under which checkpoints lie; ``on_step`` is
-    called at least every second or so. A worker that reports no epoch for ``epoch_limit_seconds`` is ended.
+    ``trial_config`` gives the configuration of a leg's trial, ``place`` what it is given now; ``concurrency`` says how many
+    may be at work now; ``folder`` is the search's, under which checkpoints lie; ``on_step`` is called at least every second
+    or so. A worker that reports no epoch for ``epoch_limit_seconds`` is ended.
     """
+    newest: deque[Place] = deque(maxlen=1)
 
     def settings(leg: Leg) -> dict[str, Any]:
         checkpoints = checkpoint_folder(folder.resolve(), leg.number)
-        leg_place = place()
+        leg_place = place(leg)
+        newest.append(leg_place)
         occupied = {RESOURCES: {"CPU": leg_place.cpu, "GPU": leg_place.gpu}}
         settings = leg_settings(
             trial=trial_config(leg), folder=checkpoints, start=leg.start, place=leg_place, measure=leg.measure
@@ -58,7 +61,7 @@ def run_legs(
 
     searcher = LegSearcher(conductor, settings=settings, concurrency=concurrency)
     hanging = Hanging(epoch_limit_seconds)
-    steps = _Steps(on_step, waiting=Waiting(place), hanging=hanging)
+    steps = _Steps(on_step, waiting=Waiting(lambda: newest[0]), hanging=hanging)
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, occupied),
         tune_config=TuneConfig(

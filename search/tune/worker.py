@@ -52,7 +52,9 @@ def leg_settings(
 
     Configuration, checkpoint folder, the epoch it stands at, its place, what it is to measure before it trains.
     """
-    of_place = {name: getattr(place, name) for name in ("threads", "fingerprints", "directory", "depths")}
+    of_place = {
+        name: getattr(place, name) for name in ("gpu", "packed", "threads", "fingerprints", "directory", "depths")
+    }
     return {"trial": trial, "start": start, "folder": str(folder), "measure": list(measure), **of_place}
 
 

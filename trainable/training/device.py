@@ -62,3 +62,15 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def gpu_bytes(device: torch.device) -> dict[str, float]:
+    """The most that was held of a GPU, by this process and all others on it, and what it has; nothing on a CPU.
+
+    It is what the driver counts now, libraries and all, with the most that torch reserved in place of what it has reserved now.
+    """
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    peak = total - free - torch.cuda.memory_reserved(device) + torch.cuda.max_memory_reserved(device)
+    return {"usage/gpu_bytes": float(peak), "usage/gpu_total_bytes": float(total)}

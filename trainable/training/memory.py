@@ -28,3 +28,12 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def limit_memory(share: float) -> None:
+    """Let torch hold no more than this share of a GPU's memory in this process, where it computes on one.
+
+    What goes beyond is an error of this process alone, which leaves those of others on the same GPU as they are.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)

@@ -23,7 +23,7 @@ from trainable.prefix.prefixes import Prefixes
 from trainable.randomness import forked, reseed
 from trainable.statistics.scores import Evaluation
 from trainable.training.anchor import Anchor
-from trainable.training.device import autocast, numerics, peak_memory_bytes
+from trainable.training.device import autocast, gpu_bytes, numerics, peak_memory_bytes
 from trainable.training.inputs import Inputs, Shown
 from trainable.training.losses import Loss, create_balanced_loss, create_loss
 from trainable.training.lr_schedule import rate_factor, reaction_factor
@@ -96,6 +96,7 @@ class Trainer:
             "usage/views": float(self.num_views(epoch) or self.config.train.epochs),
             "usage/prefix_share": self._share_before(epoch),
             "usage/peak_memory_bytes": float(peak_memory_bytes(self.device)),
+            **gpu_bytes(self.device),
         }
         classes = list(self.inputs.full.pack.classes)
         used = numerics(self.device, self.config.train)

@@ -1,12 +1,16 @@
 import logging
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from search.engine.conductor import Leg
 from search.ledger import ledger as ledgers
+from search.ledger.trials import EpochRecord, Trial
 from search.space.spec import SearchSpec
-from search.tune.place import gpu_share, make_places
+from search.tune.place import Packing, Place, gpu_share, make_places
 from search.tune.worker import leg_settings
 
 
@@ -62,3 +66,31 @@ def test_a_worker_is_told_every_depth_that_the_space_has(tmp_path):
     assert with_gpu(0.0).depths == [0.0]
     ranged = document | {"vary": {"freeze.depth": {"uniform": [0.0, 1.0]}}}
     assert SearchSpec.model_validate(ranged).depths == []
+
+
+def test_with_auto_trials_share_a_gpu_as_their_like_were_measured(grown_cluster, caplog):
+    grown_cluster.add_node(num_cpus=3, num_gpus=1)
+    grown_cluster.wait_for_nodes()
+    leg = Leg(number=1, params={"optimizer.lr": 0.1}, start=0, until=3)
+    told = {"usage/gpu_share": 1.0, "usage/gpu_bytes": 10e9, "usage/gpu_total_bytes": 80e9, "usage/seconds": 10.0}
+    epoch = EpochRecord(number=1, metrics=told, recorded=datetime.now(UTC))
+    trial = Trial(number=0, params={"optimizer.lr": 0.2}, state="RUNNING", epochs=(epoch,), target=3, origin="random")
+    trials = []
+    for gpu, shares in (("auto", [1.0, 0.5]), (0.25, [0.25, 0.25])):
+        place = Place(cpu=1, gpu=1.0 if gpu == "auto" else gpu, threads=1, fingerprints={}, directory="")
+        packing = Packing(with_gpu(gpu), place=lambda place=place: place, trials=lambda: trials)
+        trials.clear()
+        assert packing.of(leg).gpu == shares[0]
+        trials.append(trial)
+        assert packing.of(leg) == replace(place, gpu=shares[1], packed=gpu == "auto")
+        assert packing.at_once(can_grow=False) == round(1 / shares[1])
+    assert caplog.messages == [
+        "packing: 2 trials share a GPU, each takes 10.0 GB at most; resources.gpu decides otherwise"
+    ]
+
+
+def test_without_a_gpu_auto_packs_nothing(grown_cluster):
+    place = Place(cpu=1, gpu=0.0, threads=1, fingerprints={}, directory="")
+    packing = Packing(with_gpu("auto"), place=lambda: place, trials=list)
+    assert packing.of(Leg(number=0, params={}, start=0, until=1)) == place
+    assert packing.at_once(can_grow=False) == 1

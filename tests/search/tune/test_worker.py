@@ -29,7 +29,7 @@ def trial(cell_folder, tmp_path):
     }
 
 
-def leg(trial, tmp_path, *, start, fingerprints, measure=()):
+def leg(trial, tmp_path, *, start, fingerprints, measure=(), **of_place):
     """What a worker reports of a leg, an answer a step."""
     actor = object.__new__(TrialActor)  # Ray makes its own
     actor.setup(
@@ -37,7 +37,9 @@ def leg(trial, tmp_path, *, start, fingerprints, measure=()):
             trial=trial,
             folder=tmp_path / "checkpoints",
             start=start,
-            place=Place(cpu=1, gpu=0, threads=1, fingerprints=fingerprints, directory=str(Path.cwd())),
+            place=Place(
+                cpu=1, threads=1, fingerprints=fingerprints, directory=str(Path.cwd()), **{"gpu": 0, **of_place}
+            ),
             measure=measure,
         )
     )
@@ -103,6 +105,14 @@ def test_the_first_epoch_of_a_leg_says_what_its_start_took(trial, tmp_path):
     assert 0 < next(answers).metrics["usage/start_seconds"] < 60
     assert "usage/start_seconds" not in next(answers).metrics
     assert 0 < next(leg(trial, tmp_path, start=2, fingerprints=fingerprints)).metrics["usage/start_seconds"] < 60
+
+
+def test_epochs_tell_the_share_of_a_gpu_that_was_decided_by_measurement_and_no_other(trial, tmp_path):
+    fingerprints = prepare([trial]).fingerprints
+    packed = next(leg(trial, tmp_path, start=0, fingerprints=fingerprints, gpu=0.25, packed=True))
+    assert packed.metrics["usage/gpu_share"] == 0.25
+    fixed = next(leg(trial, tmp_path, start=1, fingerprints=fingerprints, gpu=0.25))
+    assert "usage/gpu_share" not in fixed.metrics
 
 
 def test_what_the_network_takes_is_told_once_before_the_first_epoch_and_only_what_is_asked_for(trial, tmp_path):

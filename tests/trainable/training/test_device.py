@@ -4,7 +4,8 @@ import torch
 from trainable import fit
 from trainable.config.trial import TrainConfig
 from trainable.training.checkpoint import read_state
-from trainable.training.device import CUDNN, MATMUL, autocast, numerics, pick_device
+from trainable.training.device import CUDNN, MATMUL, autocast, gpu_bytes, numerics, pick_device
+from trainable.training.memory import free_memory, limit_memory
 
 CPU = torch.device("cpu")
 
@@ -37,3 +38,25 @@ def test_a_gpu_has_its_numerics_set_when_it_is_picked(make_config):
     used = numerics(pick_device(config), config.train)
     assert used["float32_matmul"] == MATMUL
     assert {name: used[f"cudnn_{name}"] for name in CUDNN} == CUDNN
+
+
+def test_a_cpu_tells_no_bytes_of_a_gpu():
+    assert gpu_bytes(CPU) == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_bytes_of_a_gpu_are_those_of_the_peak_and_a_limit_holds():
+    device = torch.device("cuda")
+    torch.cuda.reset_peak_memory_stats(device)
+    before = gpu_bytes(device)["usage/gpu_bytes"]
+    torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    free_memory()
+    after = gpu_bytes(device)
+    assert 0.9 * 2**30 < after["usage/gpu_bytes"] - before < 1.1 * 2**30
+    limit_memory(2**29 / after["usage/gpu_total_bytes"])
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    finally:
+        limit_memory(1.0)
