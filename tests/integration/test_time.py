@@ -26,12 +26,14 @@ def killed_and_resumed(make_place):
     return place, first, time.monotonic() - began, result.stdout
 
 
+@pytest.mark.long
 def test_a_search_killed_in_the_middle_ends_in_the_time_asked_for(killed_and_resumed):
     _, first, second, told = killed_and_resumed
     assert first + second == pytest.approx(MINUTES * 60, rel=TOLERANCE)
     assert "finished: out of time (search.budget.minutes: 1.5)" in told
 
 
+@pytest.mark.long
 def test_the_ledger_says_how_the_time_was_spent(killed_and_resumed):
     place, first, second, _ = killed_and_resumed
     before, after = place.ledger().notes.stretches
@@ -41,6 +43,7 @@ def test_the_ledger_says_how_the_time_was_spent(killed_and_resumed):
     assert "in 2 stretches" in place.read("status", "cells")["clock"]["line"]
 
 
+@pytest.mark.long
 def test_such_a_search_is_whole(killed_and_resumed):
     place, *_ = killed_and_resumed
     status = place.read("status", "cells")
