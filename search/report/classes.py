@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from search.ledger.notes import TestScore
+from search.ledger.notes import Scores, TestScore
 from search.report.html import html_cells, html_row, html_table
 from trainable.statistics.comparison import wilson
 
@@ -14,16 +14,16 @@ WORST = 10  # classes that are shown of more
 MOST_PAIRS = 10  # of classes that are confused
 
 
-def class_rows(test: TestScore) -> list[dict[str, Any]]:
+def class_rows(scored: Scores) -> list[dict[str, Any]]:
     """Of every class recall and precision, each with Wilson's interval at 95 %, F1 and count, the worst recall first; plain data.
 
     Of a class without images, or that no image was taken for, the interval is from 0 to 1.
     """
-    columns = list(zip(*test.confusion, strict=True))
+    columns = list(zip(*scored.confusion, strict=True))
     rows = []
-    for index, (name, scores) in enumerate(test.per_class.items()):
-        hits = test.confusion[index][index]
-        recall = wilson(hits, of=sum(test.confusion[index]), confidence=CONFIDENCE)
+    for index, (name, scores) in enumerate(scored.per_class.items()):
+        hits = scored.confusion[index][index]
+        recall = wilson(hits, of=sum(scored.confusion[index]), confidence=CONFIDENCE)
         precision = wilson(hits, of=sum(columns[index]), confidence=CONFIDENCE)
         rows.append(
             {

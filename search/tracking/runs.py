@@ -17,12 +17,13 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.ledger.files import PAGE
+from search.ledger.files import PAGE, best_checkpoint
 from search.ledger.ledger import Ledger
 from search.ledger.notes import BaselineScore
 from search.ledger.trials import Trial, best_trial
 from search.space.spec import SearchSpec, resume_command
 from search.tracking import projection
+from search.tracking.classes import class_files
 from search.tracking.projection import DataUsed, Point, SearchPlace, SearchState
 from search.tracking.uri import artifact_folder, folder_name, page_address
 from search.tracking.views import experiment_link, links_of_tags, view_tags, views
@@ -43,6 +44,7 @@ _KEY_TAG = {
 }
 # Tags of the search's run that tell which version of a file of its is there.
 _REPORT_TAG, _CONFIGURATION_TAG, _PAGE_TAG = "search.data_report", "search.configuration", "search.page"
+_CLASSES_TAG = "search.classes"
 CONFIGURATION = "configuration.yaml"
 _RUN_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAILED": "FAILED"}
 _SEARCH_STATUS: dict[SearchState, str] = {
@@ -153,7 +155,8 @@ class Runs:
             self._terminate(
                 entry, status=status, time=max(map(projection.trial_ended, trials), default=self.place.began)
             )
-        if state == "finished":  # at last, since it is the largest, and some stores are slow
+        if state == "finished":  # at last, since they are the largest, and some stores are slow
+            self._write_classes(trials)
             self._write_page(entry)
 
     @staticmethod
@@ -301,13 +304,21 @@ class Runs:
         files = {CONFIGURATION: projection.fixed_text(self.place.spec)}
         self._write_files(entry, files, tag=_CONFIGURATION_TAG, version=CONFIGURATION)
 
+    def _write_classes(self, trials: Sequence[Trial]) -> None:
+        """The validation images class by class, of each trial whose best checkpoint the search keeps."""
+        for trial in trials:
+            entry = self._entries.get(("trial", str(trial.number)))
+            checkpoint = best_checkpoint(self.place.folder, trial, metric=self._metric)
+            files = {} if checkpoint is None else class_files(checkpoint)
+            if entry is not None and files:
+                self._write_files(entry, files, tag=_CLASSES_TAG, version=_version(files))
+
     def _write_page(self, entry: RunEntry) -> None:
         """The search's page as it lies in its folder."""
         page = self.place.folder / PAGE
         if page.is_file():
-            text = page.read_text(encoding="utf-8")
-            version = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-            self._write_files(entry, {PAGE: text}, tag=_PAGE_TAG, version=version)
+            files = {PAGE: page.read_text(encoding="utf-8")}
+            self._write_files(entry, files, tag=_PAGE_TAG, version=_version(files))
 
     def _write_files(self, entry: RunEntry, files: Mapping[str, str], *, tag: str, version: str) -> None:
         """Texts by name, unless that version of them is there; a store of artifacts that refuses is asked again next time."""
@@ -336,6 +347,10 @@ class Runs:
     def _view_links(self, *, page: str) -> dict[str, str]:
         linked = links_of_tags(page, self._experiment, tags=self._view_tags())
         return {name.rpartition(": ")[2]: address for name, address in linked.items()}
+
+
+def _version(files: Mapping[str, str]) -> str:
+    return hashlib.blake2b("\n".join(files.values()).encode(), digest_size=16).hexdigest()
 
 
 def find_search_run(spec: SearchSpec, *, uri: str, search_id: str) -> str | None:

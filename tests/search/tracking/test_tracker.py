@@ -1,5 +1,6 @@
 """The projection of real ledgers to real MLflow stores: SQLite files, and a server on loopback."""
 
+import json
 import math
 import os
 import shlex
@@ -19,9 +20,11 @@ import yaml
 from search.engine.listeners import Outcome
 from search.engine.schedulers import scheduler_rule
 from search.ledger import ledger as ledgers
+from search.ledger.files import checkpoint_folder, epoch_folder
 from search.ledger.lease import lease
 from search.space.paths import defaults
 from search.space.spec import SearchSpec
+from search.tracking.classes import class_files
 from search.tracking.tracker import Tracker, sync_ledger
 from search.tracking.views import views
 from trainable.errors import OutageError, UserError
@@ -314,6 +317,36 @@ def test_a_finished_searchs_page_lies_with_its_run(folder, spec, uri):
     (folder / "report.html").write_text("<p>second")
     project(ledger, spec)
     assert page() == "<p>second"
+
+
+def test_a_kept_trials_classes_lie_with_its_run_when_the_search_is_finished(folder, spec, uri):
+    ledger = three_trials(folder, spec)
+    checkpoint = epoch_folder(checkpoint_folder(folder, 0), 2)  # of its best epoch
+    checkpoint.mkdir(parents=True)
+    shutil.copy(checkpoint_state(folder), checkpoint)
+
+    def tables(trial):
+        client, run = client_of(uri), run_ids(uri)[trial]
+        names = [file.path for file in client.list_artifacts(run)]
+        return {name: Path(client.download_artifacts(run, name)).read_text() for name in names}
+
+    project(ledger, spec, status="interrupted")
+    assert tables("0") == {}
+    project(ledger, spec)
+    assert tables("0") == class_files(checkpoint)
+    assert tables("1") == {}
+
+
+def checkpoint_state(folder):
+    """A checkpoint's state with what the classes came to."""
+    rows = {
+        "cat": {"recall": 0.5, "precision": 1.0, "f1": 2 / 3, "count": 2},
+        "dog, big": {"recall": 1.0, "precision": 0.75, "f1": 6 / 7, "count": 3},
+    }
+    document = {"results": {"evaluation": {"metrics": {}, "per_class": rows, "confusion": [[1, 1], [0, 3]]}}}
+    file = folder / "state.json"
+    file.write_text(json.dumps(document))
+    return file
 
 
 def test_a_search_that_is_not_tested_yet_has_no_verdict_and_says_how_to_go_on(folder, spec, uri):
