@@ -11,6 +11,7 @@ from search.diagnosis.decisions import (
     Device,
     choose_backbone,
     choose_bounds,
+    choose_promotion,
     choose_sample,
     describe_size,
     describe_training,
@@ -110,6 +111,7 @@ def _sections(request: Request, *, minutes: float, passes: float = math.inf) -> 
         },
         "scheduler": choose_bounds(minutes, passes=passes)[0],
         "baselines": BASELINES,
+        **choose_promotion(passes=passes)[0],
     }
 
 
@@ -149,11 +151,13 @@ def _write(
 ) -> None:
     """Decide by the diagnosis and the time, write the space file, and show it."""
     advised, pace = in_time(advice(diagnosis), passes=passes, shows_stages=diagnosis.lead is not None)
-    later = [
-        *([] if pace is None else [pace]),
+    every = [
+        pace,
         *describe_training(advised),
         choose_bounds(minutes, passes=passes)[1],
+        choose_promotion(passes=passes)[1],
     ]
+    later = [decision for decision in every if decision is not None]
     for line in (*(f"  {reason}" for reason in advised.reasons), *(decision.line() for decision in later)):
         tell(line)
     document: dict[str, Any] = space_document(advised, diagnosis=diagnosis, base=base, name=request.search_name)

@@ -175,6 +175,19 @@ def choose_bounds(minutes: float, *, passes: float) -> tuple[dict[str, Any], Dec
     return scheduler, decision
 
 
+def choose_promotion(*, passes: float) -> tuple[dict[str, Any], Decision | None]:
+    """The section of promotion: fewer refits where few passes of the images fit into the time, of which each takes some."""
+    if passes >= SOME_PASSES:
+        return {}, None
+    decision = Decision(
+        what="promotion",
+        value="the best two are trained again on two seeds each",
+        reason="on three each, as without this, it would take longer than the search",
+        override="--set promote.confirm.top=3 --set promote.confirm.seeds=3",
+    )
+    return {"promote": {"confirm": {"top": 2, "seeds": 2}}}, decision
+
+
 def describe_training(advice: Advice) -> list[Decision]:
     """What is searched of what trains, how deep to freeze, and by which views."""
     depths = advice.ranges.get("freeze.depth", {}).get("choice", advice.fixed.get("freeze.depth"))

@@ -6,6 +6,7 @@ from search.diagnosis.decisions import (
     MOST,
     choose_backbone,
     choose_bounds,
+    choose_promotion,
     choose_sample,
     describe_size,
     describe_training,
@@ -80,6 +81,13 @@ def test_trials_of_a_short_search_or_of_many_images_are_short(minutes, passes, e
     scheduler, decision = choose_bounds(minutes, passes=passes)
     assert scheduler["max_epochs"] == epochs
     assert decision.value == f"{minutes} minutes in all, trials of at most {epochs} epochs"
+
+
+def test_where_few_passes_fit_a_promotion_trains_fewer_again():
+    assert choose_promotion(passes=60) == ({}, None)
+    section, decision = choose_promotion(passes=59)
+    assert section == {"promote": {"confirm": {"top": 2, "seeds": 2}}}
+    assert decision.line().endswith("--set promote.confirm.top=3 --set promote.confirm.seeds=3 decides otherwise")
 
 
 def made(train, *, lead):
