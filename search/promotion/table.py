@@ -47,6 +47,9 @@ def print_promotion(promotion: Promotion, *, console: Console) -> None:
     lines += [] if beside is None else [f"verdict: {beside}"]
     lines += [f"{'yes' if check.passed else 'NO '}  {check.name}: {check.reason}" for check in promotion.verdict.checks]
     lines.append(f"{promotion.name}: {outcome_text(promotion)}")
+    if promotion.outcome == "promoted":
+        asked = f"python -m search predict models:/{promotion.name}@champion path/to/images{_uri(promotion)}"
+        lines.append(f"  next: `{asked}` asks it")
     if promotion.outcome == "promoted" and promotion.champion is not None:
         lines.append(
             f"  version {promotion.champion} was; `python -m search rollback {promotion.name}{_uri(promotion)}` goes back to it"

@@ -16,6 +16,9 @@ def printed(promotion):
     return file.getvalue()
 
 
+NEXT = "`python -m search predict models:/cells@champion path/to/images` asks it"
+
+
 def test_it_has_the_refits_the_numbers_and_every_check(promotion):
     lines = [line.rstrip() for line in printed(promotion).splitlines()]
     assert [line.split() for line in lines[:3]] == [
@@ -27,7 +30,7 @@ def test_it_has_the_refits_the_numbers_and_every_check(promotion):
     assert "test balanced_accuracy 0.9000 (0.8500 to 0.9500)" in lines
     assert "20.0 MB, 12.0 ms an image; this search and its promotions read the test split 4 times" in lines
     assert "yes  champion: there is no champion yet" in lines
-    assert lines[-1] == "cells: version 3 is champion now"
+    assert lines[-2:] == ["cells: version 3 is champion now", f"  next: {NEXT}"]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,7 @@ def test_it_has_the_refits_the_numbers_and_every_check(promotion):
             {"champion": 2, "forced": True},
             [
                 "cells: version 3 is champion now, forced",
+                f"  next: {NEXT}",
                 "  version 2 was; `python -m search rollback cells` goes back to it",
             ],
         ),
