@@ -152,7 +152,8 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
     )
     decision = Decision(
         what="pace",
-        value="heads that are solved for on one view of the images, and the last layers behind what that leaves",
+        value="in place of that, heads that are solved for on one view of the images, and the last layers behind what that "
+        "leaves, with logits adjusted by the classes' shares",
         reason=f"all images pass the backbone some {passes:.0f} times in the time, for more than heads and last layers "
         f"{SOME_PASSES:.0f} are wanted",
         override="--minutes",
@@ -182,7 +183,7 @@ def choose_promotion(*, passes: float) -> tuple[dict[str, Any], Decision | None]
     decision = Decision(
         what="promotion",
         value="the best two are trained again on two seeds each",
-        reason="on three each, as without this, it would take longer than the search",
+        reason="the best three on three seeds each may take longer than the search",
         override="--set promote.confirm.top=3 --set promote.confirm.seeds=3",
     )
     return {"promote": {"confirm": {"top": 2, "seeds": 2}}}, decision

@@ -157,6 +157,10 @@ class History(Sequence[Trial]):
         """Seconds of work in all trials, of epochs that shared a GPU by what was measured their share."""
         return fsum(self._gpu_seconds)
 
+    def mean_share(self) -> float:
+        """Of the seconds of work the part that they count for as seconds of a GPU."""
+        return self.gpu_seconds() / self.seconds() if self.seconds() else 1.0
+
     def has_tried(self, params: Mapping[str, Value]) -> bool:
         """Whether a trial has exactly these values."""
         return _key(params) in self._tried

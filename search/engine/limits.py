@@ -56,7 +56,8 @@ class Limits:
         budget = self.work_seconds
         if budget is None:
             return False
-        seconds = 0.0 if audited is None else audited.seconds_kept(trials, budget=budget)
+        share = trials.mean_share()
+        seconds = 0.0 if audited is None else share * audited.seconds_kept(trials, budget=budget / share)
         return trials.gpu_seconds() + self._seconds_kept(trials, budget=budget) + seconds >= budget
 
     @property
@@ -73,4 +74,8 @@ class Limits:
         return 0 if self.confirming is None else self.confirming.epochs_kept(budget=budget)
 
     def _seconds_kept(self, trials: History, *, budget: float) -> float:
-        return 0.0 if self.confirming is None else self.confirming.work_seconds_kept(trials, budget=budget)
+        """Of the GPU's seconds; what they are forecast from are seconds of work."""
+        share = trials.mean_share()
+        return (
+            0.0 if self.confirming is None else share * self.confirming.work_seconds_kept(trials, budget=budget / share)
+        )

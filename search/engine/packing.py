@@ -10,9 +10,11 @@ from search.space.values import Value
 
 BYTES, TOTAL_BYTES = "usage/gpu_bytes", "usage/gpu_total_bytes"
 SHARE = "usage/gpu_share"
-# Of what a trial computes on. A number with a decimal point is a rate or a strength, which neither bytes nor seconds depend on.
-SHAPED_BY = ("model.", "data.", "freeze.", "finetune.", "adapt.", "train.", "optimizer.name", "distill.")
-DEPTH = "freeze.depth"  # the one that they depend on
+# Of what a trial computes on: values, but of a number with a decimal point whether it is on. How strong or how fast something
+# is changes neither bytes nor seconds.
+SHAPED_BY = ("model.", "data.", "freeze.", "finetune.", "adapt.", "augment.", "train.", "distill.", "optimizer.name")
+DEPTH = "freeze.depth"  # a number that does
+OUT_OF_MEMORY = {"usage/halvings", "usage/over_share"}
 ROOM = 0.92  # of a GPU's bytes: allocators of several processes leave holes
 WORTH = 1.1  # images a second of a GPU with more trials, times those with fewer, from which on more is worth it
 
@@ -31,15 +33,15 @@ class Packed:
 
 
 def packed(trials: Sequence[Trial], *, params: Mapping[str, Value], most: int) -> Packed:
-    """How many trials of this shape share a GPU, ``most`` at most.
+    """How many trials of this kind share a GPU, ``most`` at most.
 
-    The first has it alone, which measures what it takes. Then it is tried with twice as many as before, as far as their bytes
-    fit, until the images of all of them together take no longer than a tenth less than with half as many, or one of
-    them ran out of memory.
+    The first has it alone, which measures what it takes. Then twice as many as before are tried, as far as their bytes fit,
+    for as many epochs as they are, and kept where together they get through a tenth more images a second than half as many
+    and none ran out of memory.
     """
-    shape = _shape(params)
+    kind = _kind(params)
     epochs = [
-        epoch for trial in trials if _shape({**trial.params, **trial.overrides}) == shape for epoch in _measured(trial)
+        epoch for trial in trials if _kind({**trial.params, **trial.overrides}) == kind for epoch in _measured(trial)
     ]
     alone = [epoch for epoch in epochs if _together(epoch) == 1]
     if not alone:
@@ -51,15 +53,20 @@ def packed(trials: Sequence[Trial], *, params: Mapping[str, Value], most: int) -
     while together < fitting:
         more = min(2 * together, fitting)
         beside = [epoch for epoch in epochs if _together(epoch) == more]
-        if not beside:
-            return Packed(together=more, num_bytes=num_bytes)
-        if any("usage/halvings" in epoch.metrics for epoch in beside):
+        if any(OUT_OF_MEMORY & epoch.metrics.keys() for epoch in beside):
             break
+        if len(beside) < more:
+            return Packed(together=more, num_bytes=num_bytes)
         fewer = [epoch for epoch in epochs if _together(epoch) == together]
         if more / _pace(beside) < WORTH * together / _pace(fewer):
             break
         together = more
     return Packed(together=together, num_bytes=num_bytes)
+
+
+def kind_text(params: Mapping[str, Value]) -> str:
+    """What makes trials one kind, for people: ``freeze.depth 0.5, model.name 'resnet18'``; empty where all are."""
+    return ", ".join(f"{path} {value}" for path, value in sorted(_kind(params)))
 
 
 def _measured(trial: Trial) -> Iterator[EpochRecord]:
@@ -71,15 +78,21 @@ def _together(epoch: EpochRecord) -> int:
 
 
 def _pace(epochs: Sequence[EpochRecord]) -> float:
-    """Seconds of an epoch, without those that frozen layers took, which one trial computes for all."""
+    """Seconds of an epoch, without those that frozen layers took, which one trial computes for all.
+
+    The first of a leg starts the process too, and often had the GPU alone; it counts where there is no other.
+    """
+    later = [epoch for epoch in epochs if "usage/start_seconds" not in epoch.metrics] or epochs
     spare = ("usage/prefix_seconds", "usage/waiting_seconds")
-    seconds = [epoch.metrics["usage/seconds"] - sum(epoch.metrics.get(name, 0.0) for name in spare) for epoch in epochs]
+    seconds = [epoch.metrics["usage/seconds"] - sum(epoch.metrics.get(name, 0.0) for name in spare) for epoch in later]
     return max(1e-3, median(seconds))
 
 
-def _shape(params: Mapping[str, Value]) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (path, repr(value))
-        for path, value in params.items()
-        if path.startswith(SHAPED_BY) and (path == DEPTH or not isinstance(value, float))
-    )
+def _kind(params: Mapping[str, Value]) -> frozenset[tuple[str, str]]:
+    return frozenset((path, _told(path, value)) for path, value in params.items() if path.startswith(SHAPED_BY))
+
+
+def _told(path: str, value: Value) -> str:
+    if isinstance(value, float) and path != DEPTH:
+        return "on" if value > 0 else "off"
+    return repr(value)

@@ -126,6 +126,12 @@ class Trial:
         )
 
 
+def mean_share(trials: Sequence[Trial]) -> float:
+    """Of the seconds of work the part that they count for as seconds of a GPU: 1 where none shared one by what was measured."""
+    seconds = sum(trial.seconds for trial in trials)
+    return sum(trial.gpu_seconds for trial in trials) / seconds if seconds else 1.0
+
+
 def probe_name(trial: Trial) -> str:
     """What a trial that is a probe is called among the baselines."""
     stage = trial.overrides.get("model.until")

@@ -75,6 +75,6 @@ class EarlierSearches:
                 refits = existing_refits(search[0], folder=self._folder / name)
                 trials = [*search[1].trials(), *(refits.trials() if refits is not None else ())]
                 moments += [
-                    (trial.epochs[-1].recorded, trial.seconds * weight / 3600) for trial in trials if trial.epochs
+                    (trial.epochs[-1].recorded, trial.gpu_seconds * weight / 3600) for trial in trials if trial.epochs
                 ]
         return moments

@@ -10,7 +10,7 @@ from search.engine.limits import Limits
 from search.ledger.ledger import Ledger
 from search.ledger.notes import Confirmation, ConfirmedTrial
 from search.ledger.refits import SEED, FinishedSearch, existing_refits, fresh_seed, open_refits
-from search.ledger.trials import Trial, leaders
+from search.ledger.trials import Trial, leaders, mean_share
 from search.run.refitting import RefitPoint, points_of, train_refits
 from search.space.spec import SearchSpec
 from search.tune.place import Place
@@ -98,7 +98,9 @@ def _shortage(search: FinishedSearch, *, remaining: Sequence[tuple[int, float]],
     clock, seconds = _without_reserve(limits.clock), limits.work_seconds
     left = Left(
         epochs=None if limits.epochs is None else limits.epochs - sum(trial.last_epoch for trial in spending),
-        work_seconds=None if seconds is None else seconds - sum(trial.seconds for trial in spending),
+        work_seconds=None
+        if seconds is None
+        else (seconds - sum(trial.gpu_seconds for trial in spending)) / mean_share(spending),
         clock_seconds=None if clock is None else clock.left(trials),
     )
     return shortage(remaining, at_once=workshop.at_once, start=start_seconds(trials), left=left)

@@ -22,7 +22,7 @@ def class_files(checkpoint: Path) -> dict[str, str]:
     try:
         told = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["results"]["evaluation"]
         scores = Scores(per_class=told["per_class"], confusion=told["confusion"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
     rows = class_rows(scores)
     if not rows:

@@ -35,7 +35,7 @@ class WorkerLeg:
         self._measure: list[str] = settings["measure"]
         self._trial = TrialConfig.model_validate(settings["trial"])
         self._depths, self._start = settings["depths"], int(settings["start"])
-        self._halvings, self._freed = 0, False
+        self._halvings, self._freed, self._over_share = 0, False, False
         self._share = float(settings["gpu"]) if settings["packed"] else None
         limit_memory(min(1.0, settings["gpu"]) or 1.0)
         self._epochs = self._begin()
@@ -55,6 +55,8 @@ class WorkerLeg:
             metrics = {**epoch.metrics, **self._started(epoch)}
             if self._share is not None:
                 metrics["usage/gpu_share"] = self._share
+            if self._over_share:
+                metrics["usage/over_share"] = 1.0
             if self._halvings:
                 metrics["usage/halvings"] = float(self._halvings)
             self._start, self._freed = epoch.number, False
@@ -81,6 +83,7 @@ class WorkerLeg:
             size = self._trial.train.batch_size
             return plain_report(Infeasible(f"out of GPU memory with batches of {size}: {str(error).splitlines()[0]}"))
         self._halvings += self._freed
+        self._over_share = self._share is not None and self._share < 1
         self._freed, self._trial = True, less
         self._epochs.close()
         free_memory()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.engine.packing import Packed, packed
+from search.engine.packing import Packed, kind_text, packed
 from search.ledger.trials import Trial
 from search.space.values import Value
 from search.tune import machine
@@ -141,35 +141,44 @@ class Packing:
     def __init__(
         self, spec: "SearchSpec", *, place: Callable[[], Place], trials: Callable[[], Sequence[Trial]]
     ) -> None:
+        self._resources = spec.resources
         self._spec = spec
         self._place = place
         self._trials = trials
         self._newest = 1.0
-        self._told: set[Packed] = set()
+        self._told: dict[str, int] = {}
 
     def of(self, leg: "Leg") -> Place:
         """What this leg is given now."""
         place = self._place()
-        if self._spec.resources.gpu != "auto" or not place.gpu:
+        if self._resources.gpu != "auto" or not place.gpu:
             return place
-        available = total_resources()
-        most = math.floor(available["cpu"] / self._spec.resources.cpu / max(1.0, available["gpu"]))
-        decided = packed(self._trials(), params={**leg.params, **leg.overrides}, most=most)
-        self._tell(decided)
+        params = {**leg.params, **leg.overrides}
+        decided = packed(self._trials(), params=params, most=self._most())
+        self._tell(kind_text(params), decided)
         self._newest = decided.share
         return replace(place, gpu=decided.share, packed=True)
 
     def at_once(self, *, can_grow: bool) -> int:
         """How many legs may be at work: where they share GPUs as many as fit if all are like the newest."""
-        gpu = min(self._place().gpu, self._newest) if self._spec.resources.gpu == "auto" else self._place().gpu
+        gpu = self._place().gpu
+        gpu = min(gpu, self._newest) if self._resources.gpu == "auto" else gpu
         return concurrency(self._spec, available=total_resources(), gpu=gpu, can_grow=can_grow)
 
-    def _tell(self, decided: Packed) -> None:
-        """Say once that so many share a GPU, and what each of them takes."""
-        if decided.together > 1 and decided not in self._told:
-            self._told.add(decided)
+    def _most(self) -> int:
+        """How many there can be on a GPU: no more than CPUs allow, nor than are at work at once, for each of the GPUs."""
+        available = total_resources()
+        gpus = max(1.0, available["gpu"])
+        most = math.floor(available["cpu"] / self._resources.cpu / gpus)
+        return most if self._resources.concurrency is None else min(most, math.ceil(self._resources.concurrency / gpus))
+
+    def _tell(self, kind: str, decided: Packed) -> None:
+        """Say when as many of a kind share a GPU as did not before."""
+        if decided.together > self._told.get(kind, 1):
+            self._told[kind] = decided.together
             logger.warning(
-                "packing: %d trials share a GPU, each takes %.1f GB at most; resources.gpu decides otherwise",
+                "packing: %d trials of %s share a GPU, %.1f GB each; resources.gpu decides otherwise",
                 decided.together,
+                kind or "this search",
                 (decided.num_bytes or 0.0) / 1e9,
             )

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -72,7 +73,8 @@ def head(tmp_path):
     until(lambda: answers(port), seconds=60)
     yield head, f"127.0.0.1:{port}"
     for process in [*head.children(recursive=True), head]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     head.wait()
 
 
@@ -109,5 +111,5 @@ def test_nodes_are_started_for_a_search_and_ended_after_it(make_place, head):
     assert search.returncode == 0, out + err
     assert most == 2
     assert "Traceback" not in out + err
-    assert {trial.state for trial in place.ledger().trials()} <= {"COMPLETE", "PRUNED"}
+    assert [trial.state for trial in place.ledger().trials()] == ["COMPLETE"] * 4
     until(lambda: num_nodes(process) == 0, seconds=120)

@@ -22,11 +22,15 @@ def fits_on_device(num_bytes: int, *, free_bytes: int, share: float = SHARE, hel
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free on a GPU, what torch keeps for itself unused included; 0 on a CPU, where files are mapped anyway."""
+    """What is free on a GPU, within this process's share of it; what torch keeps for itself unused included.
+
+    0 on a CPU, where files are mapped anyway.
+    """
     if device.type != "cuda":
         return 0
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + unused
+    reserved, (free, total) = torch.cuda.memory_reserved(device), torch.cuda.mem_get_info(device)
+    of_share = int(total * torch.cuda.get_per_process_memory_fraction(device)) - reserved
+    return max(0, min(free, of_share)) + reserved - torch.cuda.memory_allocated(device)
 
 
 class HeldImages:

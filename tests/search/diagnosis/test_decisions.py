@@ -13,6 +13,9 @@ from search.diagnosis.decisions import (
     in_time,
     passes_within,
 )
+from search.space.loading import parse_override
+from search.space.overrides import apply_override
+from search.space.promotion_sections import ConfirmSection
 from trainable.diagnosis.advice import advice
 from trainable.diagnosis.diagnose import Diagnosis, Lead, StageScores
 from trainable.statistics.scores import Evaluation
@@ -87,7 +90,9 @@ def test_where_few_passes_fit_a_promotion_trains_fewer_again():
     assert choose_promotion(passes=60) == ({}, None)
     section, decision = choose_promotion(passes=59)
     assert section == {"promote": {"confirm": {"top": 2, "seeds": 2}}}
-    assert decision.line().endswith("--set promote.confirm.top=3 --set promote.confirm.seeds=3 decides otherwise")
+    for word in decision.override.split("--set ")[1:]:
+        section = apply_override(section, parse_override(word.strip()))
+    assert section == {"promote": {"confirm": ConfirmSection().model_dump()}}
 
 
 def made(train, *, lead):

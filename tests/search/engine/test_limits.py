@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from search.engine.confirming import Confirming
 from search.engine.history import History
 from search.engine.limits import Limits
 from search.ledger.trials import EpochRecord, Trial
@@ -47,6 +48,8 @@ def test_epochs_that_shared_a_gpu_by_measurement_take_their_share_of_the_hours()
     assert budget.is_compute_spent(History([alone]))
     assert not budget.is_compute_spent(History([shared]))
     assert budget.trials_left(History([shared]), at_once=1) == 3
+    kept = Limits(gpu_hours=alone.seconds / 3600, confirming=Confirming(count=1, until=4))  # as long as the trial was
+    assert kept.trials_left(History([shared]), at_once=1) == 2
 
 
 def test_compute_is_spent_with_the_last_epoch_or_hour_that_was_allowed():

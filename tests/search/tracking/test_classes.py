@@ -35,7 +35,7 @@ def test_a_real_checkpoint_tells_its_classes_the_worst_first(cell_folder, tmp_pa
     assert [row["true, taken for"] for row in confusion] == list(told)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"results": {"evaluation": {}}}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"results": {"evaluation": {}}}', '{"results": null}'])
 def test_what_tells_none_gives_none(tmp_path, text):
     assert class_files(tmp_path) == {}
     (tmp_path / STATE).write_text(text)

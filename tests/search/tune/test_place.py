@@ -68,25 +68,39 @@ def test_a_worker_is_told_every_depth_that_the_space_has(tmp_path):
     assert SearchSpec.model_validate(ranged).depths == []
 
 
+def measured_alone():
+    """A trial that had a GPU of 80 GB alone and took 10 of it."""
+    told = {"usage/gpu_share": 1.0, "usage/gpu_bytes": 10e9, "usage/gpu_total_bytes": 80e9, "usage/seconds": 10.0}
+    epoch = EpochRecord(number=1, metrics=told, recorded=datetime.now(UTC))
+    return Trial(number=0, params={"optimizer.lr": 0.2}, state="RUNNING", epochs=(epoch,), target=3, origin="random")
+
+
 def test_with_auto_trials_share_a_gpu_as_their_like_were_measured(grown_cluster, caplog):
     grown_cluster.add_node(num_cpus=3, num_gpus=1)
     grown_cluster.wait_for_nodes()
     leg = Leg(number=1, params={"optimizer.lr": 0.1}, start=0, until=3)
-    told = {"usage/gpu_share": 1.0, "usage/gpu_bytes": 10e9, "usage/gpu_total_bytes": 80e9, "usage/seconds": 10.0}
-    epoch = EpochRecord(number=1, metrics=told, recorded=datetime.now(UTC))
-    trial = Trial(number=0, params={"optimizer.lr": 0.2}, state="RUNNING", epochs=(epoch,), target=3, origin="random")
     trials = []
     for gpu, shares in (("auto", [1.0, 0.5]), (0.25, [0.25, 0.25])):
         place = Place(cpu=1, gpu=1.0 if gpu == "auto" else gpu, threads=1, fingerprints={}, directory="")
         packing = Packing(with_gpu(gpu), place=lambda place=place: place, trials=lambda: trials)
         trials.clear()
         assert packing.of(leg).gpu == shares[0]
-        trials.append(trial)
+        trials.append(measured_alone())
         assert packing.of(leg) == replace(place, gpu=shares[1], packed=gpu == "auto")
         assert packing.at_once(can_grow=False) == round(1 / shares[1])
-    assert caplog.messages == [
-        "packing: 2 trials share a GPU, each takes 10.0 GB at most; resources.gpu decides otherwise"
-    ]
+    told = "packing: 2 trials of this search share a GPU, 10.0 GB each; resources.gpu decides otherwise"
+    assert caplog.messages == [told]
+
+
+def test_no_more_share_a_gpu_than_are_at_work_at_once(grown_cluster):
+    grown_cluster.add_node(num_cpus=3, num_gpus=2)
+    grown_cluster.wait_for_nodes()
+    place = Place(cpu=1, gpu=1.0, threads=1, fingerprints={}, directory="")
+    for concurrency, share in ((1, 1.0), (2, 1.0), (3, 0.5), (None, 0.5)):
+        spec = with_gpu("auto")
+        spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"concurrency": concurrency})})
+        packing = Packing(spec, place=lambda: place, trials=lambda: [measured_alone()])
+        assert packing.of(Leg(number=1, params={}, start=0, until=3)).gpu == share
 
 
 def test_without_a_gpu_auto_packs_nothing(grown_cluster):

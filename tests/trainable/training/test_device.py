@@ -48,6 +48,7 @@ def test_a_cpu_tells_no_bytes_of_a_gpu():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_bytes_of_a_gpu_are_those_of_the_peak_and_a_limit_holds():
     device = torch.device("cuda")
+    free_memory()
     torch.cuda.reset_peak_memory_stats(device)
     before = gpu_bytes(device)["usage/gpu_bytes"]
     torch.empty(1 << 30, dtype=torch.uint8, device=device)
