@@ -42,7 +42,7 @@ class Limits:
             bounds.append(left * begun / max(1, trials.num_epochs))
         if self.work_seconds is not None and each:
             spendable = self.work_seconds - self._seconds_kept(trials, budget=self.work_seconds)
-            bounds.append(spendable * begun / max(1e-9, trials.gpu_seconds()) - begun)
+            bounds.append(spendable * begun / trials.gpu_seconds() - begun)
         if self.clock is not None and each:
             bounds.append(self.clock.left(trials) * at_once / each)
         return max(0, math.ceil(min(bounds, default=0.0)))

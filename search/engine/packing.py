@@ -21,7 +21,7 @@ WORTH = 1.1  # images a second of a GPU with more trials, times those with fewer
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """``together`` trials of a shape share a GPU, each of ``num_bytes`` at most; those are None where nothing was measured."""
+    """``together`` trials of a kind share a GPU, each of ``num_bytes`` at most; those are None where nothing was measured."""
 
     together: int
     num_bytes: float | None = None

@@ -141,7 +141,6 @@ class Packing:
     def __init__(
         self, spec: "SearchSpec", *, place: Callable[[], Place], trials: Callable[[], Sequence[Trial]]
     ) -> None:
-        self._resources = spec.resources
         self._spec = spec
         self._place = place
         self._trials = trials
@@ -151,7 +150,7 @@ class Packing:
     def of(self, leg: "Leg") -> Place:
         """What this leg is given now."""
         place = self._place()
-        if self._resources.gpu != "auto" or not place.gpu:
+        if self._spec.resources.gpu != "auto" or not place.gpu:
             return place
         params = {**leg.params, **leg.overrides}
         decided = packed(self._trials(), params=params, most=self._most())
@@ -162,15 +161,19 @@ class Packing:
     def at_once(self, *, can_grow: bool) -> int:
         """How many legs may be at work: where they share GPUs as many as fit if all are like the newest."""
         gpu = self._place().gpu
-        gpu = min(gpu, self._newest) if self._resources.gpu == "auto" else gpu
+        gpu = min(gpu, self._newest) if self._spec.resources.gpu == "auto" else gpu
         return concurrency(self._spec, available=total_resources(), gpu=gpu, can_grow=can_grow)
 
     def _most(self) -> int:
         """How many there can be on a GPU: no more than CPUs allow, nor than are at work at once, for each of the GPUs."""
         available = total_resources()
         gpus = max(1.0, available["gpu"])
-        most = math.floor(available["cpu"] / self._resources.cpu / gpus)
-        return most if self._resources.concurrency is None else min(most, math.ceil(self._resources.concurrency / gpus))
+        most = math.floor(available["cpu"] / self._spec.resources.cpu / gpus)
+        return (
+            most
+            if self._spec.resources.concurrency is None
+            else min(most, math.ceil(self._spec.resources.concurrency / gpus))
+        )
 
     def _tell(self, kind: str, decided: Packed) -> None:
         """Say when as many of a kind share a GPU as did not before."""

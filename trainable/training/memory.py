@@ -25,8 +25,8 @@ def halved(config: TrialConfig) -> TrialConfig | None:
 
 def free_memory() -> None:
     """Give back what this process holds of a GPU's memory and no longer uses."""
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

@@ -9,6 +9,7 @@ from search.ledger import ledger as ledgers
 from search.ledger.ledger import NoSearchError
 from search.ledger.refreshes import Record, space_identity
 from search.ledger.stored import SPEC_FILE
+from search.ledger.trials import mean_share
 from search.refresh.earlier import EarlierSearches
 from search.space.spec import SearchSpec
 
@@ -95,3 +96,7 @@ def test_work_is_hours_by_when_trials_last_reported(tmp_path, ledger):
     ((moment, hours),) = EarlierSearches(tmp_path).work(["cells", "none", "cells"], weight=0.5)
     assert moment <= before
     assert hours == ledger.trial(number).seconds * 0.5 / 3600
+    ledger.record(number, epoch=2, metrics={METRIC: 0.5, "usage/seconds": 1200.0, "usage/gpu_share": 0.25})
+    ((_, hours),) = EarlierSearches(tmp_path).work(["cells"], weight=1.0)
+    assert hours == (1800 + 1200 / 4) / 3600  # what shared a GPU by measurement took a quarter of it
+    assert mean_share([ledger.trial(number)]) == (1800 + 1200 / 4) / 3000

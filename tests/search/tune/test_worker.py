@@ -133,12 +133,16 @@ def test_a_network_is_measured_on_the_images_of_the_search_alone(trial, tmp_path
 
 @pytest.fixture
 def memory():
-    """Lets a ConvNeXt run out of memory with more than ``most`` images at once, and counts how often it did."""
+    """Lets a ConvNeXt run out of memory with more than ``most`` images at once, and counts how often it did.
+
+    Where there is a ``then``, that many fit from the first time on.
+    """
     state = {"most": 4, "refused": 0}
 
     def allocate(module, arguments):
         if isinstance(module, ConvNeXt) and len(arguments[0]) > state["most"]:
             state["refused"] += 1
+            state["most"] = state.get("then", state["most"])
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
     hook = register_module_forward_pre_hook(allocate)
@@ -165,3 +169,14 @@ def test_a_batch_that_does_not_fit_into_memory_is_trained_in_parts(trial, tmp_pa
     memory["most"] = 100
     last = next(leg(trial, tmp_path, start=2, fingerprints=fingerprints))
     assert (last.number, last.metrics["usage/batch_size"], "usage/halvings" in last.metrics) == (3, 16, False)
+
+
+@pytest.mark.parametrize(("of_place", "tells"), [({"gpu": 0.25, "packed": True}, True), ({"gpu": 0.25}, False)])
+def test_an_epoch_that_fits_only_beyond_its_share_of_a_gpu_tells_it(trial, tmp_path, memory, of_place, tells):
+    trial |= {"model": {"name": "test_convnext", "weights": "random"}}
+    memory["most"] = 100
+    fingerprints = prepare([trial]).fingerprints
+    memory |= {"most": 4, "then": 100}
+    first = next(leg(trial, tmp_path, start=0, fingerprints=fingerprints, **of_place))
+    assert memory["refused"] == 1
+    assert ("usage/over_share" in first.metrics, "usage/halvings" in first.metrics) == (tells, False)
