@@ -104,15 +104,19 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
+    from search.report.planned import earlier_errors, keep_plan, learnt_range
     from search.run.plan import make_plan, plan_table
 
     spec = load(space, overrides or (), data=data, trials=trials, minutes=minutes)
     check_code(spec)
     result = make_plan(spec)
+    searches = Path(spec.search.folder)
+    learnt = learnt_range(result, ratios=earlier_errors(searches))
+    keep_plan(result, spec=spec, folder=searches / spec.search.name)
     if as_json:
-        print_json(result)
+        print_json(result | {"learnt": learnt})
     else:
-        console.print(plan_table(result))
+        console.print(plan_table(result, learnt=learnt))
 
 
 def run(

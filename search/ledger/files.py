@@ -8,6 +8,7 @@ from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
 PICTURE = "domains.json"
+PLAN = "plan.json"  # what `plan` foresaw, before the search began
 PAGE = "report.html"
 PROMOTION_PAGE = "promotion.html"
 MISTAKES = "mistakes.json"  # of the final candidate, on validation images

@@ -13,6 +13,7 @@ from search.engine.confirming import Confirming
 from search.engine.forecast import expected_epochs, expected_trials, trials_within
 from search.engine.rule import Rule
 from search.engine.schedulers import scheduler_rule
+from search.report.planned import learnt_line
 from search.report.spending import duration
 from search.run.baselines import RECIPES
 from search.run.warm_start import choose_warm_start, warm_start_lines
@@ -140,8 +141,8 @@ def expected_audit_epochs(rungs: Mapping[int, int], *, share: float) -> int:
     return round(share * sum(count * (max(rungs) - rung) for rung, count in stopped))
 
 
-def plan_table(plan: dict[str, Any]) -> Table:
-    """The plan for a terminal."""
+def plan_table(plan: dict[str, Any], *, learnt: Mapping[str, Any] | None) -> Table:
+    """The plan for a terminal, with what it comes to if it is as far off as earlier ones."""
     table = Table(show_header=False, box=None, pad_edge=False)
     rungs = ", ".join(f"{count} to epoch {rung}" for rung, count in plan["rungs"].items())
     seconds, hours = plan["epoch_seconds"], plan["hours"]
@@ -162,6 +163,8 @@ def plan_table(plan: dict[str, Any]) -> Table:
         f"{duration(3600 * hours['least'])} to {duration(3600 * hours['most'])} with {plan['concurrency']} trials at once, "
         "start, baselines and end in it",
     )
+    if learnt is not None:
+        table.add_row("earlier searches", learnt_line(learnt))
     frozen = plan["frozen_hours"]
     table.add_row(
         "frozen layers",

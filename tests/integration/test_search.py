@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 def searched(make_place):
     place = make_place(bare=True)
     place.write_space(baselines=["linear_probe"])
+    assert "earlier searches" not in place.told("plan", "space.yaml")
     return place, place.succeed("run", "space.yaml")
 
 
@@ -30,6 +31,7 @@ def test_it_prints_the_leaderboard_the_best_configuration_the_test_score_and_the
     assert "optimizer.lr:" in result.stdout
     assert re.search(r"baseline linear_probe: val/balanced_accuracy [01]\.\d{4}", result.stdout)
     assert re.search(r"test/balanced_accuracy [01]\.\d{4}", result.stdout)
+    assert re.search(r"^planned: .* epochs; it took .* times as long an epoch$", result.stdout, re.MULTILINE)
     assert "python -m search ui" in result.stdout
     assert "workflowType=machine_learning" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
@@ -221,7 +223,10 @@ def test_a_plan_says_what_the_search_took(searched):
         for trial in (place.folder / "searches/cells/checkpoints").iterdir()
     ]
     assert plan["checkpoint_bytes"] >= sum(sizes)
-    assert "the search" in place.told("plan", "space.yaml")
+    assert plan["learnt"]["searches"] == 1
+    assert re.search(
+        r"earlier searches +1 here took \S+ times as long an epoch as planned", place.told("plan", "space.yaml")
+    )
     more = place.read("plan", "space.yaml", "--set", "search.confirm=2", "--set", "scheduler.audit=0.5")
     assert more["confirm_epochs"] == 8
     beside = place.read("plan", "space.yaml", "--set", "baselines=[scratch, linear_probe]")
