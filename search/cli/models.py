@@ -38,7 +38,7 @@ def promote(
     check_called_as_its_folder(spec, folder=folder / name)
     check_code(spec)
     set_environment()
-    from search.promotion.page import write_promotion_page
+    from search.promotion.page import publish_promotion_page
     from search.promotion.promote import promote as promote_best
     from search.promotion.table import print_promotion
     from search.run.refitting import StoppedError
@@ -64,7 +64,7 @@ def promote(
         print_json(promotion.as_dict())
     else:
         print_promotion(promotion, console=console)
-    page = write_promotion_page(promotion, folder=folder / name)
+    page = publish_promotion_page(promotion, folder=folder / name)
     if page is not None:
         screen.print(f"page: {page}", highlight=False, markup=False)
     if promotion.outcome == "refused" or (promotion.outcome == "dry run" and not promotion.verdict.promote):

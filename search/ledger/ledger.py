@@ -13,6 +13,8 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 from search.ledger.journal import Journal, no_collection
@@ -278,13 +280,26 @@ def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
     if storage is None:
         return Journal(str(folder / JOURNAL))
     try:
-        return RDBStorage(storage)
+        opened = RDBStorage(storage)
     except Exception as error:
-        reason = masked(str(error).strip() or "no reason given").splitlines()[0]
         does_not_answer = isinstance(error, DBAPIError | StorageInternalError)  # else no driver, or of another version
         raise (LedgerFailsError if does_not_answer else UserError)(
-            f"search.storage: cannot open the database ({type(error).__name__}: {reason})"
+            f"search.storage: cannot open the database ({_reason(error)})"
         ) from error
+    event.listen(opened.engine, "handle_error", _say_that_it_is_gone)
+    return opened
+
+
+def _say_that_it_is_gone(context: ExceptionContext) -> None:
+    """Raise LedgerFailsError for a connection that broke off or cannot be made; other errors are for Optuna to handle."""
+    if context.is_disconnect or context.connection is None:
+        raise LedgerFailsError(
+            f"search.storage: the database does not answer any more ({_reason(context.original_exception)})"
+        ) from context.original_exception
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {masked(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 
 def _no_sampler() -> optuna.samplers.BaseSampler:

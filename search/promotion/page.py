@@ -15,9 +15,23 @@ from search.promotion.table import beside_champion, outcome_text
 from search.report.classes import range_html
 from search.report.headline import PERCENT, score_text
 from search.report.html import Section, Tile, html_cells, html_row, html_table, html_tiles, html_verdict, page_html
+from search.tracking.registry import log_files, resolve
 from trainable.atomic import write_beside
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def publish_promotion_page(promotion: Promotion, *, folder: Path) -> Path | None:
+    """:func:`write_promotion_page`, and the page among the files of the version's run in MLflow.
+
+    Raises also StoreFailsError where MLflow's store fails.
+    """
+    path = write_promotion_page(promotion, folder=folder)
+    if path is not None:
+        uri = promotion.candidate.search.spec.tracking.uri
+        version = resolve(uri, f"models:/{promotion.name}/{promotion.version}")
+        log_files(uri, run_id=version.run_id, files=[path])
+    return path
 
 
 def write_promotion_page(promotion: Promotion, *, folder: Path) -> Path | None:

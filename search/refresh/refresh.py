@@ -16,7 +16,7 @@ from search.ledger.refreshes import Record, records_of
 from search.ledger.stored import SPEC_FILE
 from search.promotion.candidate import NoCandidateError
 from search.promotion.checks import NotJudgeableError, check_model_name
-from search.promotion.page import write_promotion_page
+from search.promotion.page import publish_promotion_page
 from search.promotion.promote import Promotion, promote
 from search.refresh import searches
 from search.refresh.begin import begin
@@ -286,7 +286,7 @@ class RefreshAtWork:
             tell(f"{name}: version {version.number} {note['outcome']}: {note['reasons']}")
         self._save(promotions=(*others, note))
         if promotion is not None:
-            write_promotion_page(promotion, folder=self.folder / name)
+            publish_promotion_page(promotion, folder=self.folder / name)
 
     def _score(self, version: ModelVersion) -> dict[str, Any]:
         """Score a champion on the frozen test set of each data version that it has not been asked about."""

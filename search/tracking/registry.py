@@ -4,12 +4,14 @@ Every step can be repeated and then does what is missing: a version is found aga
 champion by the intent that is noted before it.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -31,7 +33,9 @@ CANDIDATE = "search.candidate"
 ROOT = "data.root"  # the folder from which the paths of a version's data count
 INTENT = "search.switching"
 ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
-HASH = "sha256."
+FILES = "files.sha256"  # a digest of the SHA-256 of all files
+HASHES = "sha256.json"  # these by name: a file of the version's run
+HASH = "sha256."  # a tag for each file: of versions from before there was a digest of all
 ADDED_BY_MLFLOW = "registered_model_meta"  # text that its own loader writes beside a model in a local store; never run
 MODEL_FOLDER = "model"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of a version, and of an alias
@@ -40,7 +44,7 @@ LONGEST_TAG = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """One registered version; ``tags`` hold its verdict and the SHA-256 of its files, its run the files themselves."""
+    """One registered version; ``tags`` hold its verdict and a digest of its files, its run the files themselves."""
 
     name: str
     number: int
@@ -102,7 +106,9 @@ class Registry:
             self._client.create_registered_model(self.name)
         self._client.log_artifacts(run_id, str(model), MODEL_FOLDER)
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
-        all_tags = {CANDIDATE: candidate, **_hash_tags(model), **tags}
+        digests = hashes(model)
+        self._client.log_dict(run_id, digests, HASHES)
+        all_tags = {CANDIDATE: candidate, FILES: _digest(digests), **tags}
         return _version(
             self._client.create_model_version(self.name, source, run_id=run_id, tags=all_tags, description=sentence)
         )
@@ -218,15 +224,38 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
             run_id=version.run_id, artifact_path=MODEL_FOLDER, dst_path=str(folder), tracking_uri=uri
         )
     path = Path(files)
+    actual = {name: digest for name, digest in hashes(path).items() if name != ADDED_BY_MLFLOW}
     expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
-    if not expected:
+    if FILES not in version.tags and not expected:
         raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
-    actual = hashes(path)
-    names = (expected.keys() | actual.keys()) - {ADDED_BY_MLFLOW}
-    wrong = sorted(name for name in names if expected.get(name) != actual.get(name))
-    if wrong:
-        raise UserError(f"{version.uri}: {wrong[0]!r} is not the file that was registered; it is not loaded")
+    if _digest(actual) != version.tags.get(FILES, _digest(expected)):
+        wrong = _differing(actual, expected or _hashes_of(version, uri=uri))
+        raise UserError(f"{version.uri}: {wrong} is not the file that was registered; it is not loaded")
     return path
+
+
+def _hashes_of(version: ModelVersion, *, uri: str) -> dict[str, str]:
+    """The digests of a version's files as they were registered; nothing where their list is gone or another."""
+    try:
+        with TemporaryDirectory() as folder:
+            path = mlflow.artifacts.download_artifacts(
+                run_id=version.run_id, artifact_path=HASHES, dst_path=folder, tracking_uri=uri
+            )
+            listed: dict[str, str] = json.loads(Path(path).read_text())
+    except (MlflowException, OSError, ValueError):
+        return {}
+    return listed if _digest(listed) == version.tags[FILES] else {}
+
+
+def _differing(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """The first file whose digest is another; ``one of its files`` where it is not known what they were."""
+    names = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    return repr(names[0]) if expected else "one of its files"
+
+
+def _digest(hashes: Mapping[str, str]) -> str:
+    """One digest of all."""
+    return hashlib.sha256(json.dumps(dict(hashes), sort_keys=True).encode()).hexdigest()
 
 
 def resolve(uri: str, model_uri: str) -> ModelVersion:
@@ -266,8 +295,8 @@ def find_model(client: MlflowClient, name: str) -> Any:
         raise
 
 
-def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> None:
-    """Put files among the artifacts of a run."""
+def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str | None = None) -> None:
+    """Put files among the artifacts of a run, in a folder of them or on top."""
     with store_errors_as_outages(uri):
         for file in files:
             MlflowClient(uri).log_artifact(run_id, str(file), under)
@@ -275,10 +304,6 @@ def log_files(uri: str, *, run_id: str, files: Sequence[Path], under: str) -> No
 
 def _version(stored: StoredVersion) -> ModelVersion:
     return ModelVersion(name=stored.name, number=int(stored.version), tags=dict(stored.tags), run_id=str(stored.run_id))
-
-
-def _hash_tags(folder: Path) -> dict[str, str]:
-    return {f"{HASH}{name}": value for name, value in hashes(folder).items()}
 
 
 def _lock_path(uri: str, *, name: str, folder: Path) -> Path:

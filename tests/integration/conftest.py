@@ -136,6 +136,23 @@ class Place:
         """A trial's epochs with everything measured but time and memory."""
         return [(e.number, {k: v for k, v in e.metrics.items() if not k.startswith("usage/")}) for e in trial.epochs]
 
+    def outcome(self, name="cells"):
+        """All that the search came to: its trials with every epoch, and notes; nothing of time, memory or failures."""
+        ledger = self.ledger(name)
+        trials = [
+            (
+                trial.number,
+                dict(trial.params),
+                trial.state,
+                trial.target,
+                trial.origin,
+                trial.reason,
+                self.epochs(trial),
+            )
+            for trial in ledger.trials()
+        ]
+        return trials, {key: getattr(ledger.notes, key) for key in ("data", "test", "metric")}
+
 
 @pytest.fixture(scope="session")
 def make_place(tmp_path_factory, cells_for_search, empty_database):
@@ -149,6 +166,15 @@ def make_place(tmp_path_factory, cells_for_search, empty_database):
         return Place(folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def unbroken(make_place):
+    """The outcome of the small search that nothing happened to."""
+    place = make_place()
+    place.write_space()
+    place.told("run", "space.yaml")
+    return place.outcome()
 
 
 @pytest.fixture(scope="session")

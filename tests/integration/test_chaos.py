@@ -25,24 +25,6 @@ FAULTS = int(os.environ.get("CHAOS", "3"))
 OF_RAY = ("gcs_server", "raylet")
 
 
-@pytest.fixture(scope="module")
-def unbroken(make_place):
-    place = make_place()
-    place.write_space()
-    place.told("run", "space.yaml")
-    return outcome(place)
-
-
-def outcome(place):
-    """All that a search came to: its trials with every epoch, and its notes; nothing of time, memory or failures."""
-    ledger = place.ledger()
-    trials = [
-        (trial.number, dict(trial.params), trial.state, trial.target, trial.origin, trial.reason, place.epochs(trial))
-        for trial in ledger.trials()
-    ]
-    return trials, {key: getattr(ledger.notes, key) for key in ("data", "test", "metric")}
-
-
 def seeded(what):
     seed = random.randrange(2**32)
     print(f"\n{what}: {FAULTS} faults by seed {seed}")
@@ -53,7 +35,7 @@ def ends_as(unbroken, *, place, process):
     """The search comes to what the unbroken one did and leaves nothing behind; gives what was printed."""
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
-    assert outcome(place) == unbroken
+    assert place.outcome() == unbroken
     nothing_is_left(place)
     return out
 
@@ -126,7 +108,7 @@ def test_rays_own_processes_killed(unbroken, make_place, name):
     assert "Traceback" not in out + err
     assert process.returncode in (0, 1), out + err
     place.told("resume", "cells")
-    assert outcome(place) == unbroken
+    assert place.outcome() == unbroken
 
 
 @pytest.mark.long
@@ -172,7 +154,7 @@ def test_nodes_lost_at_work(unbroken, make_place, cluster):
         out, err = process.communicate(timeout=240)
         assert process.returncode == 0, out + err
         assert "Traceback" not in out + err
-        assert outcome(place) == unbroken
+        assert place.outcome() == unbroken
         if any(trial.losses for trial in place.ledger().trials()):
             assert re.search(r"lost its worker in epoch \d+ \((node|its process) .*(was lost|died|answer)\)", out)
             print(*[line for line in out.splitlines() if "lost its worker" in line], sep="\n")

@@ -228,6 +228,12 @@ def test_a_better_model_becomes_champion_and_the_one_before_is_kept(better):
     assert version.description.startswith("trial ")
 
 
+def listed(store, *, version):
+    """The files of a version with their SHA-256."""
+    run = store.get_model_version("kinds", str(version)).run_id
+    return json.loads(Path(store.download_artifacts(run, "sha256.json")).read_text())
+
+
 def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better):
     killed, promoted, place, unbroken = better
     if place is None:
@@ -243,8 +249,8 @@ def test_killed_anywhere_on_its_way_a_promotion_ends_as_the_unbroken_one(better)
     assert aliases(killed) == aliases(place)
     tags = [client(one).get_model_version("kinds", "2").tags for one in (killed, place)]
     assert tags[0]["search.candidate"] == tags[1]["search.candidate"]
-    weights = "sha256.artifacts/package/weights.safetensors"
-    assert tags[0][weights] == tags[1][weights]
+    weights = [listed(client(one), version=2)["artifacts/package/weights.safetensors"] for one in (killed, place)]
+    assert weights[0] == weights[1]
     runs = client(killed).search_runs(experiments(killed), "tags.`search.kind` = 'gate'")
     assert len(runs) == 2  # one for each candidate
 
@@ -281,7 +287,9 @@ def test_a_rollback_stays_until_somebody_insists(better):
 def test_its_files_and_card_are_in_the_registry(better):
     place, _, _, _ = better
     version = client(place).get_model_version("kinds", "2")
-    files = {key.removeprefix("sha256.") for key in version.tags if key.startswith("sha256.")}
+    assert len(version.tags["files.sha256"]) == 64
+    files = listed(client(place), version=2).keys()
+    assert "promotion.html" in [one.path for one in client(place).list_artifacts(version.run_id)]
     assert {"MLmodel", "card.md", "served_model.py", "artifacts/package/weights.safetensors"} <= files
     folder = Path(client(place).download_artifacts(version.run_id, "model"))
     assert not any(path.suffix in (".pkl", ".pt", ".pth") for path in folder.rglob("*"))

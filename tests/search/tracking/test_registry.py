@@ -10,6 +10,7 @@ from itertools import count
 
 import pytest
 
+from search.tracking.model_files import hashes
 from search.tracking.registry import CHALLENGER, CHAMPION, INTENT, PREVIOUS, ROLLED_BACK, Registry, download, resolve
 from trainable.errors import UserError
 
@@ -228,8 +229,30 @@ def test_files_that_are_not_those_registered_are_not_loaded(place, harm, tmp_pat
         stored.unlink()
     else:
         (stored.parent / "extra.py").write_text("import os")
-    with pytest.raises(UserError, match="is not the file that was registered"):
+    name = "inner/extra.py" if harm == "added" else "inner/weights"
+    with pytest.raises(UserError, match=f"'{name}' is not the file that was registered"):
         download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "download")
+    (listed,) = (place / "mlartifacts").rglob("sha256.json")
+    listed.write_text(json.dumps({"MLmodel": "0" * 64}))  # no longer what was registered: it names nothing
+    with pytest.raises(UserError, match="one of its files is not the file that was registered"):
+        download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "again")
+
+
+def test_a_version_from_before_there_was_a_digest_of_all_its_files_is_loaded_and_checked(place, tmp_path):
+    promoted(place, "one")
+    registry = open_registry(place)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.uri)
+    client.delete_model_version_tag(NAME, "1", "files.sha256")
+    with pytest.raises(UserError, match="has no checksums"):
+        download(registry.uri, f"models:/{NAME}@champion", folder=tmp_path / "none")
+    for name, digest in hashes(place / "one").items():
+        client.set_model_version_tag(NAME, "1", f"sha256.{name}", digest)
+    download(registry.uri, f"models:/{NAME}@champion", folder=tmp_path / "good")
+    client.set_model_version_tag(NAME, "1", "sha256.MLmodel", "0" * 64)
+    with pytest.raises(UserError, match="'MLmodel' is not the file that was registered"):
+        download(registry.uri, f"models:/{NAME}@champion", folder=tmp_path / "bad")
 
 
 def test_a_model_that_mlflow_has_loaded_itself_is_still_loaded_by_us(place, tmp_path):
