@@ -137,11 +137,15 @@ def run_stock(images: Path, *, options: argparse.Namespace, minutes: float, seed
 
 
 def curve(database: Path, *, started: float) -> list[tuple[float, float]]:
-    """Seconds since the start and the validation score of every epoch that MLflow knows of, as they came."""
+    """Seconds since the start and the validation score of every trial's epoch that MLflow knows of, as they came."""
     client = MlflowClient(f"sqlite:///{database}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, max_results=1000)
-    trials = [run.info.run_id for run in runs if compare.METRIC in run.data.metrics]
+    trials = [  # baselines are lines from beginning to end
+        run.info.run_id
+        for run in runs
+        if compare.METRIC in run.data.metrics and run.data.tags.get("search.kind") != "baseline"
+    ]
     values = [value for run in trials for value in client.get_metric_history(run, compare.METRIC)]
     return sorted((value.timestamp / 1000 - started, value.value) for value in values)
 

@@ -130,6 +130,7 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
     hastened = replace(
         advised,
         strategies=("linear_probe", "partial"),
+        because=(),
         fixed=fixed,
         ranges={
             "finetune.strategy": {"choice": ["linear_probe", "partial"]},
@@ -152,7 +153,7 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
     )
     decision = Decision(
         what="pace",
-        value="in place of that, heads that are solved for on one view of the images, and the last layers behind what that "
+        value="heads that are solved for on one view of the images, and the last layers behind what that "
         "leaves, with logits adjusted by the classes' shares",
         reason=f"all images pass the backbone some {passes:.0f} times in the time, for more than heads and last layers "
         f"{SOME_PASSES:.0f} are wanted",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -120,6 +121,7 @@ class SearchSpec(Section):
         steps = (self._base_problems, self._dimension_problems, self._bound_problems, self._recipe_problems)
         for step in (
             self._budget_problems,
+            self._place_problems,
             *steps,
             self._selection_problems,
             self._step_problems,
@@ -259,6 +261,15 @@ class SearchSpec(Section):
                 f"search.budget: has minutes: {budget.minutes:g} as well as hours: {budget.hours:g}; give one of them"
             ]
         return []
+
+    def _place_problems(self) -> list[str]:
+        places = [re.sub(r"^(\w+)\+\w+", r"\1", place or "") for place in (self.search.storage, self.tracking.uri)]
+        both = places[0] == places[1]
+        return (
+            ["search.storage: is tracking.uri's database; both keep a table `alembic_version`, give two"]
+            if both
+            else []
+        )
 
     def _step_problems(self) -> list[str]:
         dimension = self.space.dimensions.get("model.weights")

@@ -37,8 +37,20 @@ class Server:
             self._port = any_port.getsockname()[1]
         words = ["-D", self._data, "-U", "searcher", "--auth=trust", "--encoding=UTF8", "--no-sync"]
         subprocess.run([programs / "initdb", *words], check=True, capture_output=True, cwd=folder, **self._as)
-        self.address = f"postgresql+psycopg://searcher@127.0.0.1:{self._port}/postgres"
+        self.address = self.database("postgres")
         self._process = None
+
+    def database(self, name):
+        """The address of one of its databases."""
+        return f"postgresql+psycopg://searcher@127.0.0.1:{self._port}/{name}"
+
+    def new_database(self, name):
+        """The address of a database that is made."""
+        import psycopg
+
+        with psycopg.connect(self.address.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.database(name)
 
     def start(self):
         words = ["-D", self._data, "-p", str(self._port), "-h", "127.0.0.1", "-c", "unix_socket_directories="]
@@ -143,7 +155,8 @@ def has_begun(place, name):
 
 def test_killed_under_mlflow_nothing_stops_and_what_is_missing_is_written_later(server, make_place, unbroken):
     place = make_place()
-    place.write_space(tracking={"uri": server.address, "experiment": "kept"})
+    address = server.new_database("runs")  # MLflow's tables and a ledger's cannot be in one
+    place.write_space(tracking={"uri": address, "experiment": "kept"})
     process = place.start("run", "space.yaml")
     while place.lines() < 16:
         assert process.poll() is None, process.communicate()
@@ -155,7 +168,7 @@ def test_killed_under_mlflow_nothing_stops_and_what_is_missing_is_written_later(
     assert place.outcome() == unbroken
     server.start()
     assert "6 trials are in" in place.told("sync", "cells")
-    client = MlflowClient(server.address)
+    client = MlflowClient(address)
     (experiment,) = [one for one in client.search_experiments() if one.name == "kept"]
     runs = client.search_runs([experiment.experiment_id])
     trials = [run for run in runs if run.data.tags["search.kind"] == "trial"]

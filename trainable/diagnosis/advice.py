@@ -28,7 +28,7 @@ class Advice:
 
     ``strategies`` are names of `finetune.strategy`, the likeliest first. ``fixed`` are values and ``ranges`` searched values
     by dotted path, as a space file writes them; ``recipes`` points to try first; ``baselines`` what to compare with;
-    ``reasons`` a sentence each.
+    ``findings`` say what was found, ``because`` why that means this search, a sentence each.
     """
 
     size: Size
@@ -38,11 +38,18 @@ class Advice:
     ranges: Mapping[str, Mapping[str, Any]]
     recipes: tuple[Mapping[str, Any], ...]
     baselines: tuple[str, ...]
-    reasons: tuple[str, ...]
+    findings: tuple[str, ...]
+    because: tuple[str, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """All sentences, in order."""
+        return (*self.findings, *self.because)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return vars(self) | {"ranges": dict(self.ranges), "fixed": dict(self.fixed)}
+        told = {name: value for name, value in vars(self).items() if name not in ("findings", "because")}
+        return told | {"ranges": dict(self.ranges), "fixed": dict(self.fixed), "reasons": self.reasons}
 
 
 def advice(diagnosis: Diagnosis) -> Advice:
@@ -59,7 +66,8 @@ def advice(diagnosis: Diagnosis) -> Advice:
         ranges=quarter.ranges | balancing,
         recipes=quarter.recipes,
         baselines=quarter.baselines,
-        reasons=(why_size, *why_similar, quarter.because, *why_balance),
+        findings=(why_size, *why_similar),
+        because=(quarter.because, *why_balance),
     )
 
 

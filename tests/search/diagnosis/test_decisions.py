@@ -129,7 +129,9 @@ def test_where_few_passes_fit_heads_are_searched_and_the_last_layers():
     assert some.ranges["freeze.depth"]["choice"] == [0.5, 0.75]
     assert some.recipes[1]["freeze.depth"] == 0.75
     assert some.fixed == seen_as_they_are
-    assert (few.size, few.similarity, few.reasons) == (advised.size, advised.similarity, advised.reasons)
+    assert (few.size, few.similarity, few.findings) == (advised.size, advised.similarity, advised.findings)
+    assert advised.because
+    assert few.reasons == few.findings  # what was advised is replaced, and not told
 
 
 def test_what_trains_and_how_deep_is_that_of_the_quarter():

@@ -176,6 +176,13 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         ),
         ({"search": {"name": "a b", "trials": 1}}, ["search.name: got 'a b', must be text such as 'resnet-1'"]),
         (
+            {
+                "search": {"name": "a", "trials": 1, "storage": "postgresql+psycopg://u@h/d"},
+                "tracking": {"uri": "postgresql://u@h/d"},
+            },
+            ["search.storage: is tracking.uri's database; both keep a table `alembic_version`, give two"],
+        ),
+        (
             {"search": {"name": "a", "trials": 1, "storage": "sqlite:///x"}},
             ["search.storage: got 'sqlite:///x', must be text such as 'postgresql://user@host/database'"],
         ),
