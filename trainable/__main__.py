@@ -1,6 +1,7 @@
 """What is done without a cluster, one trial above all: ``python -m trainable trial.yaml``."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -50,18 +51,21 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document an epoch.")] = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Train one trial and print each epoch."""
+    """Train one trial and print each epoch, with the time left."""
     config = read_trial(trial)
 
     from trainable.training.checkpoint import BrokenCheckpointError
     from trainable.training.fit import fit as train
 
+    began, epochs = time.monotonic(), config.train.epochs
     try:
         with _diverging():
-            for epoch in train(config, resume_from=resume):
+            for count, epoch in enumerate(train(config, resume_from=resume), start=1):
                 if save is not None:
                     epoch.save(save / f"epoch_{epoch.number:05d}")
-                _print_metrics("epoch", epoch.number, epoch.metrics, as_json=as_json)
+                left = (time.monotonic() - began) / count * (epochs - epoch.number)
+                far = f" of {epochs}, {left:.0f} s left"
+                _print_metrics("epoch", epoch.number, epoch.metrics, as_json=as_json, far=far)
     except BrokenCheckpointError as error:
         raise UserError(f"--resume: {error}") from error
 
@@ -206,12 +210,12 @@ def _diverging() -> Iterator[None]:
         sys.exit(1)
 
 
-def _print_metrics(step: str, number: int, metrics: dict[str, float], *, as_json: bool) -> None:
+def _print_metrics(step: str, number: int, metrics: dict[str, float], *, as_json: bool, far: str = "") -> None:
     if as_json:
         typer.echo(to_json({step: number, **metrics}))
     else:
         text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        console.print(f"{step} {number}  {text}", highlight=False)
+        console.print(f"{step} {number}{far}  {text}", highlight=False)
 
 
 if __name__ == "__main__":

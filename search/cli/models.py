@@ -1,6 +1,7 @@
 """The commands on registered models. What is heavy is imported when its command runs."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,7 @@ def promote(
     from search.run.refitting import StoppedError
 
     screen = errors if as_json else console
+    tell = partial(screen.print, highlight=False, markup=False)
     go_on = resume_command(spec, command="promote")
     try:
         promotion = promote_best(
@@ -52,7 +54,7 @@ def promote(
             address=address,
             dry_run=dry_run,
             force=force,
-            tell=lambda line: screen.print(line, highlight=False, markup=False),
+            tell=tell,
         )
     except KeyboardInterrupt:
         errors.print(f"interrupted; to go on: {go_on}", markup=False)
@@ -64,9 +66,7 @@ def promote(
         print_json(promotion.as_dict())
     else:
         print_promotion(promotion, console=console)
-    page = publish_promotion_page(promotion, folder=folder / name)
-    if page is not None:
-        screen.print(f"page: {page}", highlight=False, markup=False)
+    publish_promotion_page(promotion, folder=folder / name, tell=tell)
     if promotion.outcome == "refused" or (promotion.outcome == "dry run" and not promotion.verdict.promote):
         sys.exit(3)
 

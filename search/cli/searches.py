@@ -103,16 +103,17 @@ def plan(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
-    from search.report.planned import earlier_errors, keep_plan, learnt_range
+    """Say what a search would take: trials at each rung, epochs, disk, time from a short measurement; noted when it begins."""
+    from search.ledger.planned import keep_plan
+    from search.report.plan_error import earlier_errors, learnt_range, planned_of
     from search.run.plan import make_plan, plan_table
 
     spec = load(space, overrides or (), data=data, trials=trials, minutes=minutes)
     check_code(spec)
     result = make_plan(spec)
-    searches = Path(spec.search.folder)
-    learnt = learnt_range(result, ratios=earlier_errors(searches))
-    keep_plan(result, spec=spec, folder=searches / spec.search.name)
+    planned, searches = planned_of(result), Path(spec.search.folder)
+    learnt = learnt_range(planned, budget=spec.search.budget, ratios=earlier_errors(searches))
+    keep_plan(planned, spec=spec, folder=searches / spec.search.name)
     if as_json:
         print_json(result | {"learnt": learnt})
     else:

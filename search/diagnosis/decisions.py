@@ -124,6 +124,7 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
     head, trained = ({"when": {"finetune.strategy": strategy}} for strategy in ("linear_probe", "partial"))
     fixed: dict[str, Any] = {"augment.strength": "none", "loss.logit_adjustment": 1.0}
     fixed |= {"model.pool": "stages"} if shows_stages else {}
+    partial = {"finetune.strategy": "partial", "optimizer.lr": 2e-3, "optimizer.backbone_multiplier": 0.5}
     depth = {"freeze.depth": DEEP}
     is_searched = passes >= FEW_PASSES
     fixed |= {} if is_searched else depth
@@ -142,12 +143,7 @@ def in_time(advised: Advice, *, passes: float, shows_stages: bool) -> tuple[Advi
         },
         recipes=(
             {"finetune.strategy": "linear_probe", "finetune.solver": "lbfgs", "finetune.probe_c": 0.01},
-            {
-                "finetune.strategy": "partial",
-                **(depth if is_searched else {}),
-                "optimizer.lr": 2e-3,
-                "optimizer.backbone_multiplier": 0.5,
-            },
+            partial | (depth if is_searched else {}),
         ),
         baselines=("linear_probe",),
     )

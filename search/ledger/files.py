@@ -1,4 +1,4 @@
-"""The weights a search keeps: where they lie, which of them stay."""
+"""The files a search keeps: what they are called, which weights stay."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from trainable.errors import UserError
 from trainable.metrics import best_epoch
 
 PICTURE = "domains.json"
-PLAN = "plan.json"  # what `plan` foresaw, before the search began
+PLAN = "plan.json"  # what `plan` foresaw, until the search begins
 PAGE = "report.html"
 PROMOTION_PAGE = "promotion.html"
 MISTAKES = "mistakes.json"  # of the final candidate, on validation images

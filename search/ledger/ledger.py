@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 from search.ledger.journal import Journal, no_collection
@@ -280,22 +280,30 @@ def _open_storage(folder: Path, *, storage: str | None) -> BaseStorage:
     if storage is None:
         return Journal(str(folder / JOURNAL))
     try:
-        opened = RDBStorage(storage)
+        # A connection that was idle for the hours of an epoch may be gone while the database is not.
+        opened = RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
     except Exception as error:
         does_not_answer = isinstance(error, DBAPIError | StorageInternalError)  # else no driver, or of another version
         raise (LedgerFailsError if does_not_answer else UserError)(
             f"search.storage: cannot open the database ({_reason(error)})"
         ) from error
-    event.listen(opened.engine, "handle_error", _say_that_it_is_gone)
+    tell_of_outages(opened.engine)
     return opened
 
 
-def _say_that_it_is_gone(context: ExceptionContext) -> None:
-    """Raise LedgerFailsError for a connection that broke off or cannot be made; other errors are for Optuna to handle."""
-    if context.is_disconnect or context.connection is None:
-        raise LedgerFailsError(
-            f"search.storage: the database does not answer any more ({_reason(context.original_exception)})"
-        ) from context.original_exception
+def tell_of_outages(engine: Engine) -> None:
+    """Let a connection that breaks off at work, or cannot be made anew, raise LedgerFailsError.
+
+    Other errors are for Optuna to handle, and Ctrl-C, which breaks a connection off too, stays what it is.
+    """
+
+    def tell(context: ExceptionContext) -> None:
+        of_driver = context.sqlalchemy_exception is not None and not context.is_pre_ping
+        if of_driver and (context.is_disconnect or context.connection is None):
+            reason = _reason(context.original_exception)
+            raise LedgerFailsError(f"search.storage: the database does not answer any more ({reason})")
+
+    event.listen(engine, "handle_error", tell)
 
 
 def _reason(error: BaseException) -> str:

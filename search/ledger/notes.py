@@ -1,5 +1,6 @@
 """What a search notes beside its trials: every note of a ledger with its type and who writes it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
@@ -23,6 +24,20 @@ class Stretch:
 
     began: float
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What was foreseen: ``epochs`` of trials, and the seconds by the clock of all the search, ``least`` to ``most``."""
+
+    epochs: int
+    least: float
+    most: float
+
+    @property
+    def seconds_an_epoch(self) -> float:
+        """By the clock, of all the search: the geometric mean of the range's ends."""
+        return math.sqrt(self.least * self.most) / self.epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +255,7 @@ class SearchNotes:
     identity: Identity | None = None  # ledger.ledger
     data: DataFacts = DataFacts()  # run.search
     environment: Mapping[str, str] = field(default_factory=dict)  # run.search: versions and hardware
+    planned: Planned | None = None  # run.search, when a search begins: by ledger.planned
     stretches: Sequence[Stretch] = ()  # run.timekeeper
     steps: Mapping[str, Document] = field(default_factory=dict)  # run.pretraining: last metrics by step
     backbones: BackboneChoice | None = None  # run.backbones
@@ -318,6 +334,7 @@ def _test(document: Document) -> TestScore:
 _READERS: dict[str, Callable[[Any], Any]] = {
     "identity": lambda document: made(Identity, document),
     "data": _data,
+    "planned": lambda document: None if document is None else made(Planned, document),
     "stretches": lambda stretches: tuple(made(Stretch, stretch) for stretch in stretches),
     "backbones": lambda document: made(BackboneChoice, document),
     "baselines": lambda document: {name: made(BaselineScore, score) for name, score in document.items()},

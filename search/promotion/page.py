@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -16,22 +17,27 @@ from search.report.classes import range_html
 from search.report.headline import PERCENT, score_text
 from search.report.html import Section, Tile, html_cells, html_row, html_table, html_tiles, html_verdict, page_html
 from search.tracking.registry import log_files, resolve
+from search.tracking.uri import StoreFailsError
 from trainable.atomic import write_beside
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
-def publish_promotion_page(promotion: Promotion, *, folder: Path) -> Path | None:
-    """:func:`write_promotion_page`, and the page among the files of the version's run in MLflow.
+def publish_promotion_page(promotion: Promotion, *, folder: Path, tell: Callable[[str], None]) -> None:
+    """:func:`write_promotion_page`, and the page among the files of the version's run in MLflow; ``tell`` hears where it lies.
 
-    Raises also StoreFailsError where MLflow's store fails.
+    What is promoted already stays so where MLflow's store fails now, which is told.
     """
     path = write_promotion_page(promotion, folder=folder)
-    if path is not None:
-        uri = promotion.candidate.search.spec.tracking.uri
+    if path is None:
+        return
+    tell(f"page: {path}")
+    uri = promotion.candidate.search.spec.tracking.uri
+    try:
         version = resolve(uri, f"models:/{promotion.name}/{promotion.version}")
         log_files(uri, run_id=version.run_id, files=[path])
-    return path
+    except StoreFailsError as error:
+        tell(f"note: the page is not in MLflow: {error}")
 
 
 def write_promotion_page(promotion: Promotion, *, folder: Path) -> Path | None:

@@ -286,7 +286,7 @@ class RefreshAtWork:
             tell(f"{name}: version {version.number} {note['outcome']}: {note['reasons']}")
         self._save(promotions=(*others, note))
         if promotion is not None:
-            publish_promotion_page(promotion, folder=self.folder / name)
+            publish_promotion_page(promotion, folder=self.folder / name, tell=tell)
 
     def _score(self, version: ModelVersion) -> dict[str, Any]:
         """Score a champion on the frozen test set of each data version that it has not been asked about."""

@@ -12,7 +12,7 @@ from search.ledger.lease import is_held
 from search.ledger.ledger import Ledger
 from search.ledger.stored import SPEC_FILE, is_finished, open_ledger
 from search.ledger.trials import POOLED_PROBE, ZERO_SHOT, Trial, best_trial, probe_name
-from search.report.planned import plan_error
+from search.report.plan_error import plan_error
 from search.report.spending import clock_line, spending, spending_line
 from search.report.verdict import search_verdict
 from search.report.winner import winner_data
@@ -42,7 +42,7 @@ def overview(folder: Path) -> dict[str, Any]:
             "stretches": [asdict(stretch) for stretch in notes.stretches],
             "line": clock_line(spec.search.budget, stretches=notes.stretches),
         },
-        "plan": plan_error(folder, spec=spec, trials=trials, seconds=spent(notes.stretches)),
+        "plan_error": plan_error(notes, trials=trials),
         "metric": metric,
         "best_trial": best.number if best else None,
         "best_value": best.best(metric) if best else None,

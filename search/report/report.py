@@ -18,7 +18,7 @@ from search.report.domains import judge_domains, judgement_lines
 from search.report.history import history, history_table
 from search.report.overview import overview
 from search.report.pareto import fronts
-from search.report.planned import plan_error_line
+from search.report.plan_error import plan_error_line
 from search.report.spending import spending_line
 from search.report.winner import winner_texts
 from search.space.paths import flatten
@@ -120,7 +120,7 @@ def time_texts(data: dict[str, Any]) -> list[str]:
     """How much of the time by the clock is spent, and what the trials' time was spent on, each a line or none."""
     lines = {
         "time by the clock": data["clock"]["line"],
-        "planned": plan_error_line(data["plan"]),
+        "planned": plan_error_line(data["plan_error"]),
         "time of the trials": spending_line(data["spending"]),
     }
     return [f"{name}: {line}" for name, line in lines.items() if line]

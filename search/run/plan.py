@@ -13,7 +13,7 @@ from search.engine.confirming import Confirming
 from search.engine.forecast import expected_epochs, expected_trials, trials_within
 from search.engine.rule import Rule
 from search.engine.schedulers import scheduler_rule
-from search.report.planned import learnt_line
+from search.report.plan_error import learnt_line
 from search.report.spending import duration
 from search.run.baselines import RECIPES
 from search.run.warm_start import choose_warm_start, warm_start_lines

@@ -22,6 +22,7 @@ from search.ledger import ledger as ledgers
 from search.ledger.lease import lease
 from search.ledger.ledger import Ledger, NoSearchError, identify
 from search.ledger.notes import DataFacts
+from search.ledger.planned import kept_plan
 from search.ledger.stored import SPEC_FILE, as_written, open_ledger_of, study_name
 from search.ledger.trials import Trial
 from search.run.backbones import choose_backbones
@@ -112,7 +113,7 @@ def run_search(
             _refuse_another_space(spec, begun)
         with cluster(address=address, ahead=ahead):
             facts = _prepare(spec, _looked_at_first(spec), is_joined=address is not None)
-            ledger = _open(spec, folder, facts, is_new=begun is None)
+            ledger = _open(spec, folder, facts, is_new=begun is None, is_joined=address is not None)
             timekeeper = Timekeeper(ledger, began=began, now=now)
             listeners = [timekeeper, *listeners]  # whoever shows the time at the end hears of the end after it
             for listener in listeners:
@@ -209,7 +210,7 @@ def _variants(spec: SearchSpec, *, among: tuple[str, ...]) -> list[dict[str, Any
     return list(configs.values())
 
 
-def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> Ledger:
+def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool, is_joined: bool) -> Ledger:
     if is_new:  # before its ledger, so that a search killed in between can be resumed
         _keep_spec(spec, folder)
     written = as_written(spec, folder=folder).model_dump(mode="json")
@@ -223,6 +224,8 @@ def _open(spec: SearchSpec, folder: Path, facts: DataFacts, *, is_new: bool) -> 
         notes=notes,
     )
     identify(ledger)
+    if is_new and not is_joined and (planned := kept_plan(spec, folder=folder)) is not None:
+        ledger.note(planned=planned)
     if not ledger.notes.environment:
         ledger.note(environment=machine.environment())
     stored_facts = ledger.notes.data

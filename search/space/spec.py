@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -263,13 +263,11 @@ class SearchSpec(Section):
         return []
 
     def _place_problems(self) -> list[str]:
-        places = [re.sub(r"^(\w+)\+\w+", r"\1", place or "") for place in (self.search.storage, self.tracking.uri)]
-        both = places[0] == places[1]
-        return (
-            ["search.storage: is tracking.uri's database; both keep a table `alembic_version`, give two"]
-            if both
-            else []
-        )
+        addresses = [urlsplit(address or "") for address in (self.search.storage, self.tracking.uri)]
+        if not all(address.scheme.startswith("postgresql") for address in addresses):
+            return []
+        ledger, runs = ((each.hostname, each.port or 5432, each.path.strip("/")) for each in addresses)
+        return ["search.storage: is the database of tracking.uri; each needs one of its own"] if ledger == runs else []
 
     def _step_problems(self) -> list[str]:
         dimension = self.space.dimensions.get("model.weights")

@@ -33,9 +33,9 @@ CANDIDATE = "search.candidate"
 ROOT = "data.root"  # the folder from which the paths of a version's data count
 INTENT = "search.switching"
 ROLLBACK, ROLLED_BACK = "rollback", "search.rolled_back"
-FILES = "files.sha256"  # a digest of the SHA-256 of all files
-HASHES = "sha256.json"  # these by name: a file of the version's run
-HASH = "sha256."  # a tag for each file: of versions from before there was a digest of all
+DIGEST = "files.sha256"  # a digest of the SHA-256 of all files
+FILE_LIST = "sha256.json"  # these by name: a file of the version's run
+OLD_TAGS = "sha256."  # a tag for each file: of versions from before there was a digest of all
 ADDED_BY_MLFLOW = "registered_model_meta"  # text that its own loader writes beside a model in a local store; never run
 MODEL_FOLDER = "model"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of a version, and of an alias
@@ -106,9 +106,9 @@ class Registry:
             self._client.create_registered_model(self.name)
         self._client.log_artifacts(run_id, str(model), MODEL_FOLDER)
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
-        digests = hashes(model)
-        self._client.log_dict(run_id, digests, HASHES)
-        all_tags = {CANDIDATE: candidate, FILES: _digest(digests), **tags}
+        files = _digests(model)
+        self._client.log_dict(run_id, files, FILE_LIST)
+        all_tags = {CANDIDATE: candidate, DIGEST: _digest(files), **tags}
         return _version(
             self._client.create_model_version(self.name, source, run_id=run_id, tags=all_tags, description=sentence)
         )
@@ -224,27 +224,32 @@ def download(uri: str, model_uri: str, *, folder: Path) -> Path:
             run_id=version.run_id, artifact_path=MODEL_FOLDER, dst_path=str(folder), tracking_uri=uri
         )
     path = Path(files)
-    actual = {name: digest for name, digest in hashes(path).items() if name != ADDED_BY_MLFLOW}
-    expected = {key.removeprefix(HASH): value for key, value in version.tags.items() if key.startswith(HASH)}
-    if FILES not in version.tags and not expected:
+    actual = _digests(path)
+    expected = {key.removeprefix(OLD_TAGS): value for key, value in version.tags.items() if key.startswith(OLD_TAGS)}
+    if DIGEST not in version.tags and not expected:
         raise UserError(f"{version.uri}: has no checksums; only versions made by `promote` are loaded")
-    if _digest(actual) != version.tags.get(FILES, _digest(expected)):
-        wrong = _differing(actual, expected or _hashes_of(version, uri=uri))
+    if _digest(actual) != version.tags.get(DIGEST, _digest(expected)):
+        wrong = _differing(actual, expected or _listed(version, uri=uri))
         raise UserError(f"{version.uri}: {wrong} is not the file that was registered; it is not loaded")
     return path
 
 
-def _hashes_of(version: ModelVersion, *, uri: str) -> dict[str, str]:
+def _listed(version: ModelVersion, *, uri: str) -> dict[str, str]:
     """The digests of a version's files as they were registered; nothing where their list is gone or another."""
     try:
         with TemporaryDirectory() as folder:
             path = mlflow.artifacts.download_artifacts(
-                run_id=version.run_id, artifact_path=HASHES, dst_path=folder, tracking_uri=uri
+                run_id=version.run_id, artifact_path=FILE_LIST, dst_path=folder, tracking_uri=uri
             )
-            listed: dict[str, str] = json.loads(Path(path).read_text())
-    except (MlflowException, OSError, ValueError):
+            listed = json.loads(Path(path).read_text())
+    except (MlflowException, OSError, ValueError, RecursionError):
         return {}
-    return listed if _digest(listed) == version.tags[FILES] else {}
+    return listed if isinstance(listed, dict) and _digest(listed) == version.tags[DIGEST] else {}
+
+
+def _digests(model: Path) -> dict[str, str]:
+    """SHA-256 of every file of a model by its path, but of what MLflow itself may have added."""
+    return {name: digest for name, digest in hashes(model).items() if name != ADDED_BY_MLFLOW}
 
 
 def _differing(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
@@ -253,9 +258,9 @@ def _differing(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return repr(names[0]) if expected else "one of its files"
 
 
-def _digest(hashes: Mapping[str, str]) -> str:
-    """One digest of all."""
-    return hashlib.sha256(json.dumps(dict(hashes), sort_keys=True).encode()).hexdigest()
+def _digest(files: Mapping[str, str]) -> str:
+    """One digest of the digests of all."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
 
 
 def resolve(uri: str, model_uri: str) -> ModelVersion:

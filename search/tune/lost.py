@@ -43,6 +43,8 @@ def _reason(cause: Exception, *, text: str) -> str:
         return "the host has no memory left"
     if isinstance(cause, exceptions.NodeDiedError) or NODE_DIED.search(text):
         return f"node{where} was lost"
+    if isinstance(cause, exceptions.LocalRayletDiedError):
+        return "Ray on this machine died"
     if isinstance(cause, exceptions.ActorUnavailableError):
         return "its process does not answer"
     if isinstance(cause, exceptions.RayActorError) and not cause.actor_init_failed:

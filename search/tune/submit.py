@@ -7,6 +7,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayTaskError
 
+from search.tune.lost import OF_MACHINE, failure_of
 from search.tune.place import Place
 from search.tune.waiting import SECONDS_BETWEEN, never_fits, waiting_text
 from trainable.data.image_guard import Fingerprints, held_to
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 def submit(task: TaskName, *args: Any, place: Place, **kwargs: Any) -> Callable[[], Any]:
     """Call the function of :mod:`search.tune.tasks` that is called ``task`` on a worker; gives a call that waits for its result.
 
-    That call raises the UserError or OutageError that the function raised.
+    That call raises the UserError or OutageError that the function raised, and OutageError where its worker or Ray is lost.
     """
     remote = ray.remote(num_cpus=place.cpu, num_gpus=place.gpu, max_retries=2)(run_task)
     reference = remote.remote(
@@ -51,6 +52,10 @@ def submit(task: TaskName, *args: Any, place: Place, **kwargs: Any) -> Callable[
             if isinstance(error.cause, UserError | OutageError):
                 raise error.cause from None
             raise
+        except OF_MACHINE as error:
+            raise OutageError(
+                f"{failure_of(error).reason}; every finished epoch is kept, the same command goes on"
+            ) from error
 
     return result
 

@@ -40,6 +40,12 @@ def ends_as(unbroken, *, place, process):
     return out
 
 
+def wait_for_an_epoch(place, process):
+    while not place.lines() or not any(trial.epochs for trial in place.ledger().trials()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
 def nothing_is_left(place):
     """No process of the search, and no file that was being written."""
     deadline = time.monotonic() + 30
@@ -83,6 +89,7 @@ def test_workers_killed_at_any_moment(unbroken, make_place):
         place = make_place()
         place.write_space()
         process = place.start("run", "space.yaml")
+        wait_for_an_epoch(place, process)  # before which three losses end a search in which nothing trains
         while process.poll() is None and done < FAULTS:
             time.sleep(chance.uniform(0.2, 3))
             for worker in place.children(process)[:1] if process.poll() is None else ():
@@ -142,9 +149,7 @@ def test_nodes_lost_at_work(unbroken, make_place, cluster):
         place = make_place()
         place.write_space()
         process = place.start("run", "space.yaml", "--address", cluster.address)
-        while not place.lines() or not any(trial.epochs for trial in place.ledger().trials()):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
+        wait_for_an_epoch(place, process)
         while process.poll() is None and done < FAULTS:
             time.sleep(chance.uniform(0, 2))
             cluster.remove_node(nodes.pop(), allow_graceful=False)

@@ -19,6 +19,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
+AT_WORK = ("ray::TrialActor", "ray::ResourceTrainable")  # Ray shows one or the other
 PORT = 6379  # nothing else has it in a network of its own
 
 
@@ -96,7 +97,7 @@ def at_work(process):
     try:
         yield process
     finally:
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        for one in [*children(process), process]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         process.wait()
@@ -129,6 +130,13 @@ def answers(host, address):
     return subprocess.run(host.words(sys.executable, "-c", code), capture_output=True).returncode == 0
 
 
+def children(process):
+    """All that a process began; nothing of one that is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
 def off_by_an_hour():
     """What lets a process see another time of day."""
     found = sorted(Path("/usr/lib").glob("**/libfaketimeMT.so.1"))
@@ -140,21 +148,22 @@ def off_by_an_hour():
 @contextmanager
 def slowed(node):
     """Inside, what works on a node gets a quarter of its time."""
-    ended = Event()
+    ended, slowed_processes = Event(), set()
 
     def slow():
         while not ended.is_set():
             for change, seconds in ((psutil.Process.suspend, 0.3), (psutil.Process.resume, 0.1)):
-                for process in psutil.Process(node.pid).children(recursive=True):
+                for process in children(node):
                     with suppress(psutil.NoSuchProcess):
-                        if process.name().startswith("ray::"):
+                        if any(title in " ".join(process.cmdline()) for title in AT_WORK):
                             change(process)
+                            slowed_processes.add(process.pid)
                 time.sleep(seconds)
 
     thread = Thread(target=slow)
     thread.start()
     try:
-        yield
+        yield slowed_processes
     finally:
         ended.set()
         thread.join()
@@ -165,7 +174,7 @@ def test_what_is_not_in_the_shared_folder_is_not_needed(hosts, make_place, cells
     first, second, shared = hosts
     assert (first.sh("hostname"), second.sh("hostname")) == ("host0\n", "host1\n")
     shutil.copytree(cells_for_search, shared / "images")
-    place = replace(make_place(), folder=shared)
+    place = replace(make_place(bare=True), folder=shared)
     place.write_space(
         search={"folder": str(shared / "searches")}, base={"data": {"path": str(shared / "images"), "image_size": 32}}
     )
@@ -177,9 +186,10 @@ def test_what_is_not_in_the_shared_folder_is_not_needed(hosts, make_place, cells
         stack.enter_context(at_work(first.ray("--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")))
         until(lambda: answers(second, first.address), seconds=60)
         environment = off_by_an_hour() if wrong == "clock" else {}
+        ahead = subprocess.check_output(second.words("date", "+%s"), env=own_environment() | environment)
+        assert int(ahead) - time.time() == pytest.approx(3600 if environment else 0, abs=5)
         node = stack.enter_context(at_work(second.ray(f"--address={address}", "--num-cpus=1", **environment)))
-        if wrong == "slow":
-            stack.enter_context(slowed(node))
+        slow = stack.enter_context(slowed(node)) if wrong == "slow" else set()
         own = first.sh("mktemp -d /tmp/own.XXXX").strip()  # where MLflow's database comes to lie
         command = [sys.executable, "-m", "search", "run", str(shared / "space.yaml"), "--address", address]
         done = subprocess.run(
@@ -197,4 +207,5 @@ def test_what_is_not_in_the_shared_folder_is_not_needed(hosts, make_place, cells
     assert notes["data"].fingerprint == unbroken[1]["data"].fingerprint
     assert "mlflow.db" in first.sh(f"ls {own}")
     assert second.sh("ls /tmp/cache").strip()  # of its own, since it has no other
-    assert "own" not in second.sh("ls /tmp")
+    assert Path(own).name not in second.sh("ls /tmp")
+    assert bool(slow) == (wrong == "slow")

@@ -89,20 +89,23 @@ class Server:
 @pytest.fixture(scope="module")
 def server():
     pytest.importorskip("psycopg", reason="needs the extra postgresql")
-    found = shutil.which("postgres")
-    if found is None:
+    programs = shutil.which("postgres")
+    if programs is None:
         pytest.skip("there is no PostgreSQL to start here")
+    if os.geteuid() == 0 and USER not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip(f"as root a server needs a user {USER!r}")
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))  # below which whom the server runs as may look
-    if os.geteuid() == 0:
-        try:
+    try:
+        if os.geteuid() == 0:
             shutil.chown(folder, USER, pwd.getpwnam(USER).pw_gid)
-        except KeyError:
-            pytest.skip(f"as root a server needs a user {USER!r}")
-    made = Server(folder, programs=Path(found).resolve().parent)
-    made.start()
-    yield made
-    made.kill()
-    shutil.rmtree(folder)
+        server = Server(folder, programs=Path(programs).resolve().parent)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_killed_under_the_ledger_the_search_stops_with_one_line_and_ends_as_the_unbroken_one(
@@ -115,6 +118,15 @@ def test_killed_under_the_ledger_the_search_stops_with_one_line_and_ends_as_the_
         place, name = make_place(), f"cells{searches}"
         place.write_space(search={"storage": server.address, "name": name})
         process = place.start("run", "space.yaml")
+        if not searches:  # one kill at least comes while the search is at work
+            while not has_epochs(place, name):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.1)
+            server.kill()
+            done += 1
+            stopped(process, code=1, words="search.storage: the database does not answer any more (")
+            server.start()
+            process = place.start("run", "space.yaml")
         while done < FAULTS and not ends_within(chance.uniform(4, 12), process):
             server.kill()
             done += 1
@@ -143,6 +155,13 @@ def stopped(process, *, code, words):
     assert process.returncode == code, out + err
     assert "Traceback" not in out + err
     assert f"error: {words}" in err
+
+
+def has_epochs(place, name):
+    try:
+        return any(trial.epochs for trial in place.ledger(name).trials())
+    except UserError:
+        return False
 
 
 def has_begun(place, name):

@@ -63,6 +63,8 @@ def test_a_trial_is_trained_saved_and_resumed_from_its_file(tmp_path, draw_folde
     (second,) = [json.loads(line) for line in again.stdout.splitlines()]
     same = [key for key in second if not key.startswith("usage/")]
     assert {key: second[key] for key in same} == {key: epochs[1][key] for key in same}
+    told = call("fit", "trial.yaml", "--resume", "checkpoints/epoch_00001", cwd=tmp_path).stdout
+    assert told.startswith("epoch 2 of 2, 0 s left  train/loss")
     written = call("weights", "trial.yaml", "checkpoints/epoch_00002", "--out", "network.safetensors", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     assert (tmp_path / "network.safetensors").is_file()

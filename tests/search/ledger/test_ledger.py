@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 from optuna.distributions import FloatDistribution
+from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from search.ledger import ledger as ledgers
 from search.ledger.lease import HeldError, is_held, lease
@@ -237,3 +240,21 @@ def test_the_address_of_a_database_is_shown_without_its_secrets(tmp_path):
     storage = f"sqlite:///file:{tmp_path}/x.db?uri=true&sslpassword=hunter2"
     with pytest.raises(UserError, match=r"no search of this name in sqlite:.*&sslpassword=\*\*\*$"):
         ledgers.open_existing(tmp_path, name="nothing", storage=storage, space=SPACE)
+
+
+def test_a_database_that_goes_away_is_told_and_other_errors_and_ctrl_c_stay_what_they_are(tmp_path):
+    (tmp_path / "there").mkdir()
+    engine = create_engine(f"sqlite:///{tmp_path}/there/file.db", poolclass=NullPool)
+    ledgers.tell_of_outages(engine)
+    with engine.connect() as connection, pytest.raises(OperationalError, match="no such table"):
+        connection.execute(text("SELECT * FROM missing"))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    event.listen(engine, "do_execute", interrupt)
+    with engine.connect() as connection, pytest.raises(KeyboardInterrupt):
+        connection.execute(text("SELECT 1"))
+    shutil.rmtree(tmp_path / "there")
+    with pytest.raises(ledgers.LedgerFailsError, match=r"^search.storage: the database does not answer any more \("):
+        engine.connect()

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from search.promotion.page import card_sections, write_promotion_page
+from search.promotion.page import card_sections, publish_promotion_page, write_promotion_page
 from trainable.statistics.comparison import Interval, Paired
+
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
 
 
 def written(promotion, folder):
@@ -42,6 +44,17 @@ def test_a_champion_that_was_not_measured_again_has_no_new_page_and_a_dry_run_no
     assert write_promotion_page(replace(promotion, evidence=None), folder=tmp_path) is None
     assert write_promotion_page(replace(promotion, outcome="dry run"), folder=tmp_path) is None
     assert list(tmp_path.glob("*.html")) == []
+
+
+def test_where_mlflow_fails_the_page_is_there_all_the_same_and_it_is_said(promotion, tmp_path):
+    told = []
+    search = promotion.candidate.search
+    nowhere = search.spec.model_copy(update={"tracking": search.spec.tracking.model_copy(update={"uri": NOWHERE})})
+    lost = replace(promotion, candidate=replace(promotion.candidate, search=replace(search, spec=nowhere)))
+    publish_promotion_page(lost, folder=tmp_path, tell=told.append)
+    assert (tmp_path / "promotion.html").is_file()
+    assert told[0] == f"page: {tmp_path}/promotion.html"
+    assert told[1].startswith("note: the page is not in MLflow: ")
 
 
 def test_a_cards_text_is_never_a_tag():

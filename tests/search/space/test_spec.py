@@ -178,9 +178,9 @@ DEPTH = f"{DEPTH} or a list of stem, stage1, stage2, stage3, stage4"
         (
             {
                 "search": {"name": "a", "trials": 1, "storage": "postgresql+psycopg://u@h/d"},
-                "tracking": {"uri": "postgresql://u@h/d"},
+                "tracking": {"uri": "postgresql://v:secret@h:5432/d"},
             },
-            ["search.storage: is tracking.uri's database; both keep a table `alembic_version`, give two"],
+            ["search.storage: is the database of tracking.uri; each needs one of its own"],
         ),
         (
             {"search": {"name": "a", "trials": 1, "storage": "sqlite:///x"}},

@@ -233,9 +233,15 @@ def test_files_that_are_not_those_registered_are_not_loaded(place, harm, tmp_pat
     with pytest.raises(UserError, match=f"'{name}' is not the file that was registered"):
         download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "download")
     (listed,) = (place / "mlartifacts").rglob("sha256.json")
-    listed.write_text(json.dumps({"MLmodel": "0" * 64}))  # no longer what was registered: it names nothing
-    with pytest.raises(UserError, match="one of its files is not the file that was registered"):
-        download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "again")
+    for text in (
+        json.dumps({"MLmodel": "0" * 64}),
+        "[1]",
+        "null",
+        "[" * 100_000,
+    ):  # not what was registered: it names nothing
+        listed.write_text(text)
+        with pytest.raises(UserError, match="one of its files is not the file that was registered"):
+            download(open_registry(place).uri, f"models:/{NAME}@champion", folder=tmp_path / "again")
 
 
 def test_a_version_from_before_there_was_a_digest_of_all_its_files_is_loaded_and_checked(place, tmp_path):

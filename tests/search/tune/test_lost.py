@@ -62,6 +62,9 @@ def test_the_reason_is_never_lost():
     assert failure_of(ValueError()).reason == "ValueError"
     memory = failure_of(exceptions.OutOfMemoryError("the node ran low\nkilled 1 worker"))
     assert (memory.reason, memory.of_machine) == ("the host has no memory left", True)
+    assert failure_of(exceptions.LocalRayletDiedError()) == Failure(
+        reason="Ray on this machine died", of_machine=True, details=str(exceptions.LocalRayletDiedError())
+    )
 
 
 @pytest.mark.parametrize(
