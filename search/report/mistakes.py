@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from search.ledger.files import MISTAKES
 from search.report.classes import folded_table, range_html
+from search.report.figures import MUTED, PALETTE
 from search.report.html import Section, html_cells
 
 ADDRESS = "data:image/jpeg;base64,"  # how pictures of our own begin
@@ -26,6 +27,11 @@ GALLERIES = {
         "say in its choice, which makes its answers too sure: each is a place to look, not a finding.",
     ),
 }
+RELIABILITY = "How often it is right by how sure it is, on validation images before its finish"
+ALIKE = (
+    "By small grey pictures alone. Frames of one film, or photos of one object, on both sides make a score too good; "
+    "`data.group_column` keeps them in one split."
+)
 
 
 def read_mistakes(folder: Path, *, trial: int | None, soup: Sequence[int] | None) -> dict[str, Any] | None:
@@ -54,7 +60,7 @@ def mistakes_sections(mistakes: Mapping[str, Any] | None) -> list[Section]:
     ]
     table = folded_table(rows, heads=("class", "images", "recall, 95 %", "precision"))
     classes = Section(f"Classes on the {mistakes['num_images']} validation images", table)
-    return [classes, *(_gallery(mistakes, kind=kind) for kind in GALLERIES)]
+    return [classes, *(_gallery(mistakes, kind=kind) for kind in GALLERIES), _pairs(mistakes)]
 
 
 def confusion_figure(confusion: Mapping[str, Any]) -> go.Figure:
@@ -94,18 +100,63 @@ def _gallery(mistakes: Mapping[str, Any], *, kind: str) -> Section:
     images, (title, words) = mistakes[kind], GALLERIES[kind]
     number = mistakes.get(f"num_{kind}", len(images))
     of = f", {len(images)} of {number}" if number > len(images) else ""
-    figures = "".join(_figure(image) for image in images)
+    figures = "".join(_image_figure(image) for image in images)
     beneath = f"<p>{html.escape(words)}</p>" if words else ""
     return Section(f"{title}{of}", f'{beneath}<div class="images">{figures}</div>' if images else "")
 
 
-def _figure(image: Mapping[str, Any]) -> str:
-    address, name = image["picture"], html.escape(image["name"], quote=True)
-    source = html.escape(address, quote=True) if address.startswith(ADDRESS) else ""
+def _pairs(mistakes: Mapping[str, Any]) -> Section:
+    """Images held out beside the training images that they look like."""
+    pairs, figures = mistakes.get("alike", []), ""
+    for pair in pairs:
+        told = (f"in {pair['split']}, alike by {pair['similarity']:.3f}", "in train")
+        figures += "".join(
+            _figure(image, told=[f"{image['label']}, {where}"])
+            for image, where in zip(pair["images"], told, strict=True)
+        )
+    number = mistakes.get("num_alike", 0)
+    of = f", {len(pairs)} of {number} pairs" if number > len(pairs) else ""
+    body = f'<p>{html.escape(ALIKE)}</p><div class="images">{figures}</div>' if pairs else ""
+    return Section(f"Held-out images that look like training images{of}", body)
+
+
+def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """The share of right answers by how sure they are; a calibrated network's are on the line. Marks grow with the images."""
+    largest = max(each["count"] for each in bins)
+    marks = {
+        "size": [8 + 22 * (each["count"] / largest) ** 0.5 for each in bins],
+        "color": PALETTE[0],
+    }
+    figure = go.Figure(
+        go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip")
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[each["confidence"] for each in bins],
+            y=[each["accuracy"] for each in bins],
+            customdata=[each["count"] for each in bins],
+            mode="lines+markers",
+            line={"color": PALETTE[0], "width": 1},
+            marker=marks,
+            hovertemplate="sure by %{x:.2f}, right in %{y:.2f} of %{customdata} images<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title_text="how sure it is: the largest probability", range=[0, 1.03])
+    figure.update_yaxes(title_text="share of right answers", range=[0, 1.05])
+    return figure.update_layout(height=380, showlegend=False)
+
+
+def _image_figure(image: Mapping[str, Any]) -> str:
     told = [
         f"is {image['label']} ({image['of_label']:.2f})",
         f"taken for {image['predicted']} ({image['probability']:.2f})",
     ]
+    return _figure(image, told=told)
+
+
+def _figure(image: Mapping[str, Any], *, told: Sequence[str]) -> str:
+    address, name = image["picture"], html.escape(image["name"], quote=True)
+    source = html.escape(address, quote=True) if address.startswith(ADDRESS) else ""
     lines = "<br>".join(html.escape(line) for line in told)
     return f'<figure><img src="{source}" alt="{name}" title="{name}"><figcaption>{lines}</figcaption></figure>'
 

@@ -24,7 +24,14 @@ from search.report.history import history_html
 from search.report.html import Section, html_lines, html_row, html_table, page_html
 from search.report.importances import importances, importances_figure
 from search.report.learning_curves import learning_curves_figure
-from search.report.mistakes import confusion_figure, confusion_title, mistakes_sections, read_mistakes
+from search.report.mistakes import (
+    RELIABILITY,
+    confusion_figure,
+    confusion_title,
+    mistakes_sections,
+    read_mistakes,
+    reliability_figure,
+)
 from search.report.parallel import parallel_figure
 from search.report.pareto import SECONDS, front_figures
 from search.report.report import (
@@ -177,6 +184,8 @@ def _plots(spec: SearchSpec, ledger: Ledger, *, folder: Path) -> dict[str, Calla
     mistakes = _mistakes(notes.test, folder=folder)
     if mistakes is not None:
         plots[confusion_title(mistakes["confusion"])] = lambda: confusion_figure(mistakes["confusion"])
+        if mistakes.get("reliability"):
+            plots[RELIABILITY] = lambda: reliability_figure(mistakes["reliability"])
     plots |= backbone_figures(notes.backbones)
     plots |= front_figures(scored, spec=spec)
     return plots | domain_figures(scored, spec=spec, folder=folder)

@@ -19,7 +19,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]  # fifty of a fault take a while
 
 FAULTS = int(os.environ.get("CHAOS", "3"))
 OF_RAY = ("gcs_server", "raylet")

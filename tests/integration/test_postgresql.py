@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from trainable.errors import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
 
 FAULTS = int(os.environ.get("CHAOS", "3"))
 USER = "postgres"  # whom the server runs as where the tests run as root, which it refuses

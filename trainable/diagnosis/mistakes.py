@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from trainable.data.pack import Pack
 from trainable.data.thumbnails import thumbnail
+from trainable.diagnosis.alike import alike_across_splits
 from trainable.masking import masked_address
 from trainable.statistics.comparison import wilson
 from trainable.statistics.mistakes import (
@@ -18,11 +20,12 @@ from trainable.statistics.mistakes import (
     most_confused,
     suspected_labels,
 )
-from trainable.statistics.scores import score
+from trainable.statistics.scores import reliability, score
 from trainable.training.evaluate import Predicted
 
 MOST_CLASSES = 30  # of a confusion that is shown: those that are confused most
 MOST_IMAGES = 12  # of each kind
+MOST_PAIRS = 6
 
 
 def mistakes_of(predicted: Predicted, *, pack: Pack, indices: NDArray[np.int64], confidence: float) -> dict[str, Any]:
@@ -32,7 +35,8 @@ def mistakes_of(predicted: Predicted, *, pack: Pack, indices: NDArray[np.int64],
     recall first; ``confusion`` the counts of ``classes`` (rows are true), in an order that puts together what is
     confused, and ``num_classes`` of which these are those with most mistakes. ``confident``, ``unsure`` and ``suspected`` are
     images: name, true and predicted class with their probabilities, and a small picture as a `data:` address. Where the
-    answers are no numbers there are no images.
+    answers are no numbers there are no such images. ``reliability`` has the share of right answers by how sure they are;
+    ``alike`` pairs of images, one held out and one trained on, that look all but alike.
     """
     probabilities, labels = predicted.probabilities, predicted.labels
     evaluation = score(probabilities, labels=labels, classes=pack.classes)
@@ -42,8 +46,10 @@ def mistakes_of(predicted: Predicted, *, pack: Pack, indices: NDArray[np.int64],
         "per_class": _per_class(evaluation.per_class, confidence=confidence),
         "confusion": _confusion(confusion, classes=pack.classes),
     }
+    document |= _alike(pack)
     if not np.isfinite(probabilities).all():
-        return document | {"confident": [], "unsure": [], "suspected": []}
+        return document | {"confident": [], "unsure": [], "suspected": [], "reliability": []}
+    document["reliability"] = [asdict(each) for each in reliability(probabilities, labels=labels)]
     chosen = {
         "confident": most_confident_mistakes(probabilities, labels=labels),
         "unsure": least_sure(probabilities),
@@ -82,15 +88,35 @@ def _confusion(confusion: NDArray[np.int64], *, classes: Sequence[str]) -> dict[
     }
 
 
+def _alike(pack: Pack) -> dict[str, Any]:
+    pairs = alike_across_splits(pack)
+    splits = {int(index): split for split in ("val", "test") for index in pack.indices(split)}
+    shown = [
+        {
+            "similarity": pair.similarity,
+            "split": splits[pair.held_out],
+            "images": [_named(pack, index=index) for index in (pair.held_out, pair.trained)],
+        }
+        for pair in pairs[:MOST_PAIRS]
+    ]
+    return {"alike": shown, "num_alike": len(pairs)}
+
+
 def _image(predicted: Predicted, *, place: int, pack: Pack, index: int) -> dict[str, Any]:
-    probabilities, label = predicted.probabilities[place], int(predicted.labels[place])
+    probabilities = predicted.probabilities[place]
     chosen = int(probabilities.argmax())
+    return {
+        **_named(pack, index=index),
+        "predicted": pack.classes[chosen],
+        "probability": float(probabilities[chosen]),
+        "of_label": float(probabilities[int(predicted.labels[place])]),
+    }
+
+
+def _named(pack: Pack, *, index: int) -> dict[str, Any]:
     picture = base64.b64encode(thumbnail(pack.image(index))).decode()
     return {
         "name": masked_address(str(pack.names[index])),
-        "label": pack.classes[label],
-        "predicted": pack.classes[chosen],
-        "probability": float(probabilities[chosen]),
-        "of_label": float(probabilities[label]),
+        "label": pack.classes[int(pack.labels[index])],
         "picture": f"data:image/jpeg;base64,{picture}",
     }

@@ -119,10 +119,31 @@ def expected_calibration_error(
     probabilities: NDArray[np.float64], *, labels: NDArray[np.int64], num_bins: int = 15
 ) -> float:
     """Mean gap between confidence and accuracy over equal-width bins, weighted by their images (Guo et al. 2017)."""
+    bins = reliability(probabilities, labels=labels, num_bins=num_bins)
+    return float(sum(abs(each.accuracy - each.confidence) * (each.count / len(labels)) for each in bins))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """Of ``count`` images of about one ``confidence``, the mean of it, the share that is classified right."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def reliability(
+    probabilities: NDArray[np.float64], *, labels: NDArray[np.int64], num_bins: int = 15
+) -> list[ReliabilityBin]:
+    """How often a classifier is right by how sure it is, in equal-width bins of the largest probability that have images."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
-    gaps = [
-        abs(float(right[bins == b].mean() - confidence[bins == b].mean())) * (bins == b).mean() for b in np.unique(bins)
+    return [
+        ReliabilityBin(
+            confidence=float(confidence[bins == b].mean()),
+            accuracy=float(right[bins == b].mean()),
+            count=int((bins == b).sum()),
+        )
+        for b in np.unique(bins)
     ]
-    return float(sum(gaps))

@@ -5,7 +5,13 @@ import json
 import pytest
 
 from search.ledger.files import MISTAKES
-from search.report.mistakes import confusion_figure, confusion_title, mistakes_sections, read_mistakes
+from search.report.mistakes import (
+    confusion_figure,
+    confusion_title,
+    mistakes_sections,
+    read_mistakes,
+    reliability_figure,
+)
 
 
 def image(name="a.png", picture="data:image/jpeg;base64,AAAA"):
@@ -38,12 +44,27 @@ def test_only_what_is_of_the_final_candidate_is_read(tmp_path):
 
 
 def test_classes_and_images_are_shown_with_true_and_predicted_class():
-    classes, confident, unsure, suspected = mistakes_sections(document())
+    classes, confident, unsure, suspected, pairs = mistakes_sections(document())
     assert "<td>c1</td><td>7</td>" in classes.body
     assert '0.005 <span class="soft">(0.10 to 0.90)</span></td><td>0.500</td>' in classes.body
     assert "is cat (0.05)<br>taken for dog (0.91)" in confident.body
-    assert (unsure.body, suspected.body) == ("", "")
+    assert (unsure.body, suspected.body, pairs.body) == ("", "", "")
     assert mistakes_sections(None) == []
+
+
+def test_pairs_that_look_alike_are_shown_side_by_side_with_their_split():
+    pair = {"similarity": 0.987, "split": "test", "images": [image("held.png"), image("known.png")]}
+    *_, pairs = mistakes_sections(document(alike=[pair], num_alike=9))
+    assert pairs.title == "Held-out images that look like training images, 1 of 9 pairs"
+    assert pairs.body.index("cat, in test, alike by 0.987") < pairs.body.index("cat, in train")
+
+
+def test_reliability_has_a_point_for_each_bin_beside_the_line_of_a_calibrated_network():
+    bins = [{"confidence": 0.55, "accuracy": 0.4, "count": 10}, {"confidence": 0.95, "accuracy": 0.9, "count": 90}]
+    line, points = reliability_figure(bins).data
+    assert list(line.x) == list(line.y)
+    assert (list(points.x), list(points.y)) == ([0.55, 0.95], [0.4, 0.9])
+    assert points.marker.size[0] < points.marker.size[1]
 
 
 @pytest.mark.parametrize(("num_classes", "folded"), [(2, False), (101, True)])

@@ -48,6 +48,14 @@ def test_classes_images_and_confusion_are_those_of_the_answers(pack):
         (pack.classes[label], pack.classes[1 - label]) for label in labels[:2]
     ]
     assert len(found["unsure"]) == MOST_IMAGES
+    assert [(each["accuracy"], each["count"]) for each in found["reliability"]] == [
+        (pytest.approx(1 - 2 / len(indices)), len(indices))
+    ]
+    (pair,) = found["alike"]  # two cells of one module, it seems
+    held_out, trained = (image["name"] for image in pair["images"])
+    assert held_out in {pack.names[index] for index in pack.indices(pair["split"])}
+    assert trained in {pack.names[index] for index in indices}
+    assert found["num_alike"] == 1
     picture = Image.open(io.BytesIO(base64.b64decode(wrong[0]["picture"].partition(",")[2])))
     assert max(picture.size) <= 96
 
@@ -57,5 +65,5 @@ def test_answers_that_are_no_numbers_have_classes_but_no_images(pack):
     predicted = answers(pack.labels[indices], pack.labels[indices])
     predicted.probabilities[:] = np.nan
     found = mistakes_of(predicted, pack=pack, indices=indices, confidence=0.95)
-    assert (found["confident"], found["unsure"], found["suspected"]) == ([], [], [])
+    assert (found["confident"], found["unsure"], found["suspected"], found["reliability"]) == ([], [], [], [])
     assert len(found["per_class"]) == 2
