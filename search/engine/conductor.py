@@ -11,14 +11,14 @@ from search.engine.history import History
 from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Hold, Rule, Start, Wait
-from search.engine.sampling import Proposal, Sampling, num_led, proposal_of, propose
+from search.engine.sampling import Proposal, Sampling, next_recipe, num_led, proposal_of, propose
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.space import Space
 from search.space.values import Value
 
 LOST_WORKERS_BEFORE_HOPELESS = 3
-MOST_PASSED_OVER = 8  # trials that are too long for the time that is left, before it is taken for over
+MOST_PASSED_OVER = 8  # trials, or values of a new one, that are too long for the time left, before it is taken for over
 OUT_OF_TIME = "out of time"  # how the reason of a trial begins that is left open
 Decision = Literal["go on", "stop"]
 
@@ -155,18 +155,35 @@ class Conductor:
         return audit or (Wait() if running else self._leave_open(trials))
 
     def _fitting(self, action: Action, *, trials: History, clock: Clock, budget: Budget) -> Action | None:
-        """The action, or where its leg does not end in time the first that does of what the rule says without it; else None."""
+        """The action, or where its leg does not end in time the first that does of what the rule says without it, else a new
+        trial of other values; None where nothing does.
+        """
         too_long: set[int] = set()
-        first, open_to = action, budget
+        first, open_to, start = action, budget, None
         while isinstance(action, Start | Continue) and not self._has_leg(action, trials=trials, clock=clock):
             if isinstance(action, Continue) and len(too_long) < MOST_PASSED_OVER:
                 too_long.add(action.number)
             elif isinstance(action, Start) and open_to == "open":
-                open_to = "known trials"  # it would name the same new one again
+                start, open_to = action, "known trials"  # it would name the same new one again
             else:
-                return None
+                break
             action = self.rule.next_action(trials, running=frozenset(self.running) | too_long, budget=open_to)
-        return action if isinstance(action, Start | Continue) or action is first else None
+        else:
+            if isinstance(action, Start | Continue) or action is first:
+                return action
+        return None if start is None else self._another_that_fits(start, trials=trials, clock=clock)
+
+    def _another_that_fits(self, action: Start, *, trials: History, clock: Clock) -> Start | None:
+        """A new trial of other values whose leg ends in time, such as one behind layers whose outputs are kept; else None."""
+        for again in range(1, MOST_PASSED_OVER + 1):
+            another = Start(action.until)
+            proposal = propose(trials, space=self.space, rule=self.sampling, again=again)
+            self._proposed = (another, proposal)
+            if proposal is None:
+                return None
+            if self._has_leg(another, trials=trials, clock=clock):
+                return another
+        return None
 
     def _has_leg(self, action: Start | Continue, *, trials: History, clock: Clock) -> bool:
         running = frozenset(self.running)
@@ -272,7 +289,8 @@ class Conductor:
     def _proposal(self, trials: History, start: Start) -> Proposal | None:
         """What an action begins, looked for once: the clock asks for it too."""
         if self._proposed is None or self._proposed[0] is not start:
-            if start.params is None or trials.num_searched < num_led(self.sampling, space=self.space):
+            is_led = trials.num_searched < num_led(self.sampling, space=self.space)
+            if start.params is None or is_led or next_recipe(trials, rule=self.sampling) is not None:
                 proposal = propose(trials, space=self.space, rule=self.sampling)
             else:
                 proposal = proposal_of(start.params, space=self.space, origin="freeze_thaw")

@@ -29,6 +29,7 @@ DRAWS_BEFORE_EXHAUSTED = 64
 MODEL_SIZE = 300  # results a sampler is fitted to, at most
 KEPT_BEST = 25  # of them, whatever else there is: as many as TPE ever takes for good ones
 WARM_START = "warm_start"  # the origin of a recipe from earlier searches
+TRY_FIRST = "try_first"  # that of one of the search's own
 PRIOR = "prior"  # the origin of a proposal by what is known beforehand
 PRIOR_SHARE = 0.5  # of the proposals while there is no result
 HALVED_BY = 10  # results by which that share is halved
@@ -91,22 +92,25 @@ class Proposal:
     overrides: Mapping[str, Value] = field(default_factory=dict)
 
 
-def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposal | None:
+def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling, again: int = 0) -> Proposal | None:
     """The values of the next trial; None when every configuration of the space has been tried.
 
-    The sampler is made anew each time, seeded by the search's seed and the number of searched trials, so that the proposal
-    depends on the recorded trials alone. It is fitted to one rung, the highest that has enough results (BOHB's rule,
+    ``again`` counts the proposals before this one that would have been too long for the time left; no recipe is made of it, nor
+    a point of the priors.
+    The sampler is made anew each time, seeded by the search's seed, the number of searched trials and ``again``, so that the
+    proposal depends on the recorded trials alone. It is fitted to one rung, the highest that has enough results (BOHB's rule,
     Falkner et al. 2018): values of different rungs are never compared.
     """
     history = History.of(trials)
     number = history.num_searched
-    seed = derive(rule.seed, "proposal", number) % 2**32
-    if number < len(rule.try_first):
-        recipe = space.encoded(rule.try_first[number])
-        origin = WARM_START if number < rule.num_warm else "try_first"
+    seed = derive(rule.seed, "proposal", number, *([again] if again else [])) % 2**32
+    index = None if again else next_recipe(history, rule=rule)
+    if index is not None:
+        recipe = space.encoded(rule.try_first[index])
+        origin = WARM_START if index < rule.num_warm else TRY_FIRST
         proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, origin)
-        return replace(proposal, overrides=rule.overrides[number]) if rule.overrides else proposal
-    by_prior = _by_prior(history, space=space, rule=rule, seed=seed) if space.has_priors else None
+        return replace(proposal, overrides=rule.overrides[index]) if rule.overrides else proposal
+    by_prior = _by_prior(history, space=space, rule=rule, seed=seed) if space.has_priors and not again else None
     if by_prior is not None:
         return by_prior
     rung = model_rung(history, num_dimensions=len(space.dimensions), rule=rule)
@@ -119,6 +123,14 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
         if not history.has_tried(proposal.params):
             return proposal
     return _untried(history, space=space, rule=rule, seed=seed)
+
+
+def next_recipe(trials: Sequence[Trial], *, rule: Sampling) -> int | None:
+    """The first of the recipes that no trial has been begun with; one that was too long for the time left comes again."""
+    if not rule.try_first:
+        return None
+    index = sum(trial.origin in (WARM_START, TRY_FIRST) for trial in trials)
+    return index if index < len(rule.try_first) else None
 
 
 def num_led(rule: Sampling, *, space: Space) -> int:

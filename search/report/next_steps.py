@@ -69,13 +69,16 @@ def steps_after(limits: Sequence[Limit], *, is_better: bool, spec: SearchSpec, b
 
 
 def _time(trials: Sequence[Trial], *, spec: SearchSpec) -> Limit | None:
-    """Trials that were left open when the time was up."""
+    """Trials that were left open when the time was up, and what was to be tried first but was too long for it."""
     seconds = spec.search.budget.seconds
     num_open = sum(trial.state == "RUNNING" and (trial.reason or "").startswith(OUT_OF_TIME) for trial in trials)
-    if not num_open or seconds is None:
+    num_passed_over = len(spec.try_first) - sum(trial.origin == "try_first" for trial in trials)
+    if seconds is None or not (num_open or num_passed_over):
         return None
+    texts = [f"{_count(num_open, 'trial')} left open"] if num_open else []
+    texts += [f"{num_passed_over} of try_first not begun"] if num_passed_over else []
     command = f"{resume_command(spec)} --minutes {2 * seconds / 60:g}"
-    return Limit(f"time, {_count(num_open, 'trial')} left open for want of it", Step(command, "goes on with these"))
+    return Limit(f"time, {' and '.join(texts)} for want of it", Step(command, "goes on with these"))
 
 
 def _resolution(config: Mapping[str, Any], *, spec: SearchSpec, notes: SearchNotes) -> Limit | None:

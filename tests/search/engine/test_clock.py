@@ -7,6 +7,7 @@ import pytest
 
 from search.engine.clock import (
     FINISHING_SECONDS,
+    RECENT,
     SHARE_BETWEEN_NOTES,
     STRETCHES,
     Clock,
@@ -195,14 +196,16 @@ EPOCH = 10.0  # seconds
 class Driver:
     """One worker and a clock that its epochs move."""
 
-    def __init__(self, folder, *, minutes, spent=0.0, rule=None, trials=None, space=SPACE, prefix=None):
+    def __init__(self, folder, *, minutes, spent=0.0, rule=None, trials=None, space=SPACE, prefix=None, try_first=()):
         self.now, self.prefix = spent, prefix
         self.asked = minutes * 60 + FINISHING_SECONDS
         self.conductor = Conductor(
             ledgers.create(folder, name="s", storage=None, space=space, metric=METRIC, notes={"metric": METRIC}),
             space=space,
             rule=rule or Halving(metric=METRIC, mode="promote", min_epochs=1, max_epochs=9, reduction=3),
-            sampling=Sampling(sampler="random", seed=0, random_share=0.2, metric=METRIC, rungs=(1, 3, 9)),
+            sampling=Sampling(
+                sampler="random", seed=0, random_share=0.2, metric=METRIC, rungs=(1, 3, 9), try_first=try_first
+            ),
             limits=Limits(
                 trials=trials,
                 clock=Clock(asked_seconds=self.asked, spent_seconds=lambda: self.now, num_evaluations=0),
@@ -316,3 +319,25 @@ def test_what_a_sampler_proposes_begins_by_what_trials_behind_the_same_layers_ta
     driver.play(seconds=seconds)
     assert computed == {0.5, 1.0}
     assert 240 - 9 * 2 <= driver.now <= 240
+
+
+def test_where_the_next_values_take_too_long_others_are_drawn_that_do_not(tmp_path):
+    """Heads behind outputs that are kept take a second; what else is to be tried first may take what the first one took."""
+    space = make_space(
+        {"finetune.strategy": parse_dimension({"choice": ["linear_probe", "partial"]}, where="s"), **SPACE.dimensions}
+    )
+    first = tuple({"finetune.strategy": strategy, "optimizer.lr": 1e-3} for strategy in ("linear_probe", "partial"))
+    rule = NoHalving(METRIC, 1)
+    driver = Driver(tmp_path, minutes=4, space=space, prefix=0.0, rule=rule, try_first=first)
+
+    def seconds(leg, epoch):
+        driver.prefix = 150.0 if leg.number == 0 else 0.0
+        return 1.0 + driver.prefix
+
+    trials = driver.play(seconds=seconds)
+    assert trials[0].params == first[0]
+    assert {trial.params["finetune.strategy"] for trial in trials[:RECENT]} == {"linear_probe"}
+    assert {trial.origin for trial in trials[1:RECENT]} == {"random"}
+    (late,) = [trial for trial in trials[RECENT:] if trial.origin == "try_first"]  # once it seems to fit
+    assert late.params == first[1]
+    assert 235 <= driver.now <= 240

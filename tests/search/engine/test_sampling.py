@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -218,14 +219,25 @@ KNOWN = make(
 )
 
 
+def test_a_recipe_that_was_too_long_for_the_time_is_proposed_again_and_another_in_its_place_is_none():
+    recipes = ({"optimizer.lr": 1e-2}, {"optimizer.lr": 1e-3})
+    led = rule(try_first=recipes, sampler="random")
+    first = replace(trial(0, propose([], space=KNOWN, rule=led).params, [0.5]), origin="try_first")
+    others = [propose([first], space=KNOWN, rule=led, again=again) for again in (1, 1, 2)]
+    assert {other.origin for other in others} == {"random"}
+    assert others[0] == others[1]
+    assert others[0].params != others[2].params
+    second = trial(1, others[0].params, [0.5])
+    assert propose([first, second], space=KNOWN, rule=led).params["optimizer.lr"] == 1e-3
+
+
 def test_after_the_recipes_comes_the_point_of_the_priors():
     recipe = {"optimizer.lr": 1e-2}
     first = propose([], space=KNOWN, rule=rule(try_first=(recipe,)))
     assert (first.origin, first.params["optimizer.lr"]) == ("try_first", 1e-2)
+    begun = replace(trial(0, first.params, [0.5]), origin=first.origin)
     for seed in range(8):
-        centre = propose(
-            [trial(0, first.params, [0.5])], space=KNOWN, rule=rule(try_first=(recipe,), seed=seed, sampler="random")
-        )
+        centre = propose([begun], space=KNOWN, rule=rule(try_first=(recipe,), seed=seed, sampler="random"))
         assert centre.origin == "prior"
         assert (centre.params["optimizer.lr"], centre.params["freeze.depth"]) == (1e-3, 0.5)
         assert centre.params.get("model.head_hidden", 128) == 128

@@ -47,6 +47,13 @@ def test_trials_left_open_ask_for_twice_the_time():
     assert limit.step.command == "python -m search resume cells --minutes 60"
 
 
+def test_what_was_to_be_tried_first_and_was_too_long_for_the_time_is_counted():
+    asked = spec().model_copy(update={"try_first": [{"optimizer.lr": 1e-2}, {"optimizer.lr": 1e-3}]})
+    (limit,) = limits([trial(0, origin="try_first"), trial(1, **OPEN)], of=asked)
+    assert limit.line == "time, 1 trial left open and 1 of try_first not begun for want of it"
+    assert limits([trial(0, origin="try_first"), trial(1, origin="try_first")], of=asked) == []
+
+
 def test_small_images_ask_for_the_size_of_the_backbone():
     (limit,) = limits(of=spec(**{"data.image_size": 64}), comparison=comparison(own_size=224))
     assert limit.line == "resolution, images of 64 pixels where the backbone was made for 224"
