@@ -11,7 +11,7 @@ from search.engine.history import History
 from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Hold, Rule, Start, Wait
-from search.engine.sampling import Proposal, Sampling, next_recipe, num_led, proposal_of, propose
+from search.engine.sampling import Proposal, Sampling, next_recipe, num_led, proposal_of, propose, propose_another
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.space import Space
@@ -174,16 +174,36 @@ class Conductor:
         return None if start is None else self._another_that_fits(start, trials=trials, clock=clock)
 
     def _another_that_fits(self, action: Start, *, trials: History, clock: Clock) -> Start | None:
-        """A new trial of other values whose leg ends in time, such as one behind layers whose outputs are kept; else None."""
-        for again in range(1, MOST_PASSED_OVER + 1):
+        """A new trial of other values whose leg ends in time, such as one behind layers whose outputs are kept; else None.
+
+        The rule's own where a recipe stood before them, else such as are drawn at random. What is left of the number of trials
+        is kept for recipes that wait.
+        """
+        if self._are_reserved(trials):
+            return None
+        for attempt in range(MOST_PASSED_OVER + 1):
             another = Start(action.until)
-            proposal = propose(trials, space=self.space, rule=self.sampling, again=again)
+            if attempt == 0:
+                proposal = self._own_proposal(trials, action)
+            else:
+                proposal = propose_another(trials, space=self.space, rule=self.sampling, attempt=attempt)
             self._proposed = (another, proposal)
-            if proposal is None:
-                return None
-            if self._has_leg(another, trials=trials, clock=clock):
+            if proposal is not None and self._has_leg(another, trials=trials, clock=clock):
                 return another
         return None
+
+    def _are_reserved(self, trials: History) -> bool:
+        """Whether as many recipes wait as trials may still begin, as in refits, which are nothing else."""
+        index, most = next_recipe(trials, rule=self.sampling), self.limits.trials
+        if index is None or most is None:
+            return False
+        return most - trials.num_searched <= len(self.sampling.try_first) - index
+
+    def _own_proposal(self, trials: History, start: Start) -> Proposal | None:
+        """The values that the rule itself names, which it does once its first trials are begun; else None."""
+        if start.params is None or trials.num_searched < num_led(self.sampling, space=self.space):
+            return None
+        return proposal_of(start.params, space=self.space, origin="freeze_thaw")
 
     def _has_leg(self, action: Start | Continue, *, trials: History, clock: Clock) -> bool:
         running = frozenset(self.running)
@@ -289,11 +309,10 @@ class Conductor:
     def _proposal(self, trials: History, start: Start) -> Proposal | None:
         """What an action begins, looked for once: the clock asks for it too."""
         if self._proposed is None or self._proposed[0] is not start:
-            is_led = trials.num_searched < num_led(self.sampling, space=self.space)
-            if start.params is None or is_led or next_recipe(trials, rule=self.sampling) is not None:
-                proposal = propose(trials, space=self.space, rule=self.sampling)
-            else:
-                proposal = proposal_of(start.params, space=self.space, origin="freeze_thaw")
+            proposal = None
+            if next_recipe(trials, rule=self.sampling) is None:
+                proposal = self._own_proposal(trials, start)
+            proposal = proposal or propose(trials, space=self.space, rule=self.sampling)
             self._proposed = (start, proposal)
         return self._proposed[1]
 

@@ -92,25 +92,23 @@ class Proposal:
     overrides: Mapping[str, Value] = field(default_factory=dict)
 
 
-def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling, again: int = 0) -> Proposal | None:
+def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposal | None:
     """The values of the next trial; None when every configuration of the space has been tried.
 
-    ``again`` counts the proposals before this one that would have been too long for the time left; no recipe is made of it, nor
-    a point of the priors.
-    The sampler is made anew each time, seeded by the search's seed, the number of searched trials and ``again``, so that the
-    proposal depends on the recorded trials alone. It is fitted to one rung, the highest that has enough results (BOHB's rule,
+    The sampler is made anew each time, seeded by the search's seed and the number of searched trials, so that the proposal
+    depends on the recorded trials alone. It is fitted to one rung, the highest that has enough results (BOHB's rule,
     Falkner et al. 2018): values of different rungs are never compared.
     """
     history = History.of(trials)
     number = history.num_searched
-    seed = derive(rule.seed, "proposal", number, *([again] if again else [])) % 2**32
-    index = None if again else next_recipe(history, rule=rule)
+    seed = derive(rule.seed, "proposal", number) % 2**32
+    index = next_recipe(history, rule=rule)
     if index is not None:
         recipe = space.encoded(rule.try_first[index])
         origin = WARM_START if index < rule.num_warm else TRY_FIRST
         proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, origin)
         return replace(proposal, overrides=rule.overrides[index]) if rule.overrides else proposal
-    by_prior = _by_prior(history, space=space, rule=rule, seed=seed) if space.has_priors and not again else None
+    by_prior = _by_prior(history, space=space, rule=rule, seed=seed) if space.has_priors else None
     if by_prior is not None:
         return by_prior
     rung = model_rung(history, num_dimensions=len(space.dimensions), rule=rule)
@@ -122,6 +120,13 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling, again: int
         proposal = _draw(study, space, rule.sampler)
         if not history.has_tried(proposal.params):
             return proposal
+    return _untried(history, space=space, rule=rule, seed=seed)
+
+
+def propose_another(trials: Sequence[Trial], *, space: Space, rule: Sampling, attempt: int) -> Proposal | None:
+    """A point drawn at random that no trial has, in place of one that does not suit: another for each ``attempt``; or None."""
+    history = History.of(trials)
+    seed = derive(rule.seed, "another", history.num_searched, attempt) % 2**32
     return _untried(history, space=space, rule=rule, seed=seed)
 
 

@@ -11,7 +11,7 @@ PICTURE = "domains.json"
 PLAN = "plan.json"  # what `plan` foresaw, until the search begins
 PAGE = "report.html"
 PROMOTION_PAGE = "promotion.html"
-MISTAKES = "mistakes.json"  # of the final candidate, on validation images
+MISTAKES = "mistakes.json"  # of the final candidate: on validation images, and what else of the images its page shows
 
 SOUP_FOLDER = "soup"
 KEPT_TRIALS = 20  # of those that have ended: of which a search is chosen, or averaged

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.conductor import OUT_OF_TIME
+from search.engine.sampling import TRY_FIRST
 from search.ledger.notes import PairedScore, SearchNotes
 from search.ledger.stored import SPEC_FILE
 from search.ledger.trials import Trial
@@ -72,13 +73,22 @@ def _time(trials: Sequence[Trial], *, spec: SearchSpec) -> Limit | None:
     """Trials that were left open when the time was up, and what was to be tried first but was too long for it."""
     seconds = spec.search.budget.seconds
     num_open = sum(trial.state == "RUNNING" and (trial.reason or "").startswith(OUT_OF_TIME) for trial in trials)
-    num_passed_over = len(spec.try_first) - sum(trial.origin == "try_first" for trial in trials)
+    num_passed_over = _num_passed_over(trials, spec=spec)
     if seconds is None or not (num_open or num_passed_over):
         return None
     texts = [f"{_count(num_open, 'trial')} left open"] if num_open else []
     texts += [f"{num_passed_over} of try_first not begun"] if num_passed_over else []
     command = f"{resume_command(spec)} --minutes {2 * seconds / 60:g}"
     return Limit(f"time, {' and '.join(texts)} for want of it", Step(command, "goes on with these"))
+
+
+def _num_passed_over(trials: Sequence[Trial], *, spec: SearchSpec) -> int:
+    """Recipes that no trial was begun with where nothing but the time bounds a search."""
+    budget = spec.search.budget
+    others = (spec.search.trials, spec.search.tolerance, spec.select_backbones, budget.epochs, budget.gpu_hours)
+    if any(bound is not None for bound in others):
+        return 0
+    return len(spec.try_first) - sum(trial.origin == TRY_FIRST for trial in trials)
 
 
 def _resolution(config: Mapping[str, Any], *, spec: SearchSpec, notes: SearchNotes) -> Limit | None:

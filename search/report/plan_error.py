@@ -51,8 +51,9 @@ def earlier_errors(searches: Path) -> list[float]:
     for path in sorted(searches.glob(f"*/{SPEC_FILE}")):
         with suppress(UserError, OutageError):  # one that is broken, or whose database does not answer
             _, ledger = open_ledger(path.parent)
-            trials = ledger.trials()
-            error = plan_error(ledger.notes, trials=trials)
+            notes = ledger.notes
+            trials = [] if notes.planned is None else ledger.trials()
+            error = plan_error(notes, trials=trials)
             if error is not None and is_finished(ledger, trials=trials):
                 ratios.append(error["ratio"])
     return ratios

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from search.engine.sampling import TRY_FIRST
 from search.ledger.files import best_checkpoint, soup_path
 from search.ledger.ledger import Ledger
 from search.ledger.notes import SCORES_OF_FINISH, plain
@@ -148,7 +149,8 @@ def warm_against_fresh(ledger: Ledger, *, metric: str, rung: int) -> dict[str, A
         return None
     num_warm, values = len(note.recipes) if note.by == "refresh" else 0, {}
     trials = ledger.trials()
-    whose = ["warm" if trial.number < num_warm else trial.origin for trial in trials]
+    recipes = [trial.number for trial in trials if trial.origin == TRY_FIRST][:num_warm]
+    whose = ["warm" if trial.number in recipes else trial.origin for trial in trials]
     for origin in dict.fromkeys(whose):
         group = [trial for trial, name in zip(trials, whose, strict=True) if name == origin]
         best = leaders(group, metric=metric)

@@ -43,6 +43,8 @@ def _reason(cause: Exception, *, text: str) -> str:
         return "the host has no memory left"
     if isinstance(cause, exceptions.NodeDiedError) or NODE_DIED.search(text):
         return f"node{where} was lost"
+    if isinstance(cause, exceptions.WorkerCrashedError):
+        return "its process died"
     if isinstance(cause, exceptions.LocalRayletDiedError):
         return "Ray on this machine died"
     if isinstance(cause, exceptions.ActorUnavailableError):

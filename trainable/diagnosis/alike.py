@@ -11,8 +11,10 @@ from trainable.data.pack import Pack
 
 SIDE = 32  # pixels to which images are averaged, in grey
 LEAST = 0.95  # correlation of two such images
-NEIGHBOURS, NEARER = 10, 0.2  # how much nearer the likest image must be than the tenth: a share of its distance
-MOST = 10_000  # images of a side that are looked at: some seconds
+NEARER = 0.2  # how much nearer the likest image must be than one that is further down: a share of its distance
+SHARE, NEIGHBOURS = 0.02, 10  # where that one stands: of the training images, and at least the tenth
+BLOCK = 256  # images that are compared at once
+MOST = 3000  # images of a side that are looked at
 FEWEST = 1e-3  # of the grey levels' standard deviation: below it an image shows nothing
 
 
@@ -28,22 +30,23 @@ def alike_across_splits(pack: Pack) -> list[Alike]:
     """The validation and test images that look all but like one of the training images, the likest first.
 
     By the correlation r of grey images of 32×32 pixels. What all images of a kind share, as X-rays do, makes none alike: the
-    likest training image has to be five times nearer, by 1 - r, than the tenth. Of turned and mirrored copies it knows
-    nothing, and little of other cuts of one photo. Of more than ``MOST`` images on either side so many are looked at.
+    likest training image has to be five times nearer, by 1 - r, than the nearest fiftieth of them, or the tenth. So a scene that
+    more of them show is not found, of turned and mirrored copies it knows nothing, and little of other cuts of one photo. Of
+    more than ``MOST`` images on either side so many are looked at.
     """
     trained = _some(pack.indices("train"))
     held_out = _some(np.concatenate([pack.indices(split) for split in ("val", "test")]))
-    if len(trained) <= NEIGHBOURS or not len(held_out):
+    rank = max(NEIGHBOURS, round(SHARE * len(trained)))
+    if len(trained) <= rank or not len(held_out):
         return []
-    known, asked = _small(pack, rows=trained), _small(pack, rows=held_out)
-    found = []
-    for row, image in zip(held_out.tolist(), asked, strict=True):
-        similar = known @ image
-        nearest = np.partition(similar, -NEIGHBOURS)[-NEIGHBOURS]
-        place = int(similar.argmax())
-        best = float(similar[place])
-        if best >= LEAST and 1 - best <= NEARER * (1 - float(nearest)):
-            found.append(Alike(row, int(trained[place]), best))
+    known, found = _small(pack, rows=trained), []
+    for begin in range(0, len(held_out), BLOCK):
+        rows = held_out[begin : begin + BLOCK]
+        similar = _small(pack, rows=rows) @ known.T
+        best, others = similar.max(axis=1), np.partition(similar, -rank, axis=1)[:, -rank]
+        places = trained[similar.argmax(axis=1)]
+        alike = (best >= LEAST) & (1 - best <= NEARER * (1 - others))
+        found += [Alike(int(rows[i]), int(places[i]), float(best[i])) for i in np.flatnonzero(alike)]
     return sorted(found, key=lambda pair: -pair.similarity)
 
 
@@ -61,6 +64,8 @@ def _small(pack: Pack, *, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def _grey(pixels: Pixels) -> NDArray[np.float32]:
-    """An image H×W×C as SIDE×SIDE means of its channels."""
-    grey = Image.fromarray(pixels.mean(axis=2, dtype=np.float32))
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    """An image H×W×C as SIDE×SIDE means of its channels; of other channel counts than one and three the first channel alone."""
+    shown = pixels if pixels.shape[2] == 3 else pixels[:, :, 0]
+    small = Image.fromarray(np.ascontiguousarray(shown)).resize((SIDE, SIDE), Image.Resampling.BOX)
+    levels = np.asarray(small, np.float32)
+    return levels.mean(axis=2) if levels.ndim == 3 else levels

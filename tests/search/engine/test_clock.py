@@ -341,3 +341,12 @@ def test_where_the_next_values_take_too_long_others_are_drawn_that_do_not(tmp_pa
     (late,) = [trial for trial in trials[RECENT:] if trial.origin == "try_first"]  # once it seems to fit
     assert late.params == first[1]
     assert 235 <= driver.now <= 240
+
+
+def test_trials_that_recipes_wait_for_are_kept_for_them(tmp_path):
+    """As many as there are refits: nothing else is ever drawn in place of one that does not fit."""
+    first = tuple({"optimizer.lr": lr} for lr in (1e-3, 1e-4))
+    driver = Driver(tmp_path, minutes=4, prefix=0.0, rule=NoHalving(METRIC, 1), trials=2, try_first=first)
+    (trial,) = driver.play(seconds=lambda leg, epoch: 200.0)
+    assert trial.params == first[0]
+    assert driver.conductor.out_of_time

@@ -12,7 +12,9 @@ from search.engine.sampling import (
     SAMPLERS,
     Sampling,
     model_rung,
+    next_recipe,
     propose,
+    propose_another,
     rung_study,
 )
 from search.ledger.trials import EpochRecord, Trial
@@ -223,11 +225,12 @@ def test_a_recipe_that_was_too_long_for_the_time_is_proposed_again_and_another_i
     recipes = ({"optimizer.lr": 1e-2}, {"optimizer.lr": 1e-3})
     led = rule(try_first=recipes, sampler="random")
     first = replace(trial(0, propose([], space=KNOWN, rule=led).params, [0.5]), origin="try_first")
-    others = [propose([first], space=KNOWN, rule=led, again=again) for again in (1, 1, 2)]
+    others = [propose_another([first], space=KNOWN, rule=led, attempt=attempt) for attempt in (1, 1, 2)]
     assert {other.origin for other in others} == {"random"}
     assert others[0] == others[1]
     assert others[0].params != others[2].params
     second = trial(1, others[0].params, [0.5])
+    assert next_recipe([first, second], rule=led) == 1
     assert propose([first, second], space=KNOWN, rule=led).params["optimizer.lr"] == 1e-3
 
 

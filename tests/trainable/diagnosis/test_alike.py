@@ -69,3 +69,10 @@ def test_too_few_to_compare_and_nothing_held_out_give_nothing(pixels):
 def test_of_very_many_some_are_looked_at(pixels, monkeypatch):
     monkeypatch.setattr(alike, "MOST", 15)
     assert len(alike_across_splits(Images(train=pixels, val=pixels, test=[]))) == 15
+
+
+def test_grey_images_and_those_of_many_channels_are_compared_too(pixels):
+    for kept in ([0], [0, 1, 2, 0]):
+        shown = [image[:, :, kept] for image in pixels]
+        found = alike_across_splits(Images(train=shown[:20], val=shown[3:4], test=shown[20:]))
+        assert [(pair.held_out, pair.trained) for pair in found] == [(20, 3)]
