@@ -30,7 +30,7 @@ GALLERIES = {
 RELIABILITY = "How often it is right by how sure it is, on validation images before its finish"
 ALIKE = (
     "By small grey pictures alone; a scene that very many training images show is not found. Frames of one film, or photos of "
-    "one object, on both sides make a score too good; `data.group_column` keeps them in one split."
+    "one object, on both sides make a score too good; data.group_column keeps them in one split."
 )
 
 
