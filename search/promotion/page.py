@@ -17,8 +17,9 @@ from search.report.classes import range_html
 from search.report.headline import PERCENT, score_text
 from search.report.html import Section, Tile, html_cells, html_row, html_table, html_tiles, html_verdict, page_html
 from search.tracking.registry import log_files, resolve
-from search.tracking.uri import StoreFailsError, check_uri
+from search.tracking.uri import check_uri
 from trainable.atomic import write_beside
+from trainable.errors import OutageError, UserError
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
@@ -32,11 +33,11 @@ def publish_promotion_page(promotion: Promotion, *, folder: Path, tell: Callable
     if path is None:
         return
     tell(f"page: {path}")
-    uri = check_uri(promotion.candidate.search.spec.tracking.uri)
     try:
+        uri = check_uri(promotion.candidate.search.spec.tracking.uri)
         version = resolve(uri, f"models:/{promotion.name}/{promotion.version}")
         log_files(uri, run_id=version.run_id, files=[path])
-    except StoreFailsError as error:
+    except (UserError, OutageError) as error:
         tell(f"note: the page is not in MLflow: {error}")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from search.promotion.page import card_sections, publish_promotion_page, write_promotion_page
 from trainable.statistics.comparison import Interval, Paired
 
-NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+NOWHERE = "sqlite:////nowhere/mlflow.db"
 
 
 def written(promotion, folder):
