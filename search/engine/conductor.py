@@ -182,10 +182,8 @@ class Conductor:
         if self._are_reserved(trials):
             return None
         for attempt in range(MOST_PASSED_OVER + 1):
-            another = Start(action.until)
-            if attempt == 0:
-                proposal = self._own_proposal(trials, action)
-            else:
+            another, proposal = Start(action.until), self._own_proposal(trials, action)
+            if attempt:
                 proposal = propose_another(trials, space=self.space, rule=self.sampling, attempt=attempt)
             self._proposed = (another, proposal)
             if proposal is not None and self._has_leg(another, trials=trials, clock=clock):
@@ -195,9 +193,8 @@ class Conductor:
     def _are_reserved(self, trials: History) -> bool:
         """Whether as many recipes wait as trials may still begin, as in refits, which are nothing else."""
         index, most = next_recipe(trials, rule=self.sampling), self.limits.trials
-        if index is None or most is None:
-            return False
-        return most - trials.num_searched <= len(self.sampling.try_first) - index
+        waiting = 0 if index is None else len(self.sampling.try_first) - index
+        return bool(waiting) and most is not None and most - trials.num_searched <= waiting
 
     def _own_proposal(self, trials: History, start: Start) -> Proposal | None:
         """The values that the rule itself names, which it does once its first trials are begun; else None."""
