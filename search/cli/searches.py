@@ -103,7 +103,7 @@ def plan(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a search would take: trials at each rung, epochs, disk, time from a short measurement; noted when it begins."""
+    """Say what a search would take: trials at each rung, epochs, checkpoint disk, time from a short measurement."""
     from search.ledger.planned import keep_plan
     from search.report.plan_error import earlier_errors, learnt_range, planned_of
     from search.run.plan import make_plan, plan_table

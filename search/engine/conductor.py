@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 from search.engine.audit import Audited, is_audit
@@ -11,7 +12,7 @@ from search.engine.history import History
 from search.engine.limits import Limits
 from search.engine.reports import Ended, EpochReport, Infeasible, Measured, Report, StopSearch
 from search.engine.rule import Action, Budget, Close, Continue, Finish, Hold, Rule, Start, Wait
-from search.engine.sampling import Proposal, Sampling, next_recipe, num_led, proposal_of, propose, propose_another
+from search.engine.sampling import Proposal, Sampling, num_led, num_waiting, proposal_of, propose, propose_another
 from search.ledger.ledger import Ledger
 from search.ledger.trials import Trial
 from search.space.space import Space
@@ -179,22 +180,19 @@ class Conductor:
         The rule's own where a recipe stood before them, else such as are drawn at random. What is left of the number of trials
         is kept for recipes that wait.
         """
-        if self._are_reserved(trials):
+        most, waiting = self.limits.trials, num_waiting(trials, rule=self.sampling)
+        if most is not None and most - trials.num_searched <= waiting:  # as in refits, which are nothing else
             return None
-        for attempt in range(MOST_PASSED_OVER + 1):
-            another, proposal = Start(action.until), self._own_proposal(trials, action)
-            if attempt:
-                proposal = propose_another(trials, space=self.space, rule=self.sampling, attempt=attempt)
+        drawn = (
+            propose_another(trials, space=self.space, rule=self.sampling, attempt=attempt)
+            for attempt in range(1, MOST_PASSED_OVER + 1)
+        )
+        for proposal in chain([self._own_proposal(trials, action)], drawn):
+            another = Start(action.until)
             self._proposed = (another, proposal)
             if proposal is not None and self._has_leg(another, trials=trials, clock=clock):
                 return another
         return None
-
-    def _are_reserved(self, trials: History) -> bool:
-        """Whether as many recipes wait as trials may still begin, as in refits, which are nothing else."""
-        index, most = next_recipe(trials, rule=self.sampling), self.limits.trials
-        waiting = 0 if index is None else len(self.sampling.try_first) - index
-        return bool(waiting) and most is not None and most - trials.num_searched <= waiting
 
     def _own_proposal(self, trials: History, start: Start) -> Proposal | None:
         """The values that the rule itself names, which it does once its first trials are begun; else None."""
@@ -307,7 +305,7 @@ class Conductor:
         """What an action begins, looked for once: the clock asks for it too."""
         if self._proposed is None or self._proposed[0] is not start:
             proposal = None
-            if next_recipe(trials, rule=self.sampling) is None:
+            if not num_waiting(trials, rule=self.sampling):
                 proposal = self._own_proposal(trials, start)
             proposal = proposal or propose(trials, space=self.space, rule=self.sampling)
             self._proposed = (start, proposal)

@@ -102,8 +102,9 @@ def propose(trials: Sequence[Trial], *, space: Space, rule: Sampling) -> Proposa
     history = History.of(trials)
     number = history.num_searched
     seed = derive(rule.seed, "proposal", number) % 2**32
-    index = next_recipe(history, rule=rule)
-    if index is not None:
+    waiting = num_waiting(history, rule=rule)
+    if waiting:
+        index = len(rule.try_first) - waiting
         recipe = space.encoded(rule.try_first[index])
         origin = WARM_START if index < rule.num_warm else TRY_FIRST
         proposal = _draw(_random_study(rule=rule, seed=seed, recipe=recipe), space, origin)
@@ -130,12 +131,11 @@ def propose_another(trials: Sequence[Trial], *, space: Space, rule: Sampling, at
     return _untried(history, space=space, rule=rule, seed=seed)
 
 
-def next_recipe(trials: Sequence[Trial], *, rule: Sampling) -> int | None:
-    """The first of the recipes that no trial has been begun with; one that was too long for the time left comes again."""
+def num_waiting(trials: Sequence[Trial], *, rule: Sampling) -> int:
+    """How many recipes, the last ones, no trial has been begun with; one that was too long for the time left comes again."""
     if not rule.try_first:
-        return None
-    index = sum(trial.origin in (WARM_START, TRY_FIRST) for trial in trials)
-    return index if index < len(rule.try_first) else None
+        return 0
+    return max(0, len(rule.try_first) - sum(trial.origin in (WARM_START, TRY_FIRST) for trial in trials))
 
 
 def num_led(rule: Sampling, *, space: Space) -> int:

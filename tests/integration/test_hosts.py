@@ -80,15 +80,13 @@ def host(number, *, seen):
         process.wait()
 
 
-@contextmanager
-def joined_by_a_wire(first, second):
-    ends = [(first, f"left{os.getpid()}"), (second, f"right{os.getpid()}")]
-    ((_, left), (_, right)) = ends
+def join_by_a_wire(first, second):
+    """It goes with the namespaces that its ends are in."""
+    left, right = f"left{os.getpid()}", f"right{os.getpid()}"
     subprocess.run(["ip", "link", "add", left, "type", "veth", "peer", "name", right], check=True)
-    for one, end in ends:
+    for one, end in ((first, left), (second, right)):
         subprocess.run(["ip", "link", "set", end, "netns", str(one.process.pid)], check=True)
         one.sh(f"ip addr add {one.address}/24 dev {end}; ip link set {end} up; ip link set lo up")
-    yield
 
 
 @contextmanager
@@ -114,7 +112,8 @@ def hosts(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
     seen = [shared, ROOT, sys.prefix, sys.base_prefix]
-    with host(0, seen=seen) as first, host(1, seen=seen) as second, joined_by_a_wire(first, second):
+    with host(0, seen=seen) as first, host(1, seen=seen) as second:
+        join_by_a_wire(first, second)
         yield first, second, shared
 
 

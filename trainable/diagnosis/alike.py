@@ -8,6 +8,7 @@ from PIL import Image
 
 from trainable.data.decode import Pixels
 from trainable.data.pack import Pack
+from trainable.data.thumbnails import picture
 
 SIDE = 32  # pixels to which images are averaged, in grey
 LEAST = 0.95  # correlation of two such images
@@ -64,8 +65,6 @@ def _small(pack: Pack, *, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def _grey(pixels: Pixels) -> NDArray[np.float32]:
-    """An image H×W×C as SIDE×SIDE means of its channels; of other channel counts than one and three the first channel alone."""
-    shown = pixels if pixels.shape[2] == 3 else pixels[:, :, 0]
-    small = Image.fromarray(np.ascontiguousarray(shown)).resize((SIDE, SIDE), Image.Resampling.BOX)
-    levels = np.asarray(small, np.float32)
+    """An image H×W×C as SIDE×SIDE means of the channels of its picture."""
+    levels = np.asarray(picture(pixels).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
     return levels.mean(axis=2) if levels.ndim == 3 else levels

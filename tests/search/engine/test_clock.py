@@ -321,20 +321,25 @@ def test_what_a_sampler_proposes_begins_by_what_trials_behind_the_same_layers_ta
     assert 240 - 9 * 2 <= driver.now <= 240
 
 
-def test_where_the_next_values_take_too_long_others_are_drawn_that_do_not(tmp_path):
-    """Heads behind outputs that are kept take a second; what else is to be tried first may take what the first one took."""
+def _heads_and_layers(folder, **changes):
+    """A search in four minutes of heads, and of what else is to be tried first, which may take what the first head took."""
     space = make_space(
         {"finetune.strategy": parse_dimension({"choice": ["linear_probe", "partial"]}, where="s"), **SPACE.dimensions}
     )
     first = tuple({"finetune.strategy": strategy, "optimizer.lr": 1e-3} for strategy in ("linear_probe", "partial"))
-    rule = NoHalving(METRIC, 1)
-    driver = Driver(tmp_path, minutes=4, space=space, prefix=0.0, rule=rule, try_first=first)
+    settings = {"minutes": 4, "space": space, "prefix": 0.0, "rule": NoHalving(METRIC, 1), "try_first": first}
+    return Driver(folder, **settings | changes), first
 
-    def seconds(leg, epoch):
-        driver.prefix = 150.0 if leg.number == 0 else 0.0
-        return 1.0 + driver.prefix
 
-    trials = driver.play(seconds=seconds)
+def _mostly_frozen(driver, leg):
+    """Seconds of an epoch: one, and of the first trial 150 more for outputs that are kept."""
+    driver.prefix = 150.0 if leg.number == 0 else 0.0
+    return 1.0 + driver.prefix
+
+
+def test_where_the_next_values_take_too_long_others_are_drawn_that_do_not(tmp_path):
+    driver, first = _heads_and_layers(tmp_path)
+    trials = driver.play(seconds=lambda leg, epoch: _mostly_frozen(driver, leg))
     assert trials[0].params == first[0]
     assert {trial.params["finetune.strategy"] for trial in trials[:RECENT]} == {"linear_probe"}
     assert {trial.origin for trial in trials[1:RECENT]} == {"random"}
@@ -345,8 +350,7 @@ def test_where_the_next_values_take_too_long_others_are_drawn_that_do_not(tmp_pa
 
 def test_trials_that_recipes_wait_for_are_kept_for_them(tmp_path):
     """As many as there are refits: nothing else is ever drawn in place of one that does not fit."""
-    first = tuple({"optimizer.lr": lr} for lr in (1e-3, 1e-4))
-    driver = Driver(tmp_path, minutes=4, prefix=0.0, rule=NoHalving(METRIC, 1), trials=2, try_first=first)
-    (trial,) = driver.play(seconds=lambda leg, epoch: 200.0)
+    driver, first = _heads_and_layers(tmp_path, trials=2)
+    (trial,) = driver.play(seconds=lambda leg, epoch: _mostly_frozen(driver, leg))
     assert trial.params == first[0]
     assert driver.conductor.out_of_time

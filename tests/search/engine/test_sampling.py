@@ -12,7 +12,7 @@ from search.engine.sampling import (
     SAMPLERS,
     Sampling,
     model_rung,
-    next_recipe,
+    num_waiting,
     propose,
     propose_another,
     rung_study,
@@ -230,7 +230,7 @@ def test_a_recipe_that_was_too_long_for_the_time_is_proposed_again_and_another_i
     assert others[0] == others[1]
     assert others[0].params != others[2].params
     second = trial(1, others[0].params, [0.5])
-    assert next_recipe([first, second], rule=led) == 1
+    assert num_waiting([first, second], rule=led) == 1
     assert propose([first, second], space=KNOWN, rule=led).params["optimizer.lr"] == 1e-3
 
 
